@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control bus: nng pair sockets carrying protobuf, one endpoint per child. The supervisor listens, the
+ * child dials and nng redials for it, so who is on the other end of an endpoint is who it was made for.
+ * Messages are plain C structures here (bus_msg.h); the generated protobuf code stays inside this library.
+ * proto/README.md is the protocol.
+ *
+ * All functions are for the loop's thread; nng's own threads only post to the loop. Nothing blocks, except
+ * bus_flush.
+ */
+#ifndef BUS_H
+#define BUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "bus_msg.h"
+#include "loop.h"
+
+#define BUS_MSG_MAX 65536 /* bytes of an encoded message; longer ones are refused by nng */
+
+struct bus;
+
+struct bus_ops {
+	/* A request or an event from the peer. A request (msg->id != 0) is answered with bus_reply, now or
+	 * later. */
+	void (*message)(void *arg, const struct bus_msg *msg);
+	/* The peer connected or went away. */
+	void (*connected)(void *arg, bool up);
+	/* The peer sent something malformed; count is how many so far. After BUS_FENCE_AFTER of them the
+	 * connection is closed and refused (bus_is_fenced), which the supervisor treats as a failure of the
+	 * child. */
+	void (*malformed)(void *arg, unsigned count, const char *what);
+};
+
+#define BUS_FENCE_AFTER 8
+
+struct bus_counters {
+	uint64_t sent, received, malformed, late_replies, unsolicited_replies, timeouts, refused_peers;
+};
+
+/*
+ * Listens on the unix socket path (at most 107 bytes, -ENAMETOOLONG; -EADDRINUSE if something listens there).
+ * Only the process peer_pid may connect (0: any process of this user); bus_expect changes it when a child is
+ * replaced, drops the present connection and lifts a fence.
+ */
+int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,
+	       struct bus **out);
+void bus_expect(struct bus *bus, pid_t peer_pid);
+
+/* Dials path, and redials whenever the connection is lost. Returns at once; connected(true) tells. */
+int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, void *arg, struct bus **out);
+
+/* Closes and frees; pending requests end with -ECANCELED. NULL is ignored. */
+void bus_close(struct bus *bus);
+
+bool bus_is_connected(const struct bus *bus);
+bool bus_is_fenced(const struct bus *bus);
+void bus_get_counters(const struct bus *bus, struct bus_counters *out);
+
+/* Sends an event: a message that nobody answers. -EAGAIN if not connected or the peer does not read; -EINVAL
+ * if it can't be encoded. */
+int bus_event(struct bus *bus, const struct bus_msg *msg);
+
+/* reply is NULL if err is set: -ETIMEDOUT, -ECANCELED, -EPIPE (the peer went away), or the error of a
+ * BUS_ERROR reply. It is valid during the call. */
+typedef void (*bus_reply_fn)(void *arg, int err, const struct bus_msg *reply);
+
+/* Sends a request and calls fn exactly once, at the latest after timeout_ns. A later reply is dropped by its
+ * id. */
+int bus_request(struct bus *bus, const struct bus_msg *msg, uint64_t timeout_ns, bus_reply_fn fn, void *arg);
+
+/* Answers request id; body's own id is ignored. */
+int bus_reply(struct bus *bus, uint64_t id, const struct bus_msg *body);
+
+/* Answers request id with BUS_ERROR{err, text}; err is -errno. */
+int bus_reply_error(struct bus *bus, uint64_t id, int err, const char *text);
+
+/* Waits at most timeout_ns until what was sent has left this process; for the last words before exit. */
+int bus_flush(struct bus *bus, uint64_t timeout_ns);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The messages of the control bus as C structures; proto/README.md says who sends which, when, and what may
+ * come back. */
+#ifndef BUS_MSG_H
+#define BUS_MSG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BUS_PROTOCOL  1
+#define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
+#define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
+#define BUS_STATS_MAX 128 /* counters in one reply */
+
+enum bus_type {
+	BUS_NONE,
+	BUS_ERROR,     /* reply: a request failed */
+	BUS_OK,        /* reply: done */
+	BUS_HELLO,     /* event, child → supervisor: first message of a connection */
+	BUS_READY,     /* event, child → supervisor: sandboxed and serving */
+	BUS_PING,      /* request, supervisor → child; answered by BUS_OK from the child's main loop */
+	BUS_GET_STATS, /* request, supervisor → child; answered by BUS_STATS */
+	BUS_STATS,     /* reply: counters */
+	BUS_DRAIN,     /* request, supervisor → server: finish what is in flight, take no more; BUS_OK when
+			  drained */
+	BUS_RESUME,    /* request, supervisor → server: serve again; supervisor → core: run the vCPUs */
+	BUS_PAUSE, /* request, supervisor → core: stop the vCPUs; BUS_OK when all are out of the guest */
+	BUS_POWER_BUTTON, /* request, supervisor → core: press the ACPI power button */
+	BUS_SHUTDOWN,     /* request, supervisor → child: end in order; BUS_OK, then the process exits 0 */
+	BUS_DEVICE_UP,    /* event, core → supervisor: a device's handshake is complete */
+	BUS_DEVICE_DOWN,  /* event, core → supervisor: its connection was lost or it broke the protocol */
+	BUS_GUEST_ENDED,  /* event, core → supervisor: the guest is over; the core waits for BUS_SHUTDOWN */
+	BUS_TYPE_COUNT
+};
+
+enum bus_end {                       /* why a guest ended */
+	       BUS_END_POWEROFF = 1, /* ACPI S5 */
+	       BUS_END_RESET,        /* reset register, keyboard controller, 0xcf9 */
+	       BUS_END_PANIC,        /* the guest said so through pvpanic */
+	       BUS_END_CRASH,        /* triple fault, or KVM gave up: text says why */
+	       BUS_END_DEBUG_EXIT,   /* --test-devices: code is value × 2 + 1 */
+};
+
+struct bus_stat {
+	char name[BUS_NAME_MAX];
+	uint64_t value;
+};
+
+struct bus_msg {
+	enum bus_type type;
+	uint64_t id; /* of a request, or of the request replied to; 0 for an event */
+	union {
+		struct {
+			int err; /* -errno */
+			char text[BUS_TEXT_MAX];
+		} error;
+		struct {
+			uint32_t protocol;          /* BUS_PROTOCOL */
+			char kind[BUS_NAME_MAX];    /* "core", "blk" */
+			char name[BUS_NAME_MAX];    /* "core", "disk0" */
+			char version[BUS_NAME_MAX]; /* of the program */
+		} hello;
+		struct {
+			uint32_t count;
+			struct bus_stat stat[BUS_STATS_MAX];
+		} stats;
+		struct {
+			char device[BUS_NAME_MAX];
+			uint64_t handshake_ns; /* from the descriptor's arrival to here */
+			bool resumed;          /* it took over rings that were live */
+		} device_up;
+		struct {
+			char device[BUS_NAME_MAX];
+			char reason[BUS_TEXT_MAX];
+		} device_down;
+		struct {
+			enum bus_end end;
+			int32_t code;
+			char text[BUS_TEXT_MAX];
+		} guest_ended;
+	};
+};
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The in-flight region (vhost-user specification, "Inflight I/O tracking"): which requests a back end has
+ * fetched and not yet finished, in shared memory that outlives it. The front end makes and seals it; the back
+ * end writes it as it works and reads it after a crash; neither trusts what stands in it.
+ */
+#ifndef VIRTQ_INFLIGHT_H
+#define VIRTQ_INFLIGHT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes for one queue of size descriptors, rounded to 64, and so the stride between queues. */
+size_t inflight_queue_bytes(uint16_t size, bool packed);
+
+/*
+ * Makes a queue's part fit for a ring that is about to start with nothing in flight: zeroed, version 1,
+ * desc_num, and for split rings used_idx as it stands in the live ring, with a batch head that names no
+ * descriptor, so that a fresh region over a live ring never clears request 0. For packed rings base is the
+ * starting index with its wrap bit 15.
+ */
+void inflight_init(void *queue, uint16_t size, bool packed, uint16_t base);
+
+/* True if the part was never initialised (all zero header). */
+bool inflight_is_blank(const void *queue);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The device's side of a virtqueue (virtio 1.2 §2.6 to §2.8), split or packed, with indirect descriptors,
+ * event index, batched publication of used entries and in-flight tracking. A queue is private to the thread
+ * of the loop that serves it. Each descriptor is read from shared memory once, into locals, and checked
+ * there; what a driver does wrong is an error to the caller, after which the queue is broken until it is made
+ * anew.
+ */
+#ifndef VIRTQ_H
+#define VIRTQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "mem.h"
+
+#define VQ_SIZE_MAX 32768
+
+struct vq;
+
+struct vq_config {
+	struct mem *mem;   /* the queue takes a reference of its own */
+	uint64_t features; /* negotiated virtio feature bits: RING_PACKED, INDIRECT_DESC, EVENT_IDX */
+	uint16_t size;     /* descriptors: a power of two for a split ring */
+	uint64_t desc;     /* user addresses of the front end, as in VHOST_USER_SET_VRING_ADDR */
+	uint64_t avail;    /* split: available ring; packed: driver event suppression */
+	uint64_t used;     /* split: used ring; packed: device event suppression */
+	uint32_t base;     /* VHOST_USER_SET_VRING_BASE; not used when inflight is given */
+	void *inflight;    /* this queue's part of the in-flight region, writable, or NULL */
+	uint16_t iov_max;  /* vectors the caller can take per chain; longer chains are -E2BIG */
+	bool log_used;     /* mark used-ring writes in the dirty log */
+};
+
+/*
+ * Makes a queue and, if an in-flight region is given, does the recovery that the specification prescribes:
+ * finishes the last batch, and lists what is to be resubmitted, in counter order, before anything new.
+ * -EINVAL: size, alignment or addresses are wrong, or rings overlap; -EPROTO: the in-flight region
+ * contradicts itself.
+ */
+int vq_new(const struct vq_config *config, struct vq **out);
+void vq_free(struct vq *vq);
+
+/* A request: readable vectors first, then writable ones. */
+struct vq_chain {
+	uint16_t
+	    head; /* split: head descriptor; packed: slot of the private table. What vq_push wants back */
+	uint16_t out_num;  /* iov[0 .. out_num) are readable by the device */
+	uint16_t in_num;   /* iov[out_num .. out_num + in_num) are writable by it */
+	bool resubmitted;  /* it was in flight when an earlier process died */
+	uint32_t out_len;  /* bytes */
+	uint32_t in_len;   /* bytes */
+	struct iovec *iov; /* the caller's, iov_max vectors */
+};
+
+/*
+ * Takes the next request and marks it in flight: first those to be resubmitted, then the ring's. 1 with
+ * *chain filled, 0 if there is none, -errno if the driver broke the ring: -EINVAL (order, flags, length 0, a
+ * writable before a readable descriptor), -EFAULT (an address outside RAM), -ELOOP (a chain longer than the
+ * ring), -E2BIG (more vectors than iov_max), -ERANGE (head or index out of range), -EALREADY (a head that is
+ * in flight), -ENOTCONN (broken before).
+ */
+int vq_pop(struct vq *vq, struct vq_chain *chain);
+
+/* Stages the completion of a request, in any order: written bytes of its writable part were filled (clamped
+ * to it). Nothing is visible to the driver before vq_publish. */
+void vq_push(struct vq *vq, uint16_t head, uint32_t written);
+
+/* Makes all staged completions visible at once (§2.6.8, §2.7.6), updates the in-flight region in the
+ * prescribed order, and returns whether the driver wants a notification. Never signals itself. */
+bool vq_publish(struct vq *vq);
+
+/* Asks the driver to stop, or to start again, sending kicks. vq_enable_kicks returns true if requests arrived
+ * meanwhile, which the caller then serves; it contains the barrier that closes the lost wake-up. */
+void vq_disable_kicks(struct vq *vq);
+bool vq_enable_kicks(struct vq *vq);
+
+/* True if the ring holds a request that was not taken; a peek, for polling. */
+bool vq_has_avail(const struct vq *vq);
+
+/* Requests taken and not yet published. */
+uint16_t vq_in_flight(const struct vq *vq);
+
+/* What VHOST_USER_GET_VRING_BASE returns; meaningful when nothing is in flight. Packed: with the used index
+ * above. */
+uint32_t vq_base(const struct vq *vq);
+
+/* Replaces the memory table (regions were added or removed); ring pointers are looked up again. -EFAULT: the
+ * rings are no longer there and the queue is broken. */
+int vq_set_mem(struct vq *vq, struct mem *mem);
+
+#endif
