@@ -1,0 +1,169 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: Apache-2.0
+# What the scripts share: packages, the stock kernel, root trees, disk images. Sourced; $top is the source tree.
+
+cache=${BULKHEAD_CACHE:-$top/build/cache}
+build=${BULKHEAD_BUILD:-$top/build/tree}
+
+# One line of progress, with the seconds since the script began.
+started=$(date +%s)
+say() { printf '[%3ds] %s\n' $(($(date +%s) - started)) "$*" >&2; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+packages_build='autoconf automake make gcc pkg-config libnng-dev protobuf-c-compiler libprotobuf-c-dev libaio-dev
+	libseccomp-dev liburcu-dev libjansson-dev libcap-ng-dev libcriterion-dev acpica-tools'
+packages_guest='busybox-static cpio e2fsprogs fio qemu-system-x86'
+packages_check='clang clang-format libclang-rt-14-dev qemu-utils qemu-system-common xz-utils man-db groff-base git procps'
+
+# packages NAME...: installs those that are lacking; says what it does, and what to do if it may not.
+packages() {
+	lacking=
+	for p; do
+		dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null | grep -q '^ii' || lacking="$lacking $p"
+	done
+	[ -n "$lacking" ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		die "these Debian packages are missing; as root: apt-get install$lacking"
+	fi
+	say "installing$lacking"
+	mkdir -p "$cache"
+	{
+		apt-get update -q &&
+			DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $lacking
+	} >"$cache/apt.log" 2>&1 || { tail -n 20 "$cache/apt.log" >&2; die "apt-get failed, see $cache/apt.log"; }
+}
+
+# build_tree DIR [CONFIGURE-OPTION...]: configures (once) and builds in DIR; the log of each step is kept there.
+build_tree() {
+	dir=$1
+	shift
+	mkdir -p "$dir"
+	if [ ! -x "$top/configure" ] || [ "$top/configure.ac" -nt "$top/configure" ]; then
+		say "generating configure"
+		(cd "$top" && autoreconf -i) >"$dir/autoreconf.log" 2>&1 ||
+			{ tail -n 20 "$dir/autoreconf.log" >&2; die "autoreconf failed"; }
+	fi
+	if [ ! -f "$dir/Makefile" ] || [ "$top/configure" -nt "$dir/config.status" ]; then
+		say "configuring ${dir##*/} $*"
+		(cd "$dir" && "$top/configure" --silent "$@") >"$dir/configure.log" 2>&1 ||
+			{ tail -n 20 "$dir/configure.log" >&2; die "configure failed"; }
+	fi
+	say "building ${dir##*/}"
+	make -C "$dir" -j"$(nproc)" >"$dir/make.log" 2>&1 ||
+		{ grep -E 'error|Error' "$dir/make.log" | head -n 20 >&2; die "the build failed, see $dir/make.log"; }
+}
+
+# True if /dev/kvm can run a stock kernel: hardware virtualization, not a KVM that interprets supervisor code.
+kvm_is_real() {
+	[ -r /dev/kvm ] && [ -w /dev/kvm ] && [ ! -e /sys/module/kvm_pvm ] &&
+		{ [ -e /sys/module/kvm_intel ] || [ -e /sys/module/kvm_amd ]; }
+}
+
+kvm_why_not() {
+	if [ ! -e /dev/kvm ]; then
+		echo "there is no /dev/kvm here"
+	elif [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+		echo "/dev/kvm may not be opened by this user"
+	elif [ -e /sys/module/kvm_pvm ]; then
+		echo "/dev/kvm is kvm_pvm, which interprets supervisor code and can't run a stock kernel"
+	else
+		echo "/dev/kvm belongs to no hardware virtualization"
+	fi
+}
+
+# Fetches the stock cloud kernel's package once; $cache/kernel then has vmlinuz and modules/NAME.ko.
+stock_kernel() {
+	[ -f "$cache/kernel/done" ] && return 0
+	mkdir -p "$cache/kernel/deb" "$cache/kernel/modules"
+	name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
+	if [ -z "$name" ]; then
+		[ "$(id -u)" = 0 ] && apt-get update -q >"$cache/apt.log" 2>&1
+		name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+			awk '/Depends: linux-image-/ { print $2; exit }')
+	fi
+	[ -n "$name" ] || die "apt knows no linux-image-cloud-amd64; run apt-get update"
+	say "fetching $name"
+	(cd "$cache/kernel/deb" && apt-get download -q "$name") >"$cache/apt.log" 2>&1 ||
+		{ tail -n 5 "$cache/apt.log" >&2; die "could not fetch $name"; }
+	dpkg -x "$cache"/kernel/deb/"$name"*.deb "$cache/kernel/deb/x"
+	cp "$cache"/kernel/deb/x/boot/vmlinuz-* "$cache/kernel/vmlinuz"
+	for m in irqbypass kvm kvm-amd kvm-intel virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev \
+		virtio_pci virtio_blk pvpanic-mmio; do
+		find "$cache/kernel/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$cache/kernel/modules/" \;
+	done
+	rm -rf "$cache/kernel/deb"
+	touch "$cache/kernel/done"
+}
+
+# An initrd for the stock kernel: loads virtio and hands over to /sbin/init on /dev/vda. Used by guests and test host.
+stock_initrd() {
+	[ -f "$cache/initrd" ] && [ "$cache/initrd" -nt "$top/scripts/common.sh" ] && return 0
+	tree=$cache/initrd.d
+	rm -rf "$tree"
+	mkdir -p "$tree/bin" "$tree/modules" "$tree/proc" "$tree/dev" "$tree/root"
+	cp /bin/busybox "$tree/bin/busybox"
+	for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
+		cp "$cache/kernel/modules/$m.ko" "$tree/modules/"
+	done
+	cat >"$tree/init" <<'EOF'
+#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t devtmpfs dev /dev
+for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
+	$b insmod /modules/$m.ko
+done
+n=0
+until [ -b /dev/vda ]; do
+	n=$((n + 1))
+	[ $n -gt 100 ] && { echo "initrd: no disk /dev/vda"; $b poweroff -f; }
+	$b usleep 100000
+done
+mode=rw
+$b grep -qw ro /proc/cmdline && mode=ro
+$b mount -t ext4 -o $mode /dev/vda /root || { echo "initrd: cannot mount /dev/vda"; $b poweroff -f; }
+$b umount /proc
+$b mount -o move /dev /root/dev
+exec $b switch_root /root /sbin/init
+EOF
+	chmod +x "$tree/init"
+	(cd "$tree" && find . | cpio -o -H newc --quiet | gzip -1) >"$cache/initrd.new"
+	mv "$cache/initrd.new" "$cache/initrd"
+	rm -rf "$tree"
+}
+
+# root_tree DIR: a root with busybox and its applets, ready for /sbin/init.
+root_tree() {
+	rm -rf "$1"
+	mkdir -p "$1/bin" "$1/sbin" "$1/etc" "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/run" "$1/root" "$1/lib64" \
+		"$1/var" "$1/mnt" "$1/usr"
+	ln -s ../bin "$1/usr/bin"
+	ln -s ../sbin "$1/usr/sbin"
+	cp /bin/busybox "$1/bin/busybox"
+	for a in $(/bin/busybox --list); do
+		[ "$a" = busybox ] || ln -s /bin/busybox "$1/bin/$a"
+	done
+	echo 'root:x:0:0:root:/root:/bin/sh' >"$1/etc/passwd"
+	echo 'root:x:0:' >"$1/etc/group"
+}
+
+# root_program DIR PROGRAM [AS]: copies a program and the libraries it names into the root.
+root_program() {
+	as=${3:-bin/${2##*/}}
+	mkdir -p "$1/${as%/*}"
+	rm -f "$1/$as"
+	cp -L "$2" "$1/$as"
+	for l in $(ldd "$2" 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) print $i }'); do
+		[ -e "$1$l" ] && continue
+		mkdir -p "$1${l%/*}"
+		cp -L "$l" "$1$l"
+	done
+}
+
+# root_image DIR FILE SIZE: an ext4 image of the tree; sparse.
+root_image() {
+	rm -f "$2"
+	truncate -s "$3" "$2"
+	PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -F -L root -d "$1" "$2" >/dev/null ||
+		die "mke2fs could not make $2 of $1"
+}
