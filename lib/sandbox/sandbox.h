@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a process may still do (ARCHITECTURE.md, "Sandbox"): sandbox_spawn starts a child with exactly the
+ * What a process may still do (docs/architecture.md, "Sandbox"): sandbox_spawn starts a child with exactly the
  * descriptors it needs, in namespaces of its own; the child calls sandbox_enter (stage one: empty root, no
  * capabilities, rlimits, Landlock, first seccomp filter) and, once its handshake is done, sandbox_narrow
  * (stage two: the steady filter). Whatever was asked for and can't be had is an error: nothing here degrades
- * silently.
+ * silently. A function that takes what sets it on error to a constant string that names the step.
  */
 #ifndef SANDBOX_H
 #define SANDBOX_H
@@ -19,79 +19,106 @@
 #define SANDBOX_FDS_MAX 32
 
 struct sandbox_spawn {
-	const char *path;  /* program, absolute */
+	const char *path;  /* program, absolute; opened by the parent, so the child need not reach it */
 	char *const *argv; /* NULL-terminated */
+	char *const *envp; /* NULL: an empty environment */
 	const int *fds;    /* become descriptors 3, 4, … of the child, in this order */
-	size_t nfds;
-	int stderr_fd;   /* becomes 2; 0 and 1 are /dev/null */
-	bool namespaces; /* user, mount, pid, net, ipc, uts; without them (--sandbox off) a plain fork and
-			    exec */
-	uid_t uid;       /* outer uid and gid of the child, if this process may choose (root); else its own */
-	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL */
+	size_t nfds;       /* at most SANDBOX_FDS_MAX */
+	int stderr_fd;     /* becomes 2 (-1: /dev/null); 0 and 1 are /dev/null */
+	bool namespaces;   /* user, mount, pid, net, ipc, uts; without them (--sandbox off) a plain fork and
+			       exec under this process's own uid */
+	uid_t uid; /* if this process is root: the child's uid, and gid of the same number, outside its
+			       namespace; 0 is refused. Otherwise ignored: the child keeps this process's */
+	bool die_with_parent; /* SIGKILL when the calling thread (not just the process) ends: call it from a
+				 thread that lives as long as the child should */
 	const char *cgroup;   /* directory of a cgroup v2 to start in, or NULL */
 };
 
 /*
- * Starts the child: clone3 with a pidfd, exec, nothing inherited but what is listed, signal mask and handlers
- * reset. Returns when exec has succeeded or failed, so that a missing program is an error here. *pidfd is
- * close-on-exec.
+ * Starts the child: clone3 with a pidfd, exec, nothing inherited but what is listed, signal mask and
+ * dispositions reset, in a session of its own. Returns when exec has succeeded or failed, so that a missing
+ * program is an error here; a child that died before the exec looks like success and is seen on *pidfd
+ * (close-on-exec). Any thread; blocks for about a millisecond.
+ *
+ * In namespaces the child is process 1 of its own: a signal that it has no handler for is ignored, except SIGKILL
+ * and SIGSTOP.
  */
-int sandbox_spawn(const struct sandbox_spawn *spawn, pid_t *pid, int *pidfd);
+int sandbox_spawn(const struct sandbox_spawn *spawn, pid_t *pid, int *pidfd, const char **what);
 
-/* ---- system-call tables ---- */
+/* ---- system-call tables (tables.h has the common ones) ---- */
+
+enum sandbox_op {
+	SANDBOX_ANY, /* no condition */
+	SANDBOX_EQ,  /* arg == value */
+	SANDBOX_NE,  /* arg != value; all 64 bits count, so useless for an int, whose upper half is ignored */
+	SANDBOX_LE,  /* arg <= value, unsigned */
+	SANDBOX_MASKED, /* (arg & mask) == value */
+};
 
 struct sandbox_arg {
 	uint8_t index; /* 0..5 */
 	uint8_t op;    /* enum sandbox_op */
 	uint64_t value;
-	uint64_t mask; /* for SANDBOX_MASKED: (arg & mask) == value */
+	uint64_t mask; /* for SANDBOX_MASKED */
 };
 
-enum sandbox_op { SANDBOX_ANY, SANDBOX_EQ, SANDBOX_NE, SANDBOX_LE, SANDBOX_MASKED };
+#define SANDBOX_ARGS_MAX 3
 
-/* One allowed call; several rules for one call are alternatives. */
+/* One allowed call; several rules for one call are alternatives, and the same rule twice is one rule. */
 struct sandbox_rule {
-	int nr;                     /* __NR_… */
-	struct sandbox_arg args[3]; /* all must match; op SANDBOX_ANY entries are ignored */
-	const char *why;
+	int nr;                                    /* __NR_… */
+	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match; each index at most once */
+	const char *why;                           /* the reason; NULL ends the table */
 };
 
 struct sandbox_filter;
 
-/* Compiles tables (each ended by an entry with why NULL; several are joined) into a filter that kills the
- * process on anything else, and on any architecture but x86-64's native one. Allocates; do it before stage
- * one. */
+/* Compiles n tables, joined, into a filter that kills the process on anything else, and on any architecture
+ * but x86-64's native one. -EINVAL for a rule that can't be had. Allocates; do it before stage one. */
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 
-/* Installs: for every thread of the process (TSYNC), or for the calling thread only. Async-signal-safe. */
+/* How many different system calls n tables allow. */
+size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n);
+
+/*
+ * Installs: for every thread of the process, or for the calling thread only (which must have no_new_privs:
+ * sandbox_enter sees to that). Filters add up: what an earlier one forbids stays forbidden. Async-signal-safe.
+ */
 int sandbox_install(const struct sandbox_filter *filter, bool all_threads);
 
 /* ---- the child's side ---- */
 
+/* Limits are lowered, never raised: one above the hard limit in force becomes that hard limit. */
 struct sandbox_limits {
-	uint64_t files;     /* RLIMIT_NOFILE */
-	uint64_t processes; /* RLIMIT_NPROC, threads of this uid; 0: leave */
-	uint64_t file_size; /* RLIMIT_FSIZE; UINT64_MAX: leave */
-	uint64_t memlock;   /* RLIMIT_MEMLOCK */
+	uint64_t files;     /* RLIMIT_NOFILE: descriptor numbers below this */
+	uint64_t processes; /* RLIMIT_NPROC: threads of this uid, in its user namespace; 0: leave */
+	uint64_t file_size; /* RLIMIT_FSIZE in bytes; UINT64_MAX: leave */
+	uint64_t memlock;   /* RLIMIT_MEMLOCK in bytes; UINT64_MAX: leave */
 };
 
+#define SANDBOX_NOBODY 65534 /* outer uid and gid of a process that root started by hand */
+
 struct sandbox_enter {
-	const char *bus_dir; /* becomes /bus in the empty root, read-only; NULL: nothing */
-	bool own_namespaces; /* started by hand: unshare them here; else the parent's sandbox_spawn made them
-			      */
+	const char
+	    *bus_dir; /* becomes /bus in the empty root, read-only; NULL: nothing. The process's uid must
+				be able to search it and to write to the socket inside: root chowns both to
+				the child's uid */
+	bool own_namespaces; /* started by hand: make them here, all but the pid namespace, which can't be
+				entered without a fork; root becomes SANDBOX_NOBODY. Else sandbox_spawn made
+				them, and a process that it did not start is refused */
 	struct sandbox_limits limits;
 	const struct sandbox_filter *filter; /* stage one */
 };
 
 /*
- * Stage one, before any hostile input is read: new root, uid, no_new_privs, no capabilities, not dumpable,
- * rlimits, Landlock where the kernel has it, filter for all threads. On error *what names the step that
- * failed.
+ * Stage one, before any hostile input is read and before the first thread is started (-EBUSY otherwise): new root,
+ * uid, no_new_privs, no capabilities, not dumpable, rlimits, Landlock where the kernel has it, filter. After an
+ * error the process is in neither world and must exit.
  */
 int sandbox_enter(const struct sandbox_enter *enter, const char **what);
 
-/* Stage two: the steady filter, for all threads. */
+/* Stage two: the steady filter, for all threads. The stage-one filter must allow it (sandbox_table_narrow). */
 int sandbox_narrow(const struct sandbox_filter *filter, const char **what);
 
 #endif
