@@ -45,6 +45,16 @@ struct sandbox_spawn {
  */
 int sandbox_spawn(const struct sandbox_spawn *spawn, pid_t *pid, int *pidfd, const char **what);
 
+#define SANDBOX_NOBODY 65534 /* a uid for what root starts by hand */
+
+/*
+ * The same without exec, for a server that a person starts: the child, which returns 0 with *pid 0, has this
+ * process's memory and descriptors but is process 1 of its own namespaces, in a session of its own, dies with
+ * the caller, and goes on to sandbox_enter. The caller stays outside with *pid and *pidfd to forward the end.
+ * Only for a process with one thread (-EBUSY). Signal mask and handlers stay as they are. uid as above.
+ */
+int sandbox_fork(uid_t uid, pid_t *pid, int *pidfd, const char **what);
+
 /* ---- system-call tables (tables.h has the common ones) ---- */
 
 enum sandbox_op {
@@ -97,23 +107,18 @@ struct sandbox_limits {
 	uint64_t memlock;   /* RLIMIT_MEMLOCK in bytes; UINT64_MAX: leave */
 };
 
-#define SANDBOX_NOBODY 65534 /* outer uid and gid of a process that root started by hand */
-
 struct sandbox_enter {
 	const char
 	    *bus_dir; /* becomes /bus in the empty root, read-only; NULL: nothing. The process's uid must
 				be able to search it and to write to the socket inside: root chowns both to
 				the child's uid */
-	bool own_namespaces; /* started by hand: make them here, all but the pid namespace, which can't be
-				entered without a fork; root becomes SANDBOX_NOBODY. Else sandbox_spawn made
-				them, and a process that it did not start is refused */
 	struct sandbox_limits limits;
 	const struct sandbox_filter *filter; /* stage one */
 };
 
 /*
- * Stage one, before any hostile input is read and before the first thread is started (-EBUSY otherwise): new root,
- * uid, no_new_privs, no capabilities, not dumpable, rlimits, Landlock where the kernel has it, filter. After an
+ * Stage one, in a child of sandbox_spawn or sandbox_fork (any other process is refused), before any hostile input
+ * is read and before the first thread is started (-EBUSY otherwise): new root, no_new_privs, no capabilities, not dumpable, rlimits, Landlock where the kernel has it, filter. After an
  * error the process is in neither world and must exit.
  */
 int sandbox_enter(const struct sandbox_enter *enter, const char **what);
