@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
+ * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset".
+ */
+#include "virtio.h"
+
+#define BLOCK   4096
+#define BLOCKS  256 /* of the disk that are used */
+#define DEPTH   16
+#define SAMPLES 2000
+
+/* What PVH hands over (struct hvm_start_info), as far as it is needed. */
+struct start_info {
+	uint32_t magic, version, flags, modules;
+	uint64_t modules_at, command_line, rsdp;
+};
+
+__attribute__((noreturn)) void main(const struct start_info *info);
+
+static uint8_t buffers[DEPTH][BLOCK] __attribute__((aligned(4096)));
+static uint64_t samples[SAMPLES];
+
+static bool has_word(const char *line, const char *word)
+{
+	for (; *line; line++) {
+		const char *a = line, *b = word;
+
+		while (*b && *a == *b)
+			a++, b++;
+		if (!*b && (!*a || *a == ' '))
+			return true;
+	}
+	return false;
+}
+
+static uint32_t pattern(unsigned block, unsigned word, uint32_t generation)
+{
+	return (block * 1024 + word) * 2654435761u ^ generation;
+}
+
+/* Writes BLOCKS blocks, DEPTH at a time, and reads them back. */
+static void test_io(struct vdev *d, bool irq, uint32_t generation)
+{
+	bool wrote = true, read = true;
+	uint64_t wrong = 0;
+
+	for (unsigned b = 0; b < BLOCKS; b += DEPTH) {
+		for (unsigned i = 0; i < DEPTH; i++) {
+			uint32_t *words = (uint32_t *)(void *)buffers[i];
+
+			for (unsigned w = 0; w < BLOCK / 4; w++)
+				words[w] = pattern(b + i, w, generation);
+			vdev_queue(BLK_OUT, (b + i) * (BLOCK / 512), buffers[i], BLOCK);
+		}
+		vdev_kick(d);
+		wrote &= vdev_wait(irq);
+	}
+	vdev_queue(BLK_FLUSH, 0, NULL, 0);
+	vdev_kick(d);
+	report(vdev_wait(irq), irq ? "irq: flush" : "polled: flush");
+	for (unsigned b = 0; b < BLOCKS; b += DEPTH) {
+		memset(buffers, 0, sizeof(buffers));
+		for (unsigned i = 0; i < DEPTH; i++)
+			vdev_queue(BLK_IN, (b + i) * (BLOCK / 512), buffers[i], BLOCK);
+		vdev_kick(d);
+		read &= vdev_wait(irq);
+		for (unsigned i = 0; i < DEPTH; i++)
+			for (unsigned w = 0; w < BLOCK / 4; w++)
+				wrong += ((uint32_t *)(void *)buffers[i])[w] != pattern(b + i, w, generation);
+	}
+	report(wrote, irq ? "irq: writes complete without error" : "polled: writes complete without error");
+	report(read, irq ? "irq: reads complete without error" : "polled: reads complete without error");
+	report(!wrong, irq ? "irq: what is read is what was written" : "polled: what is read is what was written");
+	if (irq)
+		report(irq_count[0] > 0, "irq: interrupts were taken");
+}
+
+/* An error is a status byte, not a stuck ring: reading past the end. */
+static void test_errors(struct vdev *d)
+{
+	vdev_queue(BLK_IN, d->capacity, buffers[0], BLOCK);
+	vdev_kick(d);
+	report(!vdev_wait(false), "polled: a read past the end is an error");
+	vdev_queue(99, 0, buffers[0], BLOCK);
+	vdev_kick(d);
+	report(!vdev_wait(false), "polled: an unknown request is an error");
+	vdev_queue(BLK_IN, 0, buffers[0], BLOCK);
+	vdev_kick(d);
+	report(vdev_wait(false), "polled: the ring goes on after errors");
+}
+
+static void sort_samples(void)
+{
+	for (unsigned gap = SAMPLES / 2; gap; gap /= 2)
+		for (unsigned i = gap; i < SAMPLES; i++)
+			for (unsigned j = i; j >= gap && samples[j - gap] > samples[j]; j -= gap) {
+				uint64_t t = samples[j];
+
+				samples[j] = samples[j - gap];
+				samples[j - gap] = t;
+			}
+}
+
+/* Prints "cycles NAME min median p99 max". */
+static void print_samples(const char *name)
+{
+	sort_samples();
+	print("cycles ");
+	print(name);
+	for (unsigned i = 0; i < 4; i++) {
+		static const unsigned at[] = { 0, SAMPLES / 2, SAMPLES * 99 / 100, SAMPLES - 1 };
+
+		print(" ");
+		print_u64(samples[at[i]]);
+	}
+	print("\n");
+}
+
+static void measure_registers(struct vdev *d, const char *when)
+{
+	print("# registers with the device process ");
+	print(when);
+	print(": min median p99 max\n");
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = tsc();
+
+		(void)MMIO_READ(uint8_t, d->common + COMMON_STATUS);
+		samples[i] = tsc() - t;
+	}
+	print_samples("status");
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = tsc();
+
+		(void)MMIO_READ(uint32_t, d->device);
+		samples[i] = tsc() - t;
+	}
+	print_samples("config");
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = tsc();
+
+		MMIO_WRITE(uint16_t, d->common + COMMON_QUEUE_SELECT, 0);
+		samples[i] = tsc() - t;
+	}
+	print_samples("select");
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = tsc();
+
+		MMIO_WRITE(uint16_t, d->notify, 0);
+		samples[i] = tsc() - t;
+	}
+	print_samples("notify");
+}
+
+/* Register accesses while the device process is stopped and while it runs; the host says when by a byte each. */
+static void test_registers(struct vdev *d)
+{
+	measure_registers(d, "running");
+	print("# stop it\n");
+	read_byte();
+	for (unsigned i = 0; i < DEPTH; i++)
+		vdev_queue(BLK_IN, i * (BLOCK / 512), buffers[i], BLOCK);
+	vdev_kick(d);
+	measure_registers(d, "stopped");
+	print("# continue it\n");
+	read_byte();
+	report(vdev_wait(false), "requests made while the device process was stopped complete");
+}
+
+void main(const struct start_info *info)
+{
+	const char *line = (const char *)(uintptr_t)info->command_line;
+	struct vdev d;
+
+	print("# bare guest: ");
+	print(line);
+	print("\n");
+	if (has_word(line, "reset")) {
+		out8(0x64, 0xfe);
+		for (;;)
+			;
+	}
+	if (!vdev_find(&d, 0)) {
+		report(false, "a virtio-blk function is on the bus");
+		debug_exit(0x20);
+	}
+	if (has_word(line, "io")) {
+		report(vdev_start(&d, false), "the device starts, polled");
+		test_io(&d, false, 0x11111111);
+		test_errors(&d);
+	}
+	if (has_word(line, "irq")) {
+		report(vdev_start(&d, true), "the device starts again, with MSI-X");
+		test_io(&d, true, 0x22222222);
+	}
+	if (has_word(line, "regs")) {
+		report(vdev_start(&d, false), "the device starts, polled");
+		test_registers(&d);
+	}
+	vdev_reset(&d);
+	report(true, "the device resets");
+	print("1..");
+	print_u64(report_count());
+	print("\n");
+	debug_exit(report_failures() ? 0x21 : 0x10);
+}

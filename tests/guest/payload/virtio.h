@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A virtio-blk driver for the bare guest: virtio-pci modern, one split queue, polled or by MSI-X interrupt. */
+#ifndef PAYLOAD_VIRTIO_H
+#define PAYLOAD_VIRTIO_H
+
+#include "hw.h"
+
+#define QUEUE_SIZE 64
+
+#define BLK_IN     0
+#define BLK_OUT    1
+#define BLK_FLUSH  4
+#define BLK_GET_ID 8
+
+/* The registers of one function (virtio 1.2 §4.1.4), as addresses. */
+struct vdev {
+	unsigned slot;
+	uintptr_t common, notify, isr, device, msix;
+	uint32_t notify_multiplier;
+	uint64_t capacity; /* sectors of 512 bytes */
+};
+
+enum common_reg {
+	COMMON_DEVICE_FEATURE_SELECT = 0x00,
+	COMMON_DEVICE_FEATURE = 0x04,
+	COMMON_DRIVER_FEATURE_SELECT = 0x08,
+	COMMON_DRIVER_FEATURE = 0x0c,
+	COMMON_CONFIG_MSIX = 0x10,
+	COMMON_NUM_QUEUES = 0x12,
+	COMMON_STATUS = 0x14,
+	COMMON_QUEUE_SELECT = 0x16,
+	COMMON_QUEUE_SIZE = 0x18,
+	COMMON_QUEUE_MSIX = 0x1a,
+	COMMON_QUEUE_ENABLE = 0x1c,
+	COMMON_QUEUE_NOTIFY_OFF = 0x1e,
+	COMMON_QUEUE_DESC = 0x20,
+	COMMON_QUEUE_DRIVER = 0x28,
+	COMMON_QUEUE_DEVICE = 0x30,
+};
+
+/* Finds the index'th virtio-blk function and its registers; false if there is none. */
+bool vdev_find(struct vdev *d, unsigned index);
+
+/* Resets, negotiates and starts queue 0; with irq, MSI-X vector 0 is its interrupt. False with a report. */
+bool vdev_start(struct vdev *d, bool irq);
+
+/* Resets and waits until the device says that it is done. */
+void vdev_reset(struct vdev *d);
+
+/* Queues one request; several may be queued before the kick. The buffer is guest memory. */
+void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len);
+void vdev_kick(struct vdev *d);
+
+/* Waits until all that was queued is complete, polling or sleeping; true if every status was OK. */
+bool vdev_wait(bool irq);
+
+#endif
