@@ -37,7 +37,6 @@
 #define LAYOUT_PORT_PVPANIC   0x505
 #define LAYOUT_PORT_PM        0x600 /* PM1 status, enable, control; PM timer at +8 */
 #define LAYOUT_PORT_PMTIMER   0x608
-#define LAYOUT_PORT_SLEEP     0x60c /* sleep control, sleep status */
 #define LAYOUT_PORT_PCI_ADDR  0xcf8
 #define LAYOUT_PORT_RESET     0xcf9
 #define LAYOUT_PORT_PCI_DATA  0xcfc
