@@ -11,6 +11,7 @@
 #define MEM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -29,11 +30,13 @@ struct mem_region {
 /*
  * Maps n regions, each from its descriptor (which stays the caller's), shared, read-write, never executable,
  * left out of core dumps. -EINVAL for regions that are empty, wrap, overlap or are more than MEM_REGIONS_MAX;
- * -ENXIO for one that its file is too short for; else mmap's -errno. The caller holds the one reference.
+ * -ENXIO for one that its file is too short for, or whose file is not a regular one (a memfd is); else mmap's
+ * -errno. The caller holds the one reference.
  */
 int mem_new(const struct mem_region *regions, const int *fds, unsigned n, struct mem **out);
 
-/* A new table: old's regions and one more (-EINVAL if it overlaps), or all but the one that matches. */
+/* A new table: old's regions and one more (-EINVAL if it overlaps, -ENOSPC past MEM_REGIONS_MAX), or all but the
+ * one that matches by both addresses and size (-ENOENT if none does). The dirty log goes along. */
 int mem_with_region(struct mem *old, const struct mem_region *region, int fd, struct mem **out);
 int mem_without_region(struct mem *old, const struct mem_region *region, struct mem **out);
 
@@ -46,6 +49,28 @@ void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len);
 /* The same by the front end's user address. */
 void *mem_at_user(const struct mem *mem, uint64_t user_addr, uint64_t len);
 
+/* One region as a caller may remember it for as long as it holds the table: the way to look up many addresses
+ * in a row, since most lie where the last one did. All zero, it holds nothing. */
+struct mem_window {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *ptr;
+};
+
+/* As mem_at, and *window becomes the region that was hit. */
+void *mem_at_slow(const struct mem *mem, struct mem_window *window, uint64_t gpa, uint64_t len);
+
+/* As mem_at, looking into *window first. The window is one thread's. */
+static inline void *mem_at_window(const struct mem *mem, struct mem_window *window, uint64_t gpa,
+				  uint64_t len)
+{
+	uint64_t off = gpa - window->gpa; /* wraps to a huge number below the window */
+
+	if (__builtin_expect(off < window->size && len - 1 < window->size - off, 1))
+		return window->ptr + off;
+	return mem_at_slow(mem, window, gpa, len);
+}
+
 /*
  * The bytes [gpa, gpa + len), which may cross adjacent regions, as at most max vectors. Returns how many, or
  * -EFAULT if any byte lies outside RAM or the range wraps, -E2BIG if max is too few, -EINVAL for len 0.
@@ -55,8 +80,8 @@ int mem_iov(const struct mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov
 /* ---- dirty log (vhost-user VHOST_USER_SET_LOG_BASE) ---- */
 
 /* Starts logging into size bytes at off of fd: one bit per 4 KiB page of guest-physical address, set by an
- * atomic OR. fd < 0 ends it. Writers that already run may miss the switch by one access: the caller quiesces
- * queues first. */
+ * atomic OR. fd < 0 ends it. No other thread may be in mem_dirty or mem_dirty_ptr meanwhile, since the old log
+ * is unmapped: the caller quiesces queues first. -EINVAL for size 0, -ENXIO if fd is too short for it. */
 int mem_set_log(struct mem *mem, int fd, uint64_t off, uint64_t size);
 bool mem_logging(const struct mem *mem);
 
