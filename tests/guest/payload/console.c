@@ -4,7 +4,6 @@
 
 static unsigned reports, failures;
 
-
 void *memset(void *to, int byte, size_t n)
 {
 	__asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(byte) : "memory");

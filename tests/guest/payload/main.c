@@ -71,7 +71,8 @@ static void test_io(struct vdev *d, bool irq, uint32_t generation)
 	}
 	report(wrote, irq ? "irq: writes complete without error" : "polled: writes complete without error");
 	report(read, irq ? "irq: reads complete without error" : "polled: reads complete without error");
-	report(!wrong, irq ? "irq: what is read is what was written" : "polled: what is read is what was written");
+	report(!wrong,
+	       irq ? "irq: what is read is what was written" : "polled: what is read is what was written");
 	if (irq)
 		report(irq_count[0] > 0, "irq: interrupts were taken");
 }

@@ -82,12 +82,13 @@ bool vdev_find(struct vdev *d, unsigned index)
 	for (unsigned slot = 0; slot < 32; slot++) {
 		if (pci_read(slot, 0) != 0x10421af4 || index--)
 			continue;
-		*d = (struct vdev){ .slot = slot };
+		*d = (struct vdev) { .slot = slot };
 		pci_write(slot, 4, pci_read(slot, 4) | 6);
 		read_capabilities(d);
 		if (!d->common || !d->notify || !d->device)
 			return false;
-		d->capacity = MMIO_READ(uint32_t, d->device) | (uint64_t)MMIO_READ(uint32_t, d->device + 4) << 32;
+		d->capacity = MMIO_READ(uint32_t, d->device) | (uint64_t)MMIO_READ(uint32_t, d->device + 4)
+								   << 32;
 		return true;
 	}
 	return false;
@@ -150,11 +151,12 @@ void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len)
 	headers[slot].type = type;
 	headers[slot].sector = sector;
 	statuses[slot] = 0xff;
-	descs[d] = (struct desc){ (uintptr_t)&headers[slot], 16, DESC_NEXT, (uint16_t)(d + 1) };
+	descs[d] = (struct desc) { (uintptr_t)&headers[slot], 16, DESC_NEXT, (uint16_t)(d + 1) };
 	if (len)
-		descs[d + 1] = (struct desc){ (uintptr_t)buf, len, DESC_NEXT | (type == BLK_OUT ? 0 : DESC_WRITE),
-					      (uint16_t)(d + 2) };
-	descs[next] = (struct desc){ (uintptr_t)&statuses[slot], 1, DESC_WRITE, 0 };
+		descs[d + 1] =
+		    (struct desc) { (uintptr_t)buf, len, DESC_NEXT | (type == BLK_OUT ? 0 : DESC_WRITE),
+				    (uint16_t)(d + 2) };
+	descs[next] = (struct desc) { (uintptr_t)&statuses[slot], 1, DESC_WRITE, 0 };
 	avail.ring[queued % QUEUE_SIZE] = (uint16_t)d;
 	queued++;
 }
