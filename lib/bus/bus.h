@@ -52,7 +52,7 @@ void bus_expect(struct bus *bus, pid_t peer_pid);
 /* Dials path, and redials whenever the connection is lost. Returns at once; connected(true) tells. */
 int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, void *arg, struct bus **out);
 
-/* Closes and frees; pending requests end with -ECANCELED. NULL is ignored. */
+/* Closes and frees; pending requests end with -ECANCELED. Allowed in every callback. NULL is ignored. */
 void bus_close(struct bus *bus);
 
 bool bus_is_connected(const struct bus *bus);
@@ -63,12 +63,13 @@ void bus_get_counters(const struct bus *bus, struct bus_counters *out);
  * if it can't be encoded. */
 int bus_event(struct bus *bus, const struct bus_msg *msg);
 
-/* reply is NULL if err is set: -ETIMEDOUT, -ECANCELED, -EPIPE (the peer went away), or the error of a
- * BUS_ERROR reply. It is valid during the call. */
+/* reply is NULL if err is set: -ETIMEDOUT, -ECANCELED, -EPIPE (the peer went away), or -EPROTO (a reply of a type
+ * that does not answer this request). If the peer refused, err is the error of its BUS_ERROR and reply is that
+ * message. It is valid during the call. */
 typedef void (*bus_reply_fn)(void *arg, int err, const struct bus_msg *reply);
 
-/* Sends a request and calls fn exactly once, at the latest after timeout_ns. A later reply is dropped by its
- * id. */
+/* Sends a request and calls fn exactly once and never from within this call, at the latest after timeout_ns. A
+ * later reply is dropped by its id. Errors as of bus_event, and then fn is not called. */
 int bus_request(struct bus *bus, const struct bus_msg *msg, uint64_t timeout_ns, bus_reply_fn fn, void *arg);
 
 /* Answers request id; body's own id is ignored. */

@@ -12,26 +12,30 @@
 struct loop_pool {
 	sem_t wanted; /* one for each job submitted, and one for each worker at the end */
 	struct lock lock;
-	struct loop_job *first GUARDED_BY(lock);
-	struct loop_job *last GUARDED_BY(lock);
-	bool stopping GUARDED_BY(lock);
+	struct loop_job *first, *last; /* under lock */
+	bool stopping;                 /* under lock */
 	unsigned nthreads;
 	pthread_t thread[];
 };
 
-/* The next job, NULL if there is none or no more shall run. */
-static struct loop_job *take_job(struct loop_pool *pool, bool *stopping)
+/* The next job, NULL if there is none. */
+static struct loop_job *pop(struct loop_pool *pool) REQUIRES(pool->lock)
 {
-	struct loop_job *job = NULL;
+	struct loop_job *job = pool->first;
 
-	lock_take(&pool->lock);
-	*stopping = pool->stopping;
-	if (!pool->stopping && pool->first) {
-		job = pool->first;
+	if (job)
 		pool->first = job->next;
-	}
-	lock_drop(&pool->lock);
 	return job;
+}
+
+static void push(struct loop_pool *pool, struct loop_job *job) REQUIRES(pool->lock)
+{
+	job->next = NULL;
+	if (pool->first)
+		pool->last->next = job;
+	else
+		pool->first = job;
+	pool->last = job;
 }
 
 static void *worker(void *arg)
@@ -44,7 +48,10 @@ static void *worker(void *arg)
 
 		while (sem_wait(&pool->wanted) < 0)
 			continue;
-		job = take_job(pool, &stopping);
+		lock_take(&pool->lock);
+		stopping = pool->stopping;
+		job = stopping ? NULL : pop(pool);
+		lock_drop(&pool->lock);
 		if (stopping)
 			return NULL;
 		if (!job)
@@ -119,13 +126,8 @@ void loop_pool_free(struct loop_pool *pool)
 void loop_pool_submit(struct loop_pool *pool, struct loop *loop, struct loop_job *job)
 {
 	loop_bh_init(&job->bh, loop, job_done, job);
-	job->next = NULL;
 	lock_take(&pool->lock);
-	if (pool->first)
-		pool->last->next = job;
-	else
-		pool->first = job;
-	pool->last = job;
+	push(pool, job);
 	lock_drop(&pool->lock);
 	sem_post(&pool->wanted);
 }
