@@ -88,7 +88,7 @@ stock_kernel() {
 	dpkg -x "$cache"/kernel/deb/"$name"*.deb "$cache/kernel/deb/x"
 	cp "$cache"/kernel/deb/x/boot/vmlinuz-* "$cache/kernel/vmlinuz"
 	for m in irqbypass kvm kvm-amd kvm-intel virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev \
-		virtio_pci virtio_blk pvpanic-mmio; do
+		virtio_pci virtio_blk pvpanic-mmio button evdev; do
 		find "$cache/kernel/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$cache/kernel/modules/" \;
 	done
 	rm -rf "$cache/kernel/deb"
@@ -166,4 +166,25 @@ root_image() {
 	truncate -s "$3" "$2"
 	PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -F -L root -d "$1" "$2" >/dev/null ||
 		die "mke2fs could not make $2 of $1"
+}
+
+# guest_image FILE SIZE [EXTRA-SCRIPT...]: the root disk of a guest: busybox, fio, the power button, and the scripts
+# of scripts/guest, one of which the kernel's command line may name as bulkhead.run=NAME.
+guest_image() {
+	gi_file=$1 gi_size=$2
+	shift 2
+	gi_tree=$cache/guest.d
+	root_tree "$gi_tree"
+	root_program "$gi_tree" "$(command -v fio)"
+	mkdir -p "$gi_tree/modules" "$gi_tree/etc/acpi/PWRF" "$gi_tree/etc/bulkhead"
+	for m in button evdev pvpanic-mmio; do
+		cp "$cache/kernel/modules/$m.ko" "$gi_tree/modules/"
+	done
+	ln -s /bin/busybox "$gi_tree/sbin/init"
+	cp "$top/scripts/guest/inittab" "$top/scripts/guest/rc" "$gi_tree/etc/"
+	cp "$top/scripts/guest/power-button" "$gi_tree/etc/acpi/PWRF/00000080"
+	cp "$top/scripts/guest/demo" "$@" "$gi_tree/etc/bulkhead/"
+	chmod +x "$gi_tree/etc/rc" "$gi_tree/etc/acpi/PWRF/00000080" "$gi_tree"/etc/bulkhead/*
+	root_image "$gi_tree" "$gi_file" "$gi_size"
+	rm -rf "$gi_tree"
 }
