@@ -33,26 +33,29 @@ struct vhost_be_ops {
 
 	/* A ring is complete, kicked and enabled: serve it. 0 or -errno (the connection then ends). */
 	int (*ring_start)(void *arg, unsigned index, const struct vhost_be_ring *ring);
-	/* Finish ring's requests and forget it, then call vhost_be_ring_stopped; until then no further
-	 * message is read. */
+	/* Finish ring's requests and forget it, then call vhost_be_ring_stopped (now or later); until then no
+	 * further message is read. */
 	void (*ring_stop)(void *arg, unsigned index);
 	/* A running ring's call (or err) eventfd was replaced; it is the device's from here on, -1 for none.
-	 */
+	 * The device signals a new call once after it went over to it: what it completed meanwhile was
+	 * signalled on the old one, or on none. */
 	void (*ring_set_call)(void *arg, unsigned index, int call);
 	void (*ring_set_err)(void *arg, unsigned index, int err);
 	/* ENABLE 0 or 1 on a started ring: while disabled, requests stay in the ring. */
 	void (*ring_enable)(void *arg, unsigned index, bool on);
-	/* The memory table changed while rings run; take a reference per ring, then vhost_be_mem_taken. */
+	/* The memory table, or its dirty log, changed while rings run; take a reference per ring, then
+	 * vhost_be_mem_taken (now or later). Until then no further message is read. */
 	void (*mem_changed)(void *arg, struct mem *mem);
 	/* All rings are stopped and the device is as new (RESET_DEVICE, status 0). */
 	void (*reset)(void *arg);
 	/* The connection is over: 0 for an ordinary close, -EPROTO with why for a peer that broke the
 	 * protocol. The rings that run must be stopped by the device without a call to vhost_be_ring_stopped.
-	 * Called once, last. */
+	 * Called once, last; never between ring_stop or mem_changed and its answer. May call vhost_be_free,
+	 * which no other of these functions may. */
 	void (*closed)(void *arg, int err, const char *why);
 };
 
-/* Takes over fd, a connected unix stream socket. */
+/* Takes over fd, a connected unix stream socket; if it fails, fd stays the caller's. */
 int vhost_be_new(struct loop *loop, int fd, const struct vhost_be_ops *ops, void *arg, struct vhost_be **out);
 void vhost_be_free(struct vhost_be *be); /* NULL is ignored */
 

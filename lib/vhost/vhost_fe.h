@@ -30,7 +30,8 @@ struct vhost_fe_ops {
 	void (*config_changed)(void *arg);
 };
 
-/* Takes over fd, a connected unix stream socket. timeout_ns is the deadline of every single request. */
+/* Takes over fd, a connected unix stream socket (it stays the caller's if this fails). timeout_ns is the
+ * deadline of every single request. */
 int vhost_fe_new(struct loop *loop, int fd, uint64_t timeout_ns, const struct vhost_fe_ops *ops, void *arg,
 		 struct vhost_fe **out);
 /* Closes the socket; callbacks that are pending are not called. NULL is ignored. */
@@ -46,7 +47,11 @@ struct vhost_fe_info {
 	uint8_t config[VHOST_FE_CONFIG_MAX];
 };
 
-/* err as in lost, or a back end's refusal (-EREMOTEIO). */
+/*
+ * err as in lost, or a back end's refusal (-EREMOTEIO), or -EOPNOTSUPP, -EINVAL for what was not agreed on. When
+ * the connection is lost, every operation that is under way is first called back with the same err, then
+ * lost; only if there is no memory for an operation itself (-ENOMEM) lost is all that comes.
+ */
 typedef void (*vhost_fe_done_fn)(void *arg, int err);
 typedef void (*vhost_fe_u64_fn)(void *arg, int err, uint64_t value);
 
