@@ -303,22 +303,14 @@ unsigned virtio_pci_queues(const struct virtio_pci *t)
 	return t->args.queues;
 }
 
-/* One read empties it; a device process that still signals could keep a loop here for ever. */
-static void drain(int fd)
-{
-	eventfd_t value;
-
-	(void)!eventfd_read(fd, &value);
-}
-
 void virtio_pci_reset_done(struct virtio_pci *t)
 {
 	unwire(t);
 	msix_clear_sources(t->msix);
 	for (unsigned i = 0; i <= t->args.queues; i++) {
-		drain(t->call[i]);
+		fd_event_clear(t->call[i]);
 		if (i < t->args.queues)
-			drain(t->kick[i]);
+			fd_event_clear(t->kick[i]);
 	}
 	t->isr = 0;
 	lock_take(&t->lock);

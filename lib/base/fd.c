@@ -85,6 +85,14 @@ int fd_event_set(int fd)
 	return n < 0 && errno != EAGAIN ? -errno : 0;
 }
 
+void fd_event_clear(int fd)
+{
+	uint64_t value;
+	struct iovec iov = { &value, sizeof(value) };
+
+	(void)!preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+}
+
 ssize_t fd_send(int sock, const void *buf, size_t len, const int *fds, size_t nfds)
 {
 	union {

@@ -23,6 +23,9 @@ int fd_write_full(int fd, const void *buf, size_t len);
  * signalled. */
 int fd_event_set(int fd);
 
+/* Sets an eventfd's counter to 0 and never waits, even if a process that shares the descriptor made it blocking. */
+void fd_event_clear(int fd);
+
 /*
  * Sends len bytes and nfds descriptors as one sendmsg; the descriptors stay the caller's. Returns the bytes
  * sent or -errno (-EAGAIN if the socket is full and non-blocking). Never raises SIGPIPE.

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device's inside, shared by its life (device.c) and the handing over of its rings (device_rings.c). */
+#ifndef CORE_DEVICE_PRIV_H
+#define CORE_DEVICE_PRIV_H
+
+#include <stddef.h>
+
+#include "device.h"
+#include "loop.h"
+#include "vhost_fe.h"
+
+/*
+ * Where a back end is. From every state a lost connection leads to ABSENT and a new descriptor to PROBING.
+ */
+enum backend_state {
+	BACKEND_ABSENT,    /* no connection; ends with a descriptor */
+	BACKEND_PROBING,   /* features, queues and configuration space are being asked; ends IDLE */
+	BACKEND_IDLE,      /* fit to be started; ends with a driver that is ready */
+	BACKEND_STARTING,  /* rings are being handed over; ends RUNNING */
+	BACKEND_RUNNING,   /* serves the rings; ends with a driver's reset */
+	BACKEND_RESETTING, /* finishes its requests; ends IDLE */
+};
+
+struct backend {
+	struct device *dev;
+	unsigned index;
+	enum backend_state state;
+	struct vhost_fe *fe;
+	/* A process that was given the rings may still write to them: set when a start is sent, cleared when a
+	 * reset is acknowledged or a new descriptor tells that the old process is gone. */
+	bool tainted;
+	bool started;         /* once in this activation: what runs next takes over live rings */
+	bool known;           /* was probed once */
+	bool reading_config;  /* a request for configuration space is out; again: and is stale */
+	bool read_again;
+	uint64_t arrived_ns;  /* of the connection */
+	int inflight_fd;      /* of this activation; -1: not made, or it can't */
+	size_t inflight_size;
+	struct vhost_fe_info info;
+	uint8_t config[VHOST_FE_CONFIG_MAX]; /* where a later reading goes */
+};
+
+/* What the driver set up, from DRIVER_OK to the end of its reset. */
+struct activation {
+	bool on;
+	bool broken; /* the rings can't be served; waits for the driver's reset */
+	uint64_t features;
+	uint16_t size_max; /* of all rings in use */
+	unsigned n_rings;  /* the highest in use, plus one */
+	struct virtio_pci_queue queues[VIRTIO_PCI_QUEUES_MAX];
+};
+
+struct device {
+	struct device_args args;
+	char id[DEVICE_ID_MAX];
+	struct virtio_pci *transport; /* NULL until every back end was probed once */
+	struct loop_bh on_driver_ok, on_reset, on_config;
+	struct activation act;
+	bool reset_pending;
+	uint32_t config_len; /* of the configuration space that the driver was shown first */
+	int err_fd; /* one for all rings: a back end signals that a ring is broken */
+	struct loop_fd *err_watch;
+	struct device_stats stats;
+	struct backend backends[DEVICE_BACKENDS_MAX];
+};
+
+/* The back end that serves a queue. */
+struct backend *device_backend_of(struct device *d, unsigned queue);
+
+/* Takes the driver's set-up into d->act; -EINVAL if a ring lies where none can be. */
+int device_rings_take(struct device *d);
+
+/* Forgets it, the in-flight regions included. */
+void device_rings_drop(struct device *d);
+
+/* Hands its rings to a probed back end. -errno; then nothing was sent. */
+int device_rings_start(struct backend *b, vhost_fe_done_fn done);
+
+#endif
