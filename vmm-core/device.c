@@ -308,9 +308,9 @@ static void post_config(void *arg)
 
 static int make_transport(struct device *d)
 {
-	static const struct virtio_pci_ops ops = {
-		.driver_ok = post_driver_ok, .reset = post_reset, .config_written = post_config
-	};
+	static const struct virtio_pci_ops ops = { .driver_ok = post_driver_ok,
+						   .reset = post_reset,
+						   .config_written = post_config };
 	unsigned queues = VIRTIO_PCI_QUEUES_MAX;
 	struct virtio_pci_args args = {
 		.vm = d->args.vm,
@@ -441,10 +441,9 @@ int device_new(const struct device_args *args, struct device **out)
 	loop_bh_init(&d->on_reset, args->loop, driver_reset, d);
 	loop_bh_init(&d->on_config, args->loop, config_written, d);
 	for (unsigned i = 0; i < args->backends; i++)
-		d->backends[i] = (struct backend){ .dev = d, .index = i, .inflight_fd = -1 };
+		d->backends[i] = (struct backend) { .dev = d, .index = i, .inflight_fd = -1 };
 	d->err_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = d->err_fd < 0 ? -errno
-			  : loop_add_fd(args->loop, d->err_fd, EPOLLIN, on_err, d, &d->err_watch);
+	r = d->err_fd < 0 ? -errno : loop_add_fd(args->loop, d->err_fd, EPOLLIN, on_err, d, &d->err_watch);
 	if (r < 0) {
 		device_free(d);
 		return r;

@@ -26,10 +26,10 @@ struct device_kind {
 	const char *name;
 	uint16_t virtio_id;
 	uint32_t pci_class;
-	uint32_t config_len;     /* bytes of configuration space asked of the back end */
-	uint64_t features;       /* of the type's own bits below 24, those that config_len and the core know */
-	uint32_t queues_off;     /* where, in it, the 16-bit number of queues stands; 0: nowhere */
-	unsigned queues_feature; /* the feature bit without which there is one queue */
+	uint32_t config_len; /* bytes of configuration space asked of the back end */
+	uint64_t features;   /* of the type's own bits below 24, those that config_len and the core know */
+	uint32_t queues_off; /* where, in it, the 16-bit number of queues stands; 0: nowhere */
+	unsigned queues_feature;                     /* the feature bit without which there is one queue */
 	uint16_t config_write_off, config_write_len; /* as in virtio_pci_args */
 	unsigned config_write_feature;
 };
@@ -78,11 +78,11 @@ int device_attach(struct device *d, unsigned index, int fd);
 bool device_is_known(const struct device *d);
 
 struct device_stats {
-	uint64_t attached;   /* connections so far */
-	uint64_t lost;       /* of which ended */
-	uint64_t resumed;    /* times that live rings were taken over */
-	uint64_t resets;     /* by the driver */
-	uint64_t broken;     /* times that the rings were found broken */
+	uint64_t attached;     /* connections so far */
+	uint64_t lost;         /* of which ended */
+	uint64_t resumed;      /* times that live rings were taken over */
+	uint64_t resets;       /* by the driver */
+	uint64_t broken;       /* times that the rings were found broken */
 	uint64_t handshake_ns; /* of the latest */
 	struct virtio_pci_stats transport;
 };

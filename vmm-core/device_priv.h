@@ -29,12 +29,12 @@ struct backend {
 	/* A process that was given the rings may still write to them: set when a start is sent, cleared when a
 	 * reset is acknowledged or a new descriptor tells that the old process is gone. */
 	bool tainted;
-	bool started;         /* once in this activation: what runs next takes over live rings */
-	bool known;           /* was probed once */
-	bool reading_config;  /* a request for configuration space is out; again: and is stale */
+	bool started;        /* once in this activation: what runs next takes over live rings */
+	bool known;          /* was probed once */
+	bool reading_config; /* a request for configuration space is out; again: and is stale */
 	bool read_again;
-	uint64_t arrived_ns;  /* of the connection */
-	int inflight_fd;      /* of this activation; -1: not made, or it can't */
+	uint64_t arrived_ns; /* of the connection */
+	int inflight_fd;     /* of this activation; -1: not made, or it can't */
 	size_t inflight_size;
 	struct vhost_fe_info info;
 	uint8_t config[VHOST_FE_CONFIG_MAX]; /* where a later reading goes */
@@ -58,7 +58,7 @@ struct device {
 	struct activation act;
 	bool reset_pending;
 	uint32_t config_len; /* of the configuration space that the driver was shown first */
-	int err_fd; /* one for all rings: a back end signals that a ring is broken */
+	int err_fd;          /* one for all rings: a back end signals that a ring is broken */
 	struct loop_fd *err_watch;
 	struct device_stats stats;
 	struct backend backends[DEVICE_BACKENDS_MAX];

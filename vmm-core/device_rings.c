@@ -17,7 +17,7 @@
 #include "num.h"
 #include "ram.h"
 
-#define PROTOCOL_INFLIGHT 12 /* VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD */
+#define PROTOCOL_INFLIGHT 12          /* VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD */
 #define PACKED_BASE       0x80008000u /* both indices 0, both wrap counters 1 (virtio 1.2 §2.8.1) */
 #define USED_IDX_OFF      2
 
@@ -35,9 +35,9 @@ static void ring_parts(const struct virtio_pci_queue *q, bool packed, struct par
 {
 	uint64_t n = q->size;
 
-	parts[0] = (struct part){ q->desc, 16 * n, 16 };
-	parts[1] = (struct part){ q->avail, packed ? 4 : 6 + 2 * n, packed ? 4 : 2 };
-	parts[2] = (struct part){ q->used, packed ? 4 : 6 + 8 * n, 4 };
+	parts[0] = (struct part) { q->desc, 16 * n, 16 };
+	parts[1] = (struct part) { q->avail, packed ? 4 : 6 + 2 * n, packed ? 4 : 2 };
+	parts[2] = (struct part) { q->used, packed ? 4 : 6 + 8 * n, 4 };
 }
 
 static bool ring_ok(const struct device *d, const struct virtio_pci_queue *q)
@@ -74,7 +74,7 @@ int device_rings_take(struct device *d)
 
 void device_rings_drop(struct device *d)
 {
-	d->act = (struct activation){ .on = false };
+	d->act = (struct activation) { .on = false };
 	for (unsigned i = 0; i < d->args.backends; i++) {
 		struct backend *b = &d->backends[i];
 
@@ -155,7 +155,7 @@ static void fill_rings(const struct backend *b, struct vhost_fe_ring *rings)
 
 		if (!serves(b, i))
 			continue;
-		rings[i] = (struct vhost_fe_ring){
+		rings[i] = (struct vhost_fe_ring) {
 			.size = q->size,
 			.desc = user_addr(d, q->desc),
 			.avail = user_addr(d, q->avail),
@@ -185,7 +185,7 @@ int device_rings_start(struct backend *b, vhost_fe_done_fn done)
 	if (r < 0)
 		return r;
 	fill_rings(b, rings);
-	start = (struct vhost_fe_start){
+	start = (struct vhost_fe_start) {
 		.features = d->act.features,
 		.regions = regions,
 		.fds = fds,
