@@ -33,6 +33,21 @@ int mem_set_log(struct mem *mem, int fd, uint64_t off, uint64_t size)
 	return 0;
 }
 
+int mem_with_log(struct mem *old, int fd, uint64_t off, uint64_t size, struct mem **out)
+{
+	struct mem *mem = mem_table_new(old, 0);
+	int err;
+
+	if (!mem)
+		return -ENOMEM;
+	err = mem_set_log(mem, fd, off, size);
+	if (err)
+		mem_put(mem);
+	else
+		*out = mem;
+	return err;
+}
+
 bool mem_logging(const struct mem *mem)
 {
 	return mem->log.bits != NULL;

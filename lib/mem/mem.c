@@ -67,8 +67,7 @@ static int insert(struct mem *mem, const struct mem_region *r, int fd)
 	return 0;
 }
 
-/* A table of one reference with the slots and the log of old (may be NULL), and room for more. */
-static struct mem *table_new(const struct mem *old, unsigned more)
+struct mem *mem_table_new(const struct mem *old, unsigned more)
 {
 	unsigned n = old ? old->n : 0;
 	struct mem *mem = calloc(1, sizeof(*mem) + (n + more) * sizeof(mem->slots[0]));
@@ -100,7 +99,7 @@ int mem_new(const struct mem_region *regions, const int *fds, unsigned n, struct
 
 	if (n > MEM_REGIONS_MAX)
 		return -EINVAL;
-	mem = table_new(NULL, n);
+	mem = mem_table_new(NULL, n);
 	if (!mem)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++) {
@@ -120,7 +119,7 @@ int mem_with_region(struct mem *old, const struct mem_region *region, int fd, st
 
 	if (old->n >= MEM_REGIONS_MAX)
 		return -ENOSPC;
-	mem = table_new(old, 1);
+	mem = mem_table_new(old, 1);
 	if (!mem)
 		return -ENOMEM;
 	err = insert(mem, region, fd);
@@ -141,7 +140,7 @@ int mem_without_region(struct mem *old, const struct mem_region *region, struct 
 		at++;
 	if (at == old->n)
 		return -ENOENT;
-	mem = table_new(old, 0);
+	mem = mem_table_new(old, 0);
 	if (!mem)
 		return -ENOMEM;
 	mem_map_put(mem->slots[at].map);

@@ -79,6 +79,10 @@ int mem_iov(const struct mem *mem, uint64_t gpa, uint64_t len, struct iovec *iov
 
 /* ---- dirty log (vhost-user VHOST_USER_SET_LOG_BASE) ---- */
 
+/* A new table: old's regions, with logging as mem_set_log starts or ends it. How a log is changed under queues
+ * that run: they are given the new table, and the old one keeps the old log until they put it. */
+int mem_with_log(struct mem *old, int fd, uint64_t off, uint64_t size, struct mem **out);
+
 /* Starts logging into size bytes at off of fd: one bit per 4 KiB page of guest-physical address, set by an
  * atomic OR. fd < 0 ends it. No other thread may be in mem_dirty or mem_dirty_ptr meanwhile, since the old log
  * is unmapped: the caller quiesces queues first. -EINVAL for size 0, -ENXIO if fd is too short for it. */

@@ -33,6 +33,10 @@ struct mem {
 	struct mem_slot slots[]; /* sorted by gpa, none overlapping */
 };
 
+/* A table of one reference with the slots and the log of old (may be NULL), and room for more; NULL if there is
+ * no memory. */
+struct mem *mem_table_new(const struct mem *old, unsigned more);
+
 /* Maps size bytes at off of fd, which need not be aligned; *ptr points at them. */
 int mem_map_new(int fd, uint64_t off, uint64_t size, struct mem_map **out, uint8_t **ptr);
 void mem_map_get(struct mem_map *map);

@@ -287,3 +287,27 @@ Test(mem, the_dirty_log_names_the_pages_written_and_no_other)
 	cr_expect_not(mem_logging(mem));
 	mem_put(mem);
 }
+
+Test(mem, a_new_log_leaves_the_old_table_its_own)
+{
+	struct mem *a = one(0, 64 * PAGE, 0), *b = NULL, *c = NULL;
+	CLEAN_FD int log_a = ram(PAGE), log_b = ram(PAGE);
+	uint8_t in_a = 0, in_b = 0;
+
+	cr_assert_eq(mem_set_log(a, log_a, 0, 8), 0);
+	cr_expect_eq(mem_with_log(a, log_b, PAGE, 8, &b), -ENXIO);
+	cr_assert_eq(mem_with_log(a, log_b, 0, 8, &b), 0);
+	cr_assert_eq(mem_with_log(b, -1, 0, 0, &c), 0);
+	cr_expect_eq(mem_at(b, 0, 1), mem_at(a, 0, 1), "the mapping is shared");
+	mem_dirty(a, 0, 1);
+	mem_dirty(b, PAGE, 1);
+	mem_dirty(c, 2 * PAGE, 1);
+	cr_assert_eq(pread(log_a, &in_a, 1, 0), 1);
+	cr_assert_eq(pread(log_b, &in_b, 1, 0), 1);
+	cr_expect_eq(in_a, 1);
+	cr_expect_eq(in_b, 2);
+	cr_expect_not(mem_logging(c));
+	mem_put(a);
+	mem_put(b);
+	mem_put(c);
+}
