@@ -26,7 +26,7 @@ struct vq_config {
 	uint64_t desc;     /* user addresses of the front end, as in VHOST_USER_SET_VRING_ADDR */
 	uint64_t avail;    /* split: available ring; packed: driver event suppression */
 	uint64_t used;     /* split: used ring; packed: device event suppression */
-	uint32_t base;     /* VHOST_USER_SET_VRING_BASE; not used when inflight is given */
+	uint32_t base;     /* VHOST_USER_SET_VRING_BASE; not used when inflight is given and not blank */
 	void *inflight;    /* this queue's part of the in-flight region, writable, or NULL */
 	uint16_t iov_max;  /* vectors the caller can take per chain; longer chains are -E2BIG */
 	bool log_used;     /* mark used-ring writes in the dirty log */
@@ -34,7 +34,8 @@ struct vq_config {
 
 /*
  * Makes a queue and, if an in-flight region is given, does the recovery that the specification prescribes:
- * finishes the last batch, and lists what is to be resubmitted, in counter order, before anything new.
+ * finishes the last batch, and lists what is to be resubmitted, in counter order, before anything new. A blank
+ * region is initialised: split, from used.idx of the live ring, where the queue then goes on; packed, from base.
  * -EINVAL: size, alignment or addresses are wrong, or rings overlap; -EPROTO: the in-flight region
  * contradicts itself.
  */
@@ -43,11 +44,11 @@ void vq_free(struct vq *vq);
 
 /* A request: readable vectors first, then writable ones. */
 struct vq_chain {
-	uint16_t
-	    head; /* split: head descriptor; packed: slot of the private table. What vq_push wants back */
+	uint16_t head;     /* split: head descriptor; packed: slot of a private table. For vq_push */
 	uint16_t out_num;  /* iov[0 .. out_num) are readable by the device */
 	uint16_t in_num;   /* iov[out_num .. out_num + in_num) are writable by it */
 	bool resubmitted;  /* it was in flight when an earlier process died */
+	uint8_t attempts;  /* how many processes it has outlived, at most 255: 2 is a request to be feared */
 	uint32_t out_len;  /* bytes */
 	uint32_t in_len;   /* bytes */
 	struct iovec *iov; /* the caller's, iov_max vectors */
@@ -66,8 +67,9 @@ int vq_pop(struct vq *vq, struct vq_chain *chain);
  * to it). Nothing is visible to the driver before vq_publish. */
 void vq_push(struct vq *vq, uint16_t head, uint32_t written);
 
-/* Makes all staged completions visible at once (§2.6.8, §2.7.6), updates the in-flight region in the
- * prescribed order, and returns whether the driver wants a notification. Never signals itself. */
+/* Makes all staged completions visible at once (§2.7.8, §2.8.22), updates the in-flight region in the
+ * prescribed order, and returns whether the driver wants a notification: the first time always, since the last
+ * one of a process that died may have got lost. Never signals itself. False if nothing was staged. */
 bool vq_publish(struct vq *vq);
 
 /* Asks the driver to stop, or to start again, sending kicks. vq_enable_kicks returns true if requests arrived
@@ -78,15 +80,16 @@ bool vq_enable_kicks(struct vq *vq);
 /* True if the ring holds a request that was not taken; a peek, for polling. */
 bool vq_has_avail(const struct vq *vq);
 
-/* Requests taken and not yet published. */
+/* Requests taken and not yet published; those that wait to be resubmitted were not taken yet. */
 uint16_t vq_in_flight(const struct vq *vq);
 
 /* What VHOST_USER_GET_VRING_BASE returns; meaningful when nothing is in flight. Packed: with the used index
  * above. */
 uint32_t vq_base(const struct vq *vq);
 
-/* Replaces the memory table (regions were added or removed); ring pointers are looked up again. -EFAULT: the
- * rings are no longer there and the queue is broken. */
+/* Replaces the memory table (regions were added or removed); ring pointers are looked up again. The vectors of
+ * requests in flight still point into the old one: the caller holds a reference to it until they are finished.
+ * -EFAULT: the rings are no longer there and the queue is broken. */
 int vq_set_mem(struct vq *vq, struct mem *mem);
 
 #endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A queue's making and end, and what both ring formats have in common. */
+#include "virtq.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chain.h"
+#include "clean.h"
+#include "num.h"
+#include "virtq_priv.h"
+
+#define FEATURE(bit) (1ULL << (bit))
+
+static void free_cleanup(struct vq **vq)
+{
+	vq_free(*vq);
+}
+#define CLEAN_VQ __attribute__((cleanup(free_cleanup)))
+
+static int check(const struct vq_config *c)
+{
+	bool packed = c->features & FEATURE(VIRTIO_F_RING_PACKED);
+
+	if (!c->size || c->size > VQ_SIZE_MAX || (!packed && !num_is_pow2(c->size)))
+		return -EINVAL;
+	if (!c->iov_max || (uintptr_t)c->inflight % 8)
+		return -EINVAL;
+	return 0;
+}
+
+static int allocate(struct vq *vq)
+{
+	vq->slots = calloc(vq->size, sizeof(*vq->slots));
+	vq->staged = calloc(vq->size, sizeof(*vq->staged));
+	vq->resubmit = calloc(vq->size, sizeof(*vq->resubmit));
+	return vq->slots && vq->staged && vq->resubmit ? 0 : -ENOMEM;
+}
+
+int vq_new(const struct vq_config *config, struct vq **out)
+{
+	CLEAN_VQ struct vq *vq = NULL;
+	int err = check(config);
+
+	if (err)
+		return err;
+	vq = calloc(1, sizeof(*vq));
+	if (!vq)
+		return -ENOMEM;
+	vq->ops = config->features & FEATURE(VIRTIO_F_RING_PACKED) ? &vq_packed_ops : &vq_split_ops;
+	vq->mem = mem_get(config->mem);
+	vq->size = config->size;
+	vq->iov_max = config->iov_max;
+	vq->event_idx = config->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
+	vq->indirect = config->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
+	vq->log_used = config->log_used;
+	vq->call_once = true;
+	vq->desc_user = config->desc;
+	vq->avail_user = config->avail;
+	vq->used_user = config->used;
+	err = allocate(vq);
+	if (!err)
+		err = vq->ops->ring(vq);
+	if (!err)
+		err = vq->ops->init(vq, config);
+	if (err)
+		return err == -EFAULT ? -EINVAL : err;
+	*out = TAKE_PTR(vq);
+	return 0;
+}
+
+void vq_free(struct vq *vq)
+{
+	if (!vq)
+		return;
+	if (vq->ops == &vq_packed_ops) {
+		free(vq->packed.saved);
+		free(vq->packed.ids);
+	}
+	free(vq->slots);
+	free(vq->staged);
+	free(vq->resubmit);
+	mem_put(vq->mem);
+	free(vq);
+}
+
+int vq_pop(struct vq *vq, struct vq_chain *chain)
+{
+	int got;
+
+	if (VQ_UNLIKELY(vq->broken))
+		return -ENOTCONN;
+	got = vq->ops->pop(vq, chain);
+	if (VQ_UNLIKELY(got < 0))
+		vq->broken = true;
+	return got;
+}
+
+void vq_push(struct vq *vq, uint16_t head, uint32_t written)
+{
+	struct vq_slot *slot = &vq->slots[head];
+
+	assert(head < vq->size && slot->state == SLOT_TAKEN); /* a device that completes what it has not */
+	slot->state = SLOT_STAGED;
+	slot->written = MIN(written, slot->in_len);
+	vq->staged[vq->n_staged++] = head;
+}
+
+bool vq_publish(struct vq *vq)
+{
+	bool call;
+
+	if (!vq->n_staged)
+		return false;
+	call = vq->ops->publish(vq);
+	if (VQ_UNLIKELY(vq->log_used))
+		vq->ops->dirty(vq);
+	if (VQ_UNLIKELY(vq->call_once)) {
+		vq->call_once = false;
+		call = true;
+	}
+	return call;
+}
+
+void vq_disable_kicks(struct vq *vq)
+{
+	if (!vq->broken)
+		vq->ops->disable_kicks(vq);
+}
+
+bool vq_enable_kicks(struct vq *vq)
+{
+	if (vq->broken)
+		return false;
+	return vq->ops->enable_kicks(vq) || vq->n_resubmit;
+}
+
+bool vq_has_avail(const struct vq *vq)
+{
+	return !vq->broken && (vq->n_resubmit || vq->ops->has_avail(vq));
+}
+
+uint16_t vq_in_flight(const struct vq *vq)
+{
+	return vq->n_taken;
+}
+
+uint32_t vq_base(const struct vq *vq)
+{
+	return vq->ops->base(vq);
+}
+
+int vq_set_mem(struct vq *vq, struct mem *mem)
+{
+	struct mem *old = vq->mem;
+	int err;
+
+	vq->mem = mem_get(mem);
+	vq->window = (struct mem_window) { .size = 0 };
+	err = vq->ops->ring(vq);
+	mem_put(old);
+	if (err) {
+		vq->broken = true;
+		vq->n_staged = 0; /* there is nowhere to write them */
+		return -EFAULT;
+	}
+	return 0;
+}
+
+int vq_chain_add_slow(struct vq *vq, struct vq_chain *c, uint64_t addr, uint32_t len, bool write)
+{
+	int n = c->out_num + c->in_num;
+	int got = mem_iov(vq->mem, addr, len, &c->iov[n], vq->iov_max - n);
+
+	if (got < 0)
+		return got;
+	if (write)
+		c->in_num = (uint16_t)(c->in_num + got);
+	else
+		c->out_num = (uint16_t)(c->out_num + got);
+	return 0;
+}
+
+int vq_table_read(struct vq *vq, uint64_t addr, uint32_t i, struct vq_desc *out)
+{
+	const uint8_t *at;
+	uint8_t bytes[sizeof(*out)];
+
+	if (!num_add(addr, (uint64_t)i * sizeof(*out), &addr))
+		return -EFAULT;
+	at = mem_at_window(vq->mem, &vq->window, addr, sizeof(*out));
+	if (!at)
+		return -EFAULT;
+	if (VQ_LIKELY((uintptr_t)at % 8 == 0)) {
+		*out = vq_desc_read((const void *)at);
+		return 0;
+	}
+	for (unsigned b = 0; b < sizeof(bytes); b++)
+		bytes[b] = __atomic_load_n(&at[b], __ATOMIC_RELAXED);
+	memcpy(out, bytes, sizeof(bytes));
+	return 0;
+}
+
+static int by_counter(const void *a, const void *b, void *counters)
+{
+	uint16_t x = *(const uint16_t *)a, y = *(const uint16_t *)b;
+	uint64_t cx = ((const uint64_t *)counters)[x], cy = ((const uint64_t *)counters)[y];
+
+	if (cx != cy)
+		return cx < cy ? -1 : 1;
+	return (int)x - (int)y;
+}
+
+void vq_sort_by_counter(uint16_t *heads, uint16_t n, uint64_t *counters)
+{
+	qsort_r(heads, n, sizeof(*heads), by_counter, counters);
+}
