@@ -413,6 +413,7 @@ int device_attach(struct device *d, unsigned index, int fd)
 	d->stats.attached++;
 	r = vhost_fe_new(d->args.loop, fd, d->args.timeout_ns, &ops, b, &b->fe);
 	if (r < 0) {
+		close(fd);
 		advance(d);
 		return r;
 	}
