@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `bulkhead ctl` and `bulkhead ps`: ask running machines over their ctl endpoints and print what they say. */
+#include "client.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bus_ctl.h"
+#include "clean.h"
+#include "clock.h"
+#include "machine.h"
+#include "num.h"
+#include "rundir.h"
+#include "vmconf.h"
+
+#define CTL_NS (15 * NS_PER_S)
+#define PS_NS  (2 * NS_PER_S) /* for each machine: one that hangs must not hide the others */
+
+static const struct {
+	const char *verb, *help;
+} verbs[] = {
+	{ "status", "what the machine and its processes do" },
+	{ "pause", "stop its vCPUs" },
+	{ "resume", "let its vCPUs run on" },
+	{ "power-button", "press the ACPI power button" },
+	{ "quit", "end it at once, without asking the guest" },
+};
+
+void client_ctl_help(FILE *to)
+{
+	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST\n"
+	      "Asks a running machine for something.\n\n",
+	      to);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(to, "  %-14s %s\n", verbs[i].verb, verbs[i].help);
+	fputs("\n  --json         print the answer as JSON\n"
+	      "  --run-dir DIR  the directory that bulkhead run was given\n"
+	      "  --help         print this and exit\n",
+	      to);
+}
+
+void client_ps_help(FILE *to)
+{
+	fputs("usage: bulkhead ps [--run-dir DIR] [--json]\n"
+	      "Lists the machines that run.\n\n"
+	      "  --json         print the list as JSON\n"
+	      "  --run-dir DIR  the directory that bulkhead run was given\n"
+	      "  --help         print this and exit\n",
+	      to);
+}
+
+/* ---- words ---- */
+
+struct client {
+	bool json, help;
+	const char *run_dir;
+	const char *word[2];
+	int nwords;
+	char base[RUNDIR_PATH_MAX];
+};
+
+static int refuse(const char *command, const char *word, const char *why)
+{
+	fprintf(stderr, "bulkhead: %s: \"%s\": %s\n", command, word, why);
+	return EXIT_CONFIG;
+}
+
+static int read_words(struct client *c, const char *command, int max, int argc, char **argv)
+{
+	struct vmconf_error error;
+
+	for (int i = 0; i < argc; i++) {
+		const char *word = argv[i];
+
+		if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
+			c->help = true;
+		} else if (!strcmp(word, "--json")) {
+			c->json = true;
+		} else if (!strncmp(word, "--run-dir=", 10)) {
+			c->run_dir = word + 10;
+		} else if (!strcmp(word, "--run-dir")) {
+			if (i + 1 == argc)
+				return refuse(command, word, "needs a value: DIR");
+			c->run_dir = argv[++i];
+		} else if (*word == '-') {
+			return refuse(command, word, "no such option; allowed: --json, --run-dir DIR, --help");
+		} else if (c->nwords == max) {
+			return refuse(command, word, "one word too many; --help tells what is allowed");
+		} else {
+			c->word[c->nwords++] = word;
+		}
+	}
+	if (rundir_base(c->run_dir, c->base, sizeof(c->base), &error)) {
+		fprintf(stderr, "bulkhead: %s\n", error.text);
+		return EXIT_CONFIG;
+	}
+	return 0;
+}
+
+/* ---- printing ---- */
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "?";
+}
+
+static long long number_of(const json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
+static void print_uptime(double s)
+{
+	if (s >= 86400)
+		printf("%.0fd%02.0fh", s / 86400, (double)((long)s % 86400 / 3600));
+	else if (s >= 3600)
+		printf("%ldh%02ldm", (long)s / 3600, (long)s % 3600 / 60);
+	else if (s >= 60)
+		printf("%ldm%02lds", (long)s / 60, (long)s % 60);
+	else
+		printf("%.1fs", s);
+}
+
+static void print_child(const json_t *child)
+{
+	const json_t *recovery = json_object_get(child, "last_recovery_ms");
+
+	printf("  %-12s %-11s %-9s", text_of(child, "id"), text_of(child, "process"), text_of(child, "state"));
+	if (number_of(child, "pid"))
+		printf(" process %lld", number_of(child, "pid"));
+	if (number_of(child, "restarts"))
+		printf(", %lld restarts", number_of(child, "restarts"));
+	if (json_is_object(recovery)) {
+		const char *key;
+		json_t *value;
+
+		printf(", the last in %.1f ms (", json_number_value(json_object_get(recovery, "total")));
+		json_object_foreach((json_t *)(uintptr_t)recovery, key, value) {
+			if (strcmp(key, "total"))
+				printf("%s%s %.1f", strcmp(key, "detect") ? ", " : "", key, json_number_value(value));
+		}
+		putchar(')');
+	}
+	putchar('\n');
+}
+
+static void print_status(const json_t *root)
+{
+	json_t *devices = json_object_get(root, "devices"), *device;
+	size_t i;
+
+	printf("%s: %s", text_of(root, "name"), text_of(root, "state"));
+	if (json_number_value(json_object_get(root, "uptime_s")) > 0) {
+		printf(" for ");
+		print_uptime(json_number_value(json_object_get(root, "uptime_s")));
+	}
+	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
+	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
+	print_child(json_object_get(root, "core"));
+	json_array_foreach(devices, i, device) {
+		print_child(device);
+	}
+}
+
+/* ---- ctl ---- */
+
+static int call_failed(const struct client *c, int err)
+{
+	const char *name = c->word[0];
+	int base = rundir_open_base(c->base);
+	int owner = base < 0 ? base : rundir_owner(base, name);
+
+	if (base >= 0)
+		close(base);
+	if (owner <= 0)
+		fprintf(stderr, "bulkhead: ctl: \"%s\": no machine of this name runs in %s; bulkhead ps lists all\n", name,
+			c->base);
+	else
+		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner, strerror(-err));
+	return EXIT_INTERNAL;
+}
+
+int client_ctl(int argc, char **argv)
+{
+	CLEAN_FREE struct bus_ctl_result *result = calloc(1, sizeof(*result));
+	struct client c = { 0 };
+	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
+	int err = read_words(&c, "ctl", 2, argc, argv);
+	size_t i = 0;
+
+	if (c.help)
+		client_ctl_help(stdout);
+	if (err || c.help)
+		return err;
+	if (c.nwords < 2) {
+		client_ctl_help(stderr);
+		return EXIT_CONFIG;
+	}
+	while (i < ARRAY_SIZE(verbs) && strcmp(c.word[1], verbs[i].verb))
+		i++;
+	if (i == ARRAY_SIZE(verbs))
+		return refuse("ctl", c.word[1], "no such request; allowed: status, pause, resume, power-button, quit");
+	if (!vmconf_name_ok(c.word[0]))
+		return refuse("ctl", c.word[0], "not a machine's name; bulkhead ps lists all");
+	if (!result)
+		return EXIT_INTERNAL;
+	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
+	err = bus_ctl_call(path, c.word[1], 0, NULL, CTL_NS, result);
+	if (err)
+		return call_failed(&c, err);
+	if (result->err) {
+		fprintf(stderr, "bulkhead: ctl: \"%s\" %s: %s\n", c.word[0], c.word[1], result->text);
+		return EXIT_INTERNAL;
+	}
+	if (c.json) {
+		puts(result->json);
+	} else if (!strcmp(c.word[1], "status")) {
+		json_t *root = json_loads(result->json, 0, NULL);
+
+		print_status(root);
+		json_decref(root);
+	}
+	return 0;
+}
+
+/* ---- ps ---- */
+
+/* The status of one running machine, or what can be said of it without its help. */
+static json_t *machine_json(const char *base, const char *name, int pid)
+{
+	CLEAN_FREE struct bus_ctl_result *result = calloc(1, sizeof(*result));
+	char path[RUNDIR_PATH_MAX + 256 + 8];
+	json_t *root = NULL;
+
+	snprintf(path, sizeof(path), "%s/%s/ctl", base, name);
+	if (result && !bus_ctl_call(path, "status", 0, NULL, PS_NS, result) && !result->err)
+		root = json_loads(result->json, 0, NULL);
+	return root ? root : json_pack("{s:s, s:i, s:s}", "name", name, "pid", pid, "state", "silent");
+}
+
+static void print_row(const json_t *m)
+{
+	char memory[32];
+
+	snprintf(memory, sizeof(memory), "%lldM", number_of(m, "memory_bytes") >> 20);
+	printf("%-20s %8lld %-10s %4lld %8s %7zu ", text_of(m, "name"), number_of(m, "pid"), text_of(m, "state"),
+	       number_of(m, "cpus"), memory, json_array_size(json_object_get(m, "devices")));
+	print_uptime(json_number_value(json_object_get(m, "uptime_s")));
+	putchar('\n');
+}
+
+int client_ps(int argc, char **argv)
+{
+	struct client c = { 0 };
+	int err = read_words(&c, "ps", 0, argc, argv), base;
+	json_t *list, *machine;
+	struct dirent *entry;
+	size_t i;
+	DIR *dir;
+
+	if (c.help)
+		client_ps_help(stdout);
+	if (err || c.help)
+		return err;
+	list = json_array();
+	base = rundir_open_base(c.base);
+	dir = base < 0 ? NULL : fdopendir(base);
+	while (dir && (entry = readdir(dir))) {
+		int pid = vmconf_name_ok(entry->d_name) ? rundir_owner(base, entry->d_name) : 0;
+
+		if (pid > 0)
+			json_array_append_new(list, machine_json(c.base, entry->d_name, pid));
+	}
+	if (dir)
+		closedir(dir);
+	if (c.json) {
+		json_dumpf(list, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		printf("%-20s %8s %-10s %4s %8s %7s %s\n", "NAME", "PID", "STATE", "CPUS", "MEMORY", "DEVICES", "UPTIME");
+		json_array_foreach(list, i, machine) {
+			print_row(machine);
+		}
+	}
+	json_decref(list);
+	return 0;
+}

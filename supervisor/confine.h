@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor's own sandbox, for the time when it listens to its children. */
+#ifndef SUPERVISOR_CONFINE_H
+#define SUPERVISOR_CONFINE_H
+
+/*
+ * Gives up, for good and for every thread: all capabilities, being dumped or traced by its user, privileges by exec,
+ * and all system calls but those of the table in confine.c. What it keeps others do: the keeper starts processes.
+ * -errno and *what the step.
+ */
+int confine_privileges(const char **what); /* before the first thread */
+int confine_calls(const char **what);	   /* when all threads run */
+
+#endif

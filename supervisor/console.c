@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The console relay. Two rings: what the guest said and the user's end has not taken yet, and what the user typed
+ * and the core has not taken yet. Which descriptors are watched for what follows from the rings alone (watch_all),
+ * so that a full ring is the back-pressure. The terminal is given back by console_close, or by the keeper if the
+ * supervisor dies.
+ */
+#include "console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "fd.h"
+#include "files.h"
+#include "num.h"
+
+#define RING_SIZE  65536U
+#define CHUNK	   1024U /* bytes for one write to a terminal, so that it is never long */
+#define ESCAPE_KEY 0x01 /* Ctrl-A */
+
+struct ring {
+	uint32_t head, len;
+	char bytes[RING_SIZE];
+};
+
+/* A descriptor and what it is watched for. */
+struct end {
+	int fd;
+	uint32_t events;
+	struct loop_fd *watch;
+	bool always; /* epoll can't watch it (a regular file): it never waits */
+};
+
+struct console {
+	enum vmconf_console kind;
+	struct loop *loop;
+	struct end core, in, out, listener; /* in is unused where out reads, too */
+	int slave_fd;			    /* our own copy, so that the pty has a reader to the kernel */
+	bool lossy;			    /* forget the oldest rather than wait for a reader */
+	bool both_ways;			    /* out is read as well */
+	bool terminal, escaped;
+	struct termios settings;
+	char where[VMCONF_SOCKET_MAX + 1];
+	char *socket_path;
+	void (*on_quit)(void *arg);
+	void *arg;
+	struct ring to_user, to_guest;
+};
+
+/* ---- rings ---- */
+
+static void ring_put(struct ring *r, const char *bytes, size_t n, bool lossy)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (r->len == RING_SIZE && !lossy)
+			return;
+		if (r->len == RING_SIZE) {
+			r->head = (r->head + 1) % RING_SIZE;
+			r->len--;
+		}
+		r->bytes[(r->head + r->len++) % RING_SIZE] = bytes[i];
+	}
+}
+
+/* Writes what is there, in pieces; -errno of the write that failed (-EAGAIN: later). */
+static int ring_write(struct ring *r, int fd, uint32_t piece)
+{
+	while (r->len) {
+		uint32_t n = MIN(MIN(r->len, RING_SIZE - r->head), piece);
+		ssize_t done = write(fd, r->bytes + r->head, n);
+
+		if (done < 0)
+			return -errno;
+		r->head = (r->head + (uint32_t)done) % RING_SIZE;
+		r->len -= (uint32_t)done;
+	}
+	return 0;
+}
+
+/* ---- watching ---- */
+
+static void end_set(struct end *e, uint32_t events)
+{
+	if (e->watch && events != e->events)
+		loop_mod_fd(e->watch, events);
+	e->events = events;
+}
+
+static void end_close(struct end *e)
+{
+	loop_del_fd(TAKE_PTR(e->watch));
+	clean_fd(&e->fd);
+	e->fd = -1;
+}
+
+static int end_watch(struct console *c, struct end *e, loop_fd_fn fn)
+{
+	int err;
+
+	/* Something must be asked for, or epoll would not say whether it can watch this at all. */
+	if (!e->events)
+		e->events = EPOLLERR;
+	err = loop_add_fd(c->loop, e->fd, e->events, fn, c, &e->watch);
+	if (err != -EPERM)
+		return err;
+	e->always = true;
+	return 0;
+}
+
+static void watch_all(struct console *c)
+{
+	bool user_room = c->lossy || c->to_user.len < RING_SIZE - CHUNK;
+	uint32_t from_user = c->to_guest.len < RING_SIZE - CHUNK && c->core.fd >= 0 ? EPOLLIN : 0;
+
+	end_set(&c->core, (user_room ? EPOLLIN : 0) | (c->to_guest.len ? EPOLLOUT : 0));
+	end_set(&c->in, from_user);
+	end_set(&c->out, (c->to_user.len ? EPOLLOUT : 0) | (c->both_ways ? from_user : 0));
+}
+
+/* ---- towards the user ---- */
+
+static void user_gone(struct console *c)
+{
+	/* A pty stays, for the next one who opens it; a socket's client is replaced by the next to connect. */
+	if (c->kind == CONSOLE_SOCKET || c->kind == CONSOLE_STDIO)
+		end_close(&c->out);
+}
+
+static void flush_user(struct console *c)
+{
+	int err;
+
+	if (c->out.fd < 0) {
+		if (!c->lossy)
+			c->to_user.len = 0;
+		return;
+	}
+	err = ring_write(&c->to_user, c->out.fd, CHUNK);
+	if (err && err != -EAGAIN && err != -EINTR)
+		user_gone(c);
+}
+
+static void tell_user(struct console *c, const char *text)
+{
+	ring_put(&c->to_user, text, strlen(text), true);
+	flush_user(c);
+}
+
+/* ---- towards the guest ---- */
+
+static void typed(struct console *c, const char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		bool escaped = c->escaped;
+
+		c->escaped = c->terminal && !escaped && bytes[i] == ESCAPE_KEY;
+		if (c->escaped)
+			continue;
+		if (!escaped || bytes[i] == ESCAPE_KEY) {
+			ring_put(&c->to_guest, bytes + i, 1, false);
+		} else if (bytes[i] == 'x') {
+			tell_user(c, "\r\nbulkhead: ending the machine\r\n");
+			c->on_quit(c->arg);
+		} else {
+			tell_user(c, "\r\nCtrl-A x  end the machine at once\r\nCtrl-A h  this help\r\n"
+				     "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
+		}
+	}
+}
+
+static void flush_guest(struct console *c)
+{
+	if (c->core.fd < 0)
+		return;
+	/* An error here is seen as the end of the core's socket, by reading. */
+	ring_write(&c->to_guest, c->core.fd, RING_SIZE);
+}
+
+/* Reads once from the user; false at the end of input. */
+static bool read_user(struct console *c, int fd)
+{
+	char buf[CHUNK];
+	ssize_t n = read(fd, buf, sizeof(buf));
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR || (errno == EIO && c->kind == CONSOLE_PTY);
+	typed(c, buf, (size_t)n);
+	flush_guest(c);
+	return n > 0;
+}
+
+/* A regular file as input never waits: as much of it as the ring holds, whenever there is room. */
+static void pump_file(struct console *c)
+{
+	while (c->in.always && c->in.fd >= 0 && c->core.fd >= 0 && c->to_guest.len < RING_SIZE - CHUNK)
+		if (!read_user(c, c->in.fd))
+			end_close(&c->in);
+}
+
+/* ---- handlers ---- */
+
+static void on_core(void *arg, uint32_t events)
+{
+	struct console *c = arg;
+	char buf[CHUNK];
+	ssize_t n = 0;
+
+	if (events & EPOLLOUT) {
+		flush_guest(c);
+		pump_file(c);
+	}
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		n = read(c->core.fd, buf, sizeof(buf));
+		if (n > 0) {
+			ring_put(&c->to_user, buf, (size_t)n, c->lossy);
+			flush_user(c);
+		} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+			end_close(&c->core);
+		}
+	}
+	watch_all(c);
+}
+
+static void on_in(void *arg, uint32_t events)
+{
+	struct console *c = arg;
+
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !read_user(c, c->in.fd))
+		end_close(&c->in);
+	watch_all(c);
+}
+
+static void on_out(void *arg, uint32_t events)
+{
+	struct console *c = arg;
+
+	if (c->both_ways && events & (EPOLLIN | EPOLLHUP) && !read_user(c, c->out.fd))
+		user_gone(c);
+	else if (events & EPOLLERR)
+		user_gone(c);
+	if (c->out.fd >= 0)
+		flush_user(c);
+	watch_all(c);
+}
+
+static void on_client(void *arg, uint32_t events)
+{
+	struct console *c = arg;
+	int fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd < 0)
+		return;
+	if (c->out.fd >= 0) {
+		static const char busy[] = "bulkhead: the console has a client already\r\n";
+
+		send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		close(fd);
+		return;
+	}
+	c->out = (struct end){ .fd = fd };
+	if (end_watch(c, &c->out, on_out))
+		end_close(&c->out);
+	watch_all(c);
+}
+
+/* ---- opening ---- */
+
+/* A descriptor of our own for a standard stream, so that non-blocking is not forced on who shares it. */
+static int own_stream(int fd, int flags)
+{
+	struct stat st;
+	char path[32];
+	int own = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (!fstat(fd, &st) && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
+		own = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return own >= 0 ? own : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static int open_stdio(struct console *c, struct vmconf_error *error)
+{
+	struct termios raw;
+
+	snprintf(c->where, sizeof(c->where), "stdio");
+	c->out.fd = own_stream(STDOUT_FILENO, O_WRONLY);
+	if (c->out.fd < 0)
+		return vmconf_refuse(error, "--console: \"stdio\" is not possible, standard output: %s", strerror(errno));
+	if (tcgetattr(STDIN_FILENO, &c->settings)) {
+		c->in.fd = own_stream(STDIN_FILENO, O_RDONLY);
+		return 0;
+	}
+	/* In the background a terminal's input is not ours, and reading it would stop us. */
+	if (tcgetpgrp(STDIN_FILENO) != getpgrp())
+		return 0;
+	c->in.fd = own_stream(STDIN_FILENO, O_RDONLY);
+	raw = c->settings;
+	cfmakeraw(&raw);
+	raw.c_oflag |= OPOST; /* log lines end in a bare newline */
+	if (c->in.fd < 0 || tcsetattr(STDIN_FILENO, TCSANOW, &raw))
+		return vmconf_refuse(error, "--console: \"stdio\" is not possible: %s", strerror(errno));
+	c->terminal = true;
+	return 0;
+}
+
+static int open_pty(struct console *c, struct vmconf_error *error)
+{
+	struct termios raw;
+
+	c->lossy = c->both_ways = true;
+	c->out.fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (c->out.fd < 0 || grantpt(c->out.fd) || unlockpt(c->out.fd) ||
+	    ptsname_r(c->out.fd, c->where, sizeof(c->where)))
+		return vmconf_refuse(error, "--console: \"pty\" is not possible: %s", strerror(errno));
+	c->slave_fd = open(c->where, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (c->slave_fd < 0 || tcgetattr(c->slave_fd, &raw))
+		return vmconf_refuse(error, "--console: \"pty\" is not possible: %s", strerror(errno));
+	cfmakeraw(&raw);
+	tcsetattr(c->slave_fd, TCSANOW, &raw);
+	return 0;
+}
+
+static int open_file(struct console *c, const char *path, struct vmconf_error *error)
+{
+	snprintf(c->where, sizeof(c->where), "%s", path);
+	c->out.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+	if (c->out.fd < 0)
+		return vmconf_refuse(error, "--console: file=\"%s\" can't be opened: %s; a file that can be written is "
+				     "needed", path, strerror(errno));
+	return 0;
+}
+
+/* Binds; a socket of ours that nobody listens on any more was left by a supervisor that was killed. */
+static int bind_socket(int fd, const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	mode_t old = umask(0177);
+	struct stat st;
+	int err;
+
+	memcpy(addr.sun_path, path, strlen(path));
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	if (err == -EADDRINUSE && !lstat(path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) {
+		int peer = files_connect(path);
+
+		if (peer >= 0)
+			close(peer);
+		else if (peer == -ECONNREFUSED && !unlink(path))
+			err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	}
+	umask(old);
+	return err;
+}
+
+static int open_socket(struct console *c, const char *path, struct vmconf_error *error)
+{
+	int err;
+
+	c->lossy = c->both_ways = true;
+	snprintf(c->where, sizeof(c->where), "%s", path);
+	c->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	c->listener.events = EPOLLIN;
+	err = c->listener.fd < 0 ? -errno : bind_socket(c->listener.fd, path);
+	if (!err)
+		c->socket_path = strdup(path);
+	if (!err && listen(c->listener.fd, 4))
+		err = -errno;
+	if (err)
+		return vmconf_refuse(error, "--console: socket=\"%s\" can't be made: %s; a path where nothing is yet is "
+				     "needed", path, strerror(-err));
+	return 0;
+}
+
+int console_open(const struct vmconf *conf, struct console **out, struct vmconf_error *error)
+{
+	struct console *c = calloc(1, sizeof(*c));
+	int err;
+
+	if (!c)
+		return vmconf_refuse(error, "out of memory");
+	c->kind = conf->console;
+	c->core.fd = c->in.fd = c->out.fd = c->listener.fd = c->slave_fd = -1;
+	switch (conf->console) {
+	case CONSOLE_PTY:
+		err = open_pty(c, error);
+		break;
+	case CONSOLE_FILE:
+		err = open_file(c, conf->console_path, error);
+		break;
+	case CONSOLE_SOCKET:
+		err = open_socket(c, conf->console_path, error);
+		break;
+	case CONSOLE_STDIO:
+	default:
+		err = open_stdio(c, error);
+	}
+	if (err)
+		console_close(c);
+	else
+		*out = c;
+	return err;
+}
+
+int console_terminal(const struct console *c, struct termios *settings)
+{
+	*settings = c->settings;
+	return c->terminal ? STDIN_FILENO : -1;
+}
+
+const char *console_where(const struct console *c)
+{
+	return c->where;
+}
+
+int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *arg), void *arg)
+{
+	int err = 0;
+
+	c->loop = loop;
+	c->on_quit = on_quit;
+	c->arg = arg;
+	if (c->listener.fd >= 0)
+		err = end_watch(c, &c->listener, on_client);
+	if (!err && c->in.fd >= 0)
+		err = end_watch(c, &c->in, on_in);
+	if (!err && c->out.fd >= 0)
+		err = end_watch(c, &c->out, on_out);
+	return err;
+}
+
+int console_connect(struct console *c, int *core_fd)
+{
+	int pair[2], err;
+
+	end_close(&c->core);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	fd_set_nonblock(pair[0], true);
+	c->core.fd = pair[0];
+	c->core.events = EPOLLIN;
+	err = end_watch(c, &c->core, on_core);
+	if (err) {
+		close(pair[1]);
+		end_close(&c->core);
+		return err;
+	}
+	pump_file(c);
+	watch_all(c);
+	*core_fd = pair[1];
+	return 0;
+}
+
+void console_close(struct console *c)
+{
+	if (!c)
+		return;
+	while (c->core.fd >= 0) {
+		char buf[CHUNK];
+		ssize_t n = read(c->core.fd, buf, sizeof(buf));
+
+		if (n <= 0)
+			break;
+		ring_put(&c->to_user, buf, (size_t)n, true);
+		flush_user(c);
+	}
+	flush_user(c);
+	end_close(&c->core);
+	end_close(&c->in);
+	end_close(&c->out);
+	end_close(&c->listener);
+	clean_fd(&c->slave_fd);
+	if (c->terminal)
+		tcsetattr(STDIN_FILENO, TCSANOW, &c->settings);
+	if (c->socket_path)
+		unlink(c->socket_path);
+	free(c->socket_path);
+	free(c);
+}

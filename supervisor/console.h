@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's serial console: relays between a socket of the core and a terminal, a pty, a file or a socket.
+ * Non-blocking and bounded. A reader that stops (stdio, file) stops the relay, and the core drops what it can't
+ * send; a pty or socket that nobody reads keeps the last part.
+ */
+#ifndef SUPERVISOR_CONSOLE_H
+#define SUPERVISOR_CONSOLE_H
+
+#include <termios.h>
+
+#include "loop.h"
+#include "vmconf.h"
+
+struct console;
+
+/* Opens the user's end and sets the terminal raw; on_quit is called for the escape key's x. -EINVAL with reason. */
+int console_open(const struct vmconf *conf, struct console **out, struct vmconf_error *error);
+
+/* If the user's end is a terminal whose settings were changed: its descriptor, and what they were; else -1. */
+int console_terminal(const struct console *c, struct termios *settings);
+
+/* Starts relaying on loop. on_quit is called when the user asks for the end by Ctrl-A x. */
+int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *arg), void *arg);
+
+/* A socketpair for a new core, of which *core_fd is the core's end; replaces the last one. -errno. */
+int console_connect(struct console *c, int *core_fd);
+
+/* Where the console is, for status: "stdio", "/dev/pts/3", a path. */
+const char *console_where(const struct console *c);
+
+/* Writes what the core sent last, as far as the user's end takes it at once; then restores the terminal and frees. */
+void console_close(struct console *c);
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The endpoints for people: `bulkhead ctl` asks here what a machine does and tells it what to do. */
+#include "machine.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "clock.h"
+#include "num.h"
+
+#define CORE_ANSWER_NS (10 * NS_PER_S)
+
+/* ---- status ---- */
+
+static double span(uint64_t from, uint64_t to)
+{
+	return from && to > from ? (double)(to - from) / (double)NS_PER_MS : 0.0;
+}
+
+/* What the last recovery took, step by step, in ms; null if there was none. */
+static json_t *recovery_json(const struct child *c)
+{
+	const struct child_times *t = &c->last;
+
+	if (!t->sign)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "total", span(t->sign, MAX(t->linked, t->ready)),
+			 "detect", span(t->sign, t->noticed), "reap", span(t->noticed, t->reaped), "wait",
+			 span(t->reaped, t->begun), "spawn", span(t->begun, t->spawned), "hello",
+			 span(t->spawned, t->hello), "handshake", span(t->hello, t->linked), "ready",
+			 span(t->hello, t->ready));
+}
+
+static json_t *child_json(const struct child *c)
+{
+	struct bus_counters counters = { 0 };
+
+	if (c->bus)
+		bus_get_counters(c->bus, &counters);
+	return json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "id", c->id, "process", c->process, "state",
+			 child_state_name(c), "pid", c->pidfd >= 0 ? (int)c->pid : 0, "restarts", (int)c->nrestarts,
+			 "malformed_messages", (json_int_t)counters.malformed, "refused_peers",
+			 (json_int_t)counters.refused_peers, "last_recovery_ms", recovery_json(c));
+}
+
+char *ctl_status_json(const struct machine *m)
+{
+	json_t *devices = json_array(), *root;
+	char *text;
+
+	for (size_t i = 1; i < m->nchildren; i++)
+		json_array_append_new(devices, child_json(&m->child[i]));
+	root = json_pack("{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name", m->conf->name, "pid",
+			 (int)getpid(), "state", machine_state_name(m), "generation", (int)m->generation, "uptime_s",
+			 span(m->running_since, clock_ns()) / 1000.0, "memory_bytes", (json_int_t)m->conf->memory,
+			 "hugepages", m->conf->hugepages, "cpus", (int)m->conf->cpus, "console",
+			 console_where(m->console), "kernel", m->conf->kernel, "log_lines_dropped",
+			 (json_int_t)logs_dropped(), "core", child_json(&m->child[0]), "devices", devices);
+	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	json_decref(root);
+	return text;
+}
+
+/* ---- requests ---- */
+
+static void ask_status(struct machine *m, struct bus_ctl_request *req)
+{
+	CLEAN_FREE char *json = ctl_status_json(m);
+
+	if (json)
+		bus_ctl_answer(req, json);
+	else
+		bus_ctl_refuse(req, -ENOMEM, "the status can't be put into words");
+}
+
+/* The core's answer to a pause or resume. */
+static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
+{
+	struct machine *m = arg;
+	char text[BUS_TEXT_MAX];
+
+	(void)reply;
+	if (!m->pending)
+		return;
+	if (err) {
+		snprintf(text, sizeof(text), "the core did not do it: %s", strerror(-err));
+		bus_ctl_refuse(TAKE_PTR(m->pending), err, text);
+		return;
+	}
+	m->state = m->state == MACHINE_RUNNING ? MACHINE_PAUSED : MACHINE_RUNNING;
+	say_info("%s: %s on request", m->conf->name, m->state == MACHINE_PAUSED ? "paused" : "resumed");
+	machine_publish(m, "machine", m->state == MACHINE_PAUSED ? "paused" : "running", "on request");
+	bus_ctl_answer(TAKE_PTR(m->pending), NULL);
+}
+
+static void ask_core(struct machine *m, struct bus_ctl_request *req, enum bus_type type, enum machine_state in)
+{
+	struct bus_msg msg = { .type = type };
+	char text[BUS_TEXT_MAX];
+	int err;
+
+	if (m->state == (type == BUS_PAUSE ? MACHINE_PAUSED : MACHINE_RUNNING)) {
+		bus_ctl_answer(req, NULL); /* it is so already */
+		return;
+	}
+	if (m->state != in || m->pending) {
+		snprintf(text, sizeof(text), "not possible while the machine is %s",
+			 m->pending ? "busy with another request" : machine_state_name(m));
+		bus_ctl_refuse(req, -EBUSY, text);
+		return;
+	}
+	m->pending = req;
+	err = bus_request(m->child[0].bus, &msg, CORE_ANSWER_NS, on_core_answer, m);
+	if (err)
+		on_core_answer(m, err, NULL);
+}
+
+static void ask_pause(struct machine *m, struct bus_ctl_request *req)
+{
+	ask_core(m, req, BUS_PAUSE, MACHINE_RUNNING);
+}
+
+static void ask_resume(struct machine *m, struct bus_ctl_request *req)
+{
+	ask_core(m, req, BUS_RESUME, MACHINE_PAUSED);
+}
+
+/* A request whose answer has nothing to change here. */
+struct button {
+	struct bus_ctl_request *req;
+};
+
+static void on_button(void *arg, int err, const struct bus_msg *reply)
+{
+	CLEAN_FREE struct button *b = arg;
+
+	(void)reply;
+	if (err)
+		bus_ctl_refuse(b->req, err, "the core did not press the button");
+	else
+		bus_ctl_answer(b->req, NULL);
+}
+
+/* Presses the button and leaves the rest to the guest. */
+static void ask_button(struct machine *m, struct bus_ctl_request *req)
+{
+	struct bus_msg msg = { .type = BUS_POWER_BUTTON };
+	struct button *b;
+	int err;
+
+	if (m->state != MACHINE_RUNNING) {
+		bus_ctl_refuse(req, -EBUSY, "only a running guest sees its power button");
+		return;
+	}
+	b = calloc(1, sizeof(*b));
+	if (!b) {
+		bus_ctl_refuse(req, -ENOMEM, "out of memory");
+		return;
+	}
+	b->req = req;
+	err = bus_request(m->child[0].bus, &msg, CORE_ANSWER_NS, on_button, b);
+	if (err)
+		on_button(b, err, NULL);
+}
+
+static void ask_quit(struct machine *m, struct bus_ctl_request *req)
+{
+	bus_ctl_answer(req, NULL);
+	say_info("%s: ending on request", m->conf->name);
+	machine_quit(m);
+}
+
+static const struct {
+	const char *verb;
+	void (*fn)(struct machine *m, struct bus_ctl_request *req);
+} verbs[] = {
+	{ "status", ask_status }, { "pause", ask_pause }, { "resume", ask_resume },
+	{ "power-button", ask_button }, { "quit", ask_quit },
+};
+
+static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc, const char *const *argv)
+{
+	(void)argv;
+	if (argc) {
+		bus_ctl_refuse(req, -EINVAL, "this takes no arguments");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (!strcmp(verb, verbs[i].verb)) {
+			verbs[i].fn(arg, req);
+			return;
+		}
+	}
+	bus_ctl_refuse(req, -EINVAL, "no such request; there are status, pause, resume, power-button, quit");
+}
+
+int ctl_open(struct machine *m)
+{
+	char path[RUNDIR_PATH_MAX + 16];
+	int err;
+
+	snprintf(path, sizeof(path), "%s/ctl", m->dir->path);
+	err = bus_ctl_listen(m->loop, path, on_request, m, &m->ctl);
+	if (err)
+		return err;
+	snprintf(path, sizeof(path), "%s/events", m->dir->path);
+	return bus_events_listen(path, &m->events);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opens the files of the host that a machine uses, each checked to be what it is meant to be. */
+#ifndef SUPERVISOR_FILES_H
+#define SUPERVISOR_FILES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "vmconf.h"
+
+/* Opens path, a regular file outside /proc and /sys, for reading. The descriptor, or -EINVAL with the reason. */
+int files_open(const char *path, struct vmconf_error *error);
+
+/* Reads a whole text file of at most max bytes without NULs; *text is the caller's to free. */
+int files_read_text(const char *path, size_t max, char **text, struct vmconf_error *error);
+
+/* Opens /dev/kvm and checks that it speaks the interface we know. */
+int files_open_kvm(struct vmconf_error *error);
+
+/*
+ * Opens a disk's image, a regular file or block device, and locks it (an open-file-description lock: it lives as
+ * long as any copy of the descriptor). *direct tells whether it goes past the page cache.
+ */
+int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf_error *error);
+
+/* Connects to a listening unix stream socket, non-blocking. The descriptor, or -errno. */
+int files_connect(const char *path);
+
+/* The id of a process that has the file behind fd open and locked, or 0 if none is to be seen. */
+int files_lock_holder(int fd);
+
+#endif

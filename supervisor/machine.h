@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A machine's life: generations of a core and its device processes, from the first start to the last end. */
+#ifndef SUPERVISOR_MACHINE_H
+#define SUPERVISOR_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bus_ctl.h"
+#include "bus_events.h"
+#include "child.h"
+#include "console.h"
+#include "keeper.h"
+#include "loop.h"
+#include "rundir.h"
+#include "vmconf.h"
+
+/* What `bulkhead run` exits with; bulkhead(1) documents them. */
+enum exit_code {
+	EXIT_POWEROFF = 0, /* or ended as asked */
+	EXIT_INTERNAL = 1,
+	EXIT_CONFIG = 2,
+	EXIT_PANIC = 3,
+	EXIT_CRASH = 4,
+	EXIT_CORE = 5,
+	EXIT_DEVICE = 6,
+};
+
+enum machine_state {
+	MACHINE_STARTING,	/* processes start; ends when all are up and the core has taken RESUME */
+	MACHINE_RUNNING,	/* vCPUs run; devices may die and come back */
+	MACHINE_PAUSED,		/* vCPUs stand, on request; RESUME leads back */
+	MACHINE_ENDING_CORE,	/* the core was told to end; when it is gone, the servers are */
+	MACHINE_ENDING_SERVERS, /* when all are gone: a new generation, or MACHINE_ENDED */
+	MACHINE_ENDED,		/* the loop stops */
+};
+
+struct machine {
+	const struct vmconf *conf;
+	const struct rundir *dir;
+	struct keeper *keeper;
+	struct console *console;
+	struct loop *loop;
+	enum machine_state state;
+	struct child child[KEEPER_CHILDREN_MAX]; /* 0 is the core, then the disks in order */
+	size_t nchildren;
+	int desc_fd;	    /* our end of the socket on which the core gets descriptors */
+	unsigned generation;
+	bool again;	    /* a new generation follows the end */
+	bool asked;	    /* somebody asked for the end */
+	bool device_failed; /* a device was given up while the guest ran */
+	bool ever_ran;
+	int status;	    /* to exit with */
+	uint64_t begun, running_since;
+	uint64_t crash[CHILD_DEATHS_MAX]; /* ring of the times of restarts after crashes */
+	size_t ncrashes;
+	struct loop_timer *grace; /* until a guest that was asked to power off is ended */
+	struct loop_bh ended_bh;  /* looks whether all processes have ended */
+	struct loop_fd *signal_watch, *keeper_watch;
+	int signal_fd;
+	struct bus_ctl *ctl;
+	struct bus_events *events;
+	struct bus_ctl_request *pending; /* a pause or resume that the core has not answered */
+};
+
+/* Sets up all that needs no process; signals of the caller's mask arrive on signal_fd. -errno, *what the step. */
+int machine_init(struct machine *m, int signal_fd, const char **what);
+
+/* Starts the first generation and runs until the last one has ended; the exit status. */
+int machine_run(struct machine *m);
+
+void machine_fini(struct machine *m);
+
+/* ---- what ctl.c and the console ask for ---- */
+
+/* Ends in order; status is to be exited with, unless again starts a new generation. */
+void machine_end(struct machine *m, int status, bool again);
+
+/* As the user wishes: now, or by the power button and a time of grace. */
+void machine_quit(struct machine *m);
+void machine_power_off(struct machine *m);
+
+const char *machine_state_name(const struct machine *m);
+
+__attribute__((format(printf, 4, 5))) void machine_publish(struct machine *m, const char *source, const char *kind,
+							   const char *fmt, ...);
+
+/* ctl.c: opens the endpoints of ctl and events. -errno. */
+int ctl_open(struct machine *m);
+
+/* ctl.c: the state of all as JSON, to be freed; NULL if there is no memory. */
+char *ctl_status_json(const struct machine *m);
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bulkhead: runs virtual machines and speaks to those that run. */
+#include "config.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "clean.h"
+#include "confine.h"
+#include "machine.h"
+#include "options.h"
+#include "plan.h"
+
+static void help(FILE *to)
+{
+	fputs("usage: bulkhead COMMAND ...\n"
+	      "A virtual machine monitor that gives each device a process of its own.\n\n"
+	      "  run   run a virtual machine\n"
+	      "  ctl   ask a running machine for something\n"
+	      "  ps    list the machines that run\n\n"
+	      "  --help     print this and exit; bulkhead COMMAND --help tells more\n"
+	      "  --version  print the version and exit\n",
+	      to);
+}
+
+/* What a run holds that its processes need; all of it ends with the keeper. */
+struct run {
+	struct vmconf conf;
+	struct plan_files files;
+	struct rundir dir;
+	struct keeper_plan plan;
+	struct machine machine;
+	int signal_fd;
+};
+
+/* The signals that end a machine come through a descriptor; SIGPIPE is an error of write. */
+static int take_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGQUIT);
+	signal(SIGPIPE, SIG_IGN);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* The side effects that come before the first process: the run directory and the console. */
+static int prepare(struct run *r, struct vmconf_error *error)
+{
+	struct machine *m = &r->machine;
+
+	if (logs_open(r->conf.log, r->conf.log_level, r->conf.name, error) || rundir_take(&r->conf, &r->dir, error))
+		return -EINVAL;
+	if (r->dir.stale_pid)
+		say_info("%s: took over what process %d left in %s when it died", r->conf.name, r->dir.stale_pid, r->dir.path);
+	if (rundir_add(&r->dir, "core", plan_uid(&r->conf, 0), error))
+		return -EINVAL;
+	for (size_t i = 0; i < r->conf.ndisks; i++)
+		if (!r->conf.disk[i].vhost_user && rundir_add(&r->dir, r->conf.disk[i].id, plan_uid(&r->conf, i + 1), error))
+			return -EINVAL;
+	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
+		return vmconf_refuse(error, "out of memory");
+	r->plan.dir = &r->dir;
+	if (console_open(&r->conf, &m->console, error))
+		return -EINVAL;
+	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
+	return 0;
+}
+
+/* Everything is open and checked: from here on it runs, and the keeper cleans up. */
+static int run_machine(struct run *r)
+{
+	struct machine *m = &r->machine;
+	const char *what = "the keeper";
+	int status = EXIT_INTERNAL, err;
+
+	m->conf = &r->conf;
+	m->dir = &r->dir;
+	err = keeper_start(&r->plan, &m->keeper);
+	if (err) {
+		console_close(m->console);
+		rundir_remove(&r->dir);
+		say_error_errno(err, "can't start %s", what);
+		return EXIT_INTERNAL;
+	}
+	if (r->conf.sandbox)
+		err = confine_privileges(&what);
+	if (!err)
+		err = machine_init(m, r->signal_fd, &what);
+	if (!err && r->conf.sandbox)
+		err = confine_calls(&what);
+	if (!err)
+		status = machine_run(m);
+	machine_fini(m);
+	console_close(m->console);
+	keeper_finish(m->keeper);
+	if (err)
+		say_error_errno(err, "can't start: %s", what);
+	return status;
+}
+
+static int command_run(int argc, char **argv)
+{
+	static struct run r; /* large */
+	struct vmconf_error error;
+	int status;
+
+	vmconf_init(&r.conf);
+	r.dir = (struct rundir)RUNDIR_NONE;
+	if (!argc) {
+		options_usage(stderr);
+		return EXIT_CONFIG;
+	}
+	switch (options_parse(argc, argv, &r.conf, &error)) {
+	case OPTIONS_HELP:
+		options_help(stdout);
+		return 0;
+	case OPTIONS_VERSION:
+		puts(PACKAGE_STRING);
+		return 0;
+	case OPTIONS_REFUSED:
+		goto refused;
+	case OPTIONS_RUN:
+		break;
+	}
+	if (rundir_check(&r.conf, &error) || plan_open(&r.conf, &r.files, &error))
+		goto refused;
+	r.signal_fd = take_signals();
+	if (r.signal_fd < 0 || prepare(&r, &error)) {
+		rundir_remove(&r.dir);
+		goto refused;
+	}
+	status = run_machine(&r);
+	plan_free(&r.plan);
+	plan_close(&r.files);
+	vmconf_free(&r.conf);
+	return status;
+refused:
+	fprintf(stderr, "bulkhead: %s\n", error.text);
+	plan_free(&r.plan);
+	plan_close(&r.files);
+	vmconf_free(&r.conf);
+	return EXIT_CONFIG;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(int argc, char **argv);
+	} commands[] = { { "run", command_run }, { "ctl", client_ctl }, { "ps", client_ps } };
+
+	if (argc < 2) {
+		help(stderr);
+		return EXIT_CONFIG;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].fn(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		help(stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts(PACKAGE_STRING);
+		return 0;
+	}
+	fprintf(stderr, "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, --help, --version\n", argv[1]);
+	return EXIT_CONFIG;
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of what `bulkhead run` can be told, and the command line read by it. */
+#include "options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "num.h"
+#include "parse.h"
+
+static int keep(char **to, const char *value, struct vmconf_error *error)
+{
+	if (!*value)
+		return vmconf_refuse(error, "is empty; a path is needed");
+	free(*to);
+	*to = strdup(value);
+	return *to ? 0 : vmconf_refuse(error, "out of memory");
+}
+
+static int number(const char *value, uint64_t min, uint64_t max, unsigned *to, struct vmconf_error *error)
+{
+	uint64_t v;
+
+	if (parse_u64(value, min, max, &v))
+		return vmconf_refuse(error, "\"%s\" is not a number from %llu to %llu", value,
+				     (unsigned long long)min, (unsigned long long)max);
+	*to = (unsigned)v;
+	return 0;
+}
+
+/* One of two words into false (first) or true (second). */
+static int choice(const char *value, const char *first, const char *second, bool *is_second,
+		  struct vmconf_error *error)
+{
+	*is_second = !strcmp(value, second);
+	if (!*is_second && strcmp(value, first))
+		return vmconf_refuse(error, "\"%s\" is not possible; allowed: %s, %s", value, first, second);
+	return 0;
+}
+
+static int parse_name(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	if (!vmconf_name_ok(value))
+		return vmconf_refuse(error, "\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
+				     value, BUS_NAME_MAX - 1);
+	memcpy(conf->name, value, strlen(value) + 1);
+	return 0;
+}
+
+static int parse_kernel(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return keep(&conf->kernel, value, error);
+}
+
+static int parse_initrd(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return keep(&conf->initrd, value, error);
+}
+
+static int parse_append(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	if (strlen(value) > VMCONF_APPEND_MAX)
+		return vmconf_refuse(error, "has %zu bytes; at most %d are possible", strlen(value),
+				     VMCONF_APPEND_MAX);
+	for (const char *p = value; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 127)
+			return vmconf_refuse(error, "\"%s\" holds a control character; only text is possible", value);
+	free(conf->append);
+	conf->append = strdup(value);
+	return conf->append ? 0 : vmconf_refuse(error, "out of memory");
+}
+
+static int parse_cpus(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return number(value, 1, VMCONF_CPUS_MAX, &conf->cpus, error);
+}
+
+static int memory_size(struct vmconf *conf, const char *value, struct vmconf_error *error)
+{
+	uint64_t bytes;
+
+	if (parse_size(value, &bytes) || bytes < VMCONF_MEMORY_MIN || bytes > VMCONF_MEMORY_MAX ||
+	    bytes % VMCONF_MEMORY_STEP)
+		return vmconf_refuse(error, "\"%s\" is not a size from 16M to 1T in whole M (suffixes K, M, G, T)",
+				     value);
+	conf->memory = bytes;
+	return 0;
+}
+
+static int parse_memory(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	char *key, *val;
+	bool first = true;
+	int got;
+
+	conf->hugepages = false;
+	for (; (got = parse_next_pair(&value, &key, &val)) > 0; first = false) {
+		int err = 0, on;
+
+		if (first && !val) {
+			err = memory_size(conf, key, error);
+		} else if (!strcmp(key, "size") && val) {
+			err = memory_size(conf, val, error);
+		} else if (!strcmp(key, "hugepages") && val) {
+			on = parse_on_off(val);
+			if (on < 0)
+				return vmconf_refuse(error, "hugepages=\"%s\" is not possible; allowed: on, off", val);
+			conf->hugepages = on;
+		} else {
+			return vmconf_refuse(error, "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]", key);
+		}
+		if (err)
+			return err;
+	}
+	if (got < 0 || first)
+		return vmconf_refuse(error, "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]", value);
+	if (conf->hugepages && conf->memory % (2ULL << 20))
+		return vmconf_refuse(error, "an odd number of M can't be had in huge pages; allowed: multiples of 2M");
+	return 0;
+}
+
+static int parse_cpu(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	size_t len = strcspn(value, ",");
+
+	if (len != 4 || strncmp(value, "host", 4))
+		return vmconf_refuse(error, "\"%s\" is not a processor; allowed: host[,-feature...]", value);
+	for (const char *p = value + len; *p; p += len) {
+		len = 1 + strcspn(p + 1, ",");
+		if (p[1] != '-' || len < 3 ||
+		    strspn(p + 2, "abcdefghijklmnopqrstuvwxyz0123456789_.-") < len - 2)
+			return vmconf_refuse(error, "\"%.*s\" does not take a feature away; allowed: host[,-feature...]",
+					     (int)len - 1, p + 1);
+	}
+	return keep(&conf->cpu, value, error);
+}
+
+static int disk_id(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	static const char *const taken[] = { "core", "ctl", "events", "lock" };
+
+	if (!vmconf_name_ok(value))
+		return vmconf_refuse(error, "id=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
+				     value, BUS_NAME_MAX - 1);
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
+		if (!strcmp(value, taken[i]))
+			return vmconf_refuse(error, "id=\"%s\" is Bulkhead's own; choose another name", value);
+	memcpy(disk->id, value, strlen(value) + 1);
+	return 0;
+}
+
+static int disk_format(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	(void)disk;
+	return strcmp(value, "raw") ? vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw", value) : 0;
+}
+
+static int disk_readonly(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	int on = parse_on_off(value);
+
+	if (on < 0)
+		return vmconf_refuse(error, "readonly=\"%s\" is not possible; allowed: on, off", value);
+	disk->readonly = on;
+	return 0;
+}
+
+static int disk_queues(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	uint64_t v;
+
+	if (parse_u64(value, 1, VMCONF_QUEUES_MAX, &v))
+		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %d", value, VMCONF_QUEUES_MAX);
+	disk->queues = (unsigned)v;
+	return 0;
+}
+
+static int disk_cache(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	bool buffered;
+
+	if (choice(value, "direct", "buffered", &buffered, error))
+		return vmconf_refuse(error, "cache=\"%s\" is not possible; allowed: direct, buffered", value);
+	disk->cache = buffered ? CACHE_BUFFERED : CACHE_DIRECT;
+	return 0;
+}
+
+static int disk_path(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	return keep(&disk->path, value, error);
+}
+
+static int disk_vhost_user(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	if (strlen(value) > VMCONF_SOCKET_MAX)
+		return vmconf_refuse(error, "vhost-user=\"%s\" has %zu bytes; a socket's path can have %d", value,
+				     strlen(value), VMCONF_SOCKET_MAX);
+	return keep(&disk->vhost_user, value, error);
+}
+
+static const struct {
+	const char *key;
+	int (*parse)(struct vmconf_disk *disk, const char *value, struct vmconf_error *error);
+	bool own; /* only for an image of which we run the server */
+} disk_keys[] = {
+	{ "path", disk_path, true },	 { "id", disk_id, false },
+	{ "format", disk_format, true }, { "readonly", disk_readonly, true },
+	{ "queues", disk_queues, true }, { "cache", disk_cache, true },
+	{ "vhost-user", disk_vhost_user, false },
+};
+
+static int disk_pairs(struct vmconf_disk *disk, char *value, struct vmconf_error *error)
+{
+	bool given[ARRAY_SIZE(disk_keys)] = { false };
+	char *key, *val;
+	int got;
+
+	while ((got = parse_next_pair(&value, &key, &val)) > 0) {
+		size_t i = 0;
+
+		while (i < ARRAY_SIZE(disk_keys) && strcmp(key, disk_keys[i].key))
+			i++;
+		if (i == ARRAY_SIZE(disk_keys))
+			return vmconf_refuse(error, "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
+					     "queues, cache, vhost-user", key);
+		if (!val || !*val)
+			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
+		if (given[i])
+			return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
+		given[i] = true;
+		if (disk_keys[i].parse(disk, val, error))
+			return -EINVAL;
+	}
+	if (got < 0)
+		return vmconf_refuse(error, "\"%s\" has an empty key; allowed: path=FILE[,KEY=VALUE...]", value);
+	if (!given[0] && !disk->vhost_user)
+		return vmconf_refuse(error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
+	for (size_t i = 0; disk->vhost_user && i < ARRAY_SIZE(disk_keys); i++)
+		if (given[i] && disk_keys[i].own)
+			return vmconf_refuse(error, "\"%s\" does not go with vhost-user; allowed beside it: id",
+					     disk_keys[i].key);
+	return 0;
+}
+
+static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	struct vmconf_disk *disk = &conf->disk[conf->ndisks];
+
+	if (conf->ndisks == VMCONF_DISKS_MAX)
+		return vmconf_refuse(error, "\"%s\" is one too many; at most %d disks are possible", value,
+				     VMCONF_DISKS_MAX);
+	conf->ndisks++;
+	*disk = (struct vmconf_disk){ .queues = 1 };
+	return disk_pairs(disk, value, error);
+}
+
+static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	static const struct {
+		const char *word;
+		enum vmconf_console kind;
+		bool path;
+	} kinds[] = { { "stdio", CONSOLE_STDIO, false },
+		      { "pty", CONSOLE_PTY, false },
+		      { "file=", CONSOLE_FILE, true },
+		      { "socket=", CONSOLE_SOCKET, true } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		size_t len = strlen(kinds[i].word);
+
+		if (strncmp(value, kinds[i].word, len) || (!kinds[i].path && value[len]))
+			continue;
+		conf->console = kinds[i].kind;
+		if (!kinds[i].path)
+			return 0;
+		if (kinds[i].kind == CONSOLE_SOCKET && strlen(value + len) > VMCONF_SOCKET_MAX)
+			return vmconf_refuse(error, "\"%s\" has %zu bytes; a socket's path can have %d", value + len,
+					     strlen(value + len), VMCONF_SOCKET_MAX);
+		return keep(&conf->console_path, value + len, error);
+	}
+	return vmconf_refuse(error, "\"%s\" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET", value);
+}
+
+static int parse_config(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return keep(&conf->config, value, error);
+}
+
+static int parse_run_dir(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	if (*value != '/')
+		return vmconf_refuse(error, "\"%s\" is not absolute; a path that starts with / is needed", value);
+	return keep(&conf->run_dir, value, error);
+}
+
+static int parse_on_reboot(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return choice(value, "exit", "restart", &conf->restart_on_reboot, error);
+}
+
+static int parse_on_crash(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return choice(value, "stop", "restart", &conf->restart_on_crash, error);
+}
+
+static int parse_restarts(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	char *slash = strchr(value, '/');
+	uint64_t n, s;
+
+	if (slash)
+		*slash = '\0';
+	if (!slash || parse_u64(value, 0, 1000, &n) || parse_u64(slash + 1, 1, 86400, &s)) {
+		if (slash)
+			*slash = '/';
+		return vmconf_refuse(error, "\"%s\" is not N/SECONDS with N from 0 to 1000, SECONDS from 1 to 86400",
+				     value);
+	}
+	conf->restarts = (unsigned)n;
+	conf->restarts_s = (unsigned)s;
+	return 0;
+}
+
+static int parse_grace(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return number(value, 0, 3600, &conf->grace_s, error);
+}
+
+static int parse_start_timeout(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return number(value, 1, 3600, &conf->start_timeout_s, error);
+}
+
+static int parse_test_devices(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return choice(value, "off", "on", &conf->test_devices, error);
+}
+
+static int parse_sandbox(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return choice(value, "off", "on", &conf->sandbox, error);
+}
+
+static int parse_log(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	bool syslog;
+
+	if (choice(value, "stderr", "syslog", &syslog, error))
+		return -EINVAL;
+	conf->log = syslog ? LOG_TO_SYSLOG : LOG_TO_STDERR;
+	return 0;
+}
+
+static int parse_log_level(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	int level = log_level_parse(value);
+
+	if (level < 0)
+		return vmconf_refuse(error, "\"%s\" is no level; allowed: error, warning, info, debug", value);
+	conf->log_level = level;
+	return 0;
+}
+
+const struct option_def option_table[] = {
+	{ "name", "NAME", "vm-PID", "name of the machine, for ctl and ps", .parse = parse_name },
+	{ "kernel", "FILE", NULL, "guest kernel: bzImage, PVH ELF or multiboot ELF (required)", .parse = parse_kernel },
+	{ "initrd", "FILE", NULL, "initial RAM disk or multiboot modules", .parse = parse_initrd },
+	{ "append", "TEXT", NULL, "kernel command line", .parse = parse_append },
+	{ "cpus", "N", "1", "number of virtual processors, 1 to 64", .parse = parse_cpus },
+	{ "memory", "SIZE[,hugepages=on|off]", "512M", "guest memory, 16M to 1T", .parse = parse_memory },
+	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named", .parse = parse_cpu },
+	{ "disk",
+	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered] | "
+	  "vhost-user=SOCKET[,id=ID]",
+	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
+	  .parse = parse_disk },
+	{ "console", "stdio|pty|file=FILE|socket=SOCKET", "stdio", "where the serial console is", .parse = parse_console },
+	{ "config", "FILE", NULL, "JSON file with these options as keys; the command line wins", .command_line_only = true,
+	  .parse = parse_config },
+	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead", "where running machines have their sockets",
+	  .parse = parse_run_dir },
+	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest", .parse = parse_on_reboot },
+	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",
+	  .parse = parse_on_crash },
+	{ "restarts", "N/SECONDS", "10/60", "a device that dies more often is given up", .parse = parse_restarts },
+	{ "grace", "SECONDS", "10", "time for the guest to power off when asked to", .parse = parse_grace },
+	{ "start-timeout", "SECONDS", "30", "time for a process to become ready", .parse = parse_start_timeout },
+	{ "test-devices", NULL, "off", "add the debug-exit port 0xf4", .parse = parse_test_devices },
+	{ "sandbox", "on|off", "on", "confine every process; off is for debugging", .parse = parse_sandbox },
+	{ "log", "stderr|syslog", "stderr", "where log lines go", .parse = parse_log },
+	{ "log-level", "error|warning|info|debug", "info", "least important lines to log", .parse = parse_log_level },
+	{ .name = NULL },
+};
+
+static_assert(ARRAY_SIZE(option_table) <= OPTIONS_MAX, "given[] arrays have OPTIONS_MAX entries");
+
+int option_find(const char *name, size_t len)
+{
+	for (int i = 0; option_table[i].name; i++)
+		if (strlen(option_table[i].name) == len && !memcmp(option_table[i].name, name, len))
+			return i;
+	return -1;
+}
+
+/* One option at argv[*at]; moves *at past it. Puts its name in front of what is wrong with it. */
+static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf *conf, struct vmconf_error *error)
+{
+	const char *word = argv[*at];
+	char *value = NULL, on[] = "on";
+	struct vmconf_error why;
+	size_t len;
+	int i;
+
+	if (strncmp(word, "--", 2))
+		return vmconf_refuse(error, "\"%s\": not an option; allowed: --OPTION VALUE (see bulkhead run --help)",
+				     word);
+	word += 2;
+	len = strcspn(word, "=");
+	i = option_find(word, len);
+	if (i < 0)
+		return vmconf_refuse(error, "--%.*s: no such option; bulkhead run --help lists all", (int)len, word);
+	(*at)++;
+	if (word[len])
+		value = (char *)(uintptr_t)(word + len + 1);
+	else if (!option_table[i].arg)
+		value = on;
+	else if (*at < argc)
+		value = argv[(*at)++];
+	else
+		return vmconf_refuse(error, "--%s: needs a value: %s", option_table[i].name, option_table[i].arg);
+	if (given[i] && !option_table[i].repeats)
+		return vmconf_refuse(error, "--%s: \"%s\" is given after another value; once is allowed",
+				     option_table[i].name, value);
+	given[i] = true;
+	if (option_table[i].parse(conf, value, &why))
+		return vmconf_refuse(error, "--%s: %s", option_table[i].name, why.text);
+	return 0;
+}
+
+enum option_verb options_parse(int argc, char **argv, struct vmconf *conf, struct vmconf_error *error)
+{
+	bool given[OPTIONS_MAX] = { false };
+
+	for (int at = 0; at < argc;) {
+		if (!strcmp(argv[at], "--help") || !strcmp(argv[at], "-h"))
+			return OPTIONS_HELP;
+		if (!strcmp(argv[at], "--version"))
+			return OPTIONS_VERSION;
+		if (parse_one(argc, argv, &at, given, conf, error))
+			return OPTIONS_REFUSED;
+	}
+	if (conf->config && vmconf_load(conf, conf->config, given, error))
+		return OPTIONS_REFUSED;
+	return vmconf_finish(conf, error) ? OPTIONS_REFUSED : OPTIONS_RUN;
+}
+
+void options_usage(FILE *to)
+{
+	fputs("usage: bulkhead run --kernel FILE [--initrd FILE] [--append TEXT] [--cpus N] [--memory SIZE]\n"
+	      "                    [--disk path=FILE]... [--console stdio|pty|file=FILE|socket=SOCKET] ...\n"
+	      "       bulkhead run --help lists all options\n",
+	      to);
+}
+
+void options_help(FILE *to)
+{
+	fputs("usage: bulkhead run --kernel FILE [OPTION...]\n"
+	      "Runs a virtual machine until its guest powers off.\n\n",
+	      to);
+	for (const struct option_def *o = option_table; o->name; o++) {
+		fprintf(to, "  --%s%s%s\n        %s", o->name, o->arg ? " " : "", o->arg ? o->arg : "", o->help);
+		if (o->fallback)
+			fprintf(to, " (default: %s)", o->fallback);
+		fputc('\n', to);
+	}
+	fputs("  --help\n        print this and exit\n"
+	      "  --version\n        print the version and exit\n\n"
+	      "Sizes take the suffixes K, M, G and T. On a terminal, Ctrl-A x ends the machine and Ctrl-A h tells more.\n"
+	      "Exit status: 0 guest powered off, 1 internal error, 2 wrong configuration, 3 guest panic, 4 guest crash,\n"
+	      "5 vmm-core crashed, 6 a device failed for good; with --test-devices what the guest chose.\n"
+	      "bulkhead(1) and bulkhead-config(5) say more.\n",
+	      to);
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is to be started for a machine, and with which files and options. */
+#include "plan.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "files.h"
+#include "log.h"
+#include "num.h"
+
+/*
+ * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 32 ids above this
+ * base, far above what distributions and containers hand out, so that children of two machines share an id
+ * only by a collision of their names.
+ */
+#define UID_BASE  0x6b000000U
+#define UID_SLOTS 65536U
+#define UID_STEP  32U
+
+static_assert(KEEPER_CHILDREN_MAX <= UID_STEP, "each child of a machine needs a user id of its own");
+
+uid_t plan_uid(const struct vmconf *conf, size_t i)
+{
+	uint32_t hash = 2166136261U; /* FNV-1a */
+
+	for (const char *p = conf->name; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 16777619U;
+	return UID_BASE + (hash ^ hash >> 16) % UID_SLOTS * UID_STEP + (uid_t)i;
+}
+
+/* ---- files and programs ---- */
+
+/* Looks for a program in $BULKHEAD_PATH, then where it is installed. */
+static int find_program(const char *name, char **path, struct vmconf_error *error)
+{
+	const char *env = getenv("BULKHEAD_PATH");
+	CLEAN_FREE char *all = NULL;
+	char *rest, *dir;
+
+	if (asprintf(&all, "%s:%s:%s", env ? env : "", PKGLIBEXECDIR, BINDIR) < 0)
+		return vmconf_refuse(error, "out of memory");
+	rest = all;
+	while ((dir = strsep(&rest, ":"))) {
+		if (*dir != '/')
+			continue;
+		if (asprintf(path, "%s/%s", dir, name) < 0)
+			return vmconf_refuse(error, "out of memory");
+		if (!access(*path, X_OK))
+			return 0;
+		free(*path);
+		*path = NULL;
+	}
+	return vmconf_refuse(error, "the program %s is not installed; looked in $BULKHEAD_PATH, %s, %s", name, PKGLIBEXECDIR,
+			     BINDIR);
+}
+
+/* One image given to two disks would be refused by its lock anyway, but this says it better. */
+static int check_twice(const struct vmconf *conf, size_t i, struct vmconf_error *error)
+{
+	struct stat mine, other;
+
+	if (stat(conf->disk[i].path, &mine))
+		return 0;
+	for (size_t j = 0; j < i; j++)
+		if (conf->disk[j].path && !stat(conf->disk[j].path, &other) && mine.st_dev == other.st_dev &&
+		    mine.st_ino == other.st_ino && !(conf->disk[i].readonly && conf->disk[j].readonly))
+			return vmconf_refuse(error, "--disk: path=\"%s\" is the image of %s, too; one writer is allowed",
+					     conf->disk[i].path, conf->disk[j].id);
+	return 0;
+}
+
+static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files, struct vmconf_error *error)
+{
+	const struct vmconf_disk *disk = &conf->disk[i];
+	struct vmconf_error why;
+
+	if (disk->vhost_user) {
+		CLEAN_FD int fd = files_connect(disk->vhost_user);
+
+		if (fd < 0)
+			return vmconf_refuse(error, "--disk: vhost-user=\"%s\": %s; a socket on which a back end listens is "
+					     "needed", disk->vhost_user, strerror(-fd));
+		return 0;
+	}
+	if (check_twice(conf, i, error))
+		return -EINVAL;
+	files->image[i] = files_open_image(disk, &files->direct[i], &why);
+	if (files->image[i] < 0)
+		return vmconf_refuse(error, "--disk: %s", why.text);
+	return 0;
+}
+
+int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
+{
+	struct vmconf_error why;
+
+	*files = (struct plan_files){ .kvm = -1, .kernel = -1, .initrd = -1 };
+	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
+		files->image[i] = -1;
+	files->kernel = files_open(conf->kernel, &why);
+	if (files->kernel < 0)
+		return vmconf_refuse(error, "--kernel: %s", why.text);
+	if (conf->initrd) {
+		files->initrd = files_open(conf->initrd, &why);
+		if (files->initrd < 0)
+			return vmconf_refuse(error, "--initrd: %s", why.text);
+	}
+	for (size_t i = 0; i < conf->ndisks; i++)
+		if (open_disk(conf, i, files, error))
+			return -EINVAL;
+	files->kvm = files_open_kvm(error);
+	if (files->kvm < 0)
+		return -EINVAL;
+	if (find_program("vmm-core", &files->core, error))
+		return -EINVAL;
+	for (size_t i = 0; i < conf->ndisks; i++)
+		if (!conf->disk[i].vhost_user && !files->blk && find_program("blk-server", &files->blk, error))
+			return -EINVAL;
+	return 0;
+}
+
+void plan_close(struct plan_files *files)
+{
+	clean_fd(&files->kvm);
+	clean_fd(&files->kernel);
+	clean_fd(&files->initrd);
+	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
+		clean_fd(&files->image[i]);
+	free(files->core);
+	free(files->blk);
+}
+
+/* ---- options of the children ---- */
+
+#define ARGS_MAX 64
+
+struct args {
+	char **word;
+	size_t n;
+	bool failed;
+};
+
+/* Adds one word; a failure is remembered and reported at the end. */
+__attribute__((format(printf, 2, 3))) static void add(struct args *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (!a->word)
+		a->word = calloc(ARGS_MAX + 1, sizeof(*a->word));
+	if (!a->word || a->n == ARGS_MAX || vasprintf(&a->word[a->n], fmt, ap) < 0)
+		a->failed = true;
+	else
+		a->n++;
+	va_end(ap);
+}
+
+static void add_pair(struct args *a, const char *option, const char *value)
+{
+	add(a, "%s", option);
+	add(a, "%s", value);
+}
+
+static void add_fd(struct args *a, const char *option, size_t place)
+{
+	add(a, "%s", option);
+	add(a, "%zu", place + 3);
+}
+
+static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id)
+{
+	static const char *const levels[] = {
+		[LOG_LEVEL_ERROR] = "error", [LOG_LEVEL_WARNING] = "warning", [LOG_LEVEL_INFO] = "info",
+		[LOG_LEVEL_DEBUG] = "debug",
+	};
+
+	add_pair(a, "--id", id);
+	add(a, "--bus");
+	add(a, "%s/%s", dir->path, id);
+	add_pair(a, "--sandbox", conf->sandbox ? "on" : "off");
+	add_pair(a, "--log-level", levels[conf->log_level]);
+}
+
+static int fill_core(struct keeper_child *child, const struct vmconf *conf, const struct plan_files *files,
+		     const struct rundir *dir)
+{
+	struct args a = { 0 };
+	int *fixed = child->fixed;
+
+	child->program = files->core;
+	add(&a, "%s", files->core);
+	add_common(&a, conf, dir, "core");
+	fixed[child->nfixed++] = files->kvm;
+	add_fd(&a, "--kvm-fd", 0);
+	fixed[child->nfixed++] = files->kernel;
+	add_fd(&a, "--kernel-fd", 1);
+	if (files->initrd >= 0) {
+		fixed[child->nfixed++] = files->initrd;
+		add_fd(&a, "--initrd-fd", 2);
+	}
+	/* The order in which machine.c's core_sockets makes them. */
+	add_fd(&a, "--desc-fd", child->nfixed);
+	add_fd(&a, "--console-fd", child->nfixed + 1);
+	if (*conf->append)
+		add_pair(&a, "--append", conf->append);
+	add(&a, "--cpus");
+	add(&a, "%u", conf->cpus);
+	add(&a, "--memory");
+	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
+	add_pair(&a, "--cpu", conf->cpu);
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		add(&a, "--device");
+		add(&a, "%s:blk", conf->disk[i].id);
+	}
+	if (conf->test_devices)
+		add(&a, "--test-devices");
+	child->argv = a.word;
+	return a.failed ? -ENOMEM : 0;
+}
+
+static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i, const struct plan_files *files,
+		       const struct rundir *dir)
+{
+	const struct vmconf_disk *disk = &conf->disk[i];
+	struct args a = { 0 };
+
+	child->program = files->blk;
+	add(&a, "%s", files->blk);
+	add_common(&a, conf, dir, disk->id);
+	child->fixed[child->nfixed++] = files->image[i];
+	add_fd(&a, "--image-fd", 0);
+	add_fd(&a, "--vhost-fd", 1);
+	add_pair(&a, "--format", "raw");
+	if (disk->readonly)
+		add(&a, "--readonly");
+	add(&a, "--queues");
+	add(&a, "%u", disk->queues);
+	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
+	child->argv = a.word;
+	return a.failed ? -ENOMEM : 0;
+}
+
+int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
+	      const struct rundir *dir)
+{
+	int err = fill_core(&plan->child[0], conf, files, dir);
+
+	plan->sandbox = conf->sandbox;
+	plan->nchildren = conf->ndisks + 1;
+	for (size_t i = 0; !err && i < conf->ndisks; i++) {
+		plan->child[i + 1].connect = conf->disk[i].vhost_user;
+		if (!conf->disk[i].vhost_user)
+			err = fill_server(&plan->child[i + 1], conf, i, files, dir);
+	}
+	for (size_t i = 0; i < plan->nchildren; i++)
+		plan->child[i].uid = plan_uid(conf, i);
+	return err;
+}
+
+void plan_free(struct keeper_plan *plan)
+{
+	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
+		for (char **word = plan->child[i].argv; word && *word; word++)
+			free(*word);
+		free(plan->child[i].argv);
+	}
+}

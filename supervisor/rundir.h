@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run directory: RUN/NAME belongs to one running machine, is locked while it runs and gone when it has
+ * ended. */
+#ifndef SUPERVISOR_RUNDIR_H
+#define SUPERVISOR_RUNDIR_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "vmconf.h"
+
+#define RUNDIR_PATH_MAX 256
+
+struct rundir {
+	int base_fd, dir_fd, lock_fd;
+	char base[RUNDIR_PATH_MAX]; /* RUN */
+	char path[RUNDIR_PATH_MAX]; /* RUN/NAME */
+	char name[BUS_NAME_MAX];
+	int stale_pid; /* the process of a dead machine whose directory was taken over, or 0 */
+};
+
+#define RUNDIR_NONE { .base_fd = -1, .dir_fd = -1, .lock_fd = -1 }
+
+/* The directory that run_dir names, or the default for this user (NULL), into path. */
+int rundir_base(const char *run_dir, char *path, size_t size, struct vmconf_error *error);
+
+/* Looks whether all sockets of conf would have possible names and be within the children's reach; changes nothing. */
+int rundir_check(const struct vmconf *conf, struct vmconf_error *error);
+
+/* Makes RUN if needed and RUN/NAME, locked for this process; takes over what a dead machine left there. */
+int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_error *error);
+
+/* Makes RUN/NAME/ID, into which only the group gid may look. */
+int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error);
+
+/* Removes RUN/NAME with all that is in it, never following a link; closes all. */
+void rundir_remove(struct rundir *dir);
+
+/* Opens RUN to list its machines; -errno. */
+int rundir_open_base(const char *path);
+
+/* The process that holds RUN/NAME/lock, 0 if nobody does, -errno if there is none such. */
+int rundir_owner(int base_fd, const char *name);
+
+#endif

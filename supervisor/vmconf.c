@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A machine's settings: defaults, the JSON file, and what only the whole can show to be wrong. */
+#include "vmconf.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clean.h"
+#include "log.h"
+#include "files.h"
+#include "options.h"
+
+#define CONFIG_BYTES_MAX (1 << 20)
+
+int vmconf_refuse(struct vmconf_error *error, const char *fmt, ...)
+{
+	char text[sizeof(error->text)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 127)
+			*p = '?';
+	memcpy(error->text, text, sizeof(text));
+	return -EINVAL;
+}
+
+bool vmconf_name_ok(const char *name)
+{
+	static const char chars[] = "-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	size_t len = strlen(name);
+
+	return len && len < BUS_NAME_MAX && strspn(name, chars) == len && *name != '-' && *name != '_';
+}
+
+void vmconf_init(struct vmconf *conf)
+{
+	*conf = (struct vmconf){
+		.cpus = 1,
+		.memory = 512ULL << 20,
+		.restart_on_reboot = true,
+		.sandbox = true,
+		.log_level = LOG_LEVEL_INFO,
+		.grace_s = 10,
+		.start_timeout_s = 30,
+		.restarts = 10,
+		.restarts_s = 60,
+	};
+}
+
+void vmconf_free(struct vmconf *conf)
+{
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		free(conf->disk[i].path);
+		free(conf->disk[i].vhost_user);
+	}
+	free(conf->kernel);
+	free(conf->initrd);
+	free(conf->append);
+	free(conf->cpu);
+	free(conf->console_path);
+	free(conf->run_dir);
+	free(conf->config);
+}
+
+/* ---- the JSON file ---- */
+
+/* Appends to a text of size bytes; false if it does not fit. */
+static bool append(char *text, size_t size, const char *piece, bool double_commas)
+{
+	size_t len = strlen(text);
+
+	for (; *piece; piece++) {
+		if (len + 3 > size)
+			return false;
+		if (*piece == ',' && double_commas)
+			text[len++] = ',';
+		text[len++] = *piece;
+	}
+	text[len] = '\0';
+	return true;
+}
+
+/* A string, number or boolean as the word that a command line would have; NULL for anything else. */
+static const char *scalar(const json_t *value, char *number, size_t size)
+{
+	if (json_is_string(value))
+		return json_string_value(value);
+	if (json_is_boolean(value))
+		return json_is_true(value) ? "on" : "off";
+	if (!json_is_integer(value))
+		return NULL;
+	snprintf(number, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	return number;
+}
+
+/* An object becomes "key=value,..." */
+static int object_word(json_t *object, char *word, size_t size, struct vmconf_error *error)
+{
+	const char *key;
+	json_t *value;
+
+	*word = '\0';
+	json_object_foreach(object, key, value) {
+		char number[32];
+		const char *text = scalar(value, number, sizeof(number));
+
+		if (!text)
+			return vmconf_refuse(error, "\"%s\" holds no text, number or boolean, which is allowed", key);
+		if (!*key || strpbrk(key, ",="))
+			return vmconf_refuse(error, "\"%s\" is not possible as a key", key);
+		if ((*word && !append(word, size, ",", false)) || !append(word, size, key, false) ||
+		    !append(word, size, "=", false) || !append(word, size, text, true))
+			return vmconf_refuse(error, "is too long; %zu bytes are allowed", size);
+	}
+	return 0;
+}
+
+static int apply_value(struct vmconf *conf, const struct option_def *option, json_t *value,
+		       struct vmconf_error *error)
+{
+	char number[32], built[8192];
+	CLEAN_FREE char *word = NULL;
+	const char *text;
+
+	if (json_is_object(value)) {
+		if (object_word(value, built, sizeof(built), error))
+			return -EINVAL;
+		text = built;
+	} else {
+		text = scalar(value, number, sizeof(number));
+	}
+	if (!text)
+		return vmconf_refuse(error, "null, a fraction or a list is not possible; allowed: %s",
+				     option->arg ? option->arg : "true, false");
+	word = strdup(text);
+	return word ? option->parse(conf, word, error) : vmconf_refuse(error, "out of memory");
+}
+
+static int apply_key(struct vmconf *conf, const char *key, json_t *value, const bool *given,
+		     struct vmconf_error *error)
+{
+	int i = option_find(key, strlen(key));
+	const struct option_def *option;
+
+	if (i < 0 || option_table[i].command_line_only)
+		return vmconf_refuse(error, "no such key; bulkhead-config(5) lists all");
+	option = &option_table[i];
+	if (given[i] && !option->repeats)
+		return 0;
+	if (!json_is_array(value) || !option->repeats)
+		return apply_value(conf, option, value, error);
+	for (size_t j = 0; j < json_array_size(value); j++)
+		if (apply_value(conf, option, json_array_get(value, j), error))
+			return -EINVAL;
+	return 0;
+}
+
+int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct vmconf_error *error)
+{
+	struct vmconf_error why;
+	json_error_t at;
+	json_t *root, *value;
+	const char *key;
+	CLEAN_FREE char *text = NULL;
+	int err = 0;
+
+	if (files_read_text(path, CONFIG_BYTES_MAX, &text, &why))
+		return vmconf_refuse(error, "--config: %s", why.text);
+	root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+	if (!root)
+		return vmconf_refuse(error, "%s:%d: %s; allowed: one JSON object, each key once", path, at.line, at.text);
+	if (!json_is_object(root))
+		err = vmconf_refuse(error, "%s: not a JSON object; allowed: {\"kernel\": \"FILE\", ...}", path);
+	json_object_foreach(root, key, value) {
+		if (!err && apply_key(conf, key, value, given, &why))
+			err = vmconf_refuse(error, "%s: %s: %s", path, key, why.text);
+	}
+	json_decref(root);
+	return err;
+}
+
+/* ---- the whole ---- */
+
+static int give_ids(struct vmconf *conf, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		if (!*conf->disk[i].id)
+			snprintf(conf->disk[i].id, sizeof(conf->disk[i].id), "disk%zu", i);
+		for (size_t j = 0; j < i; j++)
+			if (!strcmp(conf->disk[i].id, conf->disk[j].id))
+				return vmconf_refuse(error, "--disk: id=\"%s\" is given twice; each disk needs its own",
+						     conf->disk[i].id);
+	}
+	return 0;
+}
+
+int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
+{
+	if (!conf->kernel)
+		return vmconf_refuse(error, "--kernel: missing; a guest kernel is needed: --kernel FILE");
+	if (!*conf->name)
+		snprintf(conf->name, sizeof(conf->name), "vm-%d", (int)getpid());
+	if (!conf->cpu)
+		conf->cpu = strdup("host");
+	if (!conf->append)
+		conf->append = strdup("");
+	if (!conf->cpu || !conf->append)
+		return vmconf_refuse(error, "out of memory");
+	return give_ids(conf, error);
+}

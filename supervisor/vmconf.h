@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What one machine is to be: the settings that the command line and a JSON file can make, and how they are
+ * refused. */
+#ifndef SUPERVISOR_VMCONF_H
+#define SUPERVISOR_VMCONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bus_msg.h"
+
+#define VMCONF_DISKS_MAX   16
+#define VMCONF_CPUS_MAX    64
+#define VMCONF_QUEUES_MAX  64
+#define VMCONF_APPEND_MAX  2047 /* what a Linux guest keeps of its command line */
+#define VMCONF_SOCKET_MAX  107  /* bytes of a path that a unix socket address can hold */
+#define VMCONF_MEMORY_MIN  (16ULL << 20)
+#define VMCONF_MEMORY_MAX  (1ULL << 40)
+#define VMCONF_MEMORY_STEP (1ULL << 20)
+
+/* One line that says what is wrong with a setting. */
+struct vmconf_error {
+	char text[BUS_TEXT_MAX];
+};
+
+/* Fills the line; always -EINVAL. Control characters of what a user gave are replaced. */
+__attribute__((format(printf, 2, 3))) int vmconf_refuse(struct vmconf_error *error, const char *fmt, ...);
+
+enum vmconf_console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_SOCKET };
+enum vmconf_cache { CACHE_DEFAULT, CACHE_DIRECT, CACHE_BUFFERED };
+enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
+
+struct vmconf_disk {
+	char id[BUS_NAME_MAX];
+	char *path;       /* the image, or NULL */
+	char *vhost_user; /* the socket of a back end that somebody else runs, or NULL */
+	bool readonly;
+	unsigned queues;
+	enum vmconf_cache cache;
+};
+
+struct vmconf {
+	char name[BUS_NAME_MAX];
+	char *kernel, *initrd, *append;
+	unsigned cpus;
+	uint64_t memory; /* bytes */
+	bool hugepages;
+	char *cpu; /* "host[,-feature...]" */
+	struct vmconf_disk disk[VMCONF_DISKS_MAX];
+	size_t ndisks;
+	enum vmconf_console console;
+	char *console_path; /* of file= and socket= */
+	char *run_dir;      /* NULL: the default */
+	bool restart_on_reboot, restart_on_crash;
+	bool test_devices, sandbox;
+	enum vmconf_log log;
+	int log_level;
+	unsigned grace_s;         /* between the power button and the end */
+	unsigned start_timeout_s; /* for a process to become ready */
+	unsigned restarts, restarts_s; /* how many deaths of one device in how many seconds are too many */
+	char *config;                  /* the JSON file */
+};
+
+/* The settings before anybody made one. */
+void vmconf_init(struct vmconf *conf);
+void vmconf_free(struct vmconf *conf);
+
+/*
+ * Reads a JSON file into conf through the same table as the command line; given[i] tells that the command line
+ * made option i of that table, which then wins. -EINVAL with the reason in error, which names the file.
+ */
+int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct vmconf_error *error);
+
+/* What no single option can see: something missing, an id or a path used twice, ids given where absent. */
+int vmconf_finish(struct vmconf *conf, struct vmconf_error *error);
+
+/* True for 1 to BUS_NAME_MAX - 1 of a-z A-Z 0-9 - _ that starts with a letter or a digit. */
+bool vmconf_name_ok(const char *name);
+
+#endif
