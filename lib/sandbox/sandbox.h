@@ -76,7 +76,8 @@ struct sandbox_arg {
 
 /* One allowed call; several rules for one call are alternatives, and the same rule twice is one rule. */
 struct sandbox_rule {
-	int nr;                                    /* __NR_… */
+	int nr;     /* __NR_… */
+	int refuse; /* not 0: the call is not allowed but fails with this errno, for a caller that copes */
 	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match; each index at most once */
 	const char *why;                           /* the reason; NULL ends the table */
 };
@@ -88,7 +89,7 @@ struct sandbox_filter;
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 
-/* How many different system calls n tables allow. */
+/* How many different system calls n tables allow; refused ones do not count. */
 size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n);
 
 /*

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tables into seccomp filters.
+ *
+ * libseccomp compiles; the program is taken out of it (through a memfd) and kept, so that installing it is one
+ * system call without allocation. The default is to kill the process, for a foreign architecture too, whose
+ * default in libseccomp is to kill the thread alone.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "fd.h"
+#include "num.h"
+#include "sandbox.h"
+
+struct sandbox_filter {
+	struct sock_fprog prog;
+	struct sock_filter code[];
+};
+
+static void clean_ctx(scmp_filter_ctx *ctx)
+{
+	if (*ctx)
+		seccomp_release(*ctx);
+}
+
+/* One condition in libseccomp's terms; -EINVAL for one that does not exist. */
+static int convert_arg(const struct sandbox_arg *arg, struct scmp_arg_cmp *out)
+{
+	if (arg->index > 5)
+		return -EINVAL;
+	*out = (struct scmp_arg_cmp) { .arg = arg->index, .datum_a = arg->value };
+	switch ((enum sandbox_op)arg->op) {
+	case SANDBOX_EQ:
+		out->op = SCMP_CMP_EQ;
+		return 0;
+	case SANDBOX_NE:
+		out->op = SCMP_CMP_NE;
+		return 0;
+	case SANDBOX_LE:
+		out->op = SCMP_CMP_LE;
+		return 0;
+	case SANDBOX_MASKED:
+		/* A value with bits outside of its mask could never match. */
+		if (arg->value & ~arg->mask)
+			return -EINVAL;
+		*out = (struct scmp_arg_cmp) { .arg = arg->index,
+					       .op = SCMP_CMP_MASKED_EQ,
+					       .datum_a = arg->mask,
+					       .datum_b = arg->value };
+		return 0;
+	case SANDBOX_ANY:
+	default:
+		return -EINVAL;
+	}
+}
+
+static int add_rule(scmp_filter_ctx ctx, const struct sandbox_rule *rule)
+{
+	struct scmp_arg_cmp cmp[SANDBOX_ARGS_MAX];
+	unsigned n = 0, seen = 0;
+	int err;
+
+	for (size_t i = 0; i < SANDBOX_ARGS_MAX; i++) {
+		if (rule->args[i].op == SANDBOX_ANY)
+			continue;
+		err = convert_arg(&rule->args[i], &cmp[n]);
+		if (err)
+			return err;
+		if (seen & 1U << rule->args[i].index)
+			return -EINVAL;
+		seen |= 1U << rule->args[i].index;
+		n++;
+	}
+	if (rule->nr < 0 || rule->refuse < 0)
+		return -EINVAL;
+	err = seccomp_rule_add_array(
+	    ctx, rule->refuse ? SCMP_ACT_ERRNO((unsigned)rule->refuse) : SCMP_ACT_ALLOW, rule->nr, n, cmp);
+	return err == -EEXIST ? 0 : err;
+}
+
+/* Takes the program out of ctx. */
+static int export_filter(scmp_filter_ctx ctx, struct sandbox_filter **out)
+{
+	CLEAN_FD int fd = memfd_create("filter", MFD_CLOEXEC);
+	CLEAN_FREE struct sandbox_filter *filter = NULL;
+	struct stat st;
+	size_t size;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = seccomp_export_bpf(ctx, fd);
+	if (err)
+		return err;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	size = (size_t)st.st_size;
+	if (size == 0 || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
+		return -E2BIG;
+	filter = malloc(sizeof(*filter) + size);
+	if (!filter)
+		return -ENOMEM;
+	err = fd_pread_full(fd, filter->code, size, 0);
+	if (err)
+		return err;
+	filter->prog.len = (unsigned short)(size / sizeof(struct sock_filter));
+	filter->prog.filter = filter->code;
+	*out = TAKE_PTR(filter);
+	return 0;
+}
+
+int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
+{
+	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int err;
+
+	if (!ctx)
+		return -ENOMEM;
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	for (size_t t = 0; t < n && !err; t++)
+		for (const struct sandbox_rule *rule = tables[t]; rule->why && !err; rule++)
+			err = add_rule(ctx, rule);
+	return err ? err : export_filter(ctx, out);
+}
+
+void sandbox_filter_free(struct sandbox_filter *filter)
+{
+	free(filter);
+}
+
+/* Whether a table before rule, or rule's own before it, allows its call already. */
+static bool counted(const struct sandbox_rule *const *tables, const struct sandbox_rule *rule)
+{
+	for (size_t t = 0;; t++)
+		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
+			if (r == rule)
+				return false;
+			if (r->nr == rule->nr && !r->refuse)
+				return true;
+		}
+}
+
+size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n)
+{
+	size_t count = 0;
+
+	for (size_t t = 0; t < n; t++)
+		for (const struct sandbox_rule *rule = tables[t]; rule->why; rule++)
+			count += !rule->refuse && !counted(tables, rule);
+	return count;
+}
+
+int sandbox_install(const struct sandbox_filter *filter, bool all_threads)
+{
+	unsigned flags = all_threads ? SECCOMP_FILTER_FLAG_TSYNC : 0;
+	long n = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter->prog);
+
+	/* With TSYNC a positive number is a thread that could not be brought under the filter. */
+	if (n > 0)
+		return -ESRCH;
+	return n < 0 ? -errno : 0;
+}

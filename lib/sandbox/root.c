@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An empty read-only root.
+ *
+ * Theory of operation. The new root is a tmpfs made by descriptor (fsopen, fsmount), so it needs no directory
+ * of the host to stand on: it is attached over "/" itself, which the path "/" still sees below, and is reached
+ * through its descriptor. /bus is a copy of the mount of bus_dir, made read-only, nosuid, nodev and noexec before
+ * it is attached. Connecting to a socket there needs no writable mount. Then pivot_root(".", ".") swaps the two,
+ * which leaves the old root stacked on the new one, and one umount2 takes off it and all that hangs below.
+ *
+ * The order matters: the old tree must be private first, or the changes would travel to the host; bus_dir must be
+ * looked up while the old root is there; the new root can be made read-only only after the directory bus is in it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "sandbox_priv.h"
+
+#define LOCKED_DOWN (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
+/* A detached tmpfs of one page and four inodes, not read-only yet; its descriptor or -errno. */
+static int make_tmpfs(void)
+{
+	CLEAN_FD int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	int mount_fd;
+
+	if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", "4096", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "4", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0555", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	mount_fd = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	return mount_fd < 0 ? -errno : mount_fd;
+}
+
+static int lock_down(int mount_fd)
+{
+	struct mount_attr attr = { .attr_set = LOCKED_DOWN };
+
+	return mount_setattr(mount_fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ? -errno : 0;
+}
+
+/* A detached, locked-down copy of bus_dir's mount; its descriptor or -errno. */
+static int copy_bus(const char *bus_dir, const char **what)
+{
+	CLEAN_FD int tree = -1;
+	int err;
+
+	*what = "open the bus directory (may this uid search it?)";
+	tree = open_tree(AT_FDCWD, bus_dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0)
+		return -errno;
+	*what = "make the bus directory read-only";
+	err = lock_down(tree);
+	return err ? err : take_fd(&tree);
+}
+
+/* Puts the new root over the old, with bus (-1: none) inside, and makes it the working directory. */
+static int attach(int root, int bus, const char **what)
+{
+	*what = "attach the new root";
+	if (move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	if (bus >= 0) {
+		*what = "attach the bus directory";
+		if (mkdirat(root, "bus", 0555) < 0 ||
+		    move_mount(bus, "", root, "bus", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+			return -errno;
+	}
+	*what = "enter the new root";
+	return fchdir(root) < 0 ? -errno : 0;
+}
+
+static int swap_roots(const char **what)
+{
+	*what = "pivot_root";
+	if (syscall(SYS_pivot_root, ".", ".") < 0) {
+		if (errno == EINVAL)
+			*what = "pivot_root (impossible if the host's root is its initramfs: switch_root "
+				"first)";
+		return -errno;
+	}
+	*what = "detach the old root";
+	if (umount2(".", MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+		return -errno;
+	*what = "enter the new root";
+	return chdir("/") < 0 ? -errno : 0;
+}
+
+int root_enter(const char *bus_dir, const char **what)
+{
+	CLEAN_FD int root = -1;
+	CLEAN_FD int bus = -1;
+	int err;
+
+	*what = "make mounts private";
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	if (bus_dir) {
+		bus = copy_bus(bus_dir, what);
+		if (bus < 0)
+			return bus;
+	}
+	*what = "make an empty tmpfs (does a security module forbid it?)";
+	root = make_tmpfs();
+	if (root < 0)
+		return root;
+	err = attach(root, bus, what);
+	if (err)
+		return err;
+	*what = "make the new root read-only";
+	err = lock_down(root);
+	return err ? err : swap_roots(what);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The system calls that several processes share.
+ *
+ * How they were found: strace of small programs, then the C library's and nng's sources for the rare paths that
+ * a trace does not meet (a full backlog, an interrupted wait, a clock that the vDSO can't read). Two principles:
+ * no executable memory ever, and no new process ever. Starting a thread goes through clone, whose flags a filter
+ * can see; clone3 hides them in memory and is therefore refused with ENOSYS, whereupon glibc uses clone.
+ */
+#include "tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#define THREAD_FLAGS                                                                                         \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |   \
+	 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
+
+const struct sandbox_rule sandbox_table_runtime[] = {
+	{ .nr = __NR_futex, .why = "locks, condition variables, joining threads" },
+	{ .nr = __NR_mmap,
+	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC },
+		    { .index = 3, .op = SANDBOX_MASKED, .mask = MAP_ANONYMOUS, .value = MAP_ANONYMOUS } },
+	  .why = "heap and stacks: anonymous, never executable" },
+	{ .nr = __NR_munmap, .why = "heap: giving back" },
+	{ .nr = __NR_mremap, .why = "heap: realloc of a large block; keeps the protection" },
+	{ .nr = __NR_mprotect,
+	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC } },
+	  .why = "heap: growing an arena, never executable" },
+	{ .nr = __NR_madvise, .why = "heap and stacks of ended threads: giving back" },
+	{ .nr = __NR_brk, .why = "heap" },
+	{ .nr = __NR_rt_sigreturn, .why = "return from a signal handler" },
+	{ .nr = __NR_rt_sigprocmask, .why = "end of a thread" },
+	{ .nr = __NR_restart_syscall, .why = "a timed wait goes on after SIGSTOP and SIGCONT" },
+	{ .nr = __NR_clock_gettime, .why = "the clock, where the vDSO can't read the host's clock source" },
+	{ .nr = __NR_exit, .why = "end of a thread" },
+	{ .nr = __NR_exit_group, .why = "end of the process" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_loop[] = {
+	{ .nr = __NR_epoll_pwait2, .why = "wait for events, with a deadline in nanoseconds" },
+	{ .nr = __NR_epoll_ctl, .why = "change what is waited for" },
+	{ .nr = __NR_read, .why = "kick eventfds, descriptors that exist" },
+	{ .nr = __NR_write, .why = "call and wake-up eventfds, log lines" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_bus[] = {
+	{ .nr = __NR_epoll_wait, .why = "nng's poller" },
+	{ .nr = __NR_epoll_ctl, .why = "nng's poller" },
+	{ .nr = __NR_read, .why = "nng's poller: its wake-up eventfd" },
+	{ .nr = __NR_write, .why = "nng's poller: waking it, and the loop that a message is posted to" },
+	{ .nr = __NR_readv, .why = "receive a message" },
+	{ .nr = __NR_sendmsg, .why = "send a message" },
+	{ .nr = __NR_socket,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = AF_UNIX } },
+	  .why = "redial; /bus holds the only socket there is" },
+	{ .nr = __NR_connect, .why = "redial" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFL } },
+	  .why = "redial: non-blocking" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFD } },
+	  .why = "redial: close-on-exec" },
+	{ .nr = __NR_getsockopt,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = SOL_SOCKET },
+		    { .index = 2, .op = SANDBOX_EQ, .value = SO_ERROR } },
+	  .why = "redial: the result of a connect that had to wait" },
+	{ .nr = __NR_shutdown, .why = "end a connection" },
+	{ .nr = __NR_close, .why = "end a connection" },
+	{ .nr = __NR_getrandom, .why = "redial: random part of the delay; ids" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_sockets[] = {
+	{ .nr = __NR_recvmsg, .why = "messages with descriptors" },
+	{ .nr = __NR_sendmsg, .why = "messages with descriptors" },
+	{ .nr = __NR_close, .why = "descriptors that came with a message" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_threads[] = {
+	{ .nr = __NR_clone,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = THREAD_FLAGS } },
+	  .why = "start a thread, and nothing but a thread" },
+	{ .nr = __NR_clone3, .refuse = ENOSYS, .why = "glibc then uses clone, whose flags can be checked" },
+	{ .nr = __NR_set_robust_list, .why = "start of a thread" },
+	{ .nr = __NR_rseq, .why = "start of a thread" },
+	{ .nr = __NR_rt_sigaction, .why = "the first thread: glibc's own signals" },
+	{ .nr = __NR_prctl,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = PR_SET_NAME } },
+	  .why = "name of a thread" },
+	{ .nr = __NR_gettid, .why = "thread ids for statistics" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_loop_setup[] = {
+	{ .nr = __NR_epoll_create1, .why = "make a loop" },
+	{ .nr = __NR_eventfd2, .why = "make an event notifier" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_bus_setup[] = {
+	{ .nr = __NR_epoll_create1, .why = "nng's poller" },
+	{ .nr = __NR_eventfd2, .why = "nng's poller" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_GETFL } },
+	  .why = "nng's poller: its eventfd" },
+	{ .nr = __NR_openat,
+	  .refuse = ENOENT,
+	  .why = "nng asks /sys and /proc for the number of processors" },
+	{ .nr = __NR_sched_getaffinity, .why = "nng: the number of processors, when /sys is not there" },
+	{ 0 },
+};
+
+const struct sandbox_rule sandbox_table_narrow[] = {
+	{ .nr = __NR_seccomp,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
+	  .why = "install the steady filters" },
+	{ 0 },
+};
