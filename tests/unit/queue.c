@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Both ends of one virtqueue in one process. */
+#include "queue.h"
+
+#include <criterion/criterion.h>
+
+void queue_open(struct queue *q, uint16_t size, uint64_t features)
+{
+	*q = (struct queue) { .vq = NULL };
+	cr_assert_eq(guest_init(&q->guest, 1 << 20), 0);
+	q->data = guest_alloc(&q->guest, QUEUE_DATA, 4096);
+	cr_assert_eq(ring_init(&q->ring, &q->guest, size, features), 0);
+	q->mem = guest_mem(&q->guest);
+	cr_assert_not_null(q->mem);
+	ring_config(&q->ring, q->mem, &q->config);
+	q->chain.iov = q->iov;
+	queue_restart(q);
+}
+
+void queue_close(struct queue *q)
+{
+	vq_free(q->vq);
+	mem_put(q->mem);
+	ring_free(&q->ring);
+	guest_free(&q->guest);
+}
+
+void queue_track(struct queue *q)
+{
+	uint64_t len = inflight_queue_bytes(q->ring.size, q->ring.packed);
+	uint64_t gpa = guest_alloc(&q->guest, len, 64);
+
+	cr_assert_neq(gpa, 0);
+	q->config.inflight = guest_ptr(&q->guest, gpa, len);
+	queue_restart(q);
+}
+
+int queue_try(struct queue *q)
+{
+	vq_free(q->vq);
+	q->vq = NULL;
+	return vq_new(&q->config, &q->vq);
+}
+
+void queue_restart(struct queue *q)
+{
+	int err = queue_try(q);
+
+	cr_assert_eq(err, 0, "vq_new: %d", err);
+}
+
+int queue_add(struct queue *q, bool indirect)
+{
+	const struct ring_buf bufs[2] = { { q->data, 16, false }, { q->data + 512, 512, true } };
+	int id = ring_add(&q->ring, bufs, 2, indirect);
+
+	cr_assert_geq(id, 0, "ring_add: %d", id);
+	ring_publish(&q->ring);
+	return id;
+}
+
+int queue_pop(struct queue *q)
+{
+	return vq_pop(q->vq, &q->chain);
+}
+
+uint32_t queue_get(struct queue *q, int id)
+{
+	uint16_t got = 0;
+	uint32_t len = 0;
+
+	cr_assert_eq(ring_get(&q->ring, &got, &len), 1);
+	cr_assert_eq(got, id);
+	return len;
+}
+
+void queue_cycle(struct queue *q, unsigned times)
+{
+	while (times--) {
+		int id = queue_add(q, false);
+
+		cr_assert_eq(queue_pop(q), 1);
+		vq_push(q->vq, q->chain.head, 1);
+		vq_publish(q->vq);
+		queue_get(q, id);
+	}
+}

@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lib/virtq, split rings: what works, and faults 1 to 15 of a driver, each answered with an error. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "queue.h"
+
+#define SIZE 8
+
+static struct queue q;
+
+static void start(void)
+{
+	queue_open(&q, SIZE, RING_F_INDIRECT | RING_F_EVENT_IDX);
+}
+
+static void start_plain(void)
+{
+	queue_open(&q, SIZE, 0);
+}
+
+static void stop(void)
+{
+	queue_close(&q);
+}
+
+TestSuite(split, .init = start, .fini = stop);
+TestSuite(split_plain, .init = start_plain, .fini = stop);
+
+/* What a driver offers when it writes descriptor 0 and on by hand; then what the device's side makes of it. */
+static int offer(uint16_t n, const struct ring_desc *d)
+{
+	for (uint16_t i = 0; i < n; i++)
+		ring_write_desc(&q.ring, i, d[i]);
+	ring_put_avail(&q.ring, 0);
+	ring_publish(&q.ring);
+	return queue_pop(&q);
+}
+
+#define OFFER(...)                                                                                           \
+	offer(sizeof((struct ring_desc[]) { __VA_ARGS__ }) / sizeof(struct ring_desc),                       \
+	      (struct ring_desc[]) { __VA_ARGS__ })
+
+/* The same with an indirect table of these entries, its length as given. */
+static int offer_table(uint32_t len, uint16_t n, const struct ring_desc *d)
+{
+	for (uint16_t i = 0; i < n; i++)
+		ring_write_table(&q.ring, q.ring.tables, i, d[i]);
+	return OFFER({ q.ring.tables, len, 0, RING_INDIRECT });
+}
+
+static void expect_broken(int got, int want)
+{
+	cr_expect_eq(got, want, "vq_pop: %d, not %d", got, want);
+	cr_expect_eq(queue_pop(&q), -ENOTCONN, "broken until it is made anew");
+	cr_expect_not(vq_has_avail(q.vq));
+	cr_expect_not(vq_enable_kicks(q.vq));
+}
+
+Test(split, a_request_goes_there_and_back)
+{
+	int id = queue_add(&q, false);
+
+	cr_expect(vq_has_avail(q.vq));
+	cr_assert_eq(queue_pop(&q), 1);
+	cr_expect_eq(q.chain.head, id);
+	cr_expect_eq(q.chain.out_num, 1);
+	cr_expect_eq(q.chain.in_num, 1);
+	cr_expect_eq(q.chain.out_len, 16);
+	cr_expect_eq(q.chain.in_len, 512);
+	cr_expect_eq(q.iov[0].iov_base, mem_at(q.mem, q.data, 16));
+	cr_expect_eq(q.iov[1].iov_base, mem_at(q.mem, q.data + 512, 512));
+	cr_expect_not(q.chain.resubmitted);
+	cr_expect_eq(queue_pop(&q), 0);
+	cr_expect_eq(vq_in_flight(q.vq), 1);
+	vq_push(q.vq, q.chain.head, 100);
+	cr_expect_eq(ring_get(&q.ring, &(uint16_t) { 0 }, &(uint32_t) { 0 }), 0, "staged only");
+	vq_publish(q.vq);
+	cr_expect_eq(queue_get(&q, id), 100);
+	cr_expect_eq(vq_in_flight(q.vq), 0);
+	cr_expect_eq(vq_base(q.vq), 1);
+}
+
+Test(split, an_indirect_request_is_read_from_its_table)
+{
+	int id = queue_add(&q, true);
+
+	cr_assert_eq(queue_pop(&q), 1);
+	cr_expect_eq(q.chain.head, id);
+	cr_expect_eq(q.chain.out_len, 16);
+	cr_expect_eq(q.chain.in_len, 512);
+}
+
+Test(split, completions_in_any_order_become_visible_as_one_batch)
+{
+	int id[4];
+
+	for (int i = 0; i < 4; i++)
+		id[i] = queue_add(&q, i & 1);
+	for (int i = 0; i < 4; i++) {
+		cr_assert_eq(queue_pop(&q), 1);
+		cr_expect_eq(q.chain.head, id[i]);
+	}
+	vq_push(q.vq, (uint16_t)id[2], 2);
+	vq_push(q.vq, (uint16_t)id[0], 0);
+	vq_push(q.vq, (uint16_t)id[3], 3);
+	vq_publish(q.vq);
+	cr_expect_eq(queue_get(&q, id[2]), 2);
+	cr_expect_eq(queue_get(&q, id[0]), 0);
+	cr_expect_eq(queue_get(&q, id[3]), 3);
+	cr_expect_eq(ring_get(&q.ring, &(uint16_t) { 0 }, &(uint32_t) { 0 }), 0);
+	cr_expect_eq(vq_in_flight(q.vq), 1);
+	cr_expect_not(vq_publish(q.vq), "nothing staged");
+}
+
+Test(split, indices_wrap_at_65536)
+{
+	ring_start_at(&q.ring, 65530, true);
+	ring_config(&q.ring, q.mem, &q.config);
+	queue_restart(&q);
+	vq_enable_kicks(q.vq);
+	queue_cycle(&q, 20);
+	cr_expect_eq(vq_base(q.vq), 14);
+}
+
+Test(split, event_indices_say_when_to_call_and_to_kick)
+{
+	const struct ring_buf buf = { q.data, 16, false };
+
+	queue_cycle(&q, 1); /* the first publication always calls */
+	for (unsigned round = 0; round < 70000; round += 7777) {
+		ring_start_at(&q.ring, (uint16_t)round, true);
+		ring_config(&q.ring, q.mem, &q.config);
+		queue_restart(&q);
+		queue_cycle(&q, 1);
+		cr_expect_not(vq_enable_kicks(q.vq));
+		cr_expect_not(ring_enable_calls(&q.ring));
+		ring_add(&q.ring, &buf, 1, false);
+		ring_add(&q.ring, &buf, 1, false);
+		cr_expect(ring_publish(&q.ring), "the device waits for the next one");
+		ring_add(&q.ring, &buf, 1, false);
+		cr_expect_not(ring_publish(&q.ring), "it was told already");
+		for (int i = 0; i < 3; i++) {
+			cr_assert_eq(queue_pop(&q), 1);
+			vq_push(q.vq, q.chain.head, 0);
+			cr_expect_eq(vq_publish(q.vq), i == 0, "only what the driver asked for");
+		}
+		cr_expect_not(vq_enable_kicks(q.vq));
+		ring_add(&q.ring, &buf, 1, false);
+		ring_publish(&q.ring);
+		cr_expect(vq_enable_kicks(q.vq), "a request came before kicks were on");
+		q.ring.n_free = SIZE;
+		for (uint16_t i = 0; i < SIZE; i++) {
+			q.ring.count[i] = 0;
+			q.ring.next[i] = (uint16_t)(i + 1);
+		}
+		q.ring.free_head = 0;
+	}
+}
+
+Test(split_plain, flags_say_when_to_call_and_to_kick)
+{
+	queue_cycle(&q, 1);
+	vq_disable_kicks(q.vq);
+	ring_disable_calls(&q.ring);
+	queue_add(&q, false);
+	cr_assert_eq(queue_pop(&q), 1);
+	vq_push(q.vq, q.chain.head, 0);
+	cr_expect_not(vq_publish(q.vq));
+	cr_expect(ring_enable_calls(&q.ring), "a completion came before calls were on");
+	cr_expect_not(vq_enable_kicks(q.vq));
+	cr_expect_eq(ring_add(&q.ring, &(struct ring_buf) { q.data, 1, false }, 1, false) < 0, 0);
+	cr_expect(ring_publish(&q.ring));
+	cr_assert_eq(queue_pop(&q), 1);
+	vq_push(q.vq, q.chain.head, 0);
+	cr_expect(vq_publish(q.vq));
+}
+
+Test(split, a_new_memory_table_keeps_the_queue_going)
+{
+	struct mem *other = guest_mem(&q.guest), *none = NULL;
+	int id = queue_add(&q, false);
+
+	cr_assert_eq(queue_pop(&q), 1);
+	vq_push(q.vq, q.chain.head, 7);
+	cr_assert_eq(vq_set_mem(q.vq, other), 0);
+	mem_put(other);
+	vq_publish(q.vq);
+	cr_expect_eq(queue_get(&q, id), 7);
+	queue_cycle(&q, 3);
+	cr_assert_eq(mem_new(NULL, NULL, 0, &none), 0);
+	cr_expect_eq(vq_set_mem(q.vq, none), -EFAULT);
+	mem_put(none);
+	cr_expect_eq(queue_pop(&q), -ENOTCONN);
+	cr_expect_not(vq_publish(q.vq));
+}
+
+Test(split, used_ring_writes_are_logged_when_asked)
+{
+	uint64_t log = guest_alloc(&q.guest, 4096, 4096);
+	uint8_t *bits = guest_ptr(&q.guest, log, 4096);
+	uint64_t page = q.ring.used / 4096;
+
+	cr_assert_eq(mem_set_log(q.mem, q.guest.fd, log - GUEST_GPA, 4096), 0);
+	queue_cycle(&q, 1);
+	cr_expect_eq(bits[page / 8] >> page % 8 & 1, 0, "not asked yet");
+	q.config.log_used = true;
+	q.config.base = vq_base(q.vq);
+	queue_restart(&q);
+	queue_cycle(&q, 1);
+	cr_expect_eq(bits[page / 8] >> page % 8 & 1, 1);
+}
+
+Test(split, a_buffer_over_adjacent_regions_is_whole)
+{
+	const struct mem_region regions[2] = { { .gpa = 1 << 20, .size = 1 << 20 },
+					       { .gpa = 2 << 20, .size = 4096 } };
+	struct queue two = { .vq = NULL };
+	struct ring_desc d = { .addr = (2 << 20) - 8, .len = 32, .flags = RING_WRITE };
+
+	cr_assert_eq(guest_init_regions(&two.guest, regions, 2), 0);
+	cr_assert_eq(ring_init(&two.ring, &two.guest, SIZE, RING_F_INDIRECT), 0);
+	two.mem = guest_mem(&two.guest);
+	ring_config(&two.ring, two.mem, &two.config);
+	two.chain.iov = two.iov;
+	queue_restart(&two);
+	ring_write_desc(&two.ring, 0, d);
+	ring_put_avail(&two.ring, 0);
+	ring_publish(&two.ring);
+	cr_assert_eq(queue_pop(&two), 1);
+	cr_expect_eq(two.chain.in_num, 2);
+	cr_expect_eq(two.chain.in_len, 32);
+	cr_expect_eq(two.iov[0].iov_len, 8);
+	cr_expect_eq(two.iov[1].iov_len, 24);
+	queue_close(&two);
+}
+
+/* ---- faults, numbered as in the list of faults to survive ---- */
+
+Test(split, fault_01_descriptor_loop)
+{
+	expect_broken(
+	    OFFER({ q.data, 8, 1, RING_NEXT }, { q.data, 8, 2, RING_NEXT }, { q.data, 8, 0, RING_NEXT }),
+	    -ELOOP);
+}
+
+Test(split, fault_01_descriptor_loop_of_one_in_a_table)
+{
+	struct ring_desc d = { q.data, 8, 0, RING_NEXT };
+
+	expect_broken(offer_table(16, 1, &d), -ELOOP);
+}
+
+Test(split, fault_01_loop_longer_than_the_vectors)
+{
+	q.config.iov_max = 4;
+	queue_restart(&q);
+	expect_broken(OFFER({ q.data, 8, 0, RING_NEXT }), -E2BIG);
+}
+
+Test(split, fault_02_indirect_table_of_length_zero)
+{
+	struct ring_desc d = { q.data, 8, 0, 0 };
+
+	expect_broken(offer_table(0, 1, &d), -EINVAL);
+}
+
+Test(split, fault_02_indirect_table_of_odd_length)
+{
+	struct ring_desc d = { q.data, 8, 0, 0 };
+
+	expect_broken(offer_table(24, 1, &d), -EINVAL);
+}
+
+Test(split, fault_02_next_past_the_end_of_the_table)
+{
+	struct ring_desc d[2] = { { q.data, 8, 2, RING_NEXT }, { q.data, 8, 0, 0 } };
+
+	expect_broken(offer_table(32, 2, d), -ERANGE);
+}
+
+Test(split, fault_02_a_huge_table_ends_at_the_vectors)
+{
+	struct ring_desc d[2] = { { q.data, 8, 1, RING_NEXT }, { q.data, 8, 0, RING_NEXT } };
+
+	expect_broken(offer_table(0xfffffff0, 2, d), -E2BIG);
+}
+
+Test(split, fault_03_nested_indirect)
+{
+	struct ring_desc d = { q.ring.tables, 16, 0, RING_INDIRECT };
+
+	expect_broken(offer_table(16, 1, &d), -EINVAL);
+}
+
+Test(split, fault_03_indirect_with_next)
+{
+	struct ring_desc d = { q.data, 8, 0, 0 };
+
+	ring_write_table(&q.ring, q.ring.tables, 0, d);
+	expect_broken(OFFER({ q.ring.tables, 16, 1, RING_INDIRECT | RING_NEXT }, { q.data, 8, 0, 0 }),
+		      -EINVAL);
+}
+
+Test(split_plain, fault_03_indirect_not_negotiated)
+{
+	expect_broken(OFFER({ q.ring.tables, 16, 0, RING_INDIRECT }), -EINVAL);
+}
+
+Test(split, fault_04_indirect_table_over_the_end_of_memory)
+{
+	uint64_t end = GUEST_GPA + q.guest.size;
+	struct ring_desc d = { q.data, 8, 1, RING_NEXT };
+
+	ring_write_table(&q.ring, end - 16, 0, d);
+	expect_broken(OFFER({ end - 16, 32, 0, RING_INDIRECT }), -EFAULT);
+}
+
+Test(split, fault_04_indirect_table_over_adjacent_regions_is_read)
+{
+	const struct mem_region regions[2] = { { .gpa = 1 << 20, .size = 1 << 20 },
+					       { .gpa = 2 << 20, .size = 4096 } };
+	struct queue two = { .vq = NULL };
+	uint64_t table = (2 << 20) - 16;
+
+	cr_assert_eq(guest_init_regions(&two.guest, regions, 2), 0);
+	cr_assert_eq(ring_init(&two.ring, &two.guest, SIZE, RING_F_INDIRECT), 0);
+	two.mem = guest_mem(&two.guest);
+	ring_config(&two.ring, two.mem, &two.config);
+	two.chain.iov = two.iov;
+	queue_restart(&two);
+	ring_write_table(&two.ring, table, 0, (struct ring_desc) { 1 << 20, 8, 1, RING_NEXT });
+	memcpy(guest_ptr(&two.guest, table + 16, 16),
+	       &(uint64_t[2]) { 2 << 20, 4 | (uint64_t)RING_WRITE << 32 }, 16);
+	ring_write_desc(&two.ring, 0, (struct ring_desc) { table, 32, 0, RING_INDIRECT });
+	ring_put_avail(&two.ring, 0);
+	ring_publish(&two.ring);
+	cr_assert_eq(queue_pop(&two), 1);
+	cr_expect_eq(two.chain.out_len, 8);
+	cr_expect_eq(two.chain.in_len, 4);
+	queue_close(&two);
+}
+
+Test(split, fault_05_address_outside_memory)
+{
+	expect_broken(OFFER({ GUEST_GPA - 8, 8, 0, 0 }), -EFAULT);
+}
+
+Test(split, fault_05_address_that_wraps)
+{
+	expect_broken(OFFER({ UINT64_MAX - 3, 8, 0, 0 }), -EFAULT);
+}
+
+Test(split, fault_05_lengths_that_wrap_in_sum)
+{
+	const struct mem_region region = { .gpa = 0, .size = 3ULL << 30 };
+	struct queue big = { .vq = NULL };
+
+	cr_assert_eq(guest_init_regions(&big.guest, &region, 1), 0); /* a sparse file */
+	big.guest.next = 4096;
+	cr_assert_eq(ring_init(&big.ring, &big.guest, SIZE, 0), 0);
+	big.mem = guest_mem(&big.guest);
+	ring_config(&big.ring, big.mem, &big.config);
+	big.chain.iov = big.iov;
+	queue_restart(&big);
+	ring_write_desc(&big.ring, 0, (struct ring_desc) { 0, 0xb0000000, 1, RING_NEXT });
+	ring_write_desc(&big.ring, 1, (struct ring_desc) { 0, 0xb0000000, 0, 0 });
+	ring_put_avail(&big.ring, 0);
+	ring_publish(&big.ring);
+	cr_expect_eq(queue_pop(&big), -EINVAL);
+	queue_close(&big);
+}
+
+Test(split, fault_06_buffer_over_a_hole)
+{
+	expect_broken(OFFER({ GUEST_GPA + q.guest.size - 8, 16, 0, RING_WRITE }), -EFAULT);
+}
+
+Test(split, fault_07_zero_length_descriptor)
+{
+	expect_broken(OFFER({ q.data, 8, 1, RING_NEXT }, { q.data, 0, 0, 0 }), -EINVAL);
+}
+
+Test(split, fault_07_zero_length_descriptor_in_a_table)
+{
+	struct ring_desc d = { q.data, 0, 0, 0 };
+
+	expect_broken(offer_table(16, 1, &d), -EINVAL);
+}
+
+Test(split, fault_08_writable_before_readable)
+{
+	expect_broken(OFFER({ q.data, 8, 1, RING_NEXT | RING_WRITE }, { q.data, 8, 0, 0 }), -EINVAL);
+}
+
+Test(split, fault_08_a_request_without_a_writable_part_is_told_by_its_counts)
+{
+	cr_assert_eq(OFFER({ q.data, 8, 0, 0 }), 1);
+	cr_expect_eq(q.chain.in_num, 0);
+	cr_expect_eq(q.chain.in_len, 0);
+}
+
+Test(split, fault_09_avail_index_jumps_by_more_than_the_size)
+{
+	ring_set_avail_idx(&q.ring, SIZE + 1);
+	expect_broken(queue_pop(&q), -ERANGE);
+}
+
+Test(split, fault_09_avail_index_goes_back)
+{
+	queue_cycle(&q, 3);
+	ring_set_avail_idx(&q.ring, 2);
+	expect_broken(queue_pop(&q), -ERANGE);
+}
+
+Test(split, fault_10_same_head_twice_in_flight)
+{
+	cr_assert_eq(OFFER({ q.data, 8, 0, 0 }), 1);
+	ring_put_avail(&q.ring, 0);
+	ring_publish(&q.ring);
+	expect_broken(queue_pop(&q), -EALREADY);
+}
+
+Test(split, fault_10_same_head_while_its_completion_is_staged)
+{
+	cr_assert_eq(OFFER({ q.data, 8, 0, 0 }), 1);
+	vq_push(q.vq, 0, 0);
+	ring_put_avail(&q.ring, 0);
+	ring_publish(&q.ring);
+	expect_broken(queue_pop(&q), -EALREADY);
+}
+
+Test(split, fault_11_head_outside_the_ring)
+{
+	ring_put_avail(&q.ring, SIZE);
+	ring_publish(&q.ring);
+	expect_broken(queue_pop(&q), -ERANGE);
+}
+
+Test(split, fault_11_next_outside_the_ring)
+{
+	expect_broken(OFFER({ q.data, 8, SIZE, RING_NEXT }), -ERANGE);
+}
+
+Test(split, fault_12_sizes_that_no_ring_has)
+{
+	const uint16_t sizes[] = { 0, 3, 65535, 32769, 40000 };
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		q.config.size = sizes[i];
+		cr_expect_eq(queue_try(&q), -EINVAL, "%u", sizes[i]);
+	}
+}
+
+Test(split, fault_13_a_configuration_changed_later_changes_nothing)
+{
+	q.config.size = 65535;
+	q.config.desc = q.config.avail = q.config.used = 0;
+	q.config.iov_max = 0;
+	queue_cycle(&q, 2 * SIZE);
+}
+
+Test(split, fault_14_rings_that_overlap)
+{
+	const struct vq_config good = q.config;
+
+	q.config.used = good.desc + 16;
+	cr_expect_eq(queue_try(&q), -EINVAL, "used in the descriptors");
+	q.config.used = good.desc - 68;
+	cr_expect_eq(queue_try(&q), -EINVAL, "used runs into the descriptors");
+	q.config = good;
+	q.config.used = good.avail + 20;
+	cr_expect_eq(queue_try(&q), -EINVAL, "used in avail");
+	q.config = good;
+	q.config.avail = good.desc + 16 * SIZE - 2;
+	cr_expect_eq(queue_try(&q), -EINVAL, "avail in the descriptors");
+	q.config = good;
+	q.config.avail = good.desc + 16 * SIZE;
+	cr_expect_eq(queue_try(&q), 0, "side by side is fine");
+}
+
+Test(split, fault_14_rings_misaligned_or_outside_memory)
+{
+	const struct vq_config good = q.config;
+
+	q.config.desc = good.desc + 8;
+	cr_expect_eq(queue_try(&q), -EINVAL);
+	q.config = good;
+	q.config.avail = good.avail + 1;
+	cr_expect_eq(queue_try(&q), -EINVAL);
+	q.config = good;
+	q.config.used = good.used + 2;
+	cr_expect_eq(queue_try(&q), -EINVAL);
+	q.config = good;
+	q.config.used = good.desc + q.guest.size;
+	cr_expect_eq(queue_try(&q), -EINVAL);
+	q.config.used = guest_user(&q.guest, GUEST_GPA) + q.guest.size - 64;
+	cr_expect_eq(queue_try(&q), -EINVAL, "its end is outside");
+}
+
+struct rewriter {
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* A second vCPU: makes descriptor 0 valid, and each time wrong in another way. */
+static void *rewrite(void *arg)
+{
+	struct rewriter *w = arg;
+	const struct ring_desc bad[] = {
+		{ q.data, 8, 0, 0 },
+		{ q.data, 0xffffffff, 0, 0 },
+		{ q.data, 8, 0, 0 },
+		{ UINT64_MAX - 4, 8, 0, RING_WRITE },
+		{ q.data, 8, 0xffff, RING_NEXT },
+		{ q.ring.tables, 0xfffffff0, 0, RING_INDIRECT },
+	};
+
+	for (unsigned i = 0; !atomic_load(&w->stop); i++)
+		ring_write_desc(&q.ring, 0, bad[i % 6]);
+	return NULL;
+}
+
+Test(split, fault_15_descriptors_rewritten_while_they_are_read)
+{
+	uint8_t *low = mem_at(q.mem, GUEST_GPA, q.guest.size), *high = low + q.guest.size;
+	struct rewriter w = { .stop = false };
+	unsigned popped = 0, refused = 0;
+
+	pthread_create(&w.thread, NULL, rewrite, &w);
+	for (unsigned i = 0; i < 30000; i++) {
+		int got;
+
+		ring_put_avail(&q.ring, 0);
+		ring_publish(&q.ring);
+		got = queue_pop(&q);
+		if (got == 1) {
+			const uint8_t *at = q.iov[0].iov_base;
+
+			cr_assert(at >= low && at < high && q.iov[0].iov_len <= (size_t)(high - at));
+			vq_push(q.vq, q.chain.head, 1);
+			vq_publish(q.vq);
+			q.config.base = vq_base(q.vq);
+			popped++;
+		} else {
+			cr_assert_lt(got, 0);
+			q.config.base = q.ring.avail_idx;
+			queue_restart(&q);
+			refused++;
+		}
+	}
+	atomic_store(&w.stop, true);
+	pthread_join(w.thread, NULL);
+	cr_expect_gt(popped, 0);
+	cr_expect_gt(refused, 0);
+}
+
+Test(split, fault_20_used_length_is_never_more_than_was_writable)
+{
+	int id = queue_add(&q, false);
+
+	cr_assert_eq(queue_pop(&q), 1);
+	vq_push(q.vq, q.chain.head, UINT32_MAX);
+	vq_publish(q.vq);
+	cr_expect_eq(queue_get(&q, id), 512);
+}
