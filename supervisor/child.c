@@ -23,12 +23,12 @@
 #include "num.h"
 
 #define BACKOFF_FIRST_NS (50 * NS_PER_MS)
-#define BACKOFF_MAX_NS	 NS_PER_S
-#define LONG_LIFE_NS	 NS_PER_S /* of service, after which a death is not taken for the same fault again */
-#define PING_EVERY_NS	 (2 * NS_PER_S)
-#define PING_ANSWER_NS	 (5 * NS_PER_S)
-#define PING_MISSES	 2 /* in a row; one alone may be a supervisor that was itself stopped */
-#define STATUS_WRONG	 2 /* exit status of a child that refuses its options */
+#define BACKOFF_MAX_NS   NS_PER_S
+#define LONG_LIFE_NS     NS_PER_S /* of service, after which a death is not taken for the same fault again */
+#define PING_EVERY_NS    (2 * NS_PER_S)
+#define PING_ANSWER_NS   (5 * NS_PER_S)
+#define PING_MISSES      2 /* in a row; one alone may be a supervisor that was itself stopped */
+#define STATUS_WRONG     2 /* exit status of a child that refuses its options */
 
 static double ms(uint64_t from, uint64_t to)
 {
@@ -38,9 +38,8 @@ static double ms(uint64_t from, uint64_t to)
 const char *child_state_name(const struct child *c)
 {
 	static const char *const names[] = {
-		[CHILD_IDLE] = "idle",		[CHILD_STARTING] = "starting", [CHILD_UP] = "up",
-		[CHILD_STOPPING] = "stopping",	[CHILD_BACKOFF] = "waiting",
-		[CHILD_QUARANTINED] = "failed",
+		[CHILD_IDLE] = "idle",         [CHILD_STARTING] = "starting", [CHILD_UP] = "up",
+		[CHILD_STOPPING] = "stopping", [CHILD_BACKOFF] = "waiting",   [CHILD_QUARANTINED] = "failed",
 	};
 	return names[c->state];
 }
@@ -60,11 +59,12 @@ static void report_start(struct child *c)
 		say_info("%s is back after %.1f ms", c->id, ms(t->sign, MAX(t->linked, t->ready)));
 		return;
 	}
-	say_info("%s is back after %.1f ms: detect %.1f, reap %.1f, wait %.1f, spawn %.1f, hello %.1f, handshake %.1f, "
+	say_info("%s is back after %.1f ms: detect %.1f, reap %.1f, wait %.1f, spawn %.1f, hello %.1f, "
+		 "handshake %.1f, "
 		 "ready %.1f",
-		 c->id, ms(t->sign, MAX(t->linked, t->ready)), ms(t->sign, t->noticed), ms(t->noticed, t->reaped),
-		 ms(t->reaped, t->begun), ms(t->begun, t->spawned), ms(t->spawned, t->hello), ms(t->hello, t->linked),
-		 ms(t->hello, t->ready));
+		 c->id, ms(t->sign, MAX(t->linked, t->ready)), ms(t->sign, t->noticed),
+		 ms(t->noticed, t->reaped), ms(t->reaped, t->begun), ms(t->begun, t->spawned),
+		 ms(t->spawned, t->hello), ms(t->hello, t->linked), ms(t->hello, t->ready));
 }
 
 static void check_up(struct child *c)
@@ -131,7 +131,8 @@ static void after_death(struct child *c, bool wrong)
 	if (wrong || too_many(c)) {
 		c->state = CHILD_QUARANTINED;
 		if (!wrong)
-			say_error("%s: given up, it died more than %u times in %u s; the guest's requests to it wait for ever",
+			say_error("%s: given up, it died more than %u times in %u s; the guest's requests to "
+				  "it wait for ever",
 				  c->id, c->policy.restarts, c->policy.restarts_s);
 		c->ops->given_up(c->arg, c, wrong);
 		return;
@@ -158,8 +159,9 @@ static void describe_death(const struct child *c, int code, int status)
 	else if (code == CLD_EXITED)
 		say_warn("%s: %s (process %d) ended with status %d", c->id, c->process, (int)c->pid, status);
 	else
-		say_warn("%s: %s (process %d) died of signal %d (%s)%s", c->id, c->process, (int)c->pid, status,
-			 strsignal(status), status == SIGSYS ? ": a system call that its sandbox forbids" : "");
+		say_warn("%s: %s (process %d) died of signal %d (%s)%s", c->id, c->process, (int)c->pid,
+			 status, strsignal(status),
+			 status == SIGSYS ? ": a system call that its sandbox forbids" : "");
 }
 
 static void forget_process(struct child *c)
@@ -197,7 +199,8 @@ static void on_death(void *arg, uint32_t events)
 	if (by_order || c->kind == CHILD_CORE)
 		c->ops->ended(c->arg, c, by_order, code, status);
 	else
-		after_death(c, !c->nrestarts && !c->now.ready && code == CLD_EXITED && status == STATUS_WRONG);
+		after_death(c,
+			    !c->nrestarts && !c->now.ready && code == CLD_EXITED && status == STATUS_WRONG);
 }
 
 void child_unlinked(struct child *c, const char *reason)
@@ -253,9 +256,11 @@ static void on_hello(struct child *c, const struct bus_msg *msg)
 {
 	const char *kind = c->kind == CHILD_CORE ? "core" : "blk";
 
-	if (msg->hello.protocol != BUS_PROTOCOL || strcmp(msg->hello.kind, kind) || strcmp(msg->hello.name, c->id)) {
-		say_error("%s: %s says it is %s %s with protocol %u, expected %s %s with %d", c->id, c->process,
-			  msg->hello.kind, msg->hello.name, msg->hello.protocol, kind, c->id, BUS_PROTOCOL);
+	if (msg->hello.protocol != BUS_PROTOCOL || strcmp(msg->hello.kind, kind) ||
+	    strcmp(msg->hello.name, c->id)) {
+		say_error("%s: %s says it is %s %s with protocol %u, expected %s %s with %d", c->id,
+			  c->process, msg->hello.kind, msg->hello.name, msg->hello.protocol, kind, c->id,
+			  BUS_PROTOCOL);
 		child_kill(c, "it is not what it should be");
 		return;
 	}
@@ -321,7 +326,8 @@ static void on_timer(void *arg)
 	else if (c->state == CHILD_STARTING && c->kind == CHILD_EXTERNAL)
 		after_death(c, false);
 	else if (c->state == CHILD_STARTING)
-		child_kill(c, c->now.hello ? "it did not become ready in time" : "it did not say hello in time");
+		child_kill(c,
+			   c->now.hello ? "it did not become ready in time" : "it did not say hello in time");
 	else if (c->state == CHILD_STOPPING)
 		child_kill(c, "it did not end in time");
 }
@@ -346,7 +352,8 @@ static int spawn(struct child *c, const int *fds, size_t nfds)
 	int err = logs_pipe_new(c->loop, c->process, c->kind == CHILD_CORE ? NULL : c->id, &c->log, &log_fd);
 
 	if (!err)
-		err = keeper_spawn(c->keeper, c->index, log_fd, fds, nfds, &c->pid, &c->pidfd, what, sizeof(what));
+		err = keeper_spawn(c->keeper, c->index, log_fd, fds, nfds, &c->pid, &c->pidfd, what,
+				   sizeof(what));
 	if (!err) {
 		c->now.spawned = clock_ns();
 		bus_expect(c->bus, c->pid);
@@ -409,7 +416,7 @@ void child_start(struct child *c)
 {
 	struct child_times before = c->now;
 
-	c->now = (struct child_times){ .begun = clock_ns() };
+	c->now = (struct child_times) { .begun = clock_ns() };
 	if (c->recovering) {
 		c->now.sign = before.sign;
 		c->now.noticed = before.noticed;

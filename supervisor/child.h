@@ -18,20 +18,20 @@
 enum child_kind { CHILD_CORE, CHILD_SERVER, CHILD_EXTERNAL };
 
 enum child_state {
-	CHILD_IDLE,	   /* no process: not started yet, or ended by order */
-	CHILD_STARTING,	   /* started; its deadline runs until READY (CHILD_UP), HELLO is a step on the way */
-	CHILD_UP,	   /* ready; for a server also known to the core */
-	CHILD_STOPPING,	   /* told to end; a deadline runs, then SIGKILL; its death leads to CHILD_IDLE */
-	CHILD_BACKOFF,	   /* died and was reaped; a timer leads to CHILD_STARTING */
+	CHILD_IDLE,        /* no process: not started yet, or ended by order */
+	CHILD_STARTING,    /* started; its deadline runs until READY (CHILD_UP), HELLO is a step on the way */
+	CHILD_UP,          /* ready; for a server also known to the core */
+	CHILD_STOPPING,    /* told to end; a deadline runs, then SIGKILL; its death leads to CHILD_IDLE */
+	CHILD_BACKOFF,     /* died and was reaped; a timer leads to CHILD_STARTING */
 	CHILD_QUARANTINED, /* died too often: stays away until the next generation of the machine */
 };
 
 /* When each step of a start happened (clock_ns, 0: not yet). */
 struct child_times {
-	uint64_t sign;	  /* first sign of the predecessor's death; of a first start, its beginning */
+	uint64_t sign;    /* first sign of the predecessor's death; of a first start, its beginning */
 	uint64_t noticed; /* its pidfd woke us */
 	uint64_t reaped;
-	uint64_t begun;	  /* the start of the successor, after a back-off if there was one */
+	uint64_t begun; /* the start of the successor, after a back-off if there was one */
 	uint64_t spawned;
 	uint64_t hello;
 	uint64_t linked; /* the core has finished the handshake */
@@ -57,7 +57,7 @@ struct child_ops {
 
 struct child_policy {
 	unsigned restarts, restarts_s; /* more deaths than that in that time: quarantine */
-	uint64_t start_ns;	       /* deadline of a start */
+	uint64_t start_ns;             /* deadline of a start */
 };
 
 #define CHILD_DEATHS_MAX 1001
@@ -80,12 +80,12 @@ struct child {
 	struct loop_timer *ping_timer; /* asks for a sign of life */
 	struct bus *bus;
 	struct logs_pipe *log;
-	unsigned missed;	/* signs of life that did not come, in a row */
-	unsigned short_lives;	/* deaths in a row without a second of service */
-	unsigned nrestarts;	/* all of them */
+	unsigned missed;      /* signs of life that did not come, in a row */
+	unsigned short_lives; /* deaths in a row without a second of service */
+	unsigned nrestarts;   /* all of them */
 	bool linked, said_ready;
-	bool recovering;	/* this start follows a death */
-	bool killed;		/* SIGKILL was sent for reason */
+	bool recovering; /* this start follows a death */
+	bool killed;     /* SIGKILL was sent for reason */
 	char reason[BUS_TEXT_MAX];
 	uint64_t death[CHILD_DEATHS_MAX]; /* ring of the times of the last deaths */
 	size_t ndeaths;

@@ -88,7 +88,8 @@ static int read_words(struct client *c, const char *command, int max, int argc, 
 				return refuse(command, word, "needs a value: DIR");
 			c->run_dir = argv[++i];
 		} else if (*word == '-') {
-			return refuse(command, word, "no such option; allowed: --json, --run-dir DIR, --help");
+			return refuse(command, word,
+				      "no such option; allowed: --json, --run-dir DIR, --help");
 		} else if (c->nwords == max) {
 			return refuse(command, word, "one word too many; --help tells what is allowed");
 		} else {
@@ -132,7 +133,8 @@ static void print_child(const json_t *child)
 {
 	const json_t *recovery = json_object_get(child, "last_recovery_ms");
 
-	printf("  %-12s %-11s %-9s", text_of(child, "id"), text_of(child, "process"), text_of(child, "state"));
+	printf("  %-12s %-11s %-9s", text_of(child, "id"), text_of(child, "process"),
+	       text_of(child, "state"));
 	if (number_of(child, "pid"))
 		printf(" process %lld", number_of(child, "pid"));
 	if (number_of(child, "restarts"))
@@ -142,9 +144,11 @@ static void print_child(const json_t *child)
 		json_t *value;
 
 		printf(", the last in %.1f ms (", json_number_value(json_object_get(recovery, "total")));
-		json_object_foreach((json_t *)(uintptr_t)recovery, key, value) {
+		json_object_foreach((json_t *)(uintptr_t)recovery, key, value)
+		{
 			if (strcmp(key, "total"))
-				printf("%s%s %.1f", strcmp(key, "detect") ? ", " : "", key, json_number_value(value));
+				printf("%s%s %.1f", strcmp(key, "detect") ? ", " : "", key,
+				       json_number_value(value));
 		}
 		putchar(')');
 	}
@@ -164,7 +168,8 @@ static void print_status(const json_t *root)
 	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
 	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
 	print_child(json_object_get(root, "core"));
-	json_array_foreach(devices, i, device) {
+	json_array_foreach(devices, i, device)
+	{
 		print_child(device);
 	}
 }
@@ -180,10 +185,12 @@ static int call_failed(const struct client *c, int err)
 	if (base >= 0)
 		close(base);
 	if (owner <= 0)
-		fprintf(stderr, "bulkhead: ctl: \"%s\": no machine of this name runs in %s; bulkhead ps lists all\n", name,
-			c->base);
+		fprintf(stderr,
+			"bulkhead: ctl: \"%s\": no machine of this name runs in %s; bulkhead ps lists all\n",
+			name, c->base);
 	else
-		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner, strerror(-err));
+		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner,
+			strerror(-err));
 	return EXIT_INTERNAL;
 }
 
@@ -206,7 +213,8 @@ int client_ctl(int argc, char **argv)
 	while (i < ARRAY_SIZE(verbs) && strcmp(c.word[1], verbs[i].verb))
 		i++;
 	if (i == ARRAY_SIZE(verbs))
-		return refuse("ctl", c.word[1], "no such request; allowed: status, pause, resume, power-button, quit");
+		return refuse("ctl", c.word[1],
+			      "no such request; allowed: status, pause, resume, power-button, quit");
 	if (!vmconf_name_ok(c.word[0]))
 		return refuse("ctl", c.word[0], "not a machine's name; bulkhead ps lists all");
 	if (!result)
@@ -250,8 +258,9 @@ static void print_row(const json_t *m)
 	char memory[32];
 
 	snprintf(memory, sizeof(memory), "%lldM", number_of(m, "memory_bytes") >> 20);
-	printf("%-20s %8lld %-10s %4lld %8s %7zu ", text_of(m, "name"), number_of(m, "pid"), text_of(m, "state"),
-	       number_of(m, "cpus"), memory, json_array_size(json_object_get(m, "devices")));
+	printf("%-20s %8lld %-10s %4lld %8s %7zu ", text_of(m, "name"), number_of(m, "pid"),
+	       text_of(m, "state"), number_of(m, "cpus"), memory,
+	       json_array_size(json_object_get(m, "devices")));
 	print_uptime(json_number_value(json_object_get(m, "uptime_s")));
 	putchar('\n');
 }
@@ -284,8 +293,10 @@ int client_ps(int argc, char **argv)
 		json_dumpf(list, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else {
-		printf("%-20s %8s %-10s %4s %8s %7s %s\n", "NAME", "PID", "STATE", "CPUS", "MEMORY", "DEVICES", "UPTIME");
-		json_array_foreach(list, i, machine) {
+		printf("%-20s %8s %-10s %4s %8s %7s %s\n", "NAME", "PID", "STATE", "CPUS", "MEMORY",
+		       "DEVICES", "UPTIME");
+		json_array_foreach(list, i, machine)
+		{
 			print_row(machine);
 		}
 	}

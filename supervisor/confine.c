@@ -16,7 +16,10 @@
 #include "sandbox.h"
 #include "tables.h"
 
-#define ALLOW(call, reason) { .nr = __NR_##call, .why = (reason) }
+#define ALLOW(call, reason)                                                                                  \
+	{                                                                                                    \
+		.nr = __NR_##call, .why = (reason)                                                           \
+	}
 
 static const struct sandbox_rule supervisor_table[] = {
 	ALLOW(read, "log pipes, console, signals"),
@@ -34,9 +37,15 @@ static const struct sandbox_rule supervisor_table[] = {
 	ALLOW(wait4, "the keeper's end"),
 	ALLOW(getpid, "log lines to syslog, status"),
 	{ .nr = __NR_fcntl, .args = { { 1, SANDBOX_EQ, 3, 0 } }, .why = "F_GETFL of a new socket" },
-	{ .nr = __NR_fcntl, .args = { { 1, SANDBOX_EQ, 4, 0 } }, .why = "F_SETFL of a new socket: non-blocking" },
-	{ .nr = __NR_ioctl, .args = { { 1, SANDBOX_EQ, 0x5401, 0 } }, .why = "TCGETS: the terminal's settings" },
-	{ .nr = __NR_ioctl, .args = { { 1, SANDBOX_EQ, 0x5402, 0 } }, .why = "TCSETS: the terminal given back" },
+	{ .nr = __NR_fcntl,
+	  .args = { { 1, SANDBOX_EQ, 4, 0 } },
+	  .why = "F_SETFL of a new socket: non-blocking" },
+	{ .nr = __NR_ioctl,
+	  .args = { { 1, SANDBOX_EQ, 0x5401, 0 } },
+	  .why = "TCGETS: the terminal's settings" },
+	{ .nr = __NR_ioctl,
+	  .args = { { 1, SANDBOX_EQ, 0x5402, 0 } },
+	  .why = "TCSETS: the terminal given back" },
 	{ .why = NULL },
 };
 
@@ -57,8 +66,8 @@ int confine_privileges(const char **what)
 
 int confine_calls(const char **what)
 {
-	static const struct sandbox_rule *const tables[] = { supervisor_table, sandbox_table_runtime, sandbox_table_loop,
-							     sandbox_table_bus };
+	static const struct sandbox_rule *const tables[] = { supervisor_table, sandbox_table_runtime,
+							     sandbox_table_loop, sandbox_table_bus };
 	struct sandbox_filter *filter;
 	int err;
 

@@ -9,6 +9,6 @@
  * -errno and *what the step.
  */
 int confine_privileges(const char **what); /* before the first thread */
-int confine_calls(const char **what);	   /* when all threads run */
+int confine_calls(const char **what);      /* when all threads run */
 
 #endif

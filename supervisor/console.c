@@ -24,8 +24,8 @@
 #include "num.h"
 
 #define RING_SIZE  65536U
-#define CHUNK	   1024U /* bytes for one write to a terminal, so that it is never long */
-#define ESCAPE_KEY 0x01 /* Ctrl-A */
+#define CHUNK      1024U /* bytes for one write to a terminal, so that it is never long */
+#define ESCAPE_KEY 0x01  /* Ctrl-A */
 
 struct ring {
 	uint32_t head, len;
@@ -44,9 +44,9 @@ struct console {
 	enum vmconf_console kind;
 	struct loop *loop;
 	struct end core, in, out, listener; /* in is unused where out reads, too */
-	int slave_fd;			    /* our own copy, so that the pty has a reader to the kernel */
-	bool lossy;			    /* forget the oldest rather than wait for a reader */
-	bool both_ways;			    /* out is read as well */
+	int slave_fd;                       /* our own copy, so that the pty has a reader to the kernel */
+	bool lossy;                         /* forget the oldest rather than wait for a reader */
+	bool both_ways;                     /* out is read as well */
 	bool terminal, escaped;
 	struct termios settings;
 	char where[VMCONF_SOCKET_MAX + 1];
@@ -267,7 +267,7 @@ static void on_client(void *arg, uint32_t events)
 		close(fd);
 		return;
 	}
-	c->out = (struct end){ .fd = fd };
+	c->out = (struct end) { .fd = fd };
 	if (end_watch(c, &c->out, on_out))
 		end_close(&c->out);
 	watch_all(c);
@@ -295,7 +295,8 @@ static int open_stdio(struct console *c, struct vmconf_error *error)
 	snprintf(c->where, sizeof(c->where), "stdio");
 	c->out.fd = own_stream(STDOUT_FILENO, O_WRONLY);
 	if (c->out.fd < 0)
-		return vmconf_refuse(error, "--console: \"stdio\" is not possible, standard output: %s", strerror(errno));
+		return vmconf_refuse(error, "--console: \"stdio\" is not possible, standard output: %s",
+				     strerror(errno));
 	if (tcgetattr(STDIN_FILENO, &c->settings)) {
 		c->in.fd = own_stream(STDIN_FILENO, O_RDONLY);
 		return 0;
@@ -335,8 +336,11 @@ static int open_file(struct console *c, const char *path, struct vmconf_error *e
 	snprintf(c->where, sizeof(c->where), "%s", path);
 	c->out.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
 	if (c->out.fd < 0)
-		return vmconf_refuse(error, "--console: file=\"%s\" can't be opened: %s; a file that can be written is "
-				     "needed", path, strerror(errno));
+		return vmconf_refuse(
+		    error,
+		    "--console: file=\"%s\" can't be opened: %s; a file that can be written is "
+		    "needed",
+		    path, strerror(errno));
 	return 0;
 }
 
@@ -376,8 +380,11 @@ static int open_socket(struct console *c, const char *path, struct vmconf_error 
 	if (!err && listen(c->listener.fd, 4))
 		err = -errno;
 	if (err)
-		return vmconf_refuse(error, "--console: socket=\"%s\" can't be made: %s; a path where nothing is yet is "
-				     "needed", path, strerror(-err));
+		return vmconf_refuse(
+		    error,
+		    "--console: socket=\"%s\" can't be made: %s; a path where nothing is yet is "
+		    "needed",
+		    path, strerror(-err));
 	return 0;
 }
 

@@ -29,11 +29,11 @@ static json_t *recovery_json(const struct child *c)
 
 	if (!t->sign)
 		return json_null();
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "total", span(t->sign, MAX(t->linked, t->ready)),
-			 "detect", span(t->sign, t->noticed), "reap", span(t->noticed, t->reaped), "wait",
-			 span(t->reaped, t->begun), "spawn", span(t->begun, t->spawned), "hello",
-			 span(t->spawned, t->hello), "handshake", span(t->hello, t->linked), "ready",
-			 span(t->hello, t->ready));
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "total",
+			 span(t->sign, MAX(t->linked, t->ready)), "detect", span(t->sign, t->noticed), "reap",
+			 span(t->noticed, t->reaped), "wait", span(t->reaped, t->begun), "spawn",
+			 span(t->begun, t->spawned), "hello", span(t->spawned, t->hello), "handshake",
+			 span(t->hello, t->linked), "ready", span(t->hello, t->ready));
 }
 
 static json_t *child_json(const struct child *c)
@@ -42,10 +42,11 @@ static json_t *child_json(const struct child *c)
 
 	if (c->bus)
 		bus_get_counters(c->bus, &counters);
-	return json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "id", c->id, "process", c->process, "state",
-			 child_state_name(c), "pid", c->pidfd >= 0 ? (int)c->pid : 0, "restarts", (int)c->nrestarts,
-			 "malformed_messages", (json_int_t)counters.malformed, "refused_peers",
-			 (json_int_t)counters.refused_peers, "last_recovery_ms", recovery_json(c));
+	return json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "id", c->id, "process", c->process,
+			 "state", child_state_name(c), "pid", c->pidfd >= 0 ? (int)c->pid : 0, "restarts",
+			 (int)c->nrestarts, "malformed_messages", (json_int_t)counters.malformed,
+			 "refused_peers", (json_int_t)counters.refused_peers, "last_recovery_ms",
+			 recovery_json(c));
 }
 
 char *ctl_status_json(const struct machine *m)
@@ -55,12 +56,13 @@ char *ctl_status_json(const struct machine *m)
 
 	for (size_t i = 1; i < m->nchildren; i++)
 		json_array_append_new(devices, child_json(&m->child[i]));
-	root = json_pack("{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name", m->conf->name, "pid",
-			 (int)getpid(), "state", machine_state_name(m), "generation", (int)m->generation, "uptime_s",
-			 span(m->running_since, clock_ns()) / 1000.0, "memory_bytes", (json_int_t)m->conf->memory,
-			 "hugepages", m->conf->hugepages, "cpus", (int)m->conf->cpus, "console",
-			 console_where(m->console), "kernel", m->conf->kernel, "log_lines_dropped",
-			 (json_int_t)logs_dropped(), "core", child_json(&m->child[0]), "devices", devices);
+	root = json_pack("{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
+			 m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "generation",
+			 (int)m->generation, "uptime_s", span(m->running_since, clock_ns()) / 1000.0,
+			 "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
+			 (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
+			 "log_lines_dropped", (json_int_t)logs_dropped(), "core", child_json(&m->child[0]),
+			 "devices", devices);
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return text;
@@ -98,7 +100,8 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 	bus_ctl_answer(TAKE_PTR(m->pending), NULL);
 }
 
-static void ask_core(struct machine *m, struct bus_ctl_request *req, enum bus_type type, enum machine_state in)
+static void ask_core(struct machine *m, struct bus_ctl_request *req, enum bus_type type,
+		     enum machine_state in)
 {
 	struct bus_msg msg = { .type = type };
 	char text[BUS_TEXT_MAX];
@@ -179,11 +182,12 @@ static const struct {
 	const char *verb;
 	void (*fn)(struct machine *m, struct bus_ctl_request *req);
 } verbs[] = {
-	{ "status", ask_status }, { "pause", ask_pause }, { "resume", ask_resume },
+	{ "status", ask_status },       { "pause", ask_pause }, { "resume", ask_resume },
 	{ "power-button", ask_button }, { "quit", ask_quit },
 };
 
-static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc, const char *const *argv)
+static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc,
+		       const char *const *argv)
 {
 	(void)argv;
 	if (argc) {

@@ -48,17 +48,19 @@ static int open_checked(const char *path, int flags, bool block, struct vmconf_e
 	struct stat before, after;
 
 	if (look < 0 || fstat(look, &before))
-		return vmconf_refuse(error, "\"%s\" can't be opened: %s; %s is needed", path, strerror(errno), want);
+		return vmconf_refuse(error, "\"%s\" can't be opened: %s; %s is needed", path, strerror(errno),
+				     want);
 	if (!S_ISREG(before.st_mode) && !(block && S_ISBLK(before.st_mode)))
 		return vmconf_refuse(error, "\"%s\" is no file of data; %s is needed", path, want);
 	if (is_window(look))
-		return vmconf_refuse(error, "\"%s\" is part of /proc or /sys; %s of a disk is needed", path, want);
+		return vmconf_refuse(error, "\"%s\" is part of /proc or /sys; %s of a disk is needed", path,
+				     want);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0 && errno == EINVAL && flags & O_DIRECT)
 		return -EOPNOTSUPP;
 	if (fd < 0 || fstat(fd, &after))
-		return vmconf_refuse(error, "\"%s\" can't be opened: %s; %s that this user may use is needed", path,
-				     strerror(errno), want);
+		return vmconf_refuse(error, "\"%s\" can't be opened: %s; %s that this user may use is needed",
+				     path, strerror(errno), want);
 	if (before.st_dev != after.st_dev || before.st_ino != after.st_ino || fd_set_nonblock(fd, false))
 		return vmconf_refuse(error, "\"%s\" changed while it was opened; %s is needed", path, want);
 	return take_fd(&fd);
@@ -98,13 +100,17 @@ int files_open_kvm(struct vmconf_error *error)
 	CLEAN_FD int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
-		return vmconf_refuse(error, "/dev/kvm: no access; join the group kvm (adduser USER kvm) and log in again");
+		return vmconf_refuse(
+		    error, "/dev/kvm: no access; join the group kvm (adduser USER kvm) and log in again");
 	if (fd < 0)
-		return vmconf_refuse(error, "/dev/kvm: %s; the module kvm_intel or kvm_amd must be loaded and "
-				     "virtualization be enabled in the firmware", strerror(errno));
+		return vmconf_refuse(error,
+				     "/dev/kvm: %s; the module kvm_intel or kvm_amd must be loaded and "
+				     "virtualization be enabled in the firmware",
+				     strerror(errno));
 	if (ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
-		return vmconf_refuse(error, "/dev/kvm: is not the KVM of Linux; version %d of its interface is needed",
-				     KVM_API_VERSION);
+		return vmconf_refuse(
+		    error, "/dev/kvm: is not the KVM of Linux; version %d of its interface is needed",
+		    KVM_API_VERSION);
 	return take_fd(&fd);
 }
 
@@ -165,14 +171,16 @@ static int lock_image(const struct vmconf_disk *disk, int fd, struct vmconf_erro
 	if (!fcntl(fd, F_OFD_SETLK, &lock))
 		return 0;
 	if (errno != EAGAIN && errno != EACCES)
-		return vmconf_refuse(error, "path=\"%s\" can't be locked: %s; a file system with locks is needed", disk->path,
-				     strerror(errno));
+		return vmconf_refuse(error,
+				     "path=\"%s\" can't be locked: %s; a file system with locks is needed",
+				     disk->path, strerror(errno));
 	pid = files_lock_holder(fd);
 	if (pid)
-		return vmconf_refuse(error, "path=\"%s\" is in use by process %d; one writer at a time is allowed",
+		return vmconf_refuse(error,
+				     "path=\"%s\" is in use by process %d; one writer at a time is allowed",
 				     disk->path, pid);
-	return vmconf_refuse(error, "path=\"%s\" is in use by another process; one writer at a time is allowed",
-			     disk->path);
+	return vmconf_refuse(
+	    error, "path=\"%s\" is in use by another process; one writer at a time is allowed", disk->path);
 }
 
 int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf_error *error)
@@ -185,8 +193,9 @@ int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf
 	*direct = disk->cache != CACHE_BUFFERED;
 	fd = open_checked(disk->path, flags | (*direct ? O_DIRECT : 0), true, &why);
 	if (fd == -EOPNOTSUPP && disk->cache == CACHE_DIRECT)
-		return vmconf_refuse(error, "cache=\"direct\" is not possible on the file system of %s; allowed: buffered",
-				     disk->path);
+		return vmconf_refuse(
+		    error, "cache=\"direct\" is not possible on the file system of %s; allowed: buffered",
+		    disk->path);
 	if (fd == -EOPNOTSUPP) {
 		*direct = false;
 		fd = open_checked(disk->path, flags, true, &why);
@@ -195,8 +204,9 @@ int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf
 		return vmconf_refuse(error, "path=%s", why.text);
 	size = lseek(fd, 0, SEEK_END);
 	if (size < 512)
-		return vmconf_refuse(error, "path=\"%s\" has %lld bytes; at least one sector of 512 is needed", disk->path,
-				     (long long)size);
+		return vmconf_refuse(error,
+				     "path=\"%s\" has %lld bytes; at least one sector of 512 is needed",
+				     disk->path, (long long)size);
 	if (lock_image(disk, fd, error))
 		return -EINVAL;
 	return take_fd(&fd);

@@ -48,7 +48,8 @@ struct state {
 };
 
 /* spawn: fds[0] is the child's stderr, the others are its sockets. */
-static void do_spawn(struct state *s, size_t i, int *fds, size_t nfds, struct keeper_answer *answer, int *send_fd)
+static void do_spawn(struct state *s, size_t i, int *fds, size_t nfds, struct keeper_answer *answer,
+		     int *send_fd)
 {
 	const struct keeper_child *child = &s->plan->child[i];
 	int all[KEEPER_FIXED_MAX + KEEPER_PASSED_MAX];
@@ -72,7 +73,8 @@ static void do_spawn(struct state *s, size_t i, int *fds, size_t nfds, struct ke
 	spawn.stderr_fd = fds[0];
 	for (size_t f = 0; f < child->nfixed; f++) {
 		all[f] = child->fixed[f];
-		lseek(all[f], 0, SEEK_SET); /* a child before may have read it; fails on what has no position */
+		lseek(all[f], 0,
+		      SEEK_SET); /* a child before may have read it; fails on what has no position */
 	}
 	memcpy(all + child->nfixed, fds + 1, (nfds - 1) * sizeof(int));
 	answer->err = sandbox_spawn(&spawn, &pid, &s->pidfd[i], &what);
@@ -228,8 +230,8 @@ static int ask(struct keeper *k, enum keeper_verb verb, size_t i, const int *fds
 	return n == sizeof(*answer) ? answer->err : -EPIPE;
 }
 
-int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size_t nfds, pid_t *pid, int *pidfd,
-		 char *what, size_t what_size)
+int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size_t nfds, pid_t *pid,
+		 int *pidfd, char *what, size_t what_size)
 {
 	struct keeper_answer answer = { 0 };
 	int all[KEEPER_PASSED_MAX + 1] = { stderr_fd };

@@ -19,7 +19,7 @@
 #include "clock.h"
 #include "num.h"
 
-#define LINES_A_SECOND 100  /* of one child; more are counted, not written */
+#define LINES_A_SECOND 100      /* of one child; more are counted, not written */
 #define FACILITY       (3 << 3) /* daemon */
 
 static struct {
@@ -62,7 +62,8 @@ int logs_open(enum vmconf_log kind, int level, const char *machine, struct vmcon
 		return 0;
 	sink.fd = connect_syslog();
 	if (sink.fd < 0)
-		return vmconf_refuse(error, "--log: \"syslog\" is not possible, /dev/log: %s; allowed here: stderr",
+		return vmconf_refuse(error,
+				     "--log: \"syslog\" is not possible, /dev/log: %s; allowed here: stderr",
 				     strerror(-sink.fd));
 	return 0;
 }
@@ -89,7 +90,8 @@ void logs_emit(int level, const char *process, const char *device, const char *t
 	if (level > sink.level)
 		return;
 	if (sink.kind == LOG_TO_SYSLOG)
-		n = snprintf(line, sizeof(line), "<%d>bulkhead[%d]: %s: ", FACILITY | level, (int)getpid(), sink.machine);
+		n = snprintf(line, sizeof(line), "<%d>bulkhead[%d]: %s: ", FACILITY | level, (int)getpid(),
+			     sink.machine);
 	else if (sink.journal)
 		n = snprintf(line, sizeof(line), "<%d>", level);
 	if (device)
@@ -117,7 +119,8 @@ void logs_say(int level, int err, const char *fmt, ...)
 	va_end(ap);
 	len = strlen(text);
 	if (err)
-		snprintf(text + len, sizeof(text) - len, ": %s", strerror_r(abs(err), reason, sizeof(reason)));
+		snprintf(text + len, sizeof(text) - len, ": %s",
+			 strerror_r(abs(err), reason, sizeof(reason)));
 	logs_emit(level, "bulkhead", NULL, text);
 }
 
@@ -160,7 +163,8 @@ static void flush_line(struct logs_pipe *p)
 	if (held) {
 		char note[64];
 
-		snprintf(note, sizeof(note), "%u lines were held back, more than %d a second", held, LINES_A_SECOND);
+		snprintf(note, sizeof(note), "%u lines were held back, more than %d a second", held,
+			 LINES_A_SECOND);
 		logs_emit(LOG_LEVEL_WARNING, p->process, p->device, note);
 	}
 	logs_emit(level, p->process, p->device, text);
@@ -203,7 +207,8 @@ static void on_readable(void *arg, uint32_t events)
 	(void)events;
 }
 
-int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out, int *write_fd)
+int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
+		  int *write_fd)
 {
 	CLEAN_FREE struct logs_pipe *p = calloc(1, sizeof(*p));
 	CLEAN_FD int write_end = -1;

@@ -22,10 +22,10 @@ void logs_emit(int level, const char *process, const char *device, const char *t
 /* Lines of the supervisor itself; err (an errno of either sign) adds its text unless 0. */
 __attribute__((format(printf, 3, 4))) void logs_say(int level, int err, const char *fmt, ...);
 
-#define say_error(...)		 logs_say(LOG_LEVEL_ERROR, 0, __VA_ARGS__)
-#define say_warn(...)		 logs_say(LOG_LEVEL_WARNING, 0, __VA_ARGS__)
-#define say_info(...)		 logs_say(LOG_LEVEL_INFO, 0, __VA_ARGS__)
-#define say_debug(...)		 logs_say(LOG_LEVEL_DEBUG, 0, __VA_ARGS__)
+#define say_error(...)            logs_say(LOG_LEVEL_ERROR, 0, __VA_ARGS__)
+#define say_warn(...)             logs_say(LOG_LEVEL_WARNING, 0, __VA_ARGS__)
+#define say_info(...)             logs_say(LOG_LEVEL_INFO, 0, __VA_ARGS__)
+#define say_debug(...)            logs_say(LOG_LEVEL_DEBUG, 0, __VA_ARGS__)
 #define say_error_errno(err, ...) logs_say(LOG_LEVEL_ERROR, (err), __VA_ARGS__)
 #define say_warn_errno(err, ...)  logs_say(LOG_LEVEL_WARNING, (err), __VA_ARGS__)
 
@@ -36,7 +36,8 @@ uint64_t logs_dropped(void);
 struct logs_pipe;
 
 /* Makes the pipe and watches its reading end; *write_fd is for the child (the caller closes its copy). -errno. */
-int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out, int *write_fd);
+int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
+		  int *write_fd);
 
 /* Reads what is left (never waiting), and frees. NULL is ignored. */
 void logs_pipe_free(struct logs_pipe *pipe);

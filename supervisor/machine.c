@@ -34,7 +34,7 @@ const char *machine_state_name(const struct machine *m)
 {
 	static const char *const names[] = {
 		[MACHINE_STARTING] = "starting",     [MACHINE_RUNNING] = "running",
-		[MACHINE_PAUSED] = "paused",	     [MACHINE_ENDING_CORE] = "ending",
+		[MACHINE_PAUSED] = "paused",         [MACHINE_ENDING_CORE] = "ending",
 		[MACHINE_ENDING_SERVERS] = "ending", [MACHINE_ENDED] = "ended",
 	};
 	return m->again ? "restarting" : names[m->state];
@@ -110,8 +110,8 @@ static void start_generation(struct machine *m)
 	m->again = false;
 	m->generation++;
 	m->begun = clock_ns();
-	say_info("%s: starting vmm-core and %zu disk%s%s", m->conf->name, m->nchildren - 1, m->nchildren == 2 ? "" : "s",
-		 m->generation > 1 ? " again" : "");
+	say_info("%s: starting vmm-core and %zu disk%s%s", m->conf->name, m->nchildren - 1,
+		 m->nchildren == 2 ? "" : "s", m->generation > 1 ? " again" : "");
 	for (size_t i = 0; i < m->nchildren && m->state == MACHINE_STARTING; i++) {
 		child_forget(&m->child[i]);
 		child_start(&m->child[i]);
@@ -177,8 +177,8 @@ static void end_after_crash(struct machine *m, int status)
 	for (size_t i = 0; i < MIN(m->ncrashes, (size_t)CHILD_DEATHS_MAX); i++)
 		recent += now - m->crash[i] <= m->conf->restarts_s * NS_PER_S;
 	if (again && recent > m->conf->restarts) {
-		say_error("%s: given up, it crashed more than %u times in %u s", m->conf->name, m->conf->restarts,
-			  m->conf->restarts_s);
+		say_error("%s: given up, it crashed more than %u times in %u s", m->conf->name,
+			  m->conf->restarts, m->conf->restarts_s);
 		again = false;
 	}
 	machine_end(m, status, again);
@@ -342,8 +342,11 @@ static void on_given_up(void *arg, struct child *child, bool wrong)
 static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
 {
 	static const char *const why[] = {
-		[BUS_END_POWEROFF] = "powered off", [BUS_END_RESET] = "rebooted", [BUS_END_PANIC] = "panicked",
-		[BUS_END_CRASH] = "crashed",	    [BUS_END_DEBUG_EXIT] = "left by the debug port",
+		[BUS_END_POWEROFF] = "powered off",
+		[BUS_END_RESET] = "rebooted",
+		[BUS_END_PANIC] = "panicked",
+		[BUS_END_CRASH] = "crashed",
+		[BUS_END_DEBUG_EXIT] = "left by the debug port",
 	};
 	enum bus_end end = msg->guest_ended.end;
 
@@ -429,9 +432,9 @@ static int init_children(struct machine *m)
 		c->index = i;
 		c->kind = !disk ? CHILD_CORE : disk->vhost_user ? CHILD_EXTERNAL : CHILD_SERVER;
 		c->process = !disk ? "vmm-core" : disk->vhost_user ? "vhost-user" : "blk-server";
-		c->policy = (struct child_policy){ .restarts = m->conf->restarts,
-						   .restarts_s = m->conf->restarts_s,
-						   .start_ns = m->conf->start_timeout_s * NS_PER_S };
+		c->policy = (struct child_policy) { .restarts = m->conf->restarts,
+						    .restarts_s = m->conf->restarts_s,
+						    .start_ns = m->conf->start_timeout_s * NS_PER_S };
 		snprintf(c->id, sizeof(c->id), "%s", disk ? disk->id : "core");
 		snprintf(path, sizeof(path), "%s/%s/bus", m->dir->path, c->id);
 		err = child_init(c, path);

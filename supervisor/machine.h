@@ -27,12 +27,12 @@ enum exit_code {
 };
 
 enum machine_state {
-	MACHINE_STARTING,	/* processes start; ends when all are up and the core has taken RESUME */
-	MACHINE_RUNNING,	/* vCPUs run; devices may die and come back */
-	MACHINE_PAUSED,		/* vCPUs stand, on request; RESUME leads back */
-	MACHINE_ENDING_CORE,	/* the core was told to end; when it is gone, the servers are */
+	MACHINE_STARTING,       /* processes start; ends when all are up and the core has taken RESUME */
+	MACHINE_RUNNING,        /* vCPUs run; devices may die and come back */
+	MACHINE_PAUSED,         /* vCPUs stand, on request; RESUME leads back */
+	MACHINE_ENDING_CORE,    /* the core was told to end; when it is gone, the servers are */
 	MACHINE_ENDING_SERVERS, /* when all are gone: a new generation, or MACHINE_ENDED */
-	MACHINE_ENDED,		/* the loop stops */
+	MACHINE_ENDED,          /* the loop stops */
 };
 
 struct machine {
@@ -44,13 +44,13 @@ struct machine {
 	enum machine_state state;
 	struct child child[KEEPER_CHILDREN_MAX]; /* 0 is the core, then the disks in order */
 	size_t nchildren;
-	int desc_fd;	    /* our end of the socket on which the core gets descriptors */
+	int desc_fd; /* our end of the socket on which the core gets descriptors */
 	unsigned generation;
-	bool again;	    /* a new generation follows the end */
-	bool asked;	    /* somebody asked for the end */
+	bool again;         /* a new generation follows the end */
+	bool asked;         /* somebody asked for the end */
 	bool device_failed; /* a device was given up while the guest ran */
 	bool ever_ran;
-	int status;	    /* to exit with */
+	int status; /* to exit with */
 	uint64_t begun, running_since;
 	uint64_t crash[CHILD_DEATHS_MAX]; /* ring of the times of restarts after crashes */
 	size_t ncrashes;
@@ -82,8 +82,8 @@ void machine_power_off(struct machine *m);
 
 const char *machine_state_name(const struct machine *m);
 
-__attribute__((format(printf, 4, 5))) void machine_publish(struct machine *m, const char *source, const char *kind,
-							   const char *fmt, ...);
+__attribute__((format(printf, 4, 5))) void machine_publish(struct machine *m, const char *source,
+							   const char *kind, const char *fmt, ...);
 
 /* ctl.c: opens the endpoints of ctl and events. -errno. */
 int ctl_open(struct machine *m);

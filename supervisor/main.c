@@ -60,14 +60,17 @@ static int prepare(struct run *r, struct vmconf_error *error)
 {
 	struct machine *m = &r->machine;
 
-	if (logs_open(r->conf.log, r->conf.log_level, r->conf.name, error) || rundir_take(&r->conf, &r->dir, error))
+	if (logs_open(r->conf.log, r->conf.log_level, r->conf.name, error) ||
+	    rundir_take(&r->conf, &r->dir, error))
 		return -EINVAL;
 	if (r->dir.stale_pid)
-		say_info("%s: took over what process %d left in %s when it died", r->conf.name, r->dir.stale_pid, r->dir.path);
+		say_info("%s: took over what process %d left in %s when it died", r->conf.name,
+			 r->dir.stale_pid, r->dir.path);
 	if (rundir_add(&r->dir, "core", plan_uid(&r->conf, 0), error))
 		return -EINVAL;
 	for (size_t i = 0; i < r->conf.ndisks; i++)
-		if (!r->conf.disk[i].vhost_user && rundir_add(&r->dir, r->conf.disk[i].id, plan_uid(&r->conf, i + 1), error))
+		if (!r->conf.disk[i].vhost_user &&
+		    rundir_add(&r->dir, r->conf.disk[i].id, plan_uid(&r->conf, i + 1), error))
 			return -EINVAL;
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
 		return vmconf_refuse(error, "out of memory");
@@ -176,6 +179,7 @@ int main(int argc, char **argv)
 		puts(PACKAGE_STRING);
 		return 0;
 	}
-	fprintf(stderr, "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, --help, --version\n", argv[1]);
+	fprintf(stderr, "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, --help, --version\n",
+		argv[1]);
 	return EXIT_CONFIG;
 }

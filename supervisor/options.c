@@ -43,8 +43,9 @@ static int choice(const char *value, const char *first, const char *second, bool
 static int parse_name(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	if (!vmconf_name_ok(value))
-		return vmconf_refuse(error, "\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
-				     value, BUS_NAME_MAX - 1);
+		return vmconf_refuse(
+		    error, "\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first", value,
+		    BUS_NAME_MAX - 1);
 	memcpy(conf->name, value, strlen(value) + 1);
 	return 0;
 }
@@ -66,7 +67,8 @@ static int parse_append(struct vmconf *conf, char *value, struct vmconf_error *e
 				     VMCONF_APPEND_MAX);
 	for (const char *p = value; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 127)
-			return vmconf_refuse(error, "\"%s\" holds a control character; only text is possible", value);
+			return vmconf_refuse(error, "\"%s\" holds a control character; only text is possible",
+					     value);
 	free(conf->append);
 	conf->append = strdup(value);
 	return conf->append ? 0 : vmconf_refuse(error, "out of memory");
@@ -83,8 +85,8 @@ static int memory_size(struct vmconf *conf, const char *value, struct vmconf_err
 
 	if (parse_size(value, &bytes) || bytes < VMCONF_MEMORY_MIN || bytes > VMCONF_MEMORY_MAX ||
 	    bytes % VMCONF_MEMORY_STEP)
-		return vmconf_refuse(error, "\"%s\" is not a size from 16M to 1T in whole M (suffixes K, M, G, T)",
-				     value);
+		return vmconf_refuse(
+		    error, "\"%s\" is not a size from 16M to 1T in whole M (suffixes K, M, G, T)", value);
 	conf->memory = bytes;
 	return 0;
 }
@@ -106,18 +108,22 @@ static int parse_memory(struct vmconf *conf, char *value, struct vmconf_error *e
 		} else if (!strcmp(key, "hugepages") && val) {
 			on = parse_on_off(val);
 			if (on < 0)
-				return vmconf_refuse(error, "hugepages=\"%s\" is not possible; allowed: on, off", val);
+				return vmconf_refuse(
+				    error, "hugepages=\"%s\" is not possible; allowed: on, off", val);
 			conf->hugepages = on;
 		} else {
-			return vmconf_refuse(error, "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]", key);
+			return vmconf_refuse(error,
+					     "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]", key);
 		}
 		if (err)
 			return err;
 	}
 	if (got < 0 || first)
-		return vmconf_refuse(error, "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]", value);
+		return vmconf_refuse(error, "\"%s\" is not possible; allowed: SIZE[,hugepages=on|off]",
+				     value);
 	if (conf->hugepages && conf->memory % (2ULL << 20))
-		return vmconf_refuse(error, "an odd number of M can't be had in huge pages; allowed: multiples of 2M");
+		return vmconf_refuse(
+		    error, "an odd number of M can't be had in huge pages; allowed: multiples of 2M");
 	return 0;
 }
 
@@ -131,8 +137,9 @@ static int parse_cpu(struct vmconf *conf, char *value, struct vmconf_error *erro
 		len = 1 + strcspn(p + 1, ",");
 		if (p[1] != '-' || len < 3 ||
 		    strspn(p + 2, "abcdefghijklmnopqrstuvwxyz0123456789_.-") < len - 2)
-			return vmconf_refuse(error, "\"%.*s\" does not take a feature away; allowed: host[,-feature...]",
-					     (int)len - 1, p + 1);
+			return vmconf_refuse(
+			    error, "\"%.*s\" does not take a feature away; allowed: host[,-feature...]",
+			    (int)len - 1, p + 1);
 	}
 	return keep(&conf->cpu, value, error);
 }
@@ -142,11 +149,13 @@ static int disk_id(struct vmconf_disk *disk, const char *value, struct vmconf_er
 	static const char *const taken[] = { "core", "ctl", "events", "lock" };
 
 	if (!vmconf_name_ok(value))
-		return vmconf_refuse(error, "id=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
-				     value, BUS_NAME_MAX - 1);
+		return vmconf_refuse(
+		    error, "id=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
+		    value, BUS_NAME_MAX - 1);
 	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
 		if (!strcmp(value, taken[i]))
-			return vmconf_refuse(error, "id=\"%s\" is Bulkhead's own; choose another name", value);
+			return vmconf_refuse(error, "id=\"%s\" is Bulkhead's own; choose another name",
+					     value);
 	memcpy(disk->id, value, strlen(value) + 1);
 	return 0;
 }
@@ -154,7 +163,9 @@ static int disk_id(struct vmconf_disk *disk, const char *value, struct vmconf_er
 static int disk_format(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
 {
 	(void)disk;
-	return strcmp(value, "raw") ? vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw", value) : 0;
+	return strcmp(value, "raw")
+		   ? vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw", value)
+		   : 0;
 }
 
 static int disk_readonly(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
@@ -172,7 +183,8 @@ static int disk_queues(struct vmconf_disk *disk, const char *value, struct vmcon
 	uint64_t v;
 
 	if (parse_u64(value, 1, VMCONF_QUEUES_MAX, &v))
-		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %d", value, VMCONF_QUEUES_MAX);
+		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %d", value,
+				     VMCONF_QUEUES_MAX);
 	disk->queues = (unsigned)v;
 	return 0;
 }
@@ -195,8 +207,8 @@ static int disk_path(struct vmconf_disk *disk, const char *value, struct vmconf_
 static int disk_vhost_user(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
 {
 	if (strlen(value) > VMCONF_SOCKET_MAX)
-		return vmconf_refuse(error, "vhost-user=\"%s\" has %zu bytes; a socket's path can have %d", value,
-				     strlen(value), VMCONF_SOCKET_MAX);
+		return vmconf_refuse(error, "vhost-user=\"%s\" has %zu bytes; a socket's path can have %d",
+				     value, strlen(value), VMCONF_SOCKET_MAX);
 	return keep(&disk->vhost_user, value, error);
 }
 
@@ -205,9 +217,12 @@ static const struct {
 	int (*parse)(struct vmconf_disk *disk, const char *value, struct vmconf_error *error);
 	bool own; /* only for an image of which we run the server */
 } disk_keys[] = {
-	{ "path", disk_path, true },	 { "id", disk_id, false },
-	{ "format", disk_format, true }, { "readonly", disk_readonly, true },
-	{ "queues", disk_queues, true }, { "cache", disk_cache, true },
+	{ "path", disk_path, true },
+	{ "id", disk_id, false },
+	{ "format", disk_format, true },
+	{ "readonly", disk_readonly, true },
+	{ "queues", disk_queues, true },
+	{ "cache", disk_cache, true },
 	{ "vhost-user", disk_vhost_user, false },
 };
 
@@ -223,8 +238,11 @@ static int disk_pairs(struct vmconf_disk *disk, char *value, struct vmconf_error
 		while (i < ARRAY_SIZE(disk_keys) && strcmp(key, disk_keys[i].key))
 			i++;
 		if (i == ARRAY_SIZE(disk_keys))
-			return vmconf_refuse(error, "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
-					     "queues, cache, vhost-user", key);
+			return vmconf_refuse(
+			    error,
+			    "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
+			    "queues, cache, vhost-user",
+			    key);
 		if (!val || !*val)
 			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
 		if (given[i])
@@ -234,12 +252,15 @@ static int disk_pairs(struct vmconf_disk *disk, char *value, struct vmconf_error
 			return -EINVAL;
 	}
 	if (got < 0)
-		return vmconf_refuse(error, "\"%s\" has an empty key; allowed: path=FILE[,KEY=VALUE...]", value);
+		return vmconf_refuse(error, "\"%s\" has an empty key; allowed: path=FILE[,KEY=VALUE...]",
+				     value);
 	if (!given[0] && !disk->vhost_user)
-		return vmconf_refuse(error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
+		return vmconf_refuse(
+		    error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
 	for (size_t i = 0; disk->vhost_user && i < ARRAY_SIZE(disk_keys); i++)
 		if (given[i] && disk_keys[i].own)
-			return vmconf_refuse(error, "\"%s\" does not go with vhost-user; allowed beside it: id",
+			return vmconf_refuse(error,
+					     "\"%s\" does not go with vhost-user; allowed beside it: id",
 					     disk_keys[i].key);
 	return 0;
 }
@@ -252,7 +273,7 @@ static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *err
 		return vmconf_refuse(error, "\"%s\" is one too many; at most %d disks are possible", value,
 				     VMCONF_DISKS_MAX);
 	conf->ndisks++;
-	*disk = (struct vmconf_disk){ .queues = 1 };
+	*disk = (struct vmconf_disk) { .queues = 1 };
 	return disk_pairs(disk, value, error);
 }
 
@@ -276,11 +297,12 @@ static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *
 		if (!kinds[i].path)
 			return 0;
 		if (kinds[i].kind == CONSOLE_SOCKET && strlen(value + len) > VMCONF_SOCKET_MAX)
-			return vmconf_refuse(error, "\"%s\" has %zu bytes; a socket's path can have %d", value + len,
-					     strlen(value + len), VMCONF_SOCKET_MAX);
+			return vmconf_refuse(error, "\"%s\" has %zu bytes; a socket's path can have %d",
+					     value + len, strlen(value + len), VMCONF_SOCKET_MAX);
 		return keep(&conf->console_path, value + len, error);
 	}
-	return vmconf_refuse(error, "\"%s\" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET", value);
+	return vmconf_refuse(error, "\"%s\" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET",
+			     value);
 }
 
 static int parse_config(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -291,7 +313,8 @@ static int parse_config(struct vmconf *conf, char *value, struct vmconf_error *e
 static int parse_run_dir(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	if (*value != '/')
-		return vmconf_refuse(error, "\"%s\" is not absolute; a path that starts with / is needed", value);
+		return vmconf_refuse(error, "\"%s\" is not absolute; a path that starts with / is needed",
+				     value);
 	return keep(&conf->run_dir, value, error);
 }
 
@@ -315,8 +338,8 @@ static int parse_restarts(struct vmconf *conf, char *value, struct vmconf_error 
 	if (!slash || parse_u64(value, 0, 1000, &n) || parse_u64(slash + 1, 1, 86400, &s)) {
 		if (slash)
 			*slash = '/';
-		return vmconf_refuse(error, "\"%s\" is not N/SECONDS with N from 0 to 1000, SECONDS from 1 to 86400",
-				     value);
+		return vmconf_refuse(
+		    error, "\"%s\" is not N/SECONDS with N from 0 to 1000, SECONDS from 1 to 86400", value);
 	}
 	conf->restarts = (unsigned)n;
 	conf->restarts_s = (unsigned)s;
@@ -358,39 +381,47 @@ static int parse_log_level(struct vmconf *conf, char *value, struct vmconf_error
 	int level = log_level_parse(value);
 
 	if (level < 0)
-		return vmconf_refuse(error, "\"%s\" is no level; allowed: error, warning, info, debug", value);
+		return vmconf_refuse(error, "\"%s\" is no level; allowed: error, warning, info, debug",
+				     value);
 	conf->log_level = level;
 	return 0;
 }
 
 const struct option_def option_table[] = {
 	{ "name", "NAME", "vm-PID", "name of the machine, for ctl and ps", .parse = parse_name },
-	{ "kernel", "FILE", NULL, "guest kernel: bzImage, PVH ELF or multiboot ELF (required)", .parse = parse_kernel },
+	{ "kernel", "FILE", NULL, "guest kernel: bzImage, PVH ELF or multiboot ELF (required)",
+	  .parse = parse_kernel },
 	{ "initrd", "FILE", NULL, "initial RAM disk or multiboot modules", .parse = parse_initrd },
 	{ "append", "TEXT", NULL, "kernel command line", .parse = parse_append },
 	{ "cpus", "N", "1", "number of virtual processors, 1 to 64", .parse = parse_cpus },
 	{ "memory", "SIZE[,hugepages=on|off]", "512M", "guest memory, 16M to 1T", .parse = parse_memory },
-	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named", .parse = parse_cpu },
+	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named",
+	  .parse = parse_cpu },
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered] | "
 	  "vhost-user=SOCKET[,id=ID]",
 	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
 	  .parse = parse_disk },
-	{ "console", "stdio|pty|file=FILE|socket=SOCKET", "stdio", "where the serial console is", .parse = parse_console },
-	{ "config", "FILE", NULL, "JSON file with these options as keys; the command line wins", .command_line_only = true,
-	  .parse = parse_config },
-	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead", "where running machines have their sockets",
-	  .parse = parse_run_dir },
-	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest", .parse = parse_on_reboot },
+	{ "console", "stdio|pty|file=FILE|socket=SOCKET", "stdio", "where the serial console is",
+	  .parse = parse_console },
+	{ "config", "FILE", NULL, "JSON file with these options as keys; the command line wins",
+	  .command_line_only = true, .parse = parse_config },
+	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead",
+	  "where running machines have their sockets", .parse = parse_run_dir },
+	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest",
+	  .parse = parse_on_reboot },
 	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",
 	  .parse = parse_on_crash },
-	{ "restarts", "N/SECONDS", "10/60", "a device that dies more often is given up", .parse = parse_restarts },
+	{ "restarts", "N/SECONDS", "10/60", "a device that dies more often is given up",
+	  .parse = parse_restarts },
 	{ "grace", "SECONDS", "10", "time for the guest to power off when asked to", .parse = parse_grace },
-	{ "start-timeout", "SECONDS", "30", "time for a process to become ready", .parse = parse_start_timeout },
+	{ "start-timeout", "SECONDS", "30", "time for a process to become ready",
+	  .parse = parse_start_timeout },
 	{ "test-devices", NULL, "off", "add the debug-exit port 0xf4", .parse = parse_test_devices },
 	{ "sandbox", "on|off", "on", "confine every process; off is for debugging", .parse = parse_sandbox },
 	{ "log", "stderr|syslog", "stderr", "where log lines go", .parse = parse_log },
-	{ "log-level", "error|warning|info|debug", "info", "least important lines to log", .parse = parse_log_level },
+	{ "log-level", "error|warning|info|debug", "info", "least important lines to log",
+	  .parse = parse_log_level },
 	{ .name = NULL },
 };
 
@@ -405,7 +436,8 @@ int option_find(const char *name, size_t len)
 }
 
 /* One option at argv[*at]; moves *at past it. Puts its name in front of what is wrong with it. */
-static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf *conf, struct vmconf_error *error)
+static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf *conf,
+		     struct vmconf_error *error)
 {
 	const char *word = argv[*at];
 	char *value = NULL, on[] = "on";
@@ -414,13 +446,14 @@ static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf 
 	int i;
 
 	if (strncmp(word, "--", 2))
-		return vmconf_refuse(error, "\"%s\": not an option; allowed: --OPTION VALUE (see bulkhead run --help)",
-				     word);
+		return vmconf_refuse(
+		    error, "\"%s\": not an option; allowed: --OPTION VALUE (see bulkhead run --help)", word);
 	word += 2;
 	len = strcspn(word, "=");
 	i = option_find(word, len);
 	if (i < 0)
-		return vmconf_refuse(error, "--%.*s: no such option; bulkhead run --help lists all", (int)len, word);
+		return vmconf_refuse(error, "--%.*s: no such option; bulkhead run --help lists all", (int)len,
+				     word);
 	(*at)++;
 	if (word[len])
 		value = (char *)(uintptr_t)(word + len + 1);
@@ -429,7 +462,8 @@ static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf 
 	else if (*at < argc)
 		value = argv[(*at)++];
 	else
-		return vmconf_refuse(error, "--%s: needs a value: %s", option_table[i].name, option_table[i].arg);
+		return vmconf_refuse(error, "--%s: needs a value: %s", option_table[i].name,
+				     option_table[i].arg);
 	if (given[i] && !option_table[i].repeats)
 		return vmconf_refuse(error, "--%s: \"%s\" is given after another value; once is allowed",
 				     option_table[i].name, value);
@@ -470,15 +504,18 @@ void options_help(FILE *to)
 	      "Runs a virtual machine until its guest powers off.\n\n",
 	      to);
 	for (const struct option_def *o = option_table; o->name; o++) {
-		fprintf(to, "  --%s%s%s\n        %s", o->name, o->arg ? " " : "", o->arg ? o->arg : "", o->help);
+		fprintf(to, "  --%s%s%s\n        %s", o->name, o->arg ? " " : "", o->arg ? o->arg : "",
+			o->help);
 		if (o->fallback)
 			fprintf(to, " (default: %s)", o->fallback);
 		fputc('\n', to);
 	}
 	fputs("  --help\n        print this and exit\n"
 	      "  --version\n        print the version and exit\n\n"
-	      "Sizes take the suffixes K, M, G and T. On a terminal, Ctrl-A x ends the machine and Ctrl-A h tells more.\n"
-	      "Exit status: 0 guest powered off, 1 internal error, 2 wrong configuration, 3 guest panic, 4 guest crash,\n"
+	      "Sizes take the suffixes K, M, G and T. On a terminal, Ctrl-A x ends the machine and Ctrl-A h "
+	      "tells more.\n"
+	      "Exit status: 0 guest powered off, 1 internal error, 2 wrong configuration, 3 guest panic, 4 "
+	      "guest crash,\n"
 	      "5 vmm-core crashed, 6 a device failed for good; with --test-devices what the guest chose.\n"
 	      "bulkhead(1) and bulkhead-config(5) say more.\n",
 	      to);

@@ -58,8 +58,8 @@ static int find_program(const char *name, char **path, struct vmconf_error *erro
 		free(*path);
 		*path = NULL;
 	}
-	return vmconf_refuse(error, "the program %s is not installed; looked in $BULKHEAD_PATH, %s, %s", name, PKGLIBEXECDIR,
-			     BINDIR);
+	return vmconf_refuse(error, "the program %s is not installed; looked in $BULKHEAD_PATH, %s, %s", name,
+			     PKGLIBEXECDIR, BINDIR);
 }
 
 /* One image given to two disks would be refused by its lock anyway, but this says it better. */
@@ -72,12 +72,14 @@ static int check_twice(const struct vmconf *conf, size_t i, struct vmconf_error 
 	for (size_t j = 0; j < i; j++)
 		if (conf->disk[j].path && !stat(conf->disk[j].path, &other) && mine.st_dev == other.st_dev &&
 		    mine.st_ino == other.st_ino && !(conf->disk[i].readonly && conf->disk[j].readonly))
-			return vmconf_refuse(error, "--disk: path=\"%s\" is the image of %s, too; one writer is allowed",
-					     conf->disk[i].path, conf->disk[j].id);
+			return vmconf_refuse(
+			    error, "--disk: path=\"%s\" is the image of %s, too; one writer is allowed",
+			    conf->disk[i].path, conf->disk[j].id);
 	return 0;
 }
 
-static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files, struct vmconf_error *error)
+static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files,
+		     struct vmconf_error *error)
 {
 	const struct vmconf_disk *disk = &conf->disk[i];
 	struct vmconf_error why;
@@ -86,8 +88,11 @@ static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *fil
 		CLEAN_FD int fd = files_connect(disk->vhost_user);
 
 		if (fd < 0)
-			return vmconf_refuse(error, "--disk: vhost-user=\"%s\": %s; a socket on which a back end listens is "
-					     "needed", disk->vhost_user, strerror(-fd));
+			return vmconf_refuse(
+			    error,
+			    "--disk: vhost-user=\"%s\": %s; a socket on which a back end listens is "
+			    "needed",
+			    disk->vhost_user, strerror(-fd));
 		return 0;
 	}
 	if (check_twice(conf, i, error))
@@ -102,7 +107,7 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 {
 	struct vmconf_error why;
 
-	*files = (struct plan_files){ .kvm = -1, .kernel = -1, .initrd = -1 };
+	*files = (struct plan_files) { .kvm = -1, .kernel = -1, .initrd = -1 };
 	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
 		files->image[i] = -1;
 	files->kernel = files_open(conf->kernel, &why);
@@ -122,7 +127,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	if (find_program("vmm-core", &files->core, error))
 		return -EINVAL;
 	for (size_t i = 0; i < conf->ndisks; i++)
-		if (!conf->disk[i].vhost_user && !files->blk && find_program("blk-server", &files->blk, error))
+		if (!conf->disk[i].vhost_user && !files->blk &&
+		    find_program("blk-server", &files->blk, error))
 			return -EINVAL;
 	return 0;
 }
@@ -178,7 +184,9 @@ static void add_fd(struct args *a, const char *option, size_t place)
 static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id)
 {
 	static const char *const levels[] = {
-		[LOG_LEVEL_ERROR] = "error", [LOG_LEVEL_WARNING] = "warning", [LOG_LEVEL_INFO] = "info",
+		[LOG_LEVEL_ERROR] = "error",
+		[LOG_LEVEL_WARNING] = "warning",
+		[LOG_LEVEL_INFO] = "info",
 		[LOG_LEVEL_DEBUG] = "debug",
 	};
 
@@ -226,8 +234,8 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	return a.failed ? -ENOMEM : 0;
 }
 
-static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i, const struct plan_files *files,
-		       const struct rundir *dir)
+static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i,
+		       const struct plan_files *files, const struct rundir *dir)
 {
 	const struct vmconf_disk *disk = &conf->disk[i];
 	struct args a = { 0 };

@@ -41,8 +41,11 @@ int rundir_base(const char *run_dir, char *path, size_t size, struct vmconf_erro
 	while (n > 1 && (size_t)n < size && path[n - 1] == '/')
 		path[--n] = '\0';
 	if ((size_t)n >= size)
-		return vmconf_refuse(error, "--run-dir: \"%.60s...\" is too long; sockets in it can't have more than %d "
-				     "bytes of path", run_dir ? run_dir : runtime, VMCONF_SOCKET_MAX);
+		return vmconf_refuse(
+		    error,
+		    "--run-dir: \"%.60s...\" is too long; sockets in it can't have more than %d "
+		    "bytes of path",
+		    run_dir ? run_dir : runtime, VMCONF_SOCKET_MAX);
 	return 0;
 }
 
@@ -60,8 +63,11 @@ static int check_reach(const char *path, struct vmconf_error *error)
 		if (stat(part, &st))
 			return 0; /* not there yet: we make it */
 		if (!(st.st_mode & S_IXOTH))
-			return vmconf_refuse(error, "--run-dir: \"%s\" is closed to the users that confined processes run "
-					     "as; %s needs mode o+x", path, part);
+			return vmconf_refuse(
+			    error,
+			    "--run-dir: \"%s\" is closed to the users that confined processes run "
+			    "as; %s needs mode o+x",
+			    path, part);
 	}
 	return 0;
 }
@@ -81,8 +87,11 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 		longest = strlen("core/bus");
 	len = strlen(base) + 1 + strlen(conf->name) + 1 + longest;
 	if (len > VMCONF_SOCKET_MAX)
-		return vmconf_refuse(error, "--run-dir: \"%s\" makes a socket path of %zu bytes; at most %d are possible: "
-				     "choose a shorter directory, name or id", base, len, VMCONF_SOCKET_MAX);
+		return vmconf_refuse(
+		    error,
+		    "--run-dir: \"%s\" makes a socket path of %zu bytes; at most %d are possible: "
+		    "choose a shorter directory, name or id",
+		    base, len, VMCONF_SOCKET_MAX);
 	return geteuid() == 0 && conf->sandbox ? check_reach(base, error) : 0;
 }
 
@@ -93,14 +102,17 @@ static int open_own(int at, const char *name, const char *shown, struct vmconf_e
 	struct stat st;
 
 	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-		return vmconf_refuse(error, "--run-dir: \"%s\" is a symbolic link or a file; a directory is needed", shown);
+		return vmconf_refuse(
+		    error, "--run-dir: \"%s\" is a symbolic link or a file; a directory is needed", shown);
 	if (fd < 0 || fstat(fd, &st))
 		return vmconf_refuse(error, "--run-dir: \"%s\" can't be used: %s", shown, strerror(errno));
 	if (st.st_uid != geteuid())
-		return vmconf_refuse(error, "--run-dir: \"%s\" belongs to user %d; a directory of user %d is needed", shown,
-				     (int)st.st_uid, (int)geteuid());
+		return vmconf_refuse(error,
+				     "--run-dir: \"%s\" belongs to user %d; a directory of user %d is needed",
+				     shown, (int)st.st_uid, (int)geteuid());
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return vmconf_refuse(error, "--run-dir: \"%s\" can be written by others; mode 0700 is needed", shown);
+		return vmconf_refuse(error, "--run-dir: \"%s\" can be written by others; mode 0700 is needed",
+				     shown);
 	return take_fd(&fd);
 }
 
@@ -108,7 +120,8 @@ static int open_own(int at, const char *name, const char *shown, struct vmconf_e
 static int take_lock(int dir_fd, int *pid, int *fd_out)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	CLEAN_FD int fd = openat(dir_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+	CLEAN_FD int fd =
+	    openat(dir_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	struct stat mine, named;
 	char text[32] = "";
 
@@ -158,7 +171,8 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 	int pid = 0, err, n;
 
 	if (mkdirat(dir->base_fd, dir->name, dir_mode()) && errno != EEXIST)
-		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->path, strerror(errno));
+		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->path,
+				     strerror(errno));
 	if (fstatat(dir->base_fd, dir->name, &st, AT_SYMLINK_NOFOLLOW))
 		return -EAGAIN;
 	fd = open_own(dir->base_fd, dir->name, dir->path, error);
@@ -166,17 +180,20 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 		return fd;
 	err = take_lock(fd, &pid, &dir->lock_fd);
 	if (err == -EBUSY)
-		return vmconf_refuse(error, "--name: \"%s\" is running already, as process %d; another name is needed",
-				     dir->name, pid);
+		return vmconf_refuse(
+		    error, "--name: \"%s\" is running already, as process %d; another name is needed",
+		    dir->name, pid);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
-		return vmconf_refuse(error, "--run-dir: \"%s/lock\" can't be locked: %s", dir->path, strerror(-err));
+		return vmconf_refuse(error, "--run-dir: \"%s/lock\" can't be locked: %s", dir->path,
+				     strerror(-err));
 	empty(fd, true);
 	dir->stale_pid = pid;
 	n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
 	if (ftruncate(dir->lock_fd, 0) || pwrite(dir->lock_fd, text, (size_t)n, 0) != n)
-		return vmconf_refuse(error, "--run-dir: \"%s/lock\" can't be written: %s", dir->path, strerror(errno));
+		return vmconf_refuse(error, "--run-dir: \"%s/lock\" can't be written: %s", dir->path,
+				     strerror(errno));
 	dir->dir_fd = take_fd(&fd);
 	return 0;
 }
@@ -189,17 +206,20 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 	if (rundir_base(conf->run_dir, dir->base, sizeof(dir->base), error))
 		return -EINVAL;
 	memcpy(dir->name, conf->name, sizeof(dir->name));
-	if ((size_t)snprintf(dir->path, sizeof(dir->path), "%s/%s", dir->base, dir->name) >= sizeof(dir->path))
+	if ((size_t)snprintf(dir->path, sizeof(dir->path), "%s/%s", dir->base, dir->name) >=
+	    sizeof(dir->path))
 		return vmconf_refuse(error, "--run-dir: \"%s\" is too long", dir->base);
 	if (mkdir(dir->base, dir_mode()) && errno != EEXIST)
-		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->base, strerror(errno));
+		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->base,
+				     strerror(errno));
 	dir->base_fd = open_own(AT_FDCWD, dir->base, dir->base, error);
 	if (dir->base_fd < 0)
 		return -EINVAL;
 	for (int i = 0; i < 100 && err == -EAGAIN; i++)
 		err = take_dir(dir, error);
 	if (err == -EAGAIN)
-		vmconf_refuse(error, "--name: \"%s\" is being removed by another process; try again", dir->name);
+		vmconf_refuse(error, "--name: \"%s\" is being removed by another process; try again",
+			      dir->name);
 	return err ? -EINVAL : 0;
 }
 
@@ -210,7 +230,8 @@ int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_erro
 	if (!mkdirat(dir->dir_fd, id, 0710))
 		fd = openat(dir->dir_fd, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fchmod(fd, 0710) || (geteuid() == 0 && fchown(fd, (uid_t)-1, gid)))
-		return vmconf_refuse(error, "--run-dir: \"%s/%s\" can't be made: %s", dir->path, id, strerror(errno));
+		return vmconf_refuse(error, "--run-dir: \"%s/%s\" can't be made: %s", dir->path, id,
+				     strerror(errno));
 	return 0;
 }
 

@@ -19,7 +19,10 @@ struct rundir {
 	int stale_pid; /* the process of a dead machine whose directory was taken over, or 0 */
 };
 
-#define RUNDIR_NONE { .base_fd = -1, .dir_fd = -1, .lock_fd = -1 }
+#define RUNDIR_NONE                                                                                          \
+	{                                                                                                    \
+		.base_fd = -1, .dir_fd = -1, .lock_fd = -1                                                   \
+	}
 
 /* The directory that run_dir names, or the default for this user (NULL), into path. */
 int rundir_base(const char *run_dir, char *path, size_t size, struct vmconf_error *error);

@@ -41,7 +41,7 @@ bool vmconf_name_ok(const char *name)
 
 void vmconf_init(struct vmconf *conf)
 {
-	*conf = (struct vmconf){
+	*conf = (struct vmconf) {
 		.cpus = 1,
 		.memory = 512ULL << 20,
 		.restart_on_reboot = true,
@@ -107,12 +107,14 @@ static int object_word(json_t *object, char *word, size_t size, struct vmconf_er
 	json_t *value;
 
 	*word = '\0';
-	json_object_foreach(object, key, value) {
+	json_object_foreach(object, key, value)
+	{
 		char number[32];
 		const char *text = scalar(value, number, sizeof(number));
 
 		if (!text)
-			return vmconf_refuse(error, "\"%s\" holds no text, number or boolean, which is allowed", key);
+			return vmconf_refuse(
+			    error, "\"%s\" holds no text, number or boolean, which is allowed", key);
 		if (!*key || strpbrk(key, ",="))
 			return vmconf_refuse(error, "\"%s\" is not possible as a key", key);
 		if ((*word && !append(word, size, ",", false)) || !append(word, size, key, false) ||
@@ -175,10 +177,13 @@ int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct
 		return vmconf_refuse(error, "--config: %s", why.text);
 	root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
 	if (!root)
-		return vmconf_refuse(error, "%s:%d: %s; allowed: one JSON object, each key once", path, at.line, at.text);
+		return vmconf_refuse(error, "%s:%d: %s; allowed: one JSON object, each key once", path,
+				     at.line, at.text);
 	if (!json_is_object(root))
-		err = vmconf_refuse(error, "%s: not a JSON object; allowed: {\"kernel\": \"FILE\", ...}", path);
-	json_object_foreach(root, key, value) {
+		err =
+		    vmconf_refuse(error, "%s: not a JSON object; allowed: {\"kernel\": \"FILE\", ...}", path);
+	json_object_foreach(root, key, value)
+	{
 		if (!err && apply_key(conf, key, value, given, &why))
 			err = vmconf_refuse(error, "%s: %s: %s", path, key, why.text);
 	}
@@ -195,8 +200,9 @@ static int give_ids(struct vmconf *conf, struct vmconf_error *error)
 			snprintf(conf->disk[i].id, sizeof(conf->disk[i].id), "disk%zu", i);
 		for (size_t j = 0; j < i; j++)
 			if (!strcmp(conf->disk[i].id, conf->disk[j].id))
-				return vmconf_refuse(error, "--disk: id=\"%s\" is given twice; each disk needs its own",
-						     conf->disk[i].id);
+				return vmconf_refuse(
+				    error, "--disk: id=\"%s\" is given twice; each disk needs its own",
+				    conf->disk[i].id);
 	}
 	return 0;
 }

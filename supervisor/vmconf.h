@@ -56,8 +56,8 @@ struct vmconf {
 	bool test_devices, sandbox;
 	enum vmconf_log log;
 	int log_level;
-	unsigned grace_s;         /* between the power button and the end */
-	unsigned start_timeout_s; /* for a process to become ready */
+	unsigned grace_s;              /* between the power button and the end */
+	unsigned start_timeout_s;      /* for a process to become ready */
 	unsigned restarts, restarts_s; /* how many deaths of one device in how many seconds are too many */
 	char *config;                  /* the JSON file */
 };

@@ -178,45 +178,67 @@ struct message {
 #define FDS(n)     .fds_min = (n), .fds_max = (n)
 
 static const struct message messages[VHOST_REQUEST_MAX] = {
-	[VHOST_GET_FEATURES] = { get_features, .answers = true },
-	[VHOST_SET_FEATURES] = { set_features, SIZE(uint64_t) },
-	[VHOST_SET_OWNER] = { set_owner },
-	[VHOST_RESET_OWNER] = { set_owner }, /* deprecated; the specification's advice is to ignore it */
-	[VHOST_SET_MEM_TABLE] = { be_set_mem_table, offsetof(struct vhost_mem_table, regions),
-				  sizeof(struct vhost_mem_table), .fds_max = VHOST_TABLE_REGIONS },
-	[VHOST_SET_LOG_BASE] = { be_set_log_base, SIZE(struct vhost_log), FDS(1),
-				 .protocol = VHOST_PF_LOG_SHMFD, .answers = true },
-	[VHOST_SET_LOG_FD] = { set_log_fd, FDS(1) },
-	[VHOST_SET_VRING_NUM] = { be_set_vring_num, SIZE(struct vhost_state) },
-	[VHOST_SET_VRING_ADDR] = { be_set_vring_addr, SIZE(struct vhost_addr) },
-	[VHOST_SET_VRING_BASE] = { be_set_vring_base, SIZE(struct vhost_state) },
-	[VHOST_GET_VRING_BASE] = { be_get_vring_base, SIZE(struct vhost_state), .answers = true },
-	[VHOST_SET_VRING_KICK] = { be_set_vring_kick, SIZE(uint64_t), .fds_max = 1 },
-	[VHOST_SET_VRING_CALL] = { be_set_vring_call, SIZE(uint64_t), .fds_max = 1 },
-	[VHOST_SET_VRING_ERR] = { be_set_vring_err, SIZE(uint64_t), .fds_max = 1 },
-	[VHOST_GET_PROTOCOL_FEATURES] = { get_protocol_features, .answers = true },
-	[VHOST_SET_PROTOCOL_FEATURES] = { set_protocol_features, SIZE(uint64_t) },
-	[VHOST_GET_QUEUE_NUM] = { get_queue_num, .protocol = VHOST_PF_MQ, .answers = true },
-	[VHOST_SET_VRING_ENABLE] = { be_set_vring_enable, SIZE(struct vhost_state) },
-	[VHOST_SET_BACKEND_REQ_FD] = { set_backend_req_fd, FDS(1), .protocol = VHOST_PF_BACKEND_REQ },
-	[VHOST_GET_CONFIG] = { get_config, VHOST_CONFIG_HDR, sizeof(struct vhost_config),
-			       .protocol = VHOST_PF_CONFIG, .answers = true },
-	[VHOST_SET_CONFIG] = { set_config, VHOST_CONFIG_HDR, sizeof(struct vhost_config),
+	[VHOST_GET_FEATURES] = { .fn = get_features, .answers = true },
+	[VHOST_SET_FEATURES] = { .fn = set_features, SIZE(uint64_t) },
+	[VHOST_SET_OWNER] = { .fn = set_owner },
+	/* Deprecated; the specification's advice is to ignore it. */
+	[VHOST_RESET_OWNER] = { .fn = set_owner },
+	[VHOST_SET_MEM_TABLE] = { .fn = be_set_mem_table,
+				  .size_min = offsetof(struct vhost_mem_table, regions),
+				  .size_max = sizeof(struct vhost_mem_table),
+				  .fds_max = VHOST_TABLE_REGIONS },
+	[VHOST_SET_LOG_BASE] = { .fn = be_set_log_base,
+				 SIZE(struct vhost_log),
+				 FDS(1),
+				 .protocol = VHOST_PF_LOG_SHMFD,
+				 .answers = true },
+	[VHOST_SET_LOG_FD] = { .fn = set_log_fd, FDS(1) },
+	[VHOST_SET_VRING_NUM] = { .fn = be_set_vring_num, SIZE(struct vhost_state) },
+	[VHOST_SET_VRING_ADDR] = { .fn = be_set_vring_addr, SIZE(struct vhost_addr) },
+	[VHOST_SET_VRING_BASE] = { .fn = be_set_vring_base, SIZE(struct vhost_state) },
+	[VHOST_GET_VRING_BASE] = { .fn = be_get_vring_base, SIZE(struct vhost_state), .answers = true },
+	[VHOST_SET_VRING_KICK] = { .fn = be_set_vring_kick, SIZE(uint64_t), .fds_max = 1 },
+	[VHOST_SET_VRING_CALL] = { .fn = be_set_vring_call, SIZE(uint64_t), .fds_max = 1 },
+	[VHOST_SET_VRING_ERR] = { .fn = be_set_vring_err, SIZE(uint64_t), .fds_max = 1 },
+	[VHOST_GET_PROTOCOL_FEATURES] = { .fn = get_protocol_features, .answers = true },
+	[VHOST_SET_PROTOCOL_FEATURES] = { .fn = set_protocol_features, SIZE(uint64_t) },
+	[VHOST_GET_QUEUE_NUM] = { .fn = get_queue_num, .protocol = VHOST_PF_MQ, .answers = true },
+	[VHOST_SET_VRING_ENABLE] = { .fn = be_set_vring_enable, SIZE(struct vhost_state) },
+	[VHOST_SET_BACKEND_REQ_FD] = { .fn = set_backend_req_fd, FDS(1), .protocol = VHOST_PF_BACKEND_REQ },
+	[VHOST_GET_CONFIG] = { .fn = get_config,
+			       .size_min = VHOST_CONFIG_HDR,
+			       .size_max = sizeof(struct vhost_config),
+			       .protocol = VHOST_PF_CONFIG,
+			       .answers = true },
+	[VHOST_SET_CONFIG] = { .fn = set_config,
+			       .size_min = VHOST_CONFIG_HDR,
+			       .size_max = sizeof(struct vhost_config),
 			       .protocol = VHOST_PF_CONFIG },
-	[VHOST_GET_INFLIGHT_FD] = { be_get_inflight, VHOST_INFLIGHT_MIN, sizeof(struct vhost_inflight),
-				    .protocol = VHOST_PF_INFLIGHT_SHMFD, .answers = true },
-	[VHOST_SET_INFLIGHT_FD] = { be_set_inflight, VHOST_INFLIGHT_MIN, sizeof(struct vhost_inflight),
-				    FDS(1), .protocol = VHOST_PF_INFLIGHT_SHMFD },
-	[VHOST_RESET_DEVICE] = { be_reset_device, .protocol = VHOST_PF_RESET_DEVICE },
-	[VHOST_GET_MAX_MEM_SLOTS] = { get_max_mem_slots, .protocol = VHOST_PF_CONFIGURE_MEM_SLOTS,
+	[VHOST_GET_INFLIGHT_FD] = { .fn = be_get_inflight,
+				    .size_min = VHOST_INFLIGHT_MIN,
+				    .size_max = sizeof(struct vhost_inflight),
+				    .protocol = VHOST_PF_INFLIGHT_SHMFD,
+				    .answers = true },
+	[VHOST_SET_INFLIGHT_FD] = { .fn = be_set_inflight,
+				    .size_min = VHOST_INFLIGHT_MIN,
+				    .size_max = sizeof(struct vhost_inflight),
+				    FDS(1),
+				    .protocol = VHOST_PF_INFLIGHT_SHMFD },
+	[VHOST_RESET_DEVICE] = { .fn = be_reset_device, .protocol = VHOST_PF_RESET_DEVICE },
+	[VHOST_GET_MAX_MEM_SLOTS] = { .fn = get_max_mem_slots,
+				      .protocol = VHOST_PF_CONFIGURE_MEM_SLOTS,
 				      .answers = true },
-	[VHOST_ADD_MEM_REG] = { be_add_mem_reg, SIZE(struct vhost_mem_reg), FDS(1),
+	[VHOST_ADD_MEM_REG] = { .fn = be_add_mem_reg,
+				SIZE(struct vhost_mem_reg),
+				FDS(1),
 				.protocol = VHOST_PF_CONFIGURE_MEM_SLOTS },
 	/* Some front ends send a descriptor along, which the specification lets us close unused. */
-	[VHOST_REM_MEM_REG] = { be_rem_mem_reg, SIZE(struct vhost_mem_reg), .fds_max = 1,
+	[VHOST_REM_MEM_REG] = { .fn = be_rem_mem_reg,
+				SIZE(struct vhost_mem_reg),
+				.fds_max = 1,
 				.protocol = VHOST_PF_CONFIGURE_MEM_SLOTS },
-	[VHOST_SET_STATUS] = { be_set_status, SIZE(uint64_t), .protocol = VHOST_PF_STATUS },
-	[VHOST_GET_STATUS] = { get_status, .protocol = VHOST_PF_STATUS, .answers = true },
+	[VHOST_SET_STATUS] = { .fn = be_set_status, SIZE(uint64_t), .protocol = VHOST_PF_STATUS },
+	[VHOST_GET_STATUS] = { .fn = get_status, .protocol = VHOST_PF_STATUS, .answers = true },
 };
 
 /* ---- the connection ---- */
@@ -264,7 +286,7 @@ static enum step conclude(struct vhost_be *be, int result)
 	if (result == BE_WAIT)
 		return PAUSED;
 	be->wait = BE_READING;
-	if (result < 0 && (!ack || messages[msg->hdr.request].answers)) {
+	if (result < 0 && (!ack || be->device_failed || messages[msg->hdr.request].answers)) {
 		be_close(be, -EPROTO, be->why);
 		return GONE;
 	}
@@ -359,30 +381,16 @@ static void run(struct vhost_be *be)
 
 static void on_socket(void *arg, uint32_t events)
 {
-	struct vhost_be *be = arg;
-
-	if (be->wait == BE_STOPPING || be->wait == BE_MEM) {
-		/* A hang-up is reported whether it is watched for or not. The device is not told in the
-		 * middle of its work: it first answers. */
-		if (events & (EPOLLHUP | EPOLLERR)) {
-			be->hung_up = true;
-			loop_del_fd(be->watch);
-			be->watch = NULL;
-		}
-		return;
-	}
-	run(be);
+	(void)events;
+	run(arg);
 }
 
 /* The device has answered: the message that waited for it is concluded. */
 static void on_resume(void *arg)
 {
 	struct vhost_be *be = arg;
-	int result = be->after_wait(be);
 
-	if (be->hung_up)
-		be_close(be, 0, "the front end closed the connection");
-	else if (conclude(be, result) != GONE)
+	if (conclude(be, be->after_wait(be)) != GONE)
 		run(be);
 }
 

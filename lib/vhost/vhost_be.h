@@ -31,7 +31,8 @@ struct vhost_be_ops {
 	int (*get_config)(void *arg, uint32_t off, uint32_t len, uint8_t *buf);
 	int (*set_config)(void *arg, uint32_t off, uint32_t len, const uint8_t *buf);
 
-	/* A ring is complete, kicked and enabled: serve it. 0 or -errno (the connection then ends). */
+	/* A ring is complete, kicked and enabled: serve it. 0 or -errno (the connection then ends; the
+	 * eventfds are the device's all the same). */
 	int (*ring_start)(void *arg, unsigned index, const struct vhost_be_ring *ring);
 	/* Finish ring's requests and forget it, then call vhost_be_ring_stopped (now or later); until then no
 	 * further message is read. */

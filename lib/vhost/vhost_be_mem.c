@@ -80,25 +80,31 @@ static int tell_device(struct vhost_be *be)
 /* Puts a new table, whose reference is be's, in the place of the old one. */
 static int replace_mem(struct vhost_be *be, struct mem *mem)
 {
-	if (logging(be)) {
-		int err = mem_set_log(mem, be->log_fd, be->log_offset, be->log_size);
-
-		if (err) {
-			mem_put(mem);
-			return be_refuse(be, err, "a dirty log that can't be mapped");
-		}
-	}
 	be->old_mem = be->mem;
 	be->mem = mem;
 	return tell_device(be);
+}
+
+/* A table made from nothing: unlike those made from another, it has no log yet. */
+static int new_mem(struct vhost_be *be, const struct mem_region *regions, const int *fds, unsigned n)
+{
+	struct mem *mem;
+	int err = mem_new(regions, fds, n, &mem);
+
+	if (err)
+		return be_refuse(be, err, "memory that can't be mapped");
+	err = logging(be) ? mem_set_log(mem, be->log_fd, be->log_offset, be->log_size) : 0;
+	if (err) {
+		mem_put(mem);
+		return be_refuse(be, err, "a dirty log that can't be mapped");
+	}
+	return replace_mem(be, mem);
 }
 
 int be_set_mem_table(struct vhost_be *be, struct vhost_msg *msg)
 {
 	const struct vhost_mem_table *t = &msg->payload.table;
 	struct mem_region regions[VHOST_TABLE_REGIONS];
-	struct mem *mem;
-	int err;
 
 	if (t->n == 0 || t->n > VHOST_TABLE_REGIONS || msg->n_fds != t->n ||
 	    msg->hdr.size != offsetof(struct vhost_mem_table, regions) + t->n * sizeof(t->regions[0]))
@@ -108,10 +114,7 @@ int be_set_mem_table(struct vhost_be *be, struct vhost_msg *msg)
 		if (!is_file(msg->fds[i]))
 			return be_refuse(be, -EINVAL, "memory that is no file");
 	}
-	err = mem_new(regions, msg->fds, t->n, &mem);
-	if (err)
-		return be_refuse(be, err, "a memory table that can't be mapped");
-	return replace_mem(be, mem);
+	return new_mem(be, regions, msg->fds, t->n);
 }
 
 int be_add_mem_reg(struct vhost_be *be, struct vhost_msg *msg)
@@ -122,10 +125,9 @@ int be_add_mem_reg(struct vhost_be *be, struct vhost_msg *msg)
 
 	if (!is_file(msg->fds[0]))
 		return be_refuse(be, -EINVAL, "memory that is no file");
-	if (be->mem)
-		err = mem_with_region(be->mem, &region, msg->fds[0], &mem);
-	else
-		err = mem_new(&region, msg->fds, 1, &mem);
+	if (!be->mem)
+		return new_mem(be, &region, msg->fds, 1);
+	err = mem_with_region(be->mem, &region, msg->fds[0], &mem);
 	if (err)
 		return be_refuse(be, err, "a memory region that can't be added");
 	return replace_mem(be, mem);
@@ -145,15 +147,16 @@ int be_rem_mem_reg(struct vhost_be *be, struct vhost_msg *msg)
 
 int be_apply_log(struct vhost_be *be)
 {
+	struct mem *mem;
 	int err;
 
 	if (!be->mem)
 		return after_mem(be);
-	err = logging(be) ? mem_set_log(be->mem, be->log_fd, be->log_offset, be->log_size)
-			  : mem_set_log(be->mem, -1, 0, 0);
+	err = logging(be) ? mem_with_log(be->mem, be->log_fd, be->log_offset, be->log_size, &mem)
+			  : mem_with_log(be->mem, -1, 0, 0, &mem);
 	if (err)
 		return be_refuse(be, err, "a dirty log that can't be mapped");
-	return tell_device(be);
+	return replace_mem(be, mem);
 }
 
 int be_set_log_base(struct vhost_be *be, struct vhost_msg *msg)

@@ -41,9 +41,9 @@ struct vhost_be {
 	struct loop_bh resume; /* goes on after the device answered */
 
 	enum be_wait wait;
-	bool hung_up; /* the peer went while we waited for the device */
 	struct vhost_transfer in, out;
-	const char *why; /* of the refusal that a handler is about to return */
+	const char *why;    /* of the refusal that a handler is about to return */
+	bool device_failed; /* ... and it is the device's, so that the connection ends */
 
 	bool have_features;
 	uint64_t features, protocol;

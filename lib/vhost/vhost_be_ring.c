@@ -180,8 +180,7 @@ static int hand_over(struct vhost_be *be, unsigned index)
 	r->state = RING_RUNNING;
 	be->why = "the device can't serve the ring";
 	err = be->ops->ring_start(be->arg, index, &ring);
-	if (err)
-		r->state = RING_STOPPED;
+	be->device_failed = err < 0;
 	return err;
 }
 
