@@ -42,12 +42,14 @@ struct bus_counters {
 
 /*
  * Listens on the unix socket path (at most 107 bytes, -ENAMETOOLONG; -EADDRINUSE if something listens there).
- * Only the process peer_pid may connect (0: any process of this user); bus_expect changes it when a child is
- * replaced, drops the present connection and lifts a fence.
+ * Only the process peer_pid may connect (0: any process of this user or root; BUS_NOBODY); bus_expect changes it
+ * when a child is there or is replaced, drops the present connection, lifts a fence and listens afresh (errors as of
+ * bus_listen).
  */
+#define BUS_NOBODY (-1)
 int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,
 	       struct bus **out);
-void bus_expect(struct bus *bus, pid_t peer_pid);
+int bus_expect(struct bus *bus, pid_t peer_pid);
 
 /* Dials path, and redials whenever the connection is lost. Returns at once; connected(true) tells. */
 int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, void *arg, struct bus **out);

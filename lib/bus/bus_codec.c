@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control bus's messages between C structures and protobuf, everything checked in both directions. */
+#include <errno.h>
+#include <string.h>
+
+#include "bulkhead.pb-c.h"
+#include "bus_priv.h"
+#include "num.h"
+
+const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
+	[BUS_ERROR] = { "Error", BUS_KIND_REPLY, BUS_BOTH, BUS_NONE },
+	[BUS_OK] = { "Ok", BUS_KIND_REPLY, BUS_BOTH, BUS_NONE },
+	[BUS_HELLO] = { "Hello", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_READY] = { "Ready", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_PING] = { "Ping", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_GET_STATS] = { "GetStats", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_STATS },
+	[BUS_STATS] = { "Stats", BUS_KIND_REPLY, BUS_CHILD, BUS_NONE },
+	[BUS_DRAIN] = { "Drain", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_RESUME] = { "Resume", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_PAUSE] = { "Pause", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_POWER_BUTTON] = { "PowerButton", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_SHUTDOWN] = { "Shutdown", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_DEVICE_UP] = { "DeviceUp", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_DEVICE_DOWN] = { "DeviceDown", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_GUEST_ENDED] = { "GuestEnded", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+};
+
+/* A body's field number is its type plus one, so no table is needed between the two. */
+#define BODY_CASE(type) ((unsigned)(type) + 1)
+_Static_assert(BULKHEAD__ENVELOPE__BODY_ERROR == BODY_CASE(BUS_ERROR), "bulkhead.proto and bus_msg.h");
+_Static_assert(BULKHEAD__ENVELOPE__BODY_STATS == BODY_CASE(BUS_STATS), "bulkhead.proto and bus_msg.h");
+_Static_assert(BULKHEAD__ENVELOPE__BODY_SHUTDOWN == BODY_CASE(BUS_SHUTDOWN), "bulkhead.proto and bus_msg.h");
+_Static_assert(BULKHEAD__ENVELOPE__BODY_GUEST_ENDED == BODY_CASE(BUS_GUEST_ENDED),
+	       "bulkhead.proto and bus_msg.h");
+_Static_assert(BUS_TYPE_COUNT == BUS_GUEST_ENDED + 1, "a new message needs its body in bulkhead.proto");
+
+/* Room for whichever body a message has. */
+union body {
+	ProtobufCMessage base;
+	Bulkhead__Error error;
+	Bulkhead__Ok none; /* any message without fields */
+	Bulkhead__Hello hello;
+	Bulkhead__Stats stats;
+	Bulkhead__DeviceUp device_up;
+	Bulkhead__DeviceDown device_down;
+	Bulkhead__GuestEnded guest_ended;
+};
+
+/* A message while it is being encoded. */
+struct draft {
+	union body body;
+	Bulkhead__Stat stat[BUS_STATS_MAX];
+	Bulkhead__Stat *stat_ptr[BUS_STATS_MAX];
+};
+
+/* protobuf-c's structures take char * also where nothing is written. */
+static char *str(const char *s)
+{
+	return (char *)(uintptr_t)s;
+}
+
+static bool is_text(const char *s)
+{
+	return strnlen(s, BUS_TEXT_MAX) < BUS_TEXT_MAX;
+}
+
+static bool is_name(const char *s)
+{
+	return bus_wire_is_name(s, BUS_NAME_MAX);
+}
+
+static bool get_name(char *to, const char *from)
+{
+	return bus_wire_get_name(to, BUS_NAME_MAX, from);
+}
+
+static bool get_text(char *to, const char *from)
+{
+	return bus_wire_get_text(to, BUS_TEXT_MAX, from);
+}
+
+/* For each message with fields: fill and take, which return false if a field breaks a limit. */
+
+static bool is_err(int32_t err)
+{
+	return err < 0 && err >= -4095;
+}
+
+static bool fill_error(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.error.err = msg->error.err;
+	d->body.error.text = str(msg->error.text);
+	return is_err(msg->error.err) && is_text(msg->error.text);
+}
+
+static bool take_error(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->error.err = env->error->err;
+	return is_err(env->error->err) && get_text(out->error.text, env->error->text);
+}
+
+static bool fill_hello(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.hello.protocol = msg->hello.protocol;
+	d->body.hello.kind = str(msg->hello.kind);
+	d->body.hello.name = str(msg->hello.name);
+	d->body.hello.version = str(msg->hello.version);
+	return is_name(msg->hello.kind) && is_name(msg->hello.name) && is_name(msg->hello.version);
+}
+
+static bool take_hello(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->hello.protocol = env->hello->protocol;
+	return get_name(out->hello.kind, env->hello->kind) && get_name(out->hello.name, env->hello->name) &&
+	       get_name(out->hello.version, env->hello->version);
+}
+
+static bool fill_stats(const struct bus_msg *msg, struct draft *d)
+{
+	if (msg->stats.count > BUS_STATS_MAX)
+		return false;
+	for (uint32_t i = 0; i < msg->stats.count; i++) {
+		if (!is_name(msg->stats.stat[i].name))
+			return false;
+		bulkhead__stat__init(&d->stat[i]);
+		d->stat[i].name = str(msg->stats.stat[i].name);
+		d->stat[i].value = msg->stats.stat[i].value;
+		d->stat_ptr[i] = &d->stat[i];
+	}
+	d->body.stats.n_stat = msg->stats.count;
+	d->body.stats.stat = d->stat_ptr;
+	return true;
+}
+
+static bool take_stats(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	const Bulkhead__Stats *m = env->stats;
+
+	if (m->n_stat > BUS_STATS_MAX)
+		return false;
+	out->stats.count = (uint32_t)m->n_stat;
+	for (size_t i = 0; i < m->n_stat; i++) {
+		if (!get_name(out->stats.stat[i].name, m->stat[i]->name))
+			return false;
+		out->stats.stat[i].value = m->stat[i]->value;
+	}
+	return true;
+}
+
+static bool fill_device_up(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.device_up.device = str(msg->device_up.device);
+	d->body.device_up.handshake_ns = msg->device_up.handshake_ns;
+	d->body.device_up.resumed = msg->device_up.resumed;
+	return is_name(msg->device_up.device);
+}
+
+static bool take_device_up(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->device_up.handshake_ns = env->device_up->handshake_ns;
+	out->device_up.resumed = env->device_up->resumed;
+	return get_name(out->device_up.device, env->device_up->device);
+}
+
+static bool fill_device_down(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.device_down.device = str(msg->device_down.device);
+	d->body.device_down.reason = str(msg->device_down.reason);
+	return is_name(msg->device_down.device) && is_text(msg->device_down.reason);
+}
+
+static bool take_device_down(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return get_name(out->device_down.device, env->device_down->device) &&
+	       get_text(out->device_down.reason, env->device_down->reason);
+}
+
+static bool is_end(int end)
+{
+	return end >= BUS_END_POWEROFF && end <= BUS_END_DEBUG_EXIT;
+}
+
+static bool fill_guest_ended(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.guest_ended.end = (Bulkhead__GuestEnded__End)msg->guest_ended.end;
+	d->body.guest_ended.code = msg->guest_ended.code;
+	d->body.guest_ended.text = str(msg->guest_ended.text);
+	return is_end((int)msg->guest_ended.end) && is_text(msg->guest_ended.text);
+}
+
+static bool take_guest_ended(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->guest_ended.end = (enum bus_end)env->guest_ended->end;
+	out->guest_ended.code = env->guest_ended->code;
+	return is_end((int)env->guest_ended->end) && get_text(out->guest_ended.text, env->guest_ended->text);
+}
+
+static const struct {
+	bool (*fill)(const struct bus_msg *msg, struct draft *d);
+	bool (*take)(const Bulkhead__Envelope *env, struct bus_msg *out);
+} fields[BUS_TYPE_COUNT] = {
+	[BUS_ERROR] = { fill_error, take_error },
+	[BUS_HELLO] = { fill_hello, take_hello },
+	[BUS_STATS] = { fill_stats, take_stats },
+	[BUS_DEVICE_UP] = { fill_device_up, take_device_up },
+	[BUS_DEVICE_DOWN] = { fill_device_down, take_device_down },
+	[BUS_GUEST_ENDED] = { fill_guest_ended, take_guest_ended },
+};
+
+int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)
+{
+	Bulkhead__Envelope env = BULKHEAD__ENVELOPE__INIT;
+	struct draft d;
+
+	if (msg->type <= BUS_NONE || msg->type >= BUS_TYPE_COUNT)
+		return -EINVAL;
+	/* The descriptor lists the fields by number: first the id, then the bodies in the order of types. */
+	protobuf_c_message_init(bulkhead__envelope__descriptor.fields[msg->type].descriptor, &d.body.base);
+	if (fields[msg->type].fill && !fields[msg->type].fill(msg, &d))
+		return -EINVAL;
+	env.id = msg->id;
+	env.body_case = (Bulkhead__Envelope__BodyCase)BODY_CASE(msg->type);
+	env.ok = &d.body.none; /* the members of its union are all pointers to a message */
+	return bus_wire_pack(&env.base, BUS_MSG_MAX, out);
+}
+
+/* The id of a message whose rest makes no sense, so that its sender can be told; 0 if there is none. We always write it
+ * first. */
+static uint64_t peek_id(const uint8_t *data, size_t len)
+{
+	uint64_t id = 0;
+
+	if (len < 2 || data[0] != 0x08)
+		return 0;
+	for (size_t i = 1; i < MIN(len, 10U); i++) {
+		id |= (uint64_t)(data[i] & 0x7f) << (7 * (i - 1));
+		if (!(data[i] & 0x80))
+			return id;
+	}
+	return 0;
+}
+
+int bus_codec_decode(struct bus_arena *arena, const void *data, size_t len, struct bus_msg *out,
+		     const char **what)
+{
+	const Bulkhead__Envelope *env;
+
+	memset(out, 0, sizeof(*out));
+	env = (const void *)bus_wire_unpack(arena, &bulkhead__envelope__descriptor, data, len);
+	*what = "not a message of this protocol";
+	if (!env) {
+		out->id = peek_id(data, len);
+		return -EBADMSG;
+	}
+	out->id = env->id;
+	*what = "a message without a body";
+	if (env->body_case == BULKHEAD__ENVELOPE__BODY__NOT_SET || !env->ok)
+		return -EBADMSG;
+	out->type = (enum bus_type)(env->body_case - 1);
+	*what = "an event with an id, or a request or reply without one";
+	if ((bus_types[out->type].kind == BUS_KIND_EVENT) != (out->id == 0))
+		return -EBADMSG;
+	*what = "a field out of its limits";
+	return !fields[out->type].take || fields[out->type].take(env, out) ? 0 : -EBADMSG;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a control bus endpoint, shared by bus.c, bus_request.c and bus_codec.c. */
+#ifndef BUS_PRIV_H
+#define BUS_PRIV_H
+
+#include <stdatomic.h>
+
+#include "bus.h"
+#include "bus_wire.h"
+#include "lock.h"
+
+#define BUS_SEND_MAX    64  /* messages waiting to be sent; then the peer does not read */
+#define BUS_PENDING_MAX 256 /* requests without a reply */
+
+enum bus_kind {
+	BUS_KIND_REPLY,   /* has the id of a request that we made */
+	BUS_KIND_REQUEST, /* has an id and wants a reply */
+	BUS_KIND_EVENT,   /* has id 0 */
+};
+
+enum bus_side {
+	BUS_SUPERVISOR = 1, /* who listens */
+	BUS_CHILD = 2,      /* who dials */
+	BUS_BOTH = 3,
+};
+
+struct bus_type_info {
+	const char *name;
+	enum bus_kind kind;
+	enum bus_side sender;
+	enum bus_type reply; /* what answers this request, besides BUS_ERROR */
+};
+
+/* By type; BUS_NONE has no name. */
+extern const struct bus_type_info bus_types[BUS_TYPE_COUNT];
+
+/* A new nng message, the caller's; -EINVAL if msg breaks a limit. */
+int bus_codec_encode(const struct bus_msg *msg, nng_msg **out);
+
+/* 0, or -EBADMSG and *what says why; then out->id is still the message's id if that much could be read, else 0. */
+int bus_codec_decode(struct bus_arena *arena, const void *data, size_t len, struct bus_msg *out,
+		     const char **what);
+
+/* A request that waits for its reply. */
+struct bus_pending {
+	uint64_t id;
+	uint64_t deadline_ns;
+	enum bus_type reply;
+	bus_reply_fn fn;
+	void *arg;
+	struct bus_pending *next;
+};
+
+struct bus {
+	struct loop *loop;
+	nng_socket sock;
+	nng_listener listener; /* id 0 if there is none */
+	char *path;            /* of the listener */
+	enum bus_side side;
+	const struct bus_ops *ops;
+	void *arg;
+	struct bus_counters counters; /* without refused_peers */
+	unsigned depth;               /* calls from the loop in progress */
+	bool closed;                  /* bus_close was called; the memory goes when depth is 0 */
+
+	/* The connection as nng's threads see it. */
+	struct lock lock;
+	pid_t expected;         /* under lock; as for bus_listen */
+	uint32_t pipe_admitted; /* under lock: nng's id of the connection, 0 if there is none */
+	_Atomic uint64_t refused_peers;
+	struct loop_bh pipe_bh; /* posted when pipe_admitted changed */
+
+	/* As the loop's thread sees it. */
+	uint32_t pipe;     /* the connection that was last told of, 0 if none */
+	uint32_t pipe_cut; /* the last one that we closed */
+	nng_msg *held;     /* the first message of a connection that is not told of yet */
+	bool fenced;
+	unsigned malformed; /* of the peer, since it was made or replaced */
+
+	/* Receiving and sending: nng's descriptors are readable if a message can be taken or given. */
+	struct loop_fd *recv_fd, *send_fd;
+	nng_msg *queue[BUS_SEND_MAX];
+	unsigned queue_first, queue_count;
+
+	/* Requests, in order of id. */
+	struct bus_pending *pending;
+	unsigned npending;
+	uint64_t next_id;
+	struct loop_timer *timer;
+
+	struct bus_arena arena;
+};
+
+/* bus.c */
+int bus_send(struct bus *bus, const struct bus_msg *msg);
+/* Bracket whatever the loop calls: a bus that a callback closes is freed by the last leave. */
+void bus_enter(struct bus *bus);
+void bus_leave(struct bus *bus);
+
+/* bus_request.c */
+int bus_request_init(struct bus *bus);
+/* Hands a reply to who waits for it. False if the reply was malformed. */
+bool bus_request_reply(struct bus *bus, const struct bus_msg *reply);
+/* Ends all pending requests with err. */
+void bus_request_end_all(struct bus *bus, int err);
+
+#endif

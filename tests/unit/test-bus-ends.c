@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lib/bus's other endpoints: the command line's and the events'. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "bus_ctl.h"
+#include "bus_events.h"
+#include "clock.h"
+#include "fd.h"
+
+TestSuite(bus_ctl, .timeout = 60);
+TestSuite(bus_events, .timeout = 60);
+
+static char dir[64], path[96];
+static struct loop *loop;
+static struct bus_ctl *ctl;
+static pthread_t server;
+static struct bus_ctl_request *kept;
+static _Atomic int calls;
+
+static void make_dir(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	strcpy(dir, "/tmp/test-bus-XXXXXX");
+	cr_assert_not_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/ctl", dir);
+}
+
+static void remove_dir(void)
+{
+	unlink(path);
+	rmdir(dir);
+}
+
+/* ---- the command line's ---- */
+
+static void on_call(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc,
+		    const char *const *argv)
+{
+	char json[512];
+
+	(void)arg;
+	calls++;
+	if (strcmp(verb, "echo") == 0) {
+		snprintf(json, sizeof(json), "[%zu,\"%s\"]", argc, argc ? argv[argc - 1] : "");
+		bus_ctl_answer(req, json);
+	} else if (strcmp(verb, "keep") == 0) {
+		kept = req;
+	} else if (strcmp(verb, "release") == 0) {
+		bus_ctl_answer(kept, "\"late\"");
+		bus_ctl_answer(req, NULL);
+	} else if (strcmp(verb, "long") == 0) {
+		char *big = malloc(BUS_CTL_JSON_MAX + 1);
+
+		memset(big, '1', BUS_CTL_JSON_MAX + 1);
+		big[argc ? BUS_CTL_JSON_MAX : BUS_CTL_JSON_MAX - 1] = '\0';
+		bus_ctl_answer(req, big);
+		free(big);
+	} else if (strcmp(verb, "die") == 0) {
+		bus_ctl_close(ctl);
+		ctl = NULL;
+		loop_stop(loop);
+	} else {
+		bus_ctl_refuse(req, -EOPNOTSUPP, "no such verb");
+	}
+}
+
+static void *serve(void *arg)
+{
+	cr_assert_eq(loop_run(arg), 0);
+	return NULL;
+}
+
+static void start(void)
+{
+	make_dir();
+	cr_assert_eq(loop_new("ctl", &loop), 0);
+	cr_assert_eq(bus_ctl_listen(loop, path, on_call, NULL, &ctl), 0);
+	cr_assert_eq(pthread_create(&server, NULL, serve, loop), 0);
+}
+
+static void stop(void)
+{
+	loop_stop(loop);
+	pthread_join(server, NULL);
+	bus_ctl_close(ctl);
+	loop_free(loop);
+	remove_dir();
+}
+
+static int call(const char *verb, size_t argc, const char *const *argv, uint64_t timeout,
+		struct bus_ctl_result *r)
+{
+	memset(r, 0x55, sizeof(*r));
+	return bus_ctl_call(path, verb, argc, argv, timeout, r);
+}
+
+static struct bus_ctl_result r; /* too large for a stack */
+
+Test(bus_ctl, call_is_answered_or_refused)
+{
+	char arg[BUS_CTL_ARG_MAX];
+	const char *argv[BUS_CTL_ARGS_MAX];
+	struct stat st;
+
+	start();
+	cr_assert_eq(stat(path, &st), 0);
+	cr_assert_eq(st.st_mode & 0777, 0600);
+	memset(arg, 'a', sizeof(arg) - 1);
+	arg[sizeof(arg) - 1] = '\0';
+	for (int i = 0; i < BUS_CTL_ARGS_MAX; i++)
+		argv[i] = arg;
+	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(r.err, 0);
+	cr_assert_str_eq(r.json, "[0,\"\"]");
+	cr_assert_eq(call("echo", BUS_CTL_ARGS_MAX, argv, NS_PER_S, &r), 0);
+	cr_assert_eq(strlen(r.json), strlen("[16,\"\"]") + strlen(arg));
+	cr_assert_eq(call("nonsense", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(r.err, -EOPNOTSUPP);
+	cr_assert_str_eq(r.text, "no such verb");
+	cr_assert_eq(call("long", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(strlen(r.json), BUS_CTL_JSON_MAX - 1);
+	cr_assert_eq(call("long", 1, argv, NS_PER_S, &r), 0);
+	cr_assert_eq(r.err, -EMSGSIZE);
+	stop();
+}
+
+Test(bus_ctl, words_over_their_limits_are_not_sent)
+{
+	char arg[BUS_CTL_ARG_MAX + 1], verb[BUS_CTL_VERB_MAX + 1];
+	const char *argv[BUS_CTL_ARGS_MAX + 1] = { arg };
+
+	make_dir();
+	memset(arg, 'a', sizeof(arg) - 1);
+	arg[sizeof(arg) - 1] = '\0';
+	memset(verb, 'v', sizeof(verb) - 1);
+	verb[sizeof(verb) - 1] = '\0';
+	cr_assert_eq(call("echo", 1, argv, NS_PER_S, &r), -EINVAL);
+	cr_assert_eq(call(verb, 0, NULL, NS_PER_S, &r), -EINVAL);
+	cr_assert_eq(call("", 0, NULL, NS_PER_S, &r), -EINVAL);
+	cr_assert_eq(call("echo", BUS_CTL_ARGS_MAX + 1, argv, NS_PER_S, &r), -EINVAL);
+	remove_dir();
+}
+
+static void *keep_call(void *arg)
+{
+	static struct bus_ctl_result mine;
+
+	(void)arg;
+	cr_assert_eq(bus_ctl_call(path, "keep", 0, NULL, 10 * NS_PER_S, &mine), 0);
+	cr_assert_str_eq(mine.json, "\"late\"");
+	return NULL;
+}
+
+Test(bus_ctl, answer_may_come_later_and_others_are_served_meanwhile)
+{
+	pthread_t thread;
+
+	start();
+	pthread_create(&thread, NULL, keep_call, NULL);
+	while (calls < 1)
+		sched_yield();
+	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("release", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_str_eq(r.json, "{}");
+	pthread_join(thread, NULL);
+	stop();
+}
+
+Test(bus_ctl, unanswered_call_meets_its_deadline)
+{
+	uint64_t began;
+
+	start();
+	began = clock_ns();
+	cr_assert_eq(call("keep", 0, NULL, 50 * NS_PER_MS, &r), -ETIMEDOUT);
+	cr_assert_geq(clock_ns() - began, 50 * NS_PER_MS);
+	/* its client is gone by now: the answer goes nowhere and the slot is free again */
+	cr_assert_eq(call("release", 0, NULL, NS_PER_S, &r), 0);
+	for (int i = 0; i < 2 * BUS_CTL_PENDING; i++)
+		cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	stop();
+}
+
+Test(bus_ctl, supervisor_that_dies_or_is_not_there_is_told_at_once)
+{
+	start();
+	cr_assert_eq(call("die", 0, NULL, 30 * NS_PER_S, &r), -EPIPE);
+	stop();
+	make_dir();
+	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), -ENOENT);
+	{
+		struct sockaddr_un sa = { .sun_family = AF_UNIX };
+		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+		strcpy(sa.sun_path, path);
+		cr_assert_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+		close(fd);
+		cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), -ECONNREFUSED);
+	}
+	remove_dir();
+}
+
+/* Speaks req0 by hand: a request is its id with the top bit set, then the body. */
+static size_t raw_call(const uint8_t *body, size_t len, uint8_t *reply, size_t size)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 0x30, 0, 0 };
+	uint8_t head[13] = { 1, 0, 0, 0, 0, 0, 0, 0, (uint8_t)(len + 4), 0x80, 0, 0, 7 };
+	uint8_t buf[13];
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(sa.sun_path, path);
+	cr_assert_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	cr_assert_eq(write(fd, hello, 8), 8);
+	cr_assert_eq(fd_read_full(fd, buf, 8), 0);
+	cr_assert_eq(write(fd, head, 13), 13);
+	cr_assert_eq(write(fd, body, len), (ssize_t)len);
+	cr_assert_eq(fd_read_full(fd, buf, 13), 0);
+	cr_assert_eq(memcmp(buf + 9, head + 9, 4), 0);
+	cr_assert_leq((size_t)buf[8] - 4, size);
+	cr_assert_eq(fd_read_full(fd, reply, (size_t)buf[8] - 4), 0);
+	close(fd);
+	return (size_t)buf[8] - 4;
+}
+
+Test(bus_ctl, malformed_requests_are_refused)
+{
+	static const uint8_t bad[][16] = {
+		{ 0 },                         /* field number 0 */
+		{ 10, 0 },                     /* an empty verb */
+		{ 10, 2, 'a', ' ' },           /* a blank in it */
+		{ 10, 1, 'a', 24, 1 },         /* an unknown field */
+		{ 10, 1, 'a', 18, 2, 'b', 7 }, /* a control character */
+		{ 18, 1, 'b' },                /* no verb */
+		{ 10, 9, 'a' },                /* cut */
+	};
+	static const size_t len[] = { 1, 2, 4, 5, 7, 3, 3 };
+	uint64_t malformed = 0, refused = 0;
+	uint8_t reply[200];
+
+	start();
+	for (size_t i = 0; i < sizeof(len) / sizeof(len[0]); i++) {
+		cr_assert_gt(raw_call(bad[i], len[i], reply, sizeof(reply)), 4);
+		/* its error is -EBADMSG: 147 in zigzag */
+		cr_assert_eq(memcmp(reply, (const uint8_t[]) { 8, 0x93, 1 }, 3), 0);
+	}
+	cr_assert_eq(calls, 0);
+	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	loop_stop(loop);
+	pthread_join(server, NULL);
+	bus_ctl_get_counters(ctl, &malformed, &refused);
+	cr_assert_eq(malformed, 7);
+	cr_assert_eq(refused, 0);
+	bus_ctl_close(ctl);
+	loop_free(loop);
+	remove_dir();
+}
+
+/* ---- events ---- */
+
+Test(bus_events, reader_gets_what_is_published_and_sees_the_end)
+{
+	struct bus_events *ev;
+	struct bus_events_reader *reader = NULL;
+	struct bus_events_item item = { 0 };
+	uint64_t before = clock_ns(), tries = 0;
+
+	make_dir();
+	cr_assert_eq(bus_events_open(path, &reader), -ENOENT);
+	cr_assert_eq(bus_events_listen(path, &ev), 0);
+	cr_assert_eq(bus_events_publish(ev, "machine", "unheard", "nobody listens"), 0);
+	cr_assert_eq(bus_events_open(path, &reader), 0);
+	/* The subscriber is known to the publisher a little after open. */
+	do
+		cr_assert_eq(bus_events_publish(ev, "disk0", "device-restarted", "after\nSIGKILL"), 0);
+	while (bus_events_read(reader, NS_PER_MS, &item) == -ETIMEDOUT && ++tries < 5000);
+	cr_assert_geq(item.seq, 2);
+	cr_assert_str_eq(item.source, "disk0");
+	cr_assert_str_eq(item.kind, "device-restarted");
+	cr_assert_str_eq(item.text, "after?SIGKILL");
+	cr_assert_geq(item.mono_ns, before);
+	cr_assert_gt(item.wall_ns, 0);
+	while (bus_events_read(reader, 20 * NS_PER_MS, &item) == 0)
+		continue;
+	cr_assert_eq(bus_events_publish(ev, "machine", "ended", "last"), 0);
+	bus_events_close(ev);
+	cr_assert_eq(bus_events_read(reader, 10 * NS_PER_S, &item), 0);
+	cr_assert_str_eq(item.text, "last");
+	cr_assert_eq(bus_events_read(reader, 10 * NS_PER_S, &item), -EPIPE);
+	cr_assert_eq(bus_events_read(reader, 10 * NS_PER_S, &item), -EPIPE);
+	bus_events_reader_close(reader);
+	remove_dir();
+}
+
+Test(bus_events, names_are_checked_and_texts_cut)
+{
+	char text[2 * BUS_TEXT_MAX];
+	struct bus_events *ev;
+	struct stat st;
+
+	make_dir();
+	cr_assert_eq(bus_events_listen(path, &ev), 0);
+	cr_assert_eq(stat(path, &st), 0);
+	cr_assert_eq(st.st_mode & 0777, 0600);
+	memset(text, 't', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	cr_assert_eq(bus_events_publish(ev, "machine", "long", text), 0);
+	cr_assert_eq(bus_events_publish(ev, "", "kind", ""), -EINVAL);
+	cr_assert_eq(bus_events_publish(ev, "machine", "two words", ""), -EINVAL);
+	bus_events_close(ev);
+	remove_dir();
+}
+
+/* A reader that reads nothing loses events, sees it in their numbers, and holds nobody up. */
+Test(bus_events, slow_reader_misses_events_and_knows_it)
+{
+	struct bus_events *ev;
+	struct bus_events_reader *reader;
+	struct bus_events_item item;
+	uint64_t seen = 0, last = 0, tries = 0;
+	char text[BUS_TEXT_MAX];
+
+	make_dir();
+	memset(text, 't', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	cr_assert_eq(bus_events_listen(path, &ev), 0);
+	cr_assert_eq(bus_events_open(path, &reader), 0);
+	do
+		bus_events_publish(ev, "machine", "hello", "");
+	while (bus_events_read(reader, NS_PER_MS, &item) == -ETIMEDOUT && ++tries < 5000);
+	for (int i = 0; i < 20000; i++)
+		cr_assert_eq(bus_events_publish(ev, "machine", "flood", text), 0);
+	while (bus_events_read(reader, 50 * NS_PER_MS, &item) == 0) {
+		cr_assert_gt(item.seq, last);
+		last = item.seq;
+		seen++;
+	}
+	cr_assert_gt(seen, 1);
+	cr_assert_lt(seen, 20000);
+	bus_events_reader_close(reader);
+	bus_events_close(ev);
+	remove_dir();
+}
