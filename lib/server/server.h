@@ -1,7 +1,116 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A device process's whole life: options, sandbox, bus, vhost-user, queues on I/O threads, recovery,
- * statistics. */
+/*
+ * A device process's whole life: options, sandbox, control bus, vhost-user, queues on I/O threads, recovery,
+ * statistics. A device supplies a struct server_device and calls server_main; what is left to it is its
+ * options, its configuration space, and "service this queue".
+ *
+ * Threads: open, get_config, set_config, stats and close run on the main thread. A queue belongs to one I/O
+ * thread's loop: service, has_room and pending run there and nowhere else, and so do all functions that take a
+ * struct server_queue. queue_open and queue_close run on the main thread while that loop does not.
+ */
 #ifndef SERVER_H
 #define SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "loop.h"
+#include "mem.h"
+#include "sandbox.h"
+#include "virtq.h"
+
+#define SERVER_QUEUES_MAX     64
+#define SERVER_IO_THREADS_MAX 16
+
+struct server_queue;
+
+/* An option of the device's own. */
+struct server_option {
+	const char *name;    /* without the dashes */
+	const char *value;   /* what stands for its value in --help; NULL: a flag */
+	const char *help;    /* one sentence */
+	const char *allowed; /* completes "--name VALUE: must be ..." */
+	/* Takes the value (NULL for a flag); kept by reference. -errno: it is not allowed. */
+	int (*set)(void *dev, const char *value);
+};
+
+/* What the common options said, for open. */
+struct server_settings {
+	const char *id; /* never NULL */
+	unsigned queues;
+	unsigned io_threads;
+};
+
+typedef void (*server_stat_fn)(void *arg, const char *name, uint64_t value);
+
+struct server_device {
+	const char *program;                 /* "blk-server" */
+	const char *kind;                    /* "blk": what HELLO says */
+	const char *summary;                 /* one line for --help */
+	const struct server_option *options; /* ended by an entry without a name */
+	uint16_t iov_max;                    /* vectors that its queues can take in one chain */
+
+	/* System calls allowed in stage one and in the steady stage; lists of tables ended by NULL. */
+	const struct sandbox_rule *const *stage_one;
+	const struct sandbox_rule *const *steady;
+
+	/*
+	 * Options are parsed, nothing is confined yet: opens what the device needs and sets *features to its
+	 * own feature bits (those of the ring and the transport are added). 0, or -errno after having logged
+	 * one line: the process exits 2.
+	 */
+	int (*open)(void *dev, const struct server_settings *settings, uint64_t *features);
+	void (*close)(void *dev);
+
+	/* Configuration space: all len bytes from off or -EINVAL. set_config may be NULL. */
+	int (*get_config)(void *dev, uint32_t off, uint32_t len, uint8_t *buf);
+	int (*set_config)(void *dev, uint32_t off, uint32_t len, const uint8_t *buf);
+
+	/* Makes what one queue needs for its whole life, before the steady stage: everything that service
+	 * would otherwise have to allocate. */
+	int (*queue_open)(void *dev, struct server_queue *queue, void **state);
+	void (*queue_close)(void *state);
+
+	/* Takes requests (server_pop), starts them, completes those that are done (server_push). Every
+	 * request that was taken is completed some time. True if anything was done. Never blocks. */
+	bool (*service)(void *state);
+	/* True if service could take one more request now. */
+	bool (*has_room)(void *state);
+	/* True if service has something to do that no descriptor will announce. */
+	bool (*pending)(void *state);
+
+	/* Names and values of the device's own counters. */
+	void (*stats)(void *dev, server_stat_fn add, void *arg);
+};
+
+/* Runs the process from its options to its end; returns the exit status. */
+int server_main(int argc, char **argv, const struct server_device *device, void *dev);
+
+/* ---- what a device does with a queue ---- */
+
+/* The next request: 1 with *chain filled (its iov is the caller's, iov_max vectors), 0 if there is none or none may
+ * be taken now. A ring that the driver broke gives 0 for ever; the server has reported it. */
+int server_pop(struct server_queue *queue, struct vq_chain *chain);
+
+/* Completes a request of which written bytes of the writable part were filled; the driver sees it at the end
+ * of the pass. */
+void server_push(struct server_queue *queue, uint16_t head, uint32_t written);
+
+/* Gives the ring up because of a request that can't be answered (why: a few words); that request counts as
+ * completed and is never pushed. */
+void server_break(struct server_queue *queue, const char *why);
+
+/* One pass: service, publish, signal. For the device's own descriptor handlers and job completions. */
+void server_run(struct server_queue *queue);
+
+/* Feature bits that the driver of the running ring acknowledged. */
+uint64_t server_features(const struct server_queue *queue);
+
+/* The running ring's memory, for marking writes in the dirty log. */
+const struct mem *server_mem(const struct server_queue *queue);
+
+unsigned server_index(const struct server_queue *queue);
+struct loop *server_loop(const struct server_queue *queue);
+struct loop_pool *server_pool(const struct server_queue *queue);
 
 #endif

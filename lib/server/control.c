@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server's side of the control bus: HELLO, READY, and the supervisor's requests. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "config.h"
+#include "log.h"
+#include "num.h"
+#include "server_priv.h"
+
+#define FLUSH_NS      (200 * NS_PER_MS)
+#define QUEUES_LISTED 8 /* queues whose counters are listed one by one */
+
+static void send_event(struct server *s, enum bus_type type)
+{
+	struct bus_msg msg = { .type = type };
+	int err;
+
+	if (type == BUS_HELLO) {
+		msg.hello.protocol = BUS_PROTOCOL;
+		snprintf(msg.hello.kind, sizeof(msg.hello.kind), "%s", s->device->kind);
+		snprintf(msg.hello.name, sizeof(msg.hello.name), "%s", s->opts.id);
+		snprintf(msg.hello.version, sizeof(msg.hello.version), "%s", PACKAGE_VERSION);
+	}
+	err = bus_event(s->control.bus, &msg);
+	if (err)
+		log_warn_errno(err, "the supervisor can't be told");
+}
+
+static void reply_ok(struct server *s, uint64_t id)
+{
+	struct bus_msg msg = { .type = BUS_OK };
+	int err = bus_reply(s->control.bus, id, &msg);
+
+	if (err)
+		log_warn_errno(err, "the supervisor can't be answered");
+}
+
+/* ---- statistics ---- */
+
+static void add_stat(void *arg, const char *name, uint64_t value)
+{
+	struct bus_msg *msg = arg;
+	struct bus_stat *stat = &msg->stats.stat[msg->stats.count];
+
+	if (msg->stats.count == BUS_STATS_MAX)
+		return;
+	msg->stats.count++;
+	snprintf(stat->name, sizeof(stat->name), "%s", name);
+	stat->value = value;
+}
+
+static uint64_t stat_get(const _Atomic uint64_t *stat)
+{
+	return atomic_load_explicit(stat, memory_order_relaxed);
+}
+
+static const struct {
+	const char *name;
+	size_t at;
+} queue_counters[] = {
+	{ "requests", offsetof(struct queue_stats, requests) },
+	{ "resubmitted", offsetof(struct queue_stats, resubmitted) },
+	{ "completed", offsetof(struct queue_stats, completed) },
+	{ "bytes_in", offsetof(struct queue_stats, bytes_in) },
+	{ "kicks", offsetof(struct queue_stats, kicks) },
+	{ "calls", offsetof(struct queue_stats, calls) },
+	{ "passes", offsetof(struct queue_stats, passes) },
+	{ "broken", offsetof(struct queue_stats, broken) },
+};
+
+static uint64_t queue_counter(const struct server_queue *q, size_t i)
+{
+	const char *base = (const char *)&q->stats;
+
+	return stat_get((const _Atomic uint64_t *)(const void *)(base + queue_counters[i].at));
+}
+
+static void add_loop_stats(struct bus_msg *msg, const struct loop *loop)
+{
+	struct loop_stats st;
+	char name[BUS_NAME_MAX];
+
+	loop_get_stats(loop, &st);
+	snprintf(name, sizeof(name), "%s.sleeps", loop_name(loop));
+	add_stat(msg, name, st.sleeps);
+	snprintf(name, sizeof(name), "%s.poll_hits", loop_name(loop));
+	add_stat(msg, name, st.poll_hits);
+	snprintf(name, sizeof(name), "%s.poll_misses", loop_name(loop));
+	add_stat(msg, name, st.poll_misses);
+}
+
+static void fill_stats(struct server *s, struct bus_msg *msg)
+{
+	for (size_t c = 0; c < ARRAY_SIZE(queue_counters); c++) {
+		uint64_t sum = 0;
+
+		for (unsigned i = 0; i < s->opts.queues; i++)
+			sum += queue_counter(&s->queue[i], c);
+		add_stat(msg, queue_counters[c].name, sum);
+	}
+	s->device->stats(s->dev, add_stat, msg);
+	for (unsigned i = 0; i < s->opts.io_threads; i++)
+		add_loop_stats(msg, s->io[i].loop);
+	for (unsigned i = 0; s->opts.queues > 1 && i < MIN(s->opts.queues, QUEUES_LISTED); i++) {
+		char name[BUS_NAME_MAX];
+
+		snprintf(name, sizeof(name), "queue%u.requests", i);
+		add_stat(msg, name, queue_counter(&s->queue[i], 0));
+		snprintf(name, sizeof(name), "queue%u.completed", i);
+		add_stat(msg, name, queue_counter(&s->queue[i], 2));
+	}
+}
+
+static void on_get_stats(struct server *s, uint64_t id)
+{
+	struct bus_msg *msg = calloc(1, sizeof(*msg));
+	int err = -ENOMEM;
+
+	if (msg) {
+		msg->type = BUS_STATS;
+		fill_stats(s, msg);
+		err = bus_reply(s->control.bus, id, msg);
+		free(msg);
+	}
+	if (err)
+		log_warn_errno(err, "the statistics can't be sent");
+}
+
+/* ---- requests ---- */
+
+static void drained(struct server *s, struct order *o)
+{
+	struct control *c = &s->control;
+
+	(void)o;
+	if (--c->draining == 0) {
+		reply_ok(s, c->drain_id);
+		c->drain_id = 0;
+	}
+}
+
+static void on_drain(struct server *s, uint64_t id)
+{
+	struct control *c = &s->control;
+
+	if (c->draining) {
+		bus_reply_error(c->bus, id, -EBUSY, "already draining");
+		return;
+	}
+	c->drain_id = id;
+	for (unsigned i = 0; i < s->opts.queues; i++) {
+		struct order *o = server_order(s, i, ORDER_DRAIN, drained);
+
+		if (!o)
+			continue;
+		c->draining++;
+		queue_post(&s->queue[i], o);
+	}
+	if (!c->draining)
+		bus_reply_error(c->bus, id, -ENOMEM, "out of memory");
+}
+
+static void on_resume(struct server *s, uint64_t id)
+{
+	for (unsigned i = 0; i < s->opts.queues; i++) {
+		struct order *o = server_order(s, i, ORDER_RESUME, NULL);
+
+		if (!o) {
+			bus_reply_error(s->control.bus, id, -ENOMEM, "out of memory");
+			return;
+		}
+		queue_post(&s->queue[i], o);
+	}
+	reply_ok(s, id);
+}
+
+static void on_shutdown(struct server *s, uint64_t id)
+{
+	s->control.shutdown_id = id;
+	server_end(s);
+}
+
+static void (*const requests[BUS_TYPE_COUNT])(struct server *s, uint64_t id) = {
+	[BUS_PING] = reply_ok,    [BUS_GET_STATS] = on_get_stats, [BUS_DRAIN] = on_drain,
+	[BUS_RESUME] = on_resume, [BUS_SHUTDOWN] = on_shutdown,
+};
+
+static void on_message(void *arg, const struct bus_msg *msg)
+{
+	struct server *s = arg;
+
+	if (!msg->id)
+		return; /* no event is for us */
+	if (msg->type < BUS_TYPE_COUNT && requests[msg->type])
+		requests[msg->type](s, msg->id);
+	else
+		bus_reply_error(s->control.bus, msg->id, -EOPNOTSUPP, "a server does not do that");
+}
+
+static void on_connected(void *arg, bool up)
+{
+	struct server *s = arg;
+
+	if (!up)
+		return;
+	send_event(s, BUS_HELLO);
+	if (s->control.ready)
+		send_event(s, BUS_READY);
+}
+
+static void on_malformed(void *arg, unsigned count, const char *what)
+{
+	(void)arg;
+	log_warn_limited("malformed message %u from the supervisor: %s", count, what);
+}
+
+int control_init(struct server *s, const char *socket)
+{
+	static const struct bus_ops ops = { .message = on_message,
+					    .connected = on_connected,
+					    .malformed = on_malformed };
+
+	return bus_dial(s->main, socket, &ops, s, &s->control.bus);
+}
+
+void control_ready(struct server *s)
+{
+	s->control.ready = true;
+	if (s->control.bus && bus_is_connected(s->control.bus))
+		send_event(s, BUS_READY);
+}
+
+void control_farewell(struct server *s)
+{
+	if (!s->control.shutdown_id)
+		return;
+	reply_ok(s, s->control.shutdown_id);
+	bus_flush(s->control.bus, FLUSH_NS);
+}
+
+void control_fini(struct server *s)
+{
+	bus_close(s->control.bus);
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A queue on its I/O thread: takes orders from the main loop, runs passes, publishes and signals.
+ *
+ * Everything but the mailbox is private to the loop's thread. The main loop never waits for a queue: it posts an
+ * order and gets it back when it was carried out. Stopping a ring, replacing the memory table and draining are
+ * "quiet" orders: they wait at the head of the list until no request is out, and while one waits none is taken,
+ * so it is reached after at most the time that the slowest request takes.
+ *
+ * Sleep and wake-up: kicks are disabled while the loop is awake and polls. Before it sleeps, queue_sleep enables
+ * them, and vq_enable_kicks looks at the ring once more after its barrier; a request that came in between is
+ * either seen there or kicks. With no room for a request kicks stay disabled: the completion that makes room
+ * wakes the loop.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "fd.h"
+#include "log.h"
+#include "server_priv.h"
+
+void order_list_init(struct order_list *list)
+{
+	lock_init(&list->lock);
+	list->head = NULL;
+	list->last = NULL;
+}
+
+static void list_put(struct order_list *list, struct order *order) REQUIRES(list->lock)
+{
+	order->next = NULL;
+	if (list->last)
+		list->last->next = order;
+	else
+		list->head = order;
+	list->last = order;
+}
+
+void order_list_put(struct order_list *list, struct order *order)
+{
+	lock_take(&list->lock);
+	list_put(list, order);
+	lock_drop(&list->lock);
+}
+
+struct order *order_list_take_all(struct order_list *list)
+{
+	struct order *all;
+
+	lock_take(&list->lock);
+	all = list->head;
+	list->head = NULL;
+	list->last = NULL;
+	lock_drop(&list->lock);
+	return all;
+}
+
+static void set_fd(int *slot, int fd)
+{
+	if (*slot >= 0)
+		close(*slot);
+	*slot = fd;
+}
+
+static bool may_take(const struct server_queue *q)
+{
+	return q->ring == RING_SERVING && q->enabled && !q->drained && !q->orders;
+}
+
+static void signal_driver(struct server_queue *q)
+{
+	if (q->call < 0)
+		return;
+	fd_event_set(q->call);
+	stat_add(&q->stats.calls, 1);
+}
+
+/* One pass; true if anything was done. */
+static bool queue_pass(struct server_queue *q)
+{
+	bool did = q->server->device->service(q->state);
+
+	if (q->staged) {
+		bool wanted = vq_publish(q->vq);
+
+		stat_add(&q->stats.completed, q->staged);
+		q->staged = 0;
+		if (wanted)
+			signal_driver(q);
+	}
+	stat_add(&q->stats.passes, 1);
+	if (q->orders && !q->taken)
+		loop_bh_post(&q->bh);
+	return did;
+}
+
+/* ---- for the device ---- */
+
+void server_run(struct server_queue *q)
+{
+	queue_pass(q);
+}
+
+int server_pop(struct server_queue *q, struct vq_chain *chain)
+{
+	int n;
+
+	if (!may_take(q))
+		return 0;
+	n = vq_pop(q->vq, chain);
+	if (n == 0)
+		return 0;
+	if (n < 0) {
+		q->taken++; /* server_break counts it off again */
+		server_break(q, strerrorname_np(-n));
+		return 0;
+	}
+	q->taken++;
+	stat_add(&q->stats.requests, 1);
+	if (chain->resubmitted)
+		stat_add(&q->stats.resubmitted, 1);
+	return 1;
+}
+
+void server_push(struct server_queue *q, uint16_t head, uint32_t written)
+{
+	vq_push(q->vq, head, written);
+	q->taken--;
+	q->staged++;
+	stat_add(&q->stats.bytes_in, written);
+}
+
+void server_break(struct server_queue *q, const char *why)
+{
+	q->taken--;
+	if (q->ring != RING_SERVING)
+		return;
+	q->ring = RING_BROKEN;
+	loop_del_fd(q->kick_watch);
+	q->kick_watch = NULL;
+	stat_add(&q->stats.broken, 1);
+	log_warn_limited("queue %u: the driver broke the ring (%s); it is not served any more", q->index,
+			 why);
+	if (q->err >= 0)
+		fd_event_set(q->err);
+}
+
+uint64_t server_features(const struct server_queue *q)
+{
+	return q->features;
+}
+
+const struct mem *server_mem(const struct server_queue *q)
+{
+	return q->mem;
+}
+
+unsigned server_index(const struct server_queue *q)
+{
+	return q->index;
+}
+
+struct loop *server_loop(const struct server_queue *q)
+{
+	return q->loop;
+}
+
+struct loop_pool *server_pool(const struct server_queue *q)
+{
+	return q->server->pool;
+}
+
+/* ---- polling ---- */
+
+static bool queue_poll(void *arg)
+{
+	return queue_pass(arg);
+}
+
+static bool queue_sleep(void *arg)
+{
+	struct server_queue *q = arg;
+	bool more = q->server->device->pending(q->state);
+
+	if (may_take(q) && q->server->device->has_room(q->state))
+		more |= vq_enable_kicks(q->vq);
+	return more;
+}
+
+static void queue_wake(void *arg)
+{
+	struct server_queue *q = arg;
+
+	if (may_take(q))
+		vq_disable_kicks(q->vq);
+}
+
+static const struct loop_poll_ops poll_ops = { .poll = queue_poll, .sleep = queue_sleep, .wake = queue_wake };
+
+static void on_kick(void *arg, uint32_t events)
+{
+	struct server_queue *q = arg;
+	uint64_t count;
+
+	(void)events;
+	if (read(q->kick, &count, sizeof(count)) == (ssize_t)sizeof(count))
+		stat_add(&q->stats.kicks, 1);
+	queue_pass(q);
+}
+
+/* ---- orders ---- */
+
+static void forget_ring(struct server_queue *q)
+{
+	loop_del_fd(q->kick_watch);
+	q->kick_watch = NULL;
+	if (q->poller)
+		loop_del_poller(q->poller);
+	q->poller = NULL;
+	set_fd(&q->kick, -1);
+	set_fd(&q->call, -1);
+	set_fd(&q->err, -1);
+	vq_free(q->vq);
+	q->vq = NULL;
+	mem_put(q->mem);
+	q->mem = NULL;
+	q->ring = RING_NONE;
+}
+
+static void do_start(struct server_queue *q, struct order *o)
+{
+	int err;
+
+	if (q->ring != RING_NONE)
+		forget_ring(q);
+	q->vq = o->vq;
+	q->mem = o->mem;
+	q->features = o->features;
+	q->kick = o->kick;
+	q->call = o->call;
+	q->err = o->err;
+	q->enabled = true;
+	q->ring = RING_SERVING;
+	vq_disable_kicks(q->vq);
+	err = loop_add_fd(q->loop, q->kick, EPOLLIN, on_kick, q, &q->kick_watch);
+	if (!err)
+		err = loop_add_poller(q->loop, &poll_ops, q, &q->poller);
+	if (err) {
+		q->taken++;
+		server_break(q, strerrorname_np(-err));
+	}
+	/* The predecessor may have died between publishing and signalling. */
+	signal_driver(q);
+}
+
+static void do_stop(struct server_queue *q, struct order *o)
+{
+	o->base = q->vq ? vq_base(q->vq) : 0;
+	forget_ring(q);
+}
+
+static void do_call(struct server_queue *q, struct order *o)
+{
+	set_fd(&q->call, take_fd(&o->fd));
+	/* What was published while there was none, or another, is announced now. */
+	signal_driver(q);
+}
+
+static void do_err(struct server_queue *q, struct order *o)
+{
+	set_fd(&q->err, take_fd(&o->fd));
+}
+
+static void do_enable(struct server_queue *q, struct order *o)
+{
+	q->enabled = o->on;
+}
+
+static void do_mem(struct server_queue *q, struct order *o)
+{
+	int err;
+
+	if (!q->vq)
+		return;
+	err = vq_set_mem(q->vq, o->mem);
+	mem_put(q->mem);
+	q->mem = mem_get(o->mem);
+	if (err) {
+		q->taken++;
+		server_break(q, "the new memory table leaves it out");
+	}
+}
+
+static void do_drain(struct server_queue *q, struct order *o)
+{
+	(void)o;
+	q->drained = true;
+}
+
+static void do_resume(struct server_queue *q, struct order *o)
+{
+	(void)o;
+	q->drained = false;
+}
+
+static const struct {
+	void (*run)(struct server_queue *q, struct order *o);
+	bool quiet;
+} order_kinds[] = {
+	[ORDER_START] = { do_start, false },   [ORDER_STOP] = { do_stop, true },
+	[ORDER_CALL] = { do_call, false },     [ORDER_ERR] = { do_err, false },
+	[ORDER_ENABLE] = { do_enable, false }, [ORDER_MEM] = { do_mem, true },
+	[ORDER_DRAIN] = { do_drain, true },    [ORDER_RESUME] = { do_resume, false },
+};
+_Static_assert(sizeof(order_kinds) / sizeof(order_kinds[0]) == ORDER_COUNT, "every order has its function");
+
+static void take_mail(struct server_queue *q)
+{
+	struct order *o = order_list_take_all(&q->mailbox);
+
+	if (!o)
+		return;
+	if (q->orders)
+		q->orders_last->next = o;
+	else
+		q->orders = o;
+	while (o->next)
+		o = o->next;
+	q->orders_last = o;
+}
+
+static void on_orders(void *arg)
+{
+	struct server_queue *q = arg;
+	struct order *o;
+
+	take_mail(q);
+	while ((o = q->orders) && (!order_kinds[o->type].quiet || !q->taken)) {
+		q->orders = o->next;
+		order_kinds[o->type].run(q, o);
+		order_list_put(&q->server->done, o);
+		loop_bh_post(&q->server->done_bh);
+	}
+	if (q->vq)
+		queue_pass(q);
+}
+
+int queue_init(struct server_queue *q, struct server *server, unsigned index, struct loop *loop)
+{
+	q->server = server;
+	q->index = index;
+	q->loop = loop;
+	q->kick = q->call = q->err = -1;
+	order_list_init(&q->mailbox);
+	loop_bh_init(&q->bh, loop, on_orders, q);
+	return server->device->queue_open(server->dev, q, &q->state);
+}
+
+void queue_fini(struct server_queue *q)
+{
+	if (!q->loop)
+		return;
+	loop_bh_cancel(&q->bh);
+	forget_ring(q);
+	if (q->state)
+		q->server->device->queue_close(q->state);
+	lock_destroy(&q->mailbox.lock);
+}
+
+void queue_post(struct server_queue *q, struct order *order)
+{
+	order->queue = q;
+	order_list_put(&q->mailbox, order);
+	loop_bh_post(&q->bh);
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device process from its first instruction to its last.
+ *
+ * The order matters. The device opens its files and the socket is bound while the process may still do so; then it
+ * goes into its namespaces (with a guardian outside if a person started it) and through sandbox stage one, with
+ * one thread and before it has read a byte from anyone. Then loops, workers, the bus (whose library starts
+ * threads of its own) and whatever each queue needs for its whole life; the steady filter covers them all. Only
+ * then is the front end listened to, so all of its messages, and the guest, meet the narrow process.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "clock.h"
+#include "config.h"
+#include "fd.h"
+#include "log.h"
+#include "num.h"
+#include "server_priv.h"
+
+#define WORKERS       2   /* threads for calls that block */
+#define LIMIT_FILES   512 /* each ring has three eventfds, each memory region came with one */
+#define LIMIT_THREADS 128
+#define PATH_BYTES    4096
+
+struct order *server_order(struct server *s, unsigned index, enum order_type type,
+			   void (*done)(struct server *, struct order *))
+{
+	struct order *o = calloc(1, sizeof(*o));
+
+	if (!o) {
+		log_error("out of memory");
+		return NULL;
+	}
+	o->type = type;
+	o->queue = &s->queue[index];
+	o->done = done;
+	o->kick = o->call = o->err = o->fd = -1;
+	return o;
+}
+
+/* Orders that were carried out, on the main loop. */
+static void on_done(void *arg)
+{
+	struct server *s = arg;
+	struct order *o = order_list_take_all(&s->done), *next;
+
+	for (; o; o = next) {
+		bool kept = o->kept;
+
+		next = o->next;
+		if (o->done)
+			o->done(s, o);
+		if (!kept)
+			free(o);
+	}
+}
+
+/* ---- the end ---- */
+
+void server_end(struct server *s)
+{
+	if (s->ending)
+		return;
+	s->ending = true;
+	front_end(s);
+}
+
+void server_front_gone(struct server *s)
+{
+	control_farewell(s);
+	loop_stop(s->main);
+}
+
+static void on_life(void *arg, uint32_t events)
+{
+	struct server *s = arg;
+
+	(void)events;
+	loop_del_fd(s->life_watch);
+	s->life_watch = NULL;
+	log_info("told to end");
+	server_end(s);
+}
+
+/* ---- confinement ---- */
+
+static int compile(const struct sandbox_rule *const *common, const struct sandbox_rule *const *own,
+		   struct sandbox_filter **out)
+{
+	const struct sandbox_rule *tables[24];
+	size_t n = 0;
+
+	for (; *common && n < ARRAY_SIZE(tables); common++)
+		tables[n++] = *common;
+	for (; *own && n < ARRAY_SIZE(tables); own++)
+		tables[n++] = *own;
+	return sandbox_compile(tables, n, out);
+}
+
+/* Stage one; *steady is what stage two will install. */
+static int confine(struct server *s, struct sandbox_filter **steady)
+{
+	struct sandbox_enter enter = {
+		.bus_dir = s->opts.bus,
+		.limits = { .files = LIMIT_FILES, .processes = LIMIT_THREADS, .file_size = UINT64_MAX },
+	};
+	struct sandbox_filter *first = NULL;
+	const char *what = "filters";
+	int err = compile(server_stage_one, s->device->stage_one, &first);
+
+	if (!err)
+		err = compile(s->opts.bus ? server_steady_bus : server_steady, s->device->steady, steady);
+	if (!err) {
+		enter.filter = first;
+		err = sandbox_enter(&enter, &what);
+	}
+	sandbox_filter_free(first);
+	if (err)
+		log_error_errno(err, "the sandbox can't be entered (%s)", what);
+	return err;
+}
+
+static int narrow(const struct sandbox_filter *steady)
+{
+	const char *what = "filter";
+	int err = sandbox_narrow(steady, &what);
+
+	if (err)
+		log_error_errno(err, "the steady sandbox stage can't be entered (%s)", what);
+	return err;
+}
+
+/* ---- set-up ---- */
+
+static void *io_main(void *arg)
+{
+	struct io_thread *t = arg;
+	int err = loop_run(t->loop);
+
+	if (err)
+		log_error_errno(err, "%s can't wait for events", loop_name(t->loop));
+	return NULL;
+}
+
+/* The one place that says which loop serves a queue. */
+static struct loop *server_place(struct server *s, unsigned index)
+{
+	return s->io[index % s->opts.io_threads].loop;
+}
+
+static int make_loops(struct server *s)
+{
+	int err = loop_new("main", &s->main);
+
+	for (unsigned i = 0; !err && i < s->opts.io_threads; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "io%u", i);
+		err = loop_new(name, &s->io[i].loop);
+		if (!err)
+			loop_set_poll_max(s->io[i].loop, s->opts.poll_max_us * NS_PER_US);
+	}
+	if (!err)
+		err = loop_pool_new(WORKERS, &s->pool);
+	if (err)
+		return err;
+	order_list_init(&s->done);
+	loop_bh_init(&s->done_bh, s->main, on_done, s);
+	if (s->life >= 0)
+		err = loop_add_fd(s->main, s->life, EPOLLIN, on_life, s, &s->life_watch);
+	return err;
+}
+
+static int make_queues(struct server *s)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < s->opts.queues; i++)
+		err = queue_init(&s->queue[i], s, i, server_place(s, i));
+	return err;
+}
+
+static int start_threads(struct server *s)
+{
+	for (unsigned i = 0; i < s->opts.io_threads; i++) {
+		struct io_thread *t = &s->io[i];
+		int err = pthread_create(&t->thread, NULL, io_main, t);
+
+		if (err)
+			return -err;
+		t->running = true;
+		pthread_setname_np(t->thread, loop_name(t->loop));
+	}
+	return 0;
+}
+
+static int dial(struct server *s)
+{
+	char path[PATH_BYTES];
+	const char *dir = s->opts.sandbox ? "/bus" : s->opts.bus;
+
+	if (!s->opts.bus)
+		return 0;
+	if (snprintf(path, sizeof(path), "%s/bus", dir) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	return control_init(s, path);
+}
+
+static int set_up(struct server *s)
+{
+	const char *step = "event loops";
+	int err = make_loops(s);
+
+	if (!err) {
+		step = "control bus";
+		err = dial(s);
+	}
+	if (!err) {
+		step = "queues";
+		err = make_queues(s);
+	}
+	if (!err) {
+		step = "I/O threads";
+		err = start_threads(s);
+	}
+	if (err)
+		log_error_errno(err, "set-up failed (%s)", step);
+	return err;
+}
+
+static void tear_down(struct server *s)
+{
+	for (unsigned i = 0; i < s->opts.io_threads; i++) {
+		if (!s->io[i].running)
+			continue;
+		loop_stop(s->io[i].loop);
+		pthread_join(s->io[i].thread, NULL);
+	}
+	if (s->pool)
+		loop_pool_free(s->pool);
+	for (unsigned i = 0; i < s->opts.queues; i++)
+		queue_fini(&s->queue[i]);
+	if (s->main) {
+		on_done(s);
+		loop_bh_cancel(&s->done_bh);
+		front_fini(s);
+		control_fini(s);
+		loop_del_fd(s->life_watch);
+	}
+	for (unsigned i = 0; i < s->opts.io_threads; i++)
+		loop_free(s->io[i].loop);
+	loop_free(s->main);
+}
+
+/* The life after the options and the open files; the exit status. */
+static int live(struct server *s, int listener)
+{
+	struct sandbox_filter *steady = NULL;
+	int err = 0;
+
+	if (s->opts.sandbox)
+		err = confine(s, &steady);
+	if (!err)
+		err = set_up(s);
+	if (!err && steady)
+		err = narrow(steady);
+	sandbox_filter_free(steady);
+	if (!err) {
+		err = front_init(s, listener, s->opts.vhost_fd);
+		if (err)
+			log_error_errno(err, "the front end can't be served");
+	}
+	if (!err) {
+		control_ready(s);
+		log_info("ready");
+		err = loop_run(s->main);
+	}
+	tear_down(s);
+	return err ? 1 : 0;
+}
+
+/* True if nobody outside waits for this process, so that a guardian must. */
+static bool by_hand(const struct options *opts)
+{
+	return opts->socket || (opts->sandbox && getpid() != 1);
+}
+
+int server_main(int argc, char **argv, const struct server_device *device, void *dev)
+{
+	static struct server s = { .life = -1 }; /* large, and one per process */
+	struct server_settings settings;
+	int status, listener = -1;
+
+	log_init(device->program, NULL, false);
+	status = options_parse(argc, argv, device, dev, &s.opts);
+	if (status >= 0)
+		return status;
+	log_init(device->program, s.opts.id, s.opts.bus != NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of the write */
+	s.device = device;
+	s.dev = dev;
+	settings = (struct server_settings) { .id = s.opts.id,
+					      .queues = s.opts.queues,
+					      .io_threads = s.opts.io_threads };
+	if (s.opts.vhost_fd >= 0) {
+		int err = fd_set_cloexec(s.opts.vhost_fd, true);
+
+		if (err) {
+			log_error_errno(err, "--vhost-fd %d: must be a connected socket", s.opts.vhost_fd);
+			return 2;
+		}
+	}
+	if (device->open(dev, &settings, &s.features) < 0)
+		return 2;
+	if (s.opts.socket) {
+		listener = listen_open(s.opts.socket);
+		if (listener < 0)
+			return 2;
+	}
+	if (by_hand(&s.opts) && listen_guard(s.opts.socket, s.opts.sandbox, &s.life) < 0)
+		return 1;
+	status = live(&s, listener);
+	device->close(dev);
+	return status;
+}

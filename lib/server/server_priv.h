@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of lib/server share. */
+#ifndef SERVER_PRIV_H
+#define SERVER_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "bus.h"
+#include "lock.h"
+#include "server.h"
+#include "vhost_be.h"
+
+struct server;
+
+/* ---- options.c ---- */
+
+struct options {
+	const char *socket; /* one of socket and vhost_fd is given */
+	int vhost_fd;       /* -1: none */
+	const char *id;
+	const char *bus; /* directory, or NULL */
+	unsigned queues;
+	unsigned io_threads;
+	bool sandbox;
+	unsigned poll_max_us;
+};
+
+/* Fills *opts and the device's own. -1 to go on, else the exit status: 0 after --help, 2 after an error. */
+int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts);
+
+/* ---- listen.c ---- */
+
+/* Binds and listens, in place of a stale socket; logs why not. The descriptor or -errno. */
+int listen_open(const char *path);
+
+/*
+ * Splits off the process that does the work, in namespaces of its own if sandboxed. In the child it returns 0
+ * and *life reads end-of-file once the child is to end. The parent stays outside as its guardian: it ends it
+ * on SIGTERM or SIGINT, removes the socket at path (NULL: there is none), and never returns but with an
+ * error, which is logged.
+ */
+int listen_guard(const char *path, bool sandboxed, int *life);
+
+/* ---- queue.c ---- */
+
+/* What the main loop tells a queue. Orders are carried out one after another; those marked "quiet" wait until
+ * every request that was taken is completed, and no new one is taken meanwhile. */
+enum order_type {
+	ORDER_START,  /* serve vq */
+	ORDER_STOP,   /* quiet: forget the ring; answer: base */
+	ORDER_CALL,   /* fd replaces the call eventfd */
+	ORDER_ERR,    /* fd replaces the error eventfd */
+	ORDER_ENABLE, /* on */
+	ORDER_MEM,    /* quiet: mem replaces the memory table */
+	ORDER_DRAIN,  /* quiet: take no request until ORDER_RESUME */
+	ORDER_RESUME,
+	ORDER_COUNT
+};
+
+struct order {
+	enum order_type type;
+	struct server_queue *queue;
+	struct order *next;
+	/* On the main thread, after the order was carried out; NULL: nobody waits. */
+	void (*done)(struct server *server, struct order *order);
+	struct vq *vq;
+	uint64_t features;
+	struct mem *mem;
+	int kick, call, err; /* of ORDER_START */
+	int fd;
+	bool on;
+	bool kept; /* not to be freed: it is part of something else */
+	uint32_t base;
+};
+
+/* Orders in the order of posting; from any thread to one. */
+struct order_list {
+	struct lock lock; /* guards the rest */
+	struct order *head, *last;
+};
+
+void order_list_init(struct order_list *list);
+void order_list_put(struct order_list *list, struct order *order);
+struct order *order_list_take_all(struct order_list *list);
+
+enum ring_state {
+	RING_NONE,    /* no ring; ends with ORDER_START */
+	RING_SERVING, /* requests are taken if enabled and nothing quiet is waiting */
+	RING_BROKEN /* the driver broke it: what was taken is finished, nothing more; ends with ORDER_STOP */
+};
+
+struct queue_stats { /* written by the queue's thread, read by any */
+	_Atomic uint64_t requests, resubmitted, completed, bytes_in, kicks, calls, passes, broken;
+};
+
+struct server_queue {
+	struct server *server;
+	unsigned index;
+	struct loop *loop; /* server_place says which */
+	void *state;       /* the device's */
+
+	/* The loop's from here on. */
+	enum ring_state ring;
+	bool enabled, drained;
+	struct vq *vq;
+	struct mem *mem;
+	uint64_t features;
+	int kick, call, err;
+	struct loop_fd *kick_watch;
+	struct loop_poller *poller;
+	unsigned taken;  /* requests taken and not completed */
+	unsigned staged; /* completions not yet published */
+	struct order *orders, *orders_last;
+	struct loop_bh bh; /* orders arrived, or one that waited may go on */
+
+	struct order_list mailbox;
+	struct queue_stats stats;
+};
+
+int queue_init(struct server_queue *q, struct server *server, unsigned index, struct loop *loop);
+/* The loop must have ended. */
+void queue_fini(struct server_queue *q);
+
+/* Hands an order over; it comes back through done. Main thread. */
+void queue_post(struct server_queue *q, struct order *order);
+
+/* ---- front.c: the vhost-user connection, on the main loop ---- */
+
+enum front_state {
+	FRONT_LISTENING, /* no connection; the listener is watched */
+	FRONT_CONNECTED,
+	FRONT_CLOSING, /* the connection is over, its rings are being stopped */
+	FRONT_GONE     /* the inherited socket closed, or the process ends: there will be no other */
+};
+
+struct front {
+	enum front_state state;
+	int listener; /* -1: none */
+	struct loop_fd *watch;
+	struct vhost_be *be;
+	struct vhost_be_ops ops;
+	struct loop_bh freer;                 /* frees be outside of its callbacks */
+	bool started[SERVER_QUEUES_MAX];      /* ORDER_START was posted, ORDER_STOP not */
+	struct order stop[SERVER_QUEUES_MAX]; /* stopping must not fail, so its orders are here already */
+	unsigned stopping;                    /* ORDER_STOPs not answered */
+	unsigned mem_pending;                 /* ORDER_MEMs not answered */
+};
+
+int front_init(struct server *s, int listener, int vhost_fd);
+void front_fini(struct server *s);
+
+/* Takes no other connection and ends the present one; calls server_front_gone when its rings are stopped. */
+void front_end(struct server *s);
+
+/* ---- control.c: the bus ---- */
+
+struct control {
+	struct bus *bus;
+	bool ready;
+	uint64_t drain_id, shutdown_id; /* requests that wait for an answer; 0: none */
+	unsigned draining;              /* ORDER_DRAINs not answered */
+};
+
+int control_init(struct server *s, const char *socket);
+void control_fini(struct server *s);
+void control_ready(struct server *s);
+
+/* The last words before the process exits: answers SHUTDOWN. */
+void control_farewell(struct server *s);
+
+/* ---- syscalls.c: tables that every server has, ended by NULL ---- */
+
+extern const struct sandbox_rule *const server_stage_one[];
+extern const struct sandbox_rule *const server_steady[];     /* without a bus */
+extern const struct sandbox_rule *const server_steady_bus[]; /* with one */
+
+/* ---- server.c ---- */
+
+struct io_thread {
+	struct loop *loop;
+	pthread_t thread;
+	bool running;
+};
+
+struct server {
+	const struct server_device *device;
+	void *dev;
+	struct options opts;
+	uint64_t features;
+	struct loop *main;
+	struct loop_pool *pool;
+	struct io_thread io[SERVER_IO_THREADS_MAX];
+	struct server_queue queue[SERVER_QUEUES_MAX];
+	struct order_list done; /* orders on their way back */
+	struct loop_bh done_bh;
+	struct front front;
+	struct control control;
+	int life; /* end-of-file: end; -1: none */
+	struct loop_fd *life_watch;
+	bool ending;
+};
+
+/* Begins the ordered end: rings are stopped, then the main loop. Main thread; a second call does nothing. */
+void server_end(struct server *s);
+void server_front_gone(struct server *s);
+
+/* An order for queue index, with done; NULL without memory. */
+struct order *server_order(struct server *s, unsigned index, enum order_type type,
+			   void (*done)(struct server *, struct order *));
+
+/* Adds to a counter that only the calling thread writes. */
+static inline void stat_add(_Atomic uint64_t *stat, uint64_t n)
+{
+	atomic_store_explicit(stat, atomic_load_explicit(stat, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+#endif

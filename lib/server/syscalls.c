@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* System calls that every server needs, with the reason for each. */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "server_priv.h"
+#include "tables.h"
+
+static const struct sandbox_rule steady[] = {
+	{ .nr = __NR_accept4, .why = "the next front end on the socket that is bound already" },
+	{ .nr = __NR_mmap,
+	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC, .value = 0 } },
+	  .why = "memory regions of the front end and its in-flight region, never executable" },
+	{ .nr = __NR_munmap, .why = "memory regions that the front end took back" },
+	{ .nr = __NR_madvise, .why = "memory regions are left out of core dumps" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_GETFL } },
+	  .why = "state of a descriptor that the front end sent" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFL } },
+	  .why = "kick eventfds are made non-blocking" },
+	{ .nr = __NR_newfstatat, .why = "size of a memory region's file, as fstat asks for it" },
+	{ .nr = __NR_fstat, .why = "size of a memory region's file" },
+	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
+	{ .nr = __NR_set_robust_list, .why = "the same" },
+	{ .why = NULL },
+};
+
+/* Without a supervisor, QEMU may be the front end, which has the back end make the in-flight region. */
+static const struct sandbox_rule steady_by_hand[] = {
+	{ .nr = __NR_memfd_create, .why = "the in-flight region for a front end that asks for one" },
+	{ .nr = __NR_ftruncate, .why = "its size" },
+	{ .nr = __NR_fcntl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_ADD_SEALS } },
+	  .why = "its size is sealed" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const server_stage_one[] = {
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_bus,
+	sandbox_table_sockets,
+	sandbox_table_threads,
+	sandbox_table_loop_setup,
+	sandbox_table_bus_setup,
+	sandbox_table_narrow,
+	steady,
+	NULL,
+};
+
+const struct sandbox_rule *const server_steady[] = {
+	sandbox_table_runtime, sandbox_table_loop, sandbox_table_sockets, steady, steady_by_hand, NULL,
+};
+
+const struct sandbox_rule *const server_steady_bus[] = {
+	sandbox_table_runtime, sandbox_table_loop, sandbox_table_sockets, sandbox_table_bus, steady, NULL,
+};
