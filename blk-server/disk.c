@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The image file: opening, locking, what direct I/O on it needs, configuration space, and calls that block. */
+#include "disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "log.h"
+#include "num.h"
+#include "slow.h"
+
+#define ALIGN_MAX    4096
+#define LOCK_TRIES   100 /* 10 ms apart: a server that was just killed may still hold the lock */
+#define ZEROES_BYTES 65536
+
+static _Alignas(ALIGN_MAX) const uint8_t zeroes[ZEROES_BYTES];
+
+/* ---- opening ---- */
+
+/* Takes the lock that keeps two servers off one image; with --image-fd the supervisor has it. */
+static int take_lock(const struct disk *disk)
+{
+	struct flock lock = { .l_type = disk->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	const struct timespec pause = { .tv_nsec = 10000000 };
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (fcntl(disk->fd, F_OFD_SETLK, &lock) == 0)
+			return 0;
+		if (errno != EAGAIN && errno != EACCES && errno != EINTR) {
+			int err = -errno;
+
+			log_error_errno(err, "image %s can't be locked", disk->name);
+			return err;
+		}
+		nanosleep(&pause, NULL);
+	}
+	log_error("image %s is in use by another process", disk->name);
+	return -EBUSY;
+}
+
+static int open_image(struct disk *disk)
+{
+	int flags;
+
+	if (!disk->image) {
+		disk->name = "of --image-fd";
+		disk->fd = disk->image_fd;
+		flags = fcntl(disk->fd, F_GETFL);
+		if (flags < 0 || fcntl(disk->fd, F_SETFD, FD_CLOEXEC) < 0) {
+			log_error("--image-fd %d: must be an open file", disk->fd);
+			return -EBADF;
+		}
+		if ((flags & O_ACCMODE) != O_RDWR && (!disk->readonly || (flags & O_ACCMODE) != O_RDONLY)) {
+			log_error("--image-fd %d: must be open for reading%s", disk->fd,
+				  disk->readonly ? "" : " and writing");
+			return -EBADF;
+		}
+		return 0;
+	}
+	disk->name = disk->image;
+	disk->fd =
+	    open(disk->image, (disk->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (disk->fd < 0) {
+		int err = -errno;
+
+		log_error_errno(err, "--image %s", disk->image);
+		return err;
+	}
+	return take_lock(disk);
+}
+
+static int find_size(struct disk *disk)
+{
+	struct stat st;
+	uint64_t bytes;
+
+	if (fstat(disk->fd, &st) < 0)
+		return -errno;
+	if (S_ISBLK(st.st_mode)) {
+		disk->is_device = true;
+		if (ioctl(disk->fd, BLKGETSIZE64, &bytes) < 0)
+			return -errno;
+	} else if (S_ISREG(st.st_mode)) {
+		bytes = (uint64_t)st.st_size;
+	} else {
+		log_error("image %s: must be a regular file or a block device", disk->name);
+		return -EINVAL;
+	}
+	disk->bytes = num_align_down(bytes, SECTOR);
+	if (!disk->bytes) {
+		log_error("image %s: must be at least %d bytes long", disk->name, SECTOR);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* True if a direct read with buffer, offset and length aligned to align works. */
+static bool read_works(int fd, uint8_t *buf, uint32_t align)
+{
+	/* One step into the buffer, which is aligned to twice as much. */
+	return pread(fd, buf + align, align, 0) >= 0;
+}
+
+/* Asks the kernel what direct I/O needs, or tries. */
+static int find_alignment(struct disk *disk)
+{
+	CLEAN_FREE uint8_t *buf = NULL;
+#ifdef STATX_DIOALIGN
+	struct statx stx;
+
+	if (statx(disk->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN) && stx.stx_dio_offset_align) {
+		disk->mem_align = stx.stx_dio_mem_align;
+		disk->io_align = MAX(stx.stx_dio_offset_align, SECTOR);
+		return 0;
+	}
+#endif
+	buf = aligned_alloc(2 * ALIGN_MAX, 4 * ALIGN_MAX);
+	if (!buf)
+		return -ENOMEM;
+	for (uint32_t align = SECTOR; align <= ALIGN_MAX; align *= 2) {
+		if (!read_works(disk->fd, buf, align))
+			continue;
+		disk->mem_align = disk->io_align = align;
+		return 0;
+	}
+	return -errno;
+}
+
+static int set_direct(struct disk *disk)
+{
+	int flags = fcntl(disk->fd, F_GETFL), err;
+
+	flags &= ~(O_NONBLOCK | O_DIRECT);
+	disk->mem_align = disk->io_align = 1;
+	if (fcntl(disk->fd, F_SETFL, disk->buffered ? flags : flags | O_DIRECT) < 0) {
+		err = -errno;
+		log_error_errno(err, "image %s can't be used with --cache direct; --cache buffered may do",
+				disk->name);
+		return err;
+	}
+	if (disk->buffered)
+		return 0;
+	err = find_alignment(disk);
+	if (!err && (disk->io_align > ALIGN_MAX || disk->mem_align > ALIGN_MAX))
+		err = -EINVAL;
+	if (err) {
+		log_error_errno(err, "image %s can't be read with --cache direct; --cache buffered may do",
+				disk->name);
+		return err;
+	}
+	if (disk->bytes % disk->io_align) {
+		log_error("image %s: its size must be a multiple of %u bytes for --cache direct; "
+			  "--cache buffered takes it",
+			  disk->name, disk->io_align);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Finds out, without touching data, whether holes can be punched. */
+static bool can_punch(const struct disk *disk)
+{
+	if (disk->readonly)
+		return false;
+	if (disk->is_device)
+		return true;
+	return fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)num_align_up(disk->bytes, ALIGN_MAX), ALIGN_MAX) == 0;
+}
+
+static void fill_config(struct disk *disk, unsigned queues)
+{
+	uint32_t physical = MAX(disk->io_align, SECTOR);
+	struct stat st;
+
+	if (!disk->is_device && fstat(disk->fd, &st) == 0 && st.st_blksize == ALIGN_MAX)
+		physical = ALIGN_MAX; /* the file system's block: smaller writes make it read first */
+	disk->config = (struct virtio_blk_config) {
+		.capacity = disk->bytes / SECTOR,
+		.seg_max = DISK_SEG_MAX,
+		.blk_size = SECTOR,
+		.physical_block_exp = (uint8_t)__builtin_ctz(physical / SECTOR),
+		.min_io_size = (uint16_t)(physical / SECTOR),
+		.num_queues = (uint16_t)queues,
+	};
+	if (disk->can_discard) {
+		disk->config.max_discard_sectors = DISK_RANGE_MAX;
+		disk->config.max_discard_seg = DISK_RANGES;
+		disk->config.discard_sector_alignment = physical / SECTOR;
+	}
+	if (!disk->readonly) {
+		disk->config.max_write_zeroes_sectors = DISK_RANGE_MAX;
+		disk->config.max_write_zeroes_seg = DISK_RANGES;
+		disk->config.write_zeroes_may_unmap = disk->can_discard;
+	}
+}
+
+int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features)
+{
+	int err = open_image(disk);
+
+	if (!err)
+		err = find_size(disk);
+	if (!err)
+		err = set_direct(disk);
+	if (!err && disk->io_align > SECTOR && !disk->readonly)
+		err = gate_new(disk, &disk->gate);
+	if (err) {
+		if (disk->fd >= 0)
+			close(disk->fd);
+		return err;
+	}
+	disk->can_discard = can_punch(disk);
+	disk->engine = &engine_aio;
+	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
+	fill_config(disk, queues);
+	*features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE |
+		    1ULL << VIRTIO_BLK_F_TOPOLOGY | 1ULL << VIRTIO_BLK_F_FLUSH;
+	if (queues > 1)
+		*features |= 1ULL << VIRTIO_BLK_F_MQ;
+	if (disk->readonly)
+		*features |= 1ULL << VIRTIO_BLK_F_RO;
+	else
+		*features |= 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
+	if (disk->can_discard)
+		*features |= 1ULL << VIRTIO_BLK_F_DISCARD;
+	return 0;
+}
+
+void disk_close(struct disk *disk)
+{
+	gate_free(disk->gate);
+	close(disk->fd);
+}
+
+int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)
+{
+	const uint8_t *config = (const uint8_t *)&disk->config;
+	uint64_t end;
+
+	if (!num_add(off, len, &end))
+		return -EINVAL;
+	for (uint64_t i = off; i < end; i++)
+		buf[i - off] = i < sizeof(disk->config) ? config[i] : 0;
+	return 0;
+}
+
+/* ---- calls that block ---- */
+
+int disk_flushed(struct disk *disk, int64_t res)
+{
+	if (res < 0 && !atomic_exchange(&disk->flush_failed, true))
+		log_error_errno((int)res,
+				"image %s: a flush failed; written data may be lost, so every "
+				"later flush fails too",
+				disk->name);
+	return atomic_load(&disk->flush_failed) ? -EIO : 0;
+}
+
+int disk_flush(struct disk *disk)
+{
+	return disk_flushed(disk, fdatasync(disk->fd) < 0 ? -errno : 0);
+}
+
+static int punch(const struct disk *disk, uint64_t off, uint64_t len)
+{
+	while (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int disk_discard(const struct disk *disk, uint64_t off, uint64_t len)
+{
+	return len ? punch(disk, off, len) : 0;
+}
+
+static int write_zeroes(const struct disk *disk, uint64_t off, uint64_t len)
+{
+	while (len) {
+		ssize_t n = pwrite(disk->fd, zeroes, MIN(len, sizeof(zeroes)), (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int disk_zero(const struct disk *disk, uint64_t off, uint64_t len, bool unmap)
+{
+	int err = -EOPNOTSUPP;
+
+	if (!len)
+		return 0;
+	if (unmap && disk->can_discard)
+		err = punch(disk, off, len);
+	if (err == -EOPNOTSUPP) {
+		err = fallocate(disk->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off,
+				(off_t)len) < 0
+			  ? -errno
+			  : 0;
+	}
+	/* Not every file system can; a device may refuse a range that is not aligned to its blocks. */
+	return err == -EOPNOTSUPP || err == -EINVAL ? write_zeroes(disk, off, len) : err;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The disk: its image file, what direct I/O on it needs, and its configuration space. Fixed once open, but for the
+ * marked fields; shared by all queues. */
+#ifndef DISK_H
+#define DISK_H
+
+#include <linux/virtio_blk.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+#define SECTOR         512
+#define DISK_SEG_MAX   126                    /* data segments of a request that are advertised */
+#define DISK_RANGE_MAX (1U << 21)             /* sectors of one discard or write-zeroes range: 1 GiB */
+#define DISK_RANGES    32                     /* ranges of one such request */
+#define REQUEST_IOV    (2 * DISK_SEG_MAX + 8) /* vectors of one request, header and status among them */
+
+struct gate;
+
+struct disk {
+	/* Options. */
+	const char *image; /* NULL: image_fd */
+	int image_fd;      /* -1: image */
+	bool readonly;
+	bool buffered;
+
+	int fd;
+	const char *name;   /* for log lines */
+	uint64_t bytes;     /* capacity, a multiple of SECTOR */
+	uint32_t mem_align; /* of buffers; 1 if buffered */
+	uint32_t io_align;  /* of offsets and lengths; 1 if buffered */
+	bool can_discard;   /* holes can be punched */
+	bool is_device;     /* a block device */
+	char serial[VIRTIO_BLK_ID_BYTES];
+	struct virtio_blk_config config;
+	const struct engine_ops *engine;
+
+	_Atomic bool flush_failed; /* data may be lost; no later flush may say otherwise */
+	struct gate *gate;         /* only if io_align is more than a sector: slow.h */
+};
+
+/* Opens and examines the image; *features gets the device's feature bits. Logs why not. 0 or -errno. */
+int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features);
+void disk_close(struct disk *disk);
+
+/* len bytes of configuration space from off, or -EINVAL. */
+int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf);
+
+/* Flushes what was written to stable storage. A flush that failed once fails for ever: the kernel has dropped
+ * what it could not write and would report success the next time. 0 or -errno; blocks. */
+int disk_flush(struct disk *disk);
+int disk_flushed(struct disk *disk, int64_t res);
+
+/* Discards, or zeroes with or without giving up the space. The range is within the disk. 0 or -errno; blocks. */
+int disk_discard(const struct disk *disk, uint64_t off, uint64_t len);
+int disk_zero(const struct disk *disk, uint64_t off, uint64_t len, bool unmap);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a queue reads and writes its image: asynchronous transfers, staged one by one, submitted as one batch,
+ * reaped when done. An engine belongs to one queue's thread. It neither allocates nor blocks once open.
+ */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct engine;
+
+enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC };
+
+/* One transfer, embedded in whatever waits for it. */
+struct engine_io {
+	uint64_t priv[8];  /* the engine's own, while the transfer runs */
+	struct iovec *iov; /* must stay valid until it is reaped */
+	unsigned niov;
+	enum engine_op op;
+	uint64_t off;
+	bool dsync;  /* the write is to be on stable storage when it is reaped */
+	int64_t res; /* when reaped: bytes, or -errno */
+};
+
+struct engine_ops {
+	const char *name;
+
+	/* For fd (which stays the caller's) with at most depth transfers at a time. 0 or -errno. May block. */
+	int (*open)(int fd, unsigned depth, struct engine **out);
+	void (*close)(struct engine *engine);
+
+	/* A descriptor that becomes readable with completions; to be watched edge-triggered, never read. */
+	int (*event_fd)(const struct engine *engine);
+
+	/* Stages a transfer; at most depth may be staged and running. */
+	void (*stage)(struct engine *engine, struct engine_io *io);
+
+	/* Submits what is staged. What the kernel does not take for now stays staged; what it refuses is
+	 * reaped with its error. How many stay. */
+	unsigned (*submit)(struct engine *engine);
+
+	/* At most max transfers that are done. */
+	unsigned (*reap)(struct engine *engine, struct engine_io **done, unsigned max);
+
+	/* True if reap or submit would get on now, without any descriptor becoming readable. */
+	bool (*pending)(const struct engine *engine);
+};
+
+extern const struct engine_ops engine_aio;
+
+#endif

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transfers by Linux aio, the only file that knows libaio.
+ *
+ * The kernel maps its completion ring at the address that io_setup gives as context. Reading it there saves
+ * io_getevents: entries between head and tail are complete, and whoever reads moves head on. The layout has been
+ * the same since Linux 2.6 and names itself by a magic number; where that is not as expected, io_getevents is
+ * used.
+ */
+#include <errno.h>
+#include <libaio.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "num.h"
+
+#define RING_MAGIC 0xa10a10a1U
+#define REAP_MAX   64
+
+struct ring {
+	uint32_t id;
+	uint32_t nr;
+	_Atomic uint32_t head;
+	_Atomic uint32_t tail;
+	uint32_t magic;
+	uint32_t compat_features;
+	uint32_t incompat_features;
+	uint32_t header_length;
+	struct io_event events[];
+};
+
+struct engine {
+	io_context_t context;
+	struct ring *ring; /* NULL: its layout is unknown */
+	int fd, event;
+	unsigned running;          /* submitted and not reaped */
+	unsigned nstaged, nfailed; /* used of the arrays below */
+	struct iocb **staged;
+	struct engine_io **failed; /* refused by io_submit */
+};
+
+_Static_assert(sizeof(struct iocb) <= sizeof(((struct engine_io *)0)->priv), "an iocb fits an engine_io");
+
+static void aio_close(struct engine *e)
+{
+	if (!e)
+		return;
+	if (e->context)
+		io_destroy(e->context);
+	if (e->event >= 0)
+		close(e->event);
+	free(e->staged);
+	free(e->failed);
+	free(e);
+}
+
+static int aio_open(int fd, unsigned depth, struct engine **out)
+{
+	struct engine *e = calloc(1, sizeof(*e));
+	struct ring *ring;
+	int err = -ENOMEM;
+
+	if (!e)
+		return -ENOMEM;
+	e->fd = fd;
+	e->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	e->staged = calloc(depth, sizeof(struct iocb *));
+	e->failed = calloc(depth, sizeof(struct engine_io *));
+	if (e->event >= 0 && e->staged && e->failed)
+		err = io_setup((int)depth, &e->context);
+	if (err) {
+		aio_close(e);
+		return err;
+	}
+	ring = (struct ring *)(void *)e->context;
+	if (ring->magic == RING_MAGIC && !ring->incompat_features && ring->header_length == sizeof(*ring) &&
+	    ring->nr >= depth)
+		e->ring = ring;
+	*out = e;
+	return 0;
+}
+
+static int aio_event_fd(const struct engine *e)
+{
+	return e->event;
+}
+
+static void aio_stage(struct engine *e, struct engine_io *io)
+{
+	static const short single[] = { [ENGINE_READ] = IO_CMD_PREAD, [ENGINE_WRITE] = IO_CMD_PWRITE };
+	static const short vector[] = { [ENGINE_READ] = IO_CMD_PREADV, [ENGINE_WRITE] = IO_CMD_PWRITEV };
+	struct iocb *cb = (struct iocb *)(void *)io->priv;
+
+	memset(cb, 0, sizeof(*cb));
+	cb->data = io;
+	cb->aio_fildes = e->fd;
+	if (io->op == ENGINE_FSYNC) {
+		cb->aio_lio_opcode = IO_CMD_FDSYNC;
+	} else if (io->niov == 1) {
+		cb->aio_lio_opcode = single[io->op];
+		cb->u.c.buf = io->iov[0].iov_base;
+		cb->u.c.nbytes = io->iov[0].iov_len;
+	} else {
+		cb->aio_lio_opcode = vector[io->op];
+		cb->u.c.buf = io->iov;
+		cb->u.c.nbytes = io->niov;
+	}
+	cb->u.c.offset = (long long)io->off;
+	if (io->dsync)
+		cb->aio_rw_flags = RWF_DSYNC;
+	io_set_eventfd(cb, e->event);
+	e->staged[e->nstaged++] = cb;
+}
+
+static unsigned aio_submit(struct engine *e)
+{
+	unsigned done = 0;
+
+	while (done < e->nstaged) {
+		int n = io_submit(e->context, (long)(e->nstaged - done), e->staged + done);
+
+		if (n > 0) {
+			e->running += (unsigned)n;
+			done += (unsigned)n;
+		} else if (n == -EAGAIN || n == 0) {
+			break;
+		} else if (n != -EINTR) {
+			/* The first is at fault; those behind it are tried without it. */
+			struct engine_io *io = e->staged[done++]->data;
+
+			io->res = n;
+			e->failed[e->nfailed++] = io;
+		}
+	}
+	e->nstaged -= done;
+	if (done && e->nstaged)
+		memmove(e->staged, e->staged + done, e->nstaged * sizeof(e->staged[0]));
+	return e->nstaged;
+}
+
+static unsigned reap_ring(struct engine *e, struct engine_io **done, unsigned max)
+{
+	struct ring *ring = e->ring;
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+	unsigned n = 0;
+
+	while (head != tail && n < max) {
+		const struct io_event *ev = &ring->events[head];
+		struct engine_io *io = ev->data;
+
+		io->res = (int64_t)ev->res;
+		done[n++] = io;
+		head = head + 1 == ring->nr ? 0 : head + 1;
+	}
+	if (n)
+		atomic_store_explicit(&ring->head, head, memory_order_release);
+	return n;
+}
+
+static unsigned reap_call(struct engine *e, struct engine_io **done, unsigned max)
+{
+	struct io_event events[REAP_MAX];
+	struct timespec none = { 0 };
+	int n = io_getevents(e->context, 0, (long)MIN(max, REAP_MAX), events, &none);
+
+	for (int i = 0; i < n; i++) {
+		done[i] = events[i].data;
+		done[i]->res = (int64_t)events[i].res;
+	}
+	return n < 0 ? 0 : (unsigned)n;
+}
+
+static unsigned aio_reap(struct engine *e, struct engine_io **done, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && e->nfailed)
+		done[n++] = e->failed[--e->nfailed];
+	if (e->running && n < max) {
+		unsigned got = e->ring ? reap_ring(e, done + n, max - n) : reap_call(e, done + n, max - n);
+
+		e->running -= got;
+		n += got;
+	}
+	return n;
+}
+
+static bool aio_pending(const struct engine *e)
+{
+	if (e->nfailed || (e->nstaged && !e->running))
+		return true;
+	/* Without the ring to look at, the eventfd tells. */
+	return e->running && e->ring &&
+	       atomic_load_explicit(&e->ring->head, memory_order_relaxed) !=
+		   atomic_load_explicit(&e->ring->tail, memory_order_acquire);
+}
+
+const struct engine_ops engine_aio = {
+	.name = "aio",
+	.open = aio_open,
+	.close = aio_close,
+	.event_fd = aio_event_fd,
+	.stage = aio_stage,
+	.submit = aio_submit,
+	.reap = aio_reap,
+	.pending = aio_pending,
+};

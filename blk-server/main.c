@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* blk-server: a virtio block device in a process of its own, as a vhost-user back end. */
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+#include "num.h"
+#include "parse.h"
+#include "queue.h"
+#include "syscalls.h"
+
+struct blk {
+	struct disk disk;
+	struct blk_queue *queue[SERVER_QUEUES_MAX];
+	unsigned queues;
+};
+
+/* ---- options ---- */
+
+static int set_image(void *dev, const char *value)
+{
+	((struct blk *)dev)->disk.image = value;
+	return *value ? 0 : -EINVAL;
+}
+
+static int set_image_fd(void *dev, const char *value)
+{
+	uint64_t fd;
+	int err = parse_u64(value, 3, 1023, &fd);
+
+	if (!err)
+		((struct blk *)dev)->disk.image_fd = (int)fd;
+	return err;
+}
+
+static int set_format(void *dev, const char *value)
+{
+	(void)dev;
+	return strcmp(value, "raw") ? -EINVAL : 0;
+}
+
+static int set_readonly(void *dev, const char *value)
+{
+	(void)value;
+	((struct blk *)dev)->disk.readonly = true;
+	return 0;
+}
+
+static int set_cache(void *dev, const char *value)
+{
+	((struct blk *)dev)->disk.buffered = !strcmp(value, "buffered");
+	return strcmp(value, "buffered") && strcmp(value, "direct") ? -EINVAL : 0;
+}
+
+static const struct server_option options[] = {
+	{ "image", "FILE", "Serve this disk image or block device.", "a file", set_image },
+	{ "image-fd", "N", "Serve this inherited descriptor, locked already, instead.",
+	  "a descriptor from 3 to 1023", set_image_fd },
+	{ "format", "FORMAT", "Format of the image; raw is the only one (raw).", "raw", set_format },
+	{ "readonly", NULL, "Refuse to write.", NULL, set_readonly },
+	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
+	  set_cache },
+	{ .name = NULL },
+};
+
+/* ---- the device ---- */
+
+static int blk_open(void *dev, const struct server_settings *settings, uint64_t *features)
+{
+	struct blk *blk = dev;
+
+	if (!blk->disk.image == (blk->disk.image_fd < 0)) {
+		log_error("give --image FILE or --image-fd N, one of them");
+		return -EINVAL;
+	}
+	blk->queues = settings->queues;
+	return disk_open(&blk->disk, settings->id, settings->queues, features);
+}
+
+static void blk_close(void *dev)
+{
+	disk_close(&((struct blk *)dev)->disk);
+}
+
+static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
+{
+	return disk_get_config(&((struct blk *)dev)->disk, off, len, buf);
+}
+
+static int blk_queue_open(void *dev, struct server_queue *server, void **state)
+{
+	struct blk *blk = dev;
+	struct blk_queue **q = &blk->queue[server_index(server)];
+	int err = queue_open(&blk->disk, server, q);
+
+	*state = *q;
+	return err;
+}
+
+static void blk_queue_close(void *state)
+{
+	queue_close(state);
+}
+
+static bool blk_service(void *state)
+{
+	return queue_service(state);
+}
+
+static bool blk_has_room(void *state)
+{
+	return queue_has_room(state);
+}
+
+static bool blk_pending(void *state)
+{
+	return queue_pending(state);
+}
+
+static void blk_stats(void *dev, server_stat_fn add, void *arg)
+{
+	struct blk *blk = dev;
+	const char *name;
+	uint64_t value;
+
+	for (unsigned i = 0; (name = queue_counter(blk->queue[0], i, &value)); i++) {
+		uint64_t sum = value;
+
+		for (unsigned q = 1; q < blk->queues && queue_counter(blk->queue[q], i, &value); q++)
+			sum += value;
+		add(arg, name, sum);
+	}
+}
+
+static const struct server_device device = {
+	.program = "blk-server",
+	.kind = "blk",
+	.summary = "serve a virtio block device over vhost-user",
+	.options = options,
+	.iov_max = REQUEST_IOV,
+	.stage_one = blk_stage_one,
+	.steady = blk_steady,
+	.open = blk_open,
+	.close = blk_close,
+	.get_config = blk_get_config,
+	.queue_open = blk_queue_open,
+	.queue_close = blk_queue_close,
+	.service = blk_service,
+	.has_room = blk_has_room,
+	.pending = blk_pending,
+	.stats = blk_stats,
+};
+
+int main(int argc, char **argv)
+{
+	static struct blk blk = { .disk = { .image_fd = -1, .fd = -1 } };
+
+	return server_main(argc, argv, &device, &blk);
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A queue of the disk: its engine, its requests and buffers, and the pass that moves them. */
+#include "queue.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+
+#include "num.h"
+#include "request.h"
+#include "slow.h"
+
+#define REAP_MAX 64
+
+/* Memory that costs nothing until it is touched. */
+static void *map_lazily(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+#define IOV_MEMORY    (QUEUE_DEPTH * REQUEST_IOV * sizeof(struct iovec))
+#define BOUNCE_STRIDE (BOUNCE_BYTES + BOUNCE_SLACK)
+#define BOUNCE_MEMORY ((size_t)BOUNCE_COUNT * BOUNCE_STRIDE)
+
+_Static_assert(DISK_RANGES * sizeof(struct range) <= REQUEST_IOV * sizeof(struct iovec),
+	       "a request's ranges fit the memory of its vectors");
+
+static int make_requests(struct blk_queue *q)
+{
+	q->requests = calloc(QUEUE_DEPTH, sizeof(struct request));
+	q->iov_memory = map_lazily(IOV_MEMORY);
+	q->bounce_memory = map_lazily(BOUNCE_MEMORY);
+	if (!q->requests || !q->iov_memory || !q->bounce_memory)
+		return -ENOMEM;
+	/* The first on the list is the first of the array, so that a shallow queue touches little. */
+	for (unsigned i = QUEUE_DEPTH; i-- > 0;) {
+		struct request *r = &q->requests[i];
+
+		r->queue = q;
+		r->big_iov = q->iov_memory + (size_t)i * REQUEST_IOV;
+		r->next = q->free;
+		q->free = r;
+		slow_prepare(r);
+	}
+	for (unsigned i = BOUNCE_COUNT; i-- > 0;)
+		q->bounce_free[q->nbounce_free++] = q->bounce_memory + (size_t)i * BOUNCE_STRIDE;
+	return 0;
+}
+
+static void on_completions(void *arg, uint32_t events)
+{
+	struct blk_queue *q = arg;
+
+	(void)events;
+	server_run(q->server);
+}
+
+int queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out)
+{
+	struct blk_queue *q = calloc(1, sizeof(*q));
+	int err;
+
+	if (!q)
+		return -ENOMEM;
+	q->disk = disk;
+	q->server = server;
+	q->waiting_end = &q->waiting;
+	err = make_requests(q);
+	if (!err)
+		err = disk->engine->open(disk->fd, QUEUE_DEPTH, &q->engine);
+	if (!err)
+		err = loop_add_fd(server_loop(server), disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET,
+				  on_completions, q, &q->watch);
+	if (err) {
+		queue_close(q);
+		return err;
+	}
+	*out = q;
+	return 0;
+}
+
+void queue_close(struct blk_queue *q)
+{
+	loop_del_fd(q->watch);
+	if (q->engine)
+		q->disk->engine->close(q->engine);
+	if (q->iov_memory)
+		munmap(q->iov_memory, IOV_MEMORY);
+	if (q->bounce_memory)
+		munmap(q->bounce_memory, BOUNCE_MEMORY);
+	free(q->requests);
+	free(q);
+}
+
+static bool reap(struct blk_queue *q)
+{
+	struct engine_io *done[REAP_MAX];
+	unsigned n, total = 0;
+
+	do {
+		n = q->disk->engine->reap(q->engine, done, REAP_MAX);
+		for (unsigned i = 0; i < n; i++)
+			transfer_done(CONTAINER_OF(done[i], struct request, io));
+		total += n;
+	} while (n == REAP_MAX);
+	return total > 0;
+}
+
+bool queue_service(struct blk_queue *q)
+{
+	bool did = reap(q);
+	struct vq_chain chain = { .iov = q->pop_iov };
+
+	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
+	while (q->free && server_pop(q->server, &chain) == 1) {
+		request_start(q, &chain);
+		did = true;
+	}
+	while (q->staged) {
+		/* What is left could not be taken now; the next completion makes room for it. */
+		bool left = q->disk->engine->submit(q->engine) > 0;
+
+		q->staged = false;
+		/* Where memory answered, everything is done already, and may go on. */
+		did |= reap(q);
+		if (left) {
+			q->staged = true;
+			break;
+		}
+	}
+	return did;
+}
+
+bool queue_has_room(const struct blk_queue *q)
+{
+	return q->free;
+}
+
+bool queue_pending(const struct blk_queue *q)
+{
+	return q->disk->engine->pending(q->engine);
+}
+
+/* ---- counters ---- */
+
+static const struct {
+	const char *name;
+	size_t at;
+} counters[] = {
+	{ "reads", offsetof(struct blk_stats, reads) },
+	{ "writes", offsetof(struct blk_stats, writes) },
+	{ "flushes", offsetof(struct blk_stats, flushes) },
+	{ "discards", offsetof(struct blk_stats, discards) },
+	{ "zeroes", offsetof(struct blk_stats, zeroes) },
+	{ "read_bytes", offsetof(struct blk_stats, read_bytes) },
+	{ "write_bytes", offsetof(struct blk_stats, write_bytes) },
+	{ "bounced", offsetof(struct blk_stats, bounced) },
+	{ "errors", offsetof(struct blk_stats, errors) },
+};
+
+const char *queue_counter(const struct blk_queue *q, unsigned i, uint64_t *value)
+{
+	const char *base = (const char *)&q->stats;
+
+	if (i >= ARRAY_SIZE(counters))
+		return NULL;
+	*value = atomic_load_explicit((const _Atomic uint64_t *)(const void *)(base + counters[i].at),
+				      memory_order_relaxed);
+	return counters[i].name;
+}

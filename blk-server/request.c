@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a request asks for (virtio 1.2 §5.2.6): header, data, status byte. Where the descriptors' boundaries lie
+ * means nothing; the header may be split, the status byte is the last byte of the writable part.
+ */
+#include "request.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+#include "num.h"
+#include "slow.h"
+
+#define ATTEMPTS_MAX 2 /* deaths in a row that a request may be part of */
+
+/* A chain as it is taken apart: what is left of its readable and writable vectors. */
+struct parts {
+	struct iovec *out, *in;
+	unsigned out_num, in_num;
+	uint32_t out_len, in_len;
+};
+
+static struct request *take_free(struct blk_queue *q, uint16_t head)
+{
+	struct request *r = q->free;
+
+	q->free = r->next;
+	r->head = head;
+	r->niov = 0;
+	r->left = r->done = 0;
+	r->plain_write = false;
+	r->io.dsync = false;
+	return r;
+}
+
+static void put_free(struct request *r)
+{
+	r->next = r->queue->free;
+	r->queue->free = r;
+}
+
+void request_finish(struct request *r, uint8_t status)
+{
+	struct blk_queue *q = r->queue;
+	const struct mem *mem = server_mem(q->server);
+	bool filled = r->kind == REQUEST_READ;
+
+	if (status != VIRTIO_BLK_S_OK)
+		blk_count(&q->stats.errors, 1);
+	if (r->plain_write)
+		gate_leave(q->disk->gate);
+	*(volatile uint8_t *)r->status = status;
+	if (mem_logging(mem))
+		mem_dirty_ptr(mem, r->status, 1);
+	server_push(q->server, r->head, filled ? r->done + 1 : 1);
+	put_free(r);
+}
+
+/* ---- vectors ---- */
+
+/* Copies n bytes from the front of vectors to buf and drops them; the caller knows that they are there. */
+static void pull(struct iovec **iov, unsigned *num, uint8_t *buf, uint32_t n)
+{
+	while (n) {
+		uint32_t part = (uint32_t)MIN((*iov)->iov_len, n);
+
+		memcpy(buf, (*iov)->iov_base, part);
+		buf += part;
+		n -= part;
+		(*iov)->iov_base = (uint8_t *)(*iov)->iov_base + part;
+		(*iov)->iov_len -= part;
+		if (!(*iov)->iov_len) {
+			++*iov;
+			--*num;
+		}
+	}
+}
+
+/* Takes the last byte off the writable vectors. */
+static uint8_t *split_status(struct parts *p)
+{
+	struct iovec *last = &p->in[p->in_num - 1];
+
+	p->in_len--;
+	if (--last->iov_len == 0)
+		p->in_num--;
+	return (uint8_t *)last->iov_base + last->iov_len;
+}
+
+static void keep_vectors(struct request *r, const struct iovec *iov, unsigned num)
+{
+	r->iov = num <= INLINE_IOV ? r->inline_iov : r->big_iov;
+	memcpy(r->iov, iov, num * sizeof(*iov));
+	r->niov = num;
+}
+
+/* ---- the types ---- */
+
+/* sectors from sector on, as bytes in *off; false if any of them is outside the disk. */
+static bool in_disk(const struct disk *disk, uint64_t sector, uint64_t len, uint64_t *off)
+{
+	uint64_t end;
+
+	return num_mul(sector, SECTOR, off) && num_add(*off, len, &end) && end <= disk->bytes;
+}
+
+static void start_transfer(struct request *r, uint64_t sector, uint32_t len, const struct iovec *iov,
+			   unsigned num)
+{
+	if (len % SECTOR || !in_disk(r->queue->disk, sector, len, &r->off)) {
+		request_finish(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	r->left = len;
+	if (!len) {
+		request_finish(r, VIRTIO_BLK_S_OK);
+		return;
+	}
+	keep_vectors(r, iov, num);
+	transfer_start(r);
+}
+
+static void start_read(struct request *r, struct parts *p, uint64_t sector)
+{
+	r->kind = REQUEST_READ;
+	blk_count(&r->queue->stats.reads, 1);
+	start_transfer(r, sector, p->in_len, p->in, p->in_num);
+}
+
+static void start_write(struct request *r, struct parts *p, uint64_t sector)
+{
+	struct blk_queue *q = r->queue;
+
+	r->kind = REQUEST_WRITE;
+	blk_count(&q->stats.writes, 1);
+	if (q->disk->readonly) {
+		request_finish(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	r->io.dsync = q->dsync;
+	start_transfer(r, sector, p->out_len, p->out, p->out_num);
+}
+
+static void start_flush(struct request *r, struct parts *p, uint64_t sector)
+{
+	(void)p;
+	(void)sector;
+	r->kind = REQUEST_FLUSH;
+	blk_count(&r->queue->stats.flushes, 1);
+	transfer_start(r);
+}
+
+static void start_get_id(struct request *r, struct parts *p, uint64_t sector)
+{
+	const char *serial = r->queue->disk->serial;
+	const struct mem *mem = server_mem(r->queue->server);
+
+	(void)sector;
+	r->kind = REQUEST_READ; /* as far as what was written is concerned */
+	for (unsigned i = 0; i < p->in_num && r->done < VIRTIO_BLK_ID_BYTES; i++) {
+		uint32_t n = (uint32_t)MIN(p->in[i].iov_len, VIRTIO_BLK_ID_BYTES - r->done);
+
+		memcpy(p->in[i].iov_base, serial + r->done, n);
+		if (mem_logging(mem))
+			mem_dirty_ptr(mem, p->in[i].iov_base, n);
+		r->done += n;
+	}
+	request_finish(r, VIRTIO_BLK_S_OK);
+}
+
+/* Reads and checks the ranges of a discard or write-zeroes; the status of one that is wrong, else S_OK. */
+static uint8_t read_ranges(struct request *r, struct parts *p)
+{
+	struct virtio_blk_discard_write_zeroes raw;
+	unsigned n = p->out_len / sizeof(raw);
+
+	if (!n || p->out_len % sizeof(raw) || n > DISK_RANGES)
+		return VIRTIO_BLK_S_IOERR;
+	for (r->nranges = 0; r->nranges < n; r->nranges++) {
+		struct range *range = &r->ranges[r->nranges];
+		uint32_t flags, sectors;
+
+		pull(&p->out, &p->out_num, (uint8_t *)&raw, sizeof(raw));
+		flags = le32toh(raw.flags);
+		sectors = le32toh(raw.num_sectors);
+		if (flags & ~(r->kind == REQUEST_ZERO ? (uint32_t)VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0))
+			return VIRTIO_BLK_S_UNSUPP;
+		range->unmap = flags;
+		range->len = (uint64_t)sectors * SECTOR;
+		if (sectors > DISK_RANGE_MAX ||
+		    !in_disk(r->queue->disk, le64toh(raw.sector), range->len, &range->off))
+			return VIRTIO_BLK_S_IOERR;
+	}
+	return VIRTIO_BLK_S_OK;
+}
+
+static void start_ranges(struct request *r, struct parts *p)
+{
+	uint8_t status = r->queue->disk->readonly ? VIRTIO_BLK_S_IOERR : read_ranges(r, p);
+
+	if (status == VIRTIO_BLK_S_OK)
+		slow_start(r);
+	else
+		request_finish(r, status);
+}
+
+static void start_discard(struct request *r, struct parts *p, uint64_t sector)
+{
+	(void)sector;
+	r->kind = REQUEST_DISCARD;
+	blk_count(&r->queue->stats.discards, 1);
+	if (r->queue->disk->can_discard || r->queue->disk->readonly)
+		start_ranges(r, p);
+	else
+		request_finish(r, VIRTIO_BLK_S_UNSUPP);
+}
+
+static void start_zero(struct request *r, struct parts *p, uint64_t sector)
+{
+	(void)sector;
+	r->kind = REQUEST_ZERO;
+	blk_count(&r->queue->stats.zeroes, 1);
+	start_ranges(r, p);
+}
+
+static void (*const starts[])(struct request *r, struct parts *p, uint64_t sector) = {
+	[VIRTIO_BLK_T_IN] = start_read,         [VIRTIO_BLK_T_OUT] = start_write,
+	[VIRTIO_BLK_T_FLUSH] = start_flush,     [VIRTIO_BLK_T_GET_ID] = start_get_id,
+	[VIRTIO_BLK_T_DISCARD] = start_discard, [VIRTIO_BLK_T_WRITE_ZEROES] = start_zero,
+};
+
+void request_start(struct blk_queue *q, struct vq_chain *chain)
+{
+	struct parts p = { .out = chain->iov,
+			   .in = chain->iov + chain->out_num,
+			   .out_num = chain->out_num,
+			   .in_num = chain->in_num,
+			   .out_len = chain->out_len,
+			   .in_len = chain->in_len };
+	struct virtio_blk_outhdr header;
+	struct request *r;
+	uint32_t type;
+
+	if (!p.in_len) {
+		server_break(q->server, "a request has no room for the status byte");
+		return;
+	}
+	r = take_free(q, chain->head);
+	r->kind = REQUEST_FLUSH; /* nothing filled so far */
+	r->status = split_status(&p);
+	if (p.out_len < sizeof(header)) {
+		request_finish(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	if (chain->attempts >= ATTEMPTS_MAX) {
+		log_warn_limited("a request that %u servers died with is answered with an error",
+				 chain->attempts);
+		request_finish(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	pull(&p.out, &p.out_num, (uint8_t *)&header, sizeof(header));
+	p.out_len -= (uint32_t)sizeof(header);
+	type = le32toh(header.type);
+	if (type < ARRAY_SIZE(starts) && starts[type])
+		starts[type](r, &p, le64toh(header.sector));
+	else
+		request_finish(r, VIRTIO_BLK_S_UNSUPP);
+}

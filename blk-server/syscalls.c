@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* blk-server's system calls, beyond those that every server needs, with the reason for each. */
+#include "syscalls.h"
+
+#include <linux/falloc.h>
+#include <sys/syscall.h>
+
+static const struct sandbox_rule steady[] = {
+	{ .nr = __NR_io_submit, .why = "transfers to and from the image" },
+	{ .nr = __NR_io_getevents, .why = "completions, where the mapped ring's layout is unknown" },
+	{ .nr = __NR_io_destroy, .why = "a queue's end" },
+	{ .nr = __NR_fdatasync, .why = "flush, where the file system has no asynchronous one" },
+	{ .nr = __NR_fallocate,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE } },
+	  .why = "discard, and zeroes that give up the space" },
+	{ .nr = __NR_fallocate,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE } },
+	  .why = "zeroes that keep the space" },
+	{ .nr = __NR_pwrite64, .why = "zeroes where fallocate has none; writes of parts of blocks" },
+	{ .nr = __NR_pread64, .why = "the rest of a block of which a part is written" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule stage_one[] = {
+	{ .nr = __NR_io_setup, .why = "an aio context for each queue" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const blk_stage_one[] = { steady, stage_one, NULL };
+const struct sandbox_rule *const blk_steady[] = { steady, NULL };

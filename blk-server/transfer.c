@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reads, writes and flushes through the engine. Vectors that are aligned as direct I/O needs it go to the kernel as
+ * the guest gave them; others pass through a bounce buffer, one buffer's worth at a time. Whatever comes back
+ * short is continued from there, by the same way as it began.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+#include "num.h"
+#include "request.h"
+#include "slow.h"
+
+/* ---- vectors ---- */
+
+void transfer_copy_out(const struct request *r, uint8_t *buf, uint32_t len)
+{
+	for (const struct iovec *v = r->iov; len; v++) {
+		uint32_t n = (uint32_t)MIN(v->iov_len, len);
+
+		memcpy(buf, v->iov_base, n);
+		buf += n;
+		len -= n;
+	}
+}
+
+static void copy_in(const struct request *r, const uint8_t *buf, uint32_t len)
+{
+	for (const struct iovec *v = r->iov; len; v++) {
+		uint32_t n = (uint32_t)MIN(v->iov_len, len);
+
+		memcpy(v->iov_base, buf, n);
+		buf += n;
+		len -= n;
+	}
+}
+
+static void mark_dirty(const struct mem *mem, const struct request *r, uint32_t len)
+{
+	for (const struct iovec *v = r->iov; len; v++) {
+		uint32_t n = (uint32_t)MIN(v->iov_len, len);
+
+		mem_dirty_ptr(mem, v->iov_base, n);
+		len -= n;
+	}
+}
+
+void transfer_consume(struct request *r, uint32_t n)
+{
+	r->off += n;
+	r->left -= n;
+	r->done += n;
+	while (n) {
+		uint32_t part = (uint32_t)MIN(r->iov->iov_len, n);
+
+		n -= part;
+		r->iov->iov_base = (uint8_t *)r->iov->iov_base + part;
+		r->iov->iov_len -= part;
+		if (!r->iov->iov_len) {
+			r->iov++;
+			r->niov--;
+		}
+	}
+}
+
+static bool is_aligned(const struct request *r)
+{
+	const struct disk *disk = r->queue->disk;
+	uint64_t mem = 0, io = r->off;
+
+	for (unsigned i = 0; i < r->niov; i++) {
+		mem |= (uintptr_t)r->iov[i].iov_base;
+		io |= r->iov[i].iov_len;
+	}
+	return !(mem & (disk->mem_align - 1)) && !(io & (disk->io_align - 1));
+}
+
+/* ---- starting ---- */
+
+static void stage(struct request *r)
+{
+	struct blk_queue *q = r->queue;
+
+	q->disk->engine->stage(q->engine, &r->io);
+	q->staged = true;
+}
+
+static void fail(struct request *r, int err)
+{
+	static const char *const names[] = { [REQUEST_READ] = "read", [REQUEST_WRITE] = "write" };
+
+	log_warn_limited("a %s at byte %llu, %u bytes before its end, failed: %s", names[r->kind],
+			 (unsigned long long)r->off, r->left, strerrordesc_np(-err));
+	request_finish(r, VIRTIO_BLK_S_IOERR);
+}
+
+/* Moves the next part of r by a buffer, or has it wait for one. */
+static void start_bounced(struct request *r)
+{
+	struct blk_queue *q = r->queue;
+	uint32_t align = q->disk->io_align, n = MIN(r->left, BOUNCE_BYTES);
+	struct iovec *v = &q->bounce_iov[r - q->requests];
+
+	if (!q->nbounce_free) {
+		r->next = NULL;
+		*q->waiting_end = r;
+		q->waiting_end = &r->next;
+		return;
+	}
+	blk_count(&q->stats.bounced, 1);
+	r->bounce = q->bounce_free[--q->nbounce_free];
+	r->lead = (uint32_t)(r->off & (align - 1));
+	r->carried = n;
+	if (r->kind == REQUEST_WRITE)
+		transfer_copy_out(r, r->bounce, n); /* no lead: unaligned writes don't come here */
+	*v = (struct iovec) { .iov_base = r->bounce, .iov_len = num_align_up(r->lead + n, align) };
+	r->io.iov = v;
+	r->io.niov = 1;
+	r->io.off = r->off - r->lead;
+	stage(r);
+}
+
+/* A write of less than whole blocks. */
+static void start_unaligned(struct request *r)
+{
+	if (!r->queue->disk->gate) {
+		fail(r, -EINVAL); /* what is left after the kernel wrote part of a sector */
+		return;
+	}
+	if (r->plain_write)
+		gate_leave(r->queue->disk->gate);
+	r->plain_write = false;
+	slow_start(r);
+}
+
+void transfer_start(struct request *r)
+{
+	struct disk *disk = r->queue->disk;
+
+	if (r->kind == REQUEST_FLUSH) {
+		r->io.op = ENGINE_FSYNC;
+		stage(r);
+		return;
+	}
+	r->io.op = r->kind == REQUEST_READ ? ENGINE_READ : ENGINE_WRITE;
+	if (r->kind == REQUEST_WRITE) {
+		if ((r->off | r->left) & (disk->io_align - 1)) {
+			start_unaligned(r);
+			return;
+		}
+		if (disk->gate && !r->plain_write && !(r->plain_write = gate_enter(disk->gate, r)))
+			return;
+	}
+	if (!is_aligned(r)) {
+		start_bounced(r);
+		return;
+	}
+	r->bounce = NULL;
+	r->io.iov = r->iov;
+	r->io.niov = r->niov;
+	r->io.off = r->off;
+	stage(r);
+}
+
+/* ---- finishing ---- */
+
+/* Gives r's bounce buffer back, to the next that waits for one. */
+static void put_bounce(struct request *r)
+{
+	struct blk_queue *q = r->queue;
+	struct request *next = q->waiting;
+
+	q->bounce_free[q->nbounce_free++] = r->bounce;
+	r->bounce = NULL;
+	if (!next)
+		return;
+	q->waiting = next->next;
+	if (!q->waiting)
+		q->waiting_end = &q->waiting;
+	start_bounced(next);
+}
+
+static void flush_done(struct request *r)
+{
+	if (r->io.res == -EINVAL || r->io.res == -EOPNOTSUPP) {
+		slow_start(r); /* no asynchronous fsync on this file system */
+		return;
+	}
+	request_finish(r, disk_flushed(r->queue->disk, r->io.res) ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+}
+
+void transfer_done(struct request *r)
+{
+	struct blk_queue *q = r->queue;
+	const struct mem *mem = server_mem(q->server);
+	int64_t n = r->io.res;
+
+	if (r->kind == REQUEST_FLUSH) {
+		flush_done(r);
+		return;
+	}
+	if (r->bounce) {
+		n = n < 0 ? n : MAX(MIN(n - r->lead, r->carried), 0);
+		if (r->kind == REQUEST_READ && n > 0)
+			copy_in(r, r->bounce, (uint32_t)n);
+		put_bounce(r);
+	}
+	if (n == -EINTR)
+		n = 0; /* nothing was moved: once more */
+	else if (n <= 0) {
+		fail(r, n ? (int)n : -ENODATA); /* the image ends here: it was truncated */
+		return;
+	}
+	if (r->kind == REQUEST_READ && mem_logging(mem))
+		mark_dirty(mem, r, (uint32_t)n);
+	blk_count(r->kind == REQUEST_READ ? &q->stats.read_bytes : &q->stats.write_bytes, (uint64_t)n);
+	transfer_consume(r, (uint32_t)n);
+	if (r->left)
+		transfer_start(r);
+	else
+		request_finish(r, VIRTIO_BLK_S_OK);
+}
