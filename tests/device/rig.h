@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A blk-server under test: the real program, confined as a supervisor would, with a front end and drivers of our own
+ * in this process. Guest memory, rings, eventfds and the in-flight region outlive the server, so that it can be
+ * killed and replaced. Whatever fails here fails the test.
+ */
+#ifndef RIG_H
+#define RIG_H
+
+#include <linux/virtio_blk.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "guest.h"
+#include "loop.h"
+#include "ring.h"
+#include "vhost_fe.h"
+
+#define RIG_QUEUES_MAX 4
+#define RIG_SIZE       128 /* descriptors of a ring */
+#define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
+#define RIG_DEADLINE_S 20
+
+struct rig_options {
+	uint64_t image_bytes;   /* 0: 16 MiB */
+	const char *directory;  /* for the image; NULL: $TMPDIR or /tmp */
+	uint64_t ring_features; /* RING_F_* */
+	uint64_t refuse;        /* device features that the driver does not accept */
+	unsigned queues;        /* 0: 1 */
+	unsigned io_threads;    /* 0: 1 */
+	bool readonly;
+	const char *const *args; /* further arguments, ended by NULL */
+	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
+};
+
+struct rig_queue {
+	struct ring ring;
+	int kick, call, err;
+	struct loop_fd *watch;
+	uint64_t headers;      /* RIG_SLOTS request headers and status bytes, 32 bytes apart */
+	int slot_of[RIG_SIZE]; /* by ring id; -1: none */
+	bool slot_used[RIG_SLOTS];
+};
+
+struct rig {
+	struct rig_options options;
+	char dir[128], image[160];
+	struct guest guest;
+	struct loop *loop;
+	struct vhost_fe *fe;
+	struct vhost_fe_info info;
+	struct virtio_blk_config config;
+	struct rig_queue queue[RIG_QUEUES_MAX];
+	unsigned queues;
+	int inflight_fd;
+	uint8_t *inflight;
+	uint64_t inflight_bytes;
+	int image_fd; /* for the test's own look at the image, past the cache's back if that is off */
+	int lock_fd;  /* what the server gets */
+	pid_t pid;
+	int pidfd;
+	bool lost;
+};
+
+/* Image, memory, rings, server, handshake: everything up to rings that are served. */
+void rig_start(struct rig *rig, const struct rig_options *options);
+
+/* Ends the server in order, checks that it exits with 0, and gives everything back. */
+void rig_stop(struct rig *rig);
+
+/* Kills the server and reaps it; then starts another on the same rings. */
+void rig_kill(struct rig *rig);
+void rig_respawn(struct rig *rig);
+
+/* A buffer in guest memory. */
+uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align);
+uint8_t *rig_ptr(struct rig *rig, uint64_t gpa);
+
+/* ---- requests ---- */
+
+struct rig_done {
+	int slot;
+	uint8_t status;
+	uint32_t len; /* used.len */
+};
+
+/* Adds a request of one data buffer (len 0: none) and kicks if that is wanted; its slot. */
+int rig_add(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len);
+
+/* The same without making it visible; rig_publish does that. */
+int rig_stage(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len);
+void rig_publish(struct rig *rig, unsigned queue);
+
+/* Takes a completion if there is one; fails the test for one that nobody waits for. */
+bool rig_get(struct rig *rig, unsigned queue, struct rig_done *done);
+
+/* Waits for the next completion of a queue. */
+struct rig_done rig_wait(struct rig *rig, unsigned queue);
+
+/* One request from start to end. */
+struct rig_done rig_request(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa,
+			    uint32_t len);
+
+/* A chain as it is given, with header and status among its buffers; used.len, or -1 if the server signalled that the
+ * ring is broken instead. */
+int64_t rig_raw(struct rig *rig, unsigned queue, const struct ring_buf *bufs, unsigned n);
+
+/* Runs the loop until the condition holds, or fails at the deadline. */
+#define rig_until(rig, condition)                                                                            \
+	do {                                                                                                 \
+		uint64_t end_ = clock_ns() + RIG_DEADLINE_S * NS_PER_S;                                      \
+		while (!(condition)) {                                                                       \
+			cr_assert(!(rig)->lost, "the server is gone");                                       \
+			cr_assert(clock_ns() < end_, "deadline: %s", #condition);                            \
+			cr_assert_eq(loop_run_once((rig)->loop, (int64_t)(20 * NS_PER_MS)), 0);              \
+		}                                                                                            \
+	} while (0)
+
+/* len bytes of the image at off, as they stand on the disk. */
+void rig_read_image(struct rig *rig, uint64_t off, uint8_t *buf, uint32_t len);
+
+/* A pattern that tells every sector and every seed apart. */
+void rig_fill(uint8_t *buf, uint64_t off, uint32_t len, uint64_t seed);
+bool rig_check(const uint8_t *buf, uint64_t off, uint32_t len, uint64_t seed);
+
+#endif
