@@ -79,6 +79,7 @@ struct bus {
 
 	/* Receiving and sending: nng's descriptors are readable if a message can be taken or given. */
 	struct loop_fd *recv_fd, *send_fd;
+	int flush_fd; /* an epoll set with nng's descriptor for sending */
 	nng_msg *queue[BUS_SEND_MAX];
 	unsigned queue_first, queue_count;
 
