@@ -312,6 +312,7 @@ static int make_transport(struct device *d)
 						   .reset = post_reset,
 						   .config_written = post_config };
 	unsigned queues = VIRTIO_PCI_QUEUES_MAX;
+	int r;
 	struct virtio_pci_args args = {
 		.vm = d->args.vm,
 		.bus = d->args.bus,
@@ -330,7 +331,10 @@ static int make_transport(struct device *d)
 		queues = MIN(queues, queues_of(d, &d->backends[i]));
 	args.queues = queues;
 	d->config_len = d->backends[0].info.config_len;
-	return virtio_pci_new(&args, &d->transport);
+	r = virtio_pci_new(&args, &d->transport);
+	for (unsigned i = 0; r == 0 && i < d->args.backends; i++)
+		r = device_rings_make_inflight(&d->backends[i]);
+	return r;
 }
 
 /* NULL if the back end can serve the driver as it is, else why not. */
@@ -457,13 +461,14 @@ void device_free(struct device *d)
 {
 	if (!d)
 		return;
-	for (unsigned i = 0; i < d->args.backends; i++)
+	for (unsigned i = 0; i < d->args.backends; i++) {
 		vhost_fe_free(d->backends[i].fe);
+		device_rings_free_inflight(&d->backends[i]);
+	}
 	loop_bh_cancel(&d->on_driver_ok);
 	loop_bh_cancel(&d->on_reset);
 	loop_bh_cancel(&d->on_config);
 	virtio_pci_free(d->transport);
-	device_rings_drop(d);
 	loop_del_fd(d->err_watch);
 	if (d->err_fd >= 0)
 		close(d->err_fd);

@@ -70,7 +70,11 @@ struct backend *device_backend_of(struct device *d, unsigned queue);
 /* Takes the driver's set-up into d->act; -EINVAL if a ring lies where none can be. */
 int device_rings_take(struct device *d);
 
-/* Forgets it, the in-flight regions included. */
+/* Makes a back end's in-flight region, unused as yet, and gives it back. */
+int device_rings_make_inflight(struct backend *b);
+void device_rings_free_inflight(struct backend *b);
+
+/* Forgets the driver's set-up; what the in-flight regions hold counts no more. */
 void device_rings_drop(struct device *d);
 
 /* Hands its rings to a probed back end. -errno; then nothing was sent. */

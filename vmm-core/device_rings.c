@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Handing a device's rings to a back end: what the driver set up is checked once, at DRIVER_OK, so that no
- * back end ever refuses, or dies of, what a guest wrote; the in-flight region is made once for each activation
- * and outlives every process that uses it.
+ * back end ever refuses, or dies of, what a guest wrote. The in-flight region is made before the guest runs, large
+ * enough for all rings, begun anew with each activation, and outlives every process that uses it.
  */
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -75,13 +75,8 @@ int device_rings_take(struct device *d)
 void device_rings_drop(struct device *d)
 {
 	d->act = (struct activation) { .on = false };
-	for (unsigned i = 0; i < d->args.backends; i++) {
-		struct backend *b = &d->backends[i];
-
-		b->started = false;
-		if (b->inflight_fd >= 0)
-			close(take_fd(&b->inflight_fd));
-	}
+	for (unsigned i = 0; i < d->args.backends; i++)
+		d->backends[i].started = d->backends[i].inflight_used = false;
 }
 
 /* The device's index of a split ring as memory has it now: where a back end goes on. */
@@ -103,42 +98,62 @@ static bool serves(const struct backend *b, unsigned queue)
 	return b->dev->act.queues[queue].enabled && device_backend_of(b->dev, queue) == b;
 }
 
-static int make_inflight(struct backend *b)
+/* Makes the queues' parts fit for rings that start with nothing in flight. */
+static void init_inflight(struct backend *b)
 {
 	struct device *d = b->dev;
 	size_t stride = inflight_queue_bytes(d->act.size_max, is_packed(d));
-	size_t size = stride * d->act.n_rings;
-	CLEAN_FD int fd = fd_sealed_memfd("inflight", size);
-	char *map;
 
-	if (fd < 0)
-		return fd;
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		return -errno;
+	memset(b->inflight, 0, b->inflight_size);
 	for (unsigned i = 0; i < d->act.n_rings; i++)
 		if (serves(b, i))
-			inflight_init(map + i * stride, d->act.queues[i].size, is_packed(d),
+			inflight_init(b->inflight + i * stride, d->act.queues[i].size, is_packed(d),
 				      (uint16_t)ring_base(d, &d->act.queues[i]));
-	munmap(map, size);
-	b->inflight_fd = take_fd(&fd);
-	b->inflight_size = size;
-	return 0;
+	b->inflight_used = true;
 }
 
 /*
- * A region that exists is handed on. Without one, a split ring can be gone on with from the used index, as long as
+ * A region in use is handed on. Without one, a split ring can be gone on with from the used index, as long as
  * requests are finished in order; a packed ring can't, because its state lies in the process that died.
  */
 static int prepare_inflight(struct backend *b)
 {
 	bool able = b->info.protocol_features >> PROTOCOL_INFLIGHT & 1;
 
-	if (b->inflight_fd >= 0)
+	if (b->inflight_used)
 		return able ? 0 : -EPROTONOSUPPORT;
 	if (b->started)
 		return is_packed(b->dev) ? -EPROTONOSUPPORT : 0;
-	return able ? make_inflight(b) : 0;
+	if (able)
+		init_inflight(b);
+	return 0;
+}
+
+int device_rings_make_inflight(struct backend *b)
+{
+	size_t each = MAX(inflight_queue_bytes(VIRTIO_PCI_QUEUE_SIZE_MAX, false),
+			  inflight_queue_bytes(VIRTIO_PCI_QUEUE_SIZE_MAX, true));
+	size_t size = num_align_up(each * virtio_pci_queues(b->dev->transport), 4096);
+	CLEAN_FD int fd = fd_sealed_memfd("inflight", size);
+	void *map;
+
+	if (fd < 0)
+		return fd;
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return -errno;
+	b->inflight = map;
+	b->inflight_size = size;
+	b->inflight_fd = take_fd(&fd);
+	return 0;
+}
+
+void device_rings_free_inflight(struct backend *b)
+{
+	if (b->inflight)
+		munmap(b->inflight, b->inflight_size);
+	if (b->inflight_fd >= 0)
+		close(b->inflight_fd);
 }
 
 static uint64_t user_addr(const struct device *d, uint64_t gpa)
@@ -190,7 +205,7 @@ int device_rings_start(struct backend *b, vhost_fe_done_fn done)
 		.regions = regions,
 		.fds = fds,
 		.n_regions = n,
-		.inflight_fd = b->inflight_fd,
+		.inflight_fd = b->inflight_used ? b->inflight_fd : -1,
 		.inflight_size = b->inflight_size,
 		.inflight_queues = (uint16_t)d->act.n_rings,
 		.inflight_queue_size = d->act.size_max,
