@@ -34,7 +34,9 @@ struct backend {
 	bool reading_config; /* a request for configuration space is out; again: and is stale */
 	bool read_again;
 	uint64_t arrived_ns; /* of the connection */
-	int inflight_fd;     /* of this activation; -1: not made, or it can't */
+	bool inflight_used;  /* in this activation */
+	int inflight_fd;     /* -1: not made yet */
+	char *inflight;      /* its mapping */
 	size_t inflight_size;
 	struct vhost_fe_info info;
 	uint8_t config[VHOST_FE_CONFIG_MAX]; /* where a later reading goes */

@@ -28,7 +28,7 @@ struct context {
 };
 
 static int refuse(const struct context *c, const char *option, const char *value, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+    __attribute__((format(printf, 4, 5)));
 
 static int refuse(const struct context *c, const char *option, const char *value, const char *fmt, ...)
 {
@@ -127,7 +127,8 @@ static int set_memory(const struct context *c, const char *option, char *value)
 
 	if (r != 1 || arg || parse_size(size, &c->o->memory) < 0 || c->o->memory < RAM_SIZE_MIN ||
 	    c->o->memory > RAM_SIZE_MAX || c->o->memory % 4096)
-		return refuse(c, option, value, "must be SIZE[,hugepages=on|off], SIZE a multiple of 4K from %lluM to %lluG",
+		return refuse(c, option, value,
+			      "must be SIZE[,hugepages=on|off], SIZE a multiple of 4K from %lluM to %lluG",
 			      RAM_SIZE_MIN >> 20, RAM_SIZE_MAX >> 30);
 	while ((r = parse_next_pair(&list, &key, &arg)) == 1) {
 		int on = arg ? parse_on_off(arg) : -EINVAL;
@@ -162,7 +163,8 @@ static int set_device(const struct context *c, const char *option, char *value)
 	r = parse_next_pair(&list, &name, &arg);
 	colon = r == 1 && !arg ? strchr(name, ':') : NULL;
 	if (!colon || !name_ok(name, (size_t)(colon - name)))
-		return refuse(c, option, value, "must be ID:KIND[,socket=PATH], ID 1 to %d letters, digits, '.', '_' or '-'",
+		return refuse(c, option, value,
+			      "must be ID:KIND[,socket=PATH], ID 1 to %d letters, digits, '.', '_' or '-'",
 			      DEVICE_ID_MAX - 1);
 	*d = (struct options_device) { .kind = device_kind_find(colon + 1) };
 	if (!d->kind)
@@ -173,7 +175,8 @@ static int set_device(const struct context *c, const char *option, char *value)
 			return refuse(c, option, d->id, "is there twice");
 	while ((r = parse_next_pair(&list, &key, &arg)) == 1) {
 		if (strcmp(key, "socket") || !arg || !*arg || strlen(arg) > SOCKET_MAX)
-			return refuse(c, option, key, "must be socket=PATH, PATH at most %d bytes", SOCKET_MAX);
+			return refuse(c, option, key, "must be socket=PATH, PATH at most %d bytes",
+				      SOCKET_MAX);
 		d->socket = arg;
 	}
 	if (r < 0)
@@ -217,7 +220,8 @@ static const struct {
 	int (*set)(const struct context *c, const char *option, char *value);
 } table[] = {
 	{ "id", "NAME", "this process's name on the bus (core)", set_id },
-	{ "bus", "DIR", "directory that holds the bus's socket, \"bus\"; without it the guest runs at once", set_bus },
+	{ "bus", "DIR", "directory that holds the bus's socket, \"bus\"; without it the guest runs at once",
+	  set_bus },
 	{ "desc-fd", "N", "seqpacket socket over which device connections come", set_desc_fd },
 	{ "kvm-fd", "N", "open /dev/kvm", set_kvm_fd },
 	{ "kernel-fd", "N", "bzImage, ELF with a PVH note, or multiboot ELF", set_kernel_fd },
@@ -236,8 +240,9 @@ static const struct {
 
 static void print_help(void)
 {
-	printf("usage: vmm-core --kvm-fd N --kernel-fd N [OPTION]...\n"
-	       "Runs one virtual machine; its devices are other processes. Usually started by bulkhead(1).\n\n");
+	printf(
+	    "usage: vmm-core --kvm-fd N --kernel-fd N [OPTION]...\n"
+	    "Runs one virtual machine; its devices are other processes. Usually started by bulkhead(1).\n\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
 		char left[64];
 
@@ -265,20 +270,20 @@ int options_parse(int argc, char **argv, struct options *o, char *err, size_t er
 	struct option longs[ARRAY_SIZE(table) + 1] = { { .name = NULL } };
 	int got, index, r;
 
-	*o = (struct options){ .id = "core",
-			       .desc_fd = -1,
-			       .kvm_fd = -1,
-			       .kernel_fd = -1,
-			       .initrd_fd = -1,
-			       .console_fd = -1,
-			       .append = "",
-			       .cpus = 1,
-			       .memory = MEMORY_DEFAULT,
-			       .cpu = "host",
-			       .sandbox = true,
-			       .log_level = LOG_LEVEL_INFO };
+	*o = (struct options) { .id = "core",
+				.desc_fd = -1,
+				.kvm_fd = -1,
+				.kernel_fd = -1,
+				.initrd_fd = -1,
+				.console_fd = -1,
+				.append = "",
+				.cpus = 1,
+				.memory = MEMORY_DEFAULT,
+				.cpu = "host",
+				.sandbox = true,
+				.log_level = LOG_LEVEL_INFO };
 	for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
-		longs[i] = (struct option){ .name = table[i].name, .has_arg = table[i].arg != NULL };
+		longs[i] = (struct option) { .name = table[i].name, .has_arg = table[i].arg != NULL };
 	optind = 1;
 	opterr = 0;
 	while ((got = getopt_long(argc, argv, ":", longs, &index)) == 0) {

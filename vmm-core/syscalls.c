@@ -16,7 +16,10 @@
 #include "tables.h"
 
 #define IOCTL(request, reason)                                                                               \
-	{ .nr = __NR_ioctl, .args = { { .index = 1, .op = SANDBOX_EQ, .value = (request) } }, .why = (reason) }
+	{                                                                                                    \
+		.nr = __NR_ioctl, .args = { { .index = 1, .op = SANDBOX_EQ, .value = (request) } },          \
+		.why = (reason)                                                                              \
+	}
 
 /* glibc takes signals 32 and 33 for itself, so its first real-time signal is this one. */
 #define SIGNAL_KICK 34
@@ -106,8 +109,14 @@ static const struct sandbox_rule stage_one[] = {
 const struct sandbox_rule *const syscalls_vcpu[] = { vcpu, NULL };
 
 const struct sandbox_rule *const syscalls_steady[] = {
-	sandbox_table_runtime, sandbox_table_loop, sandbox_table_bus, sandbox_table_sockets,
-	sandbox_table_narrow,  vcpu,               steady,            NULL,
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_bus,
+	sandbox_table_sockets,
+	sandbox_table_narrow,
+	vcpu,
+	steady,
+	NULL,
 };
 
 const struct sandbox_rule *const syscalls_stage_one[] = {

@@ -5,8 +5,9 @@
 
 #include "sandbox.h"
 
-extern const struct sandbox_rule *const syscalls_stage_one[]; /* from before the kernel image is read until READY */
-extern const struct sandbox_rule *const syscalls_steady[];    /* every thread, vCPUs' too, from READY on */
-extern const struct sandbox_rule *const syscalls_vcpu[];      /* on top of it, for vCPU threads */
+extern const struct sandbox_rule
+    *const syscalls_stage_one[]; /* from before the kernel image is read until READY */
+extern const struct sandbox_rule *const syscalls_steady[]; /* every thread, vCPUs' too, from READY on */
+extern const struct sandbox_rule *const syscalls_vcpu[];   /* on top of it, for vCPU threads */
 
 #endif
