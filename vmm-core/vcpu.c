@@ -39,7 +39,8 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	pid_t tid; /* set before the thread first comes to the gate */
+	bool sealed; /* the thread's own */
+	pid_t tid;   /* set before the thread first comes to the gate */
 	_Atomic uint64_t exits;
 };
 
@@ -51,8 +52,10 @@ struct vcpus {
 	pthread_cond_t moved; /* with lock: one of the next changed */
 	bool open;            /* guarded by lock: threads may pass */
 	bool quit;            /* guarded by lock: threads at the gate end */
+	bool seal;            /* guarded by lock: threads at the gate run thread_start */
 	unsigned waiting;     /* guarded by lock: threads at the gate */
-	int start_error;      /* guarded by lock: the first thread_start that failed */
+	unsigned sealed;      /* guarded by lock: threads that ran thread_start */
+	int seal_error;       /* guarded by lock: the first thread_start that failed */
 	struct vcpu vcpu[];
 };
 
@@ -145,20 +148,47 @@ static void run_guest(struct vcpu *v)
 
 /* ---- the gate ---- */
 
-/* True when the thread may go inside, false when it is to end. */
-static bool pass_gate(struct vcpus *all)
+/* What a thread finds to do at the gate. */
+enum gate_task { GATE_RUN, GATE_SEAL, GATE_QUIT };
+
+static enum gate_task wait_at_gate(struct vcpu *v)
 {
-	bool quit;
+	struct vcpus *all = v->all;
+	enum gate_task task = GATE_RUN;
 
 	lock_take(&all->lock);
 	all->waiting++;
 	pthread_cond_broadcast(&all->moved);
-	while ((!all->open || end_reason(all->args.end)) && !all->quit)
-		pthread_cond_wait(&all->moved, &all->lock.mutex);
+	for (;;) {
+		if (all->quit)
+			task = GATE_QUIT;
+		else if (all->seal && !v->sealed)
+			task = GATE_SEAL;
+		else if (all->open && !end_reason(all->args.end))
+			task = GATE_RUN;
+		else {
+			pthread_cond_wait(&all->moved, &all->lock.mutex);
+			continue;
+		}
+		break;
+	}
 	all->waiting--;
-	quit = all->quit;
 	lock_drop(&all->lock);
-	return !quit;
+	return task;
+}
+
+static void seal_thread(struct vcpu *v)
+{
+	struct vcpus *all = v->all;
+	int rc = all->args.thread_start(all->args.arg, v->index);
+
+	v->sealed = true;
+	lock_take(&all->lock);
+	all->sealed++;
+	if (rc && !all->seal_error)
+		all->seal_error = rc;
+	pthread_cond_broadcast(&all->moved);
+	lock_drop(&all->lock);
 }
 
 static void wait_all_at_gate(struct vcpus *all, unsigned started)
@@ -169,21 +199,11 @@ static void wait_all_at_gate(struct vcpus *all, unsigned started)
 	lock_drop(&all->lock);
 }
 
-static void report_start_error(struct vcpus *all, int rc)
-{
-	lock_take(&all->lock);
-	if (!all->start_error)
-		all->start_error = rc;
-	lock_drop(&all->lock);
-}
-
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
-	struct vcpus *all = v->all;
 	char name[16];
 	sigset_t set;
-	int rc;
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	pthread_setname_np(pthread_self(), name);
@@ -193,15 +213,20 @@ static void *vcpu_thread(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, kick_signal());
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	rc = all->args.thread_start ? all->args.thread_start(all->args.arg, v->index) : 0;
-	if (rc)
-		report_start_error(all, rc);
-	while (pass_gate(all)) {
-		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELAXED);
-		run_guest(v);
+	for (;;) {
+		switch (wait_at_gate(v)) {
+		case GATE_SEAL:
+			seal_thread(v);
+			break;
+		case GATE_RUN:
+			__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELAXED);
+			run_guest(v);
+			break;
+		case GATE_QUIT:
+			space_thread_leave();
+			return NULL;
+		}
 	}
-	space_thread_leave();
-	return NULL;
 }
 
 /* ---- set-up ---- */
@@ -246,10 +271,7 @@ static int start_threads(struct vcpus *all)
 	if (rc)
 		return -rc;
 	wait_all_at_gate(all, all->args.count);
-	lock_take(&all->lock);
-	rc = all->start_error;
-	lock_drop(&all->lock);
-	return rc;
+	return 0;
 }
 
 static int set_up(struct vcpus *all, const struct boot_entry *entry, const char **what)
@@ -310,6 +332,22 @@ int vcpus_new(const struct vcpus_args *args, const struct boot_entry *entry, str
 	}
 	*out = all;
 	return 0;
+}
+
+int vcpus_seal(struct vcpus *all)
+{
+	int rc;
+
+	if (!all->args.thread_start)
+		return 0;
+	lock_take(&all->lock);
+	all->seal = true;
+	pthread_cond_broadcast(&all->moved);
+	while (all->sealed < all->args.count)
+		pthread_cond_wait(&all->moved, &all->lock.mutex);
+	rc = all->seal_error;
+	lock_drop(&all->lock);
+	return rc;
 }
 
 static void signal_all(struct vcpus *all)

@@ -37,6 +37,12 @@ struct vcpus_args {
 int vcpus_new(const struct vcpus_args *args, const struct boot_entry *entry, struct vcpus **out, char *err,
 	      size_t err_size);
 
+/*
+ * Runs thread_start on every vCPU's thread, once, before the first vcpus_resume; waits for all. 0 or the first
+ * -errno. Apart from vcpus_new because a filter for all threads of the process must come before the threads' own.
+ */
+int vcpus_seal(struct vcpus *vcpus);
+
 /* Ends the threads, wherever they are, and frees all. Blocks for as long as the exits under way need. NULL is ignored. */
 void vcpus_free(struct vcpus *vcpus);
 
