@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Load on any vhost-user-blk socket, through the tests' front end: requests a second, latency, and the
+ * processor time that the server spent for each, read from the scheduler's own account of its threads.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "cputime.h"
+#include "frontend.h"
+#include "log.h"
+#include "loop.h"
+#include "num.h"
+#include "parse.h"
+
+#define BUCKETS_PER_OCTAVE 16
+#define BUCKETS            (40 * BUCKETS_PER_OCTAVE)
+#define STALL_NS           (10 * NS_PER_S)
+
+struct options {
+	const char *socket;
+	uint64_t depth, block, seconds, warmup_ms, queues, queue_size, pid, span, seed, write_percent;
+	bool poll, packed;
+};
+
+struct bench {
+	struct options o;
+	struct frontend *f;
+	uint64_t blocks; /* that requests choose from */
+	uint64_t random;
+	uint64_t *submitted_at; /* by queue and slot */
+	uint64_t done, errors;
+	uint64_t histogram[BUCKETS];
+	uint64_t slowest;
+};
+
+/* xorshift64*: fast, and the same sequence for both sides of a comparison */
+static uint64_t next_random(struct bench *b)
+{
+	b->random ^= b->random >> 12;
+	b->random ^= b->random << 25;
+	b->random ^= b->random >> 27;
+	return b->random * 0x2545f4914f6cdd1dULL;
+}
+
+static unsigned bucket_of(uint64_t ns)
+{
+	unsigned octave = 63U - (unsigned)__builtin_clzll(ns | BUCKETS_PER_OCTAVE);
+	unsigned bucket =
+	    (octave - 4) * BUCKETS_PER_OCTAVE + (unsigned)(ns >> (octave - 4)) % BUCKETS_PER_OCTAVE;
+
+	return MIN(bucket, BUCKETS - 1U);
+}
+
+static double percentile_us(const struct bench *b, double part)
+{
+	uint64_t want = (uint64_t)((double)b->done * part), seen = 0;
+	unsigned i = 0;
+
+	while (i < BUCKETS - 1 && (seen += b->histogram[i]) <= want)
+		i++;
+	return (double)((uint64_t)(BUCKETS_PER_OCTAVE + i % BUCKETS_PER_OCTAVE) << (i / BUCKETS_PER_OCTAVE)) /
+	       (double)NS_PER_US;
+}
+
+static void submit(struct bench *b, unsigned queue, int slot, uint64_t now)
+{
+	bool write = b->o.write_percent && next_random(b) % 100 < b->o.write_percent;
+	uint64_t sector = next_random(b) % b->blocks * (b->o.block / 512);
+	int err = frontend_submit(b->f, queue, slot, write ? BLK_OUT : BLK_IN, sector, (uint32_t)b->o.block);
+
+	if (err)
+		log_die(1, err, "a request can't be put into the ring");
+	b->submitted_at[queue * b->o.queue_size + (unsigned)slot] = now;
+}
+
+/* Fetches what is complete and puts as much into the ring again; how many. */
+static unsigned turn_over(struct bench *b, unsigned queue)
+{
+	uint64_t now = 0;
+	struct frontend_done done;
+	unsigned n = 0;
+	int got;
+
+	while ((got = frontend_poll(b->f, queue, &done)) == 1) {
+		uint64_t ns;
+
+		if (!n)
+			now = clock_ns();
+		ns = now - b->submitted_at[queue * b->o.queue_size + (unsigned)done.slot];
+		b->errors += done.status != BLK_OK;
+		b->histogram[bucket_of(ns)]++;
+		b->slowest = MAX(b->slowest, ns);
+		frontend_release(b->f, queue, done.slot);
+		submit(b, queue, frontend_take(b->f, queue), now);
+		n++;
+	}
+	if (got < 0)
+		log_die(1, got, "the used ring names a request that is not in flight");
+	if (n)
+		frontend_kick(b->f, queue, false);
+	b->done += n;
+	return n;
+}
+
+static void idle(struct bench *b, unsigned *spins, uint64_t last_progress)
+{
+	int err = 0;
+
+	if (!b->o.poll) {
+		err = frontend_wait(b->f, NS_PER_S);
+	} else if (++*spins % 4096 == 0) {
+		loop_run_once(frontend_loop(b->f), 0);
+		err = frontend_lost(b->f);
+	} else {
+		__builtin_ia32_pause();
+	}
+	if (err < 0)
+		log_die(1, err, "the server closed the connection");
+	if (*spins % 4096 == 0 && clock_ns() - last_progress > STALL_NS)
+		log_die(1, 0, "the server completes nothing");
+}
+
+/* Keeps the queues full for ns; the time that it really took. */
+static uint64_t run_for(struct bench *b, uint64_t ns)
+{
+	uint64_t began = clock_ns(), now = began, progress = began;
+	unsigned spins = 0;
+
+	b->done = b->errors = b->slowest = 0;
+	memset(b->histogram, 0, sizeof(b->histogram));
+	for (unsigned passes = 0; now - began < ns; passes++) {
+		unsigned n = 0;
+
+		for (unsigned q = 0; q < b->o.queues; q++)
+			n += turn_over(b, q);
+		if (!n)
+			idle(b, &spins, progress);
+		if (!n || passes % 64 == 0)
+			now = clock_ns();
+		if (n)
+			progress = now;
+	}
+	return clock_ns() - began;
+}
+
+static void connect_server(struct bench *b)
+{
+	struct frontend_options o = { .queues = (unsigned)b->o.queues,
+				      .queue_size = (uint16_t)b->o.queue_size,
+				      .io_max = (uint32_t)b->o.block,
+				      .features = RING_F_EVENT_IDX | RING_F_INDIRECT |
+						  (b->o.packed ? RING_F_PACKED : 0) };
+	int err = frontend_new(&o, &b->f), fd = -1;
+
+	if (err)
+		log_die(1, err, "no memory for the guest");
+	fd = frontend_dial(b->o.socket, 5 * NS_PER_S);
+	err = fd < 0 ? fd : frontend_attach(b->f, fd);
+	if (err)
+		log_die(1, err, "%s can't be driven", b->o.socket);
+	b->blocks = MIN(frontend_capacity(b->f) * 512, b->o.span ? b->o.span : UINT64_MAX) / b->o.block;
+	b->submitted_at = calloc(b->o.queues * b->o.queue_size, sizeof(*b->submitted_at));
+	if (!b->blocks || !b->submitted_at)
+		log_die(1, 0, "the disk is smaller than one block");
+}
+
+static void fill(struct bench *b)
+{
+	for (unsigned q = 0; q < b->o.queues; q++) {
+		for (uint64_t i = 0; i < b->o.depth; i++)
+			submit(b, q, frontend_take(b->f, q), clock_ns());
+		frontend_kick(b->f, q, true);
+	}
+}
+
+/* Ends with nothing in flight, so that the server has no reason to complain. */
+static void drain(struct bench *b)
+{
+	struct frontend_done done;
+
+	for (unsigned q = 0; q < b->o.queues; q++) {
+		while (frontend_in_flight(b->f, q)) {
+			int got = frontend_poll(b->f, q, &done);
+
+			if (got < 0 || (got == 0 && frontend_wait(b->f, STALL_NS) <= 0))
+				log_die(1, 0, "the last requests are not completed");
+		}
+	}
+	frontend_stop(b->f);
+}
+
+static void report(const struct bench *b, uint64_t ns, double cpu_ns)
+{
+	double seconds = (double)ns / (double)NS_PER_S, n = (double)MAX(b->done, 1U);
+
+	printf(
+	    "{\"iops\": %.0f, \"cpu_us_per_request\": %.3f, \"cpu_percent\": %.1f, \"p50_us\": %.1f, "
+	    "\"p99_us\": %.1f, \"max_us\": %.1f, \"requests\": %llu, \"errors\": %llu, \"seconds\": %.3f}\n",
+	    (double)b->done / seconds, cpu_ns / (double)NS_PER_US / n, 100 * cpu_ns / (double)ns,
+	    percentile_us(b, 0.5), percentile_us(b, 0.99), (double)b->slowest / (double)NS_PER_US,
+	    (unsigned long long)b->done, (unsigned long long)b->errors, seconds);
+}
+
+static const char help[] =
+    "usage: vhost-blk-bench --socket PATH [options]\n"
+    "  --socket PATH      the server's vhost-user-blk socket\n"
+    "  --depth N          requests in flight on each queue (32)\n"
+    "  --block SIZE       bytes of each request (4K)\n"
+    "  --writes PERCENT   how many of them are writes; the rest are reads (0)\n"
+    "  --poll             watch the used ring in place of sleeping for calls\n"
+    "  --packed           packed rings\n"
+    "  --queues N         (1)\n"
+    "  --queue-size N     (256)\n"
+    "  --span SIZE        use only the disk's first SIZE bytes\n"
+    "  --seconds N        time measured (3), after --warmup-ms N (500)\n"
+    "  --pid PID          the server: measures its processor time, its descendants' included\n"
+    "  --seed N           of the sequence of sectors (1)\n"
+    "Prints one line of JSON.\n";
+
+static uint64_t number(const char *name, const char *word, uint64_t min, uint64_t max)
+{
+	uint64_t v = 0;
+
+	if (parse_size(word, &v) || v < min || v > max)
+		log_die(2, 0, "--%s %s: from %llu to %llu is allowed", name, word, (unsigned long long)min,
+			(unsigned long long)max);
+	return v;
+}
+
+static void parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{ "socket", required_argument, NULL, 's' },
+		{ "depth", required_argument, NULL, 'd' },
+		{ "block", required_argument, NULL, 'b' },
+		{ "writes", required_argument, NULL, 'w' },
+		{ "poll", no_argument, NULL, 'p' },
+		{ "packed", no_argument, NULL, 'k' },
+		{ "queues", required_argument, NULL, 'q' },
+		{ "queue-size", required_argument, NULL, 'z' },
+		{ "span", required_argument, NULL, 'n' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "warmup-ms", required_argument, NULL, 'u' },
+		{ "pid", required_argument, NULL, 'P' },
+		{ "seed", required_argument, NULL, 'e' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c, index = 0;
+
+	while ((c = getopt_long(argc, argv, "", names, &index)) != -1) {
+		const char *name = names[index].name;
+
+		switch (c) {
+		case 's':
+			o->socket = optarg;
+			break;
+		case 'd':
+			o->depth = number(name, optarg, 1, 1024);
+			break;
+		case 'b':
+			o->block = number(name, optarg, 512, 1 << 20) & ~511ULL;
+			break;
+		case 'w':
+			o->write_percent = number(name, optarg, 0, 100);
+			break;
+		case 'p':
+			o->poll = true;
+			break;
+		case 'k':
+			o->packed = true;
+			break;
+		case 'q':
+			o->queues = number(name, optarg, 1, 64);
+			break;
+		case 'z':
+			o->queue_size = number(name, optarg, 2, 1024);
+			break;
+		case 'n':
+			o->span = number(name, optarg, 512, UINT64_MAX);
+			break;
+		case 't':
+			o->seconds = number(name, optarg, 1, 3600);
+			break;
+		case 'u':
+			o->warmup_ms = number(name, optarg, 0, 60000);
+			break;
+		case 'P':
+			o->pid = number(name, optarg, 1, INT32_MAX);
+			break;
+		case 'e':
+			o->seed = number(name, optarg, 1, UINT64_MAX);
+			break;
+		case 'h':
+			fputs(help, stdout);
+			exit(0);
+		default:
+			exit(2);
+		}
+	}
+	if (!o->socket || optind != argc)
+		log_die(2, 0, "--socket PATH is missing, or there is more than options: see --help");
+	if (o->depth > o->queue_size)
+		log_die(2, 0, "--depth %llu: not more than --queue-size", (unsigned long long)o->depth);
+}
+
+int main(int argc, char **argv)
+{
+	static struct bench b = { .o = { .depth = 32,
+					 .block = 4096,
+					 .seconds = 3,
+					 .warmup_ms = 500,
+					 .queues = 1,
+					 .queue_size = 256,
+					 .seed = 1 } };
+	uint64_t before = 0, after = 0, ns;
+
+	log_init("vhost-blk-bench", NULL, false);
+	parse_options(argc, argv, &b.o);
+	b.random = b.o.seed;
+	connect_server(&b);
+	fill(&b);
+	run_for(&b, b.o.warmup_ms * NS_PER_MS);
+	if (b.o.pid && cputime_ns((pid_t)b.o.pid, &before) < 0)
+		log_die(1, 0, "the processor time of %llu can't be read", (unsigned long long)b.o.pid);
+	ns = run_for(&b, b.o.seconds * NS_PER_S);
+	if (b.o.pid && cputime_ns((pid_t)b.o.pid, &after) < 0)
+		log_die(1, 0, "the server has ended");
+	report(&b, ns, (double)(after - before));
+	drain(&b);
+	frontend_free(b.f);
+	free(b.submitted_at);
+	return b.errors ? 1 : 0;
+}
