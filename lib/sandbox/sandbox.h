@@ -78,14 +78,15 @@ struct sandbox_arg {
 struct sandbox_rule {
 	int nr;     /* __NR_… */
 	int refuse; /* not 0: the call is not allowed but fails with this errno, for a caller that copes */
-	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match; each index at most once */
+	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match */
 	const char *why;                           /* the reason; NULL ends the table */
 };
 
 struct sandbox_filter;
 
 /* Compiles n tables, joined, into a filter that kills the process on anything else, and on any architecture
- * but x86-64's native one. -EINVAL for a rule that can't be had. Allocates; do it before stage one. */
+ * but x86-64's native one. A rule that allows wins over one that refuses. -EINVAL for a rule that can't be had.
+ * Allocates; do it before stage one. */
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 

@@ -76,6 +76,11 @@ const struct sandbox_rule sandbox_table_bus[] = {
 	{ .nr = __NR_shutdown, .why = "end a connection" },
 	{ .nr = __NR_close, .why = "end a connection" },
 	{ .nr = __NR_getrandom, .why = "redial: random part of the delay; ids" },
+	{ .nr = __NR_set_robust_list, .why = "an nng thread that the filter finds not started yet" },
+	{ .nr = __NR_rseq, .why = "an nng thread that the filter finds not started yet" },
+	{ .nr = __NR_prctl,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = PR_SET_NAME } },
+	  .why = "an nng thread that the filter finds not named yet" },
 	{ 0 },
 };
 
