@@ -38,6 +38,13 @@ const char *__tsan_default_options(void)
 	return "halt_on_error=1:die_after_fork=0";
 }
 
+/* nng is not built with the sanitizer, so what its threads do among themselves looks like races. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "race:libnng.so";
+}
+
 static const struct criterion_test_extra_data *suite_of(const struct criterion_test *test)
 {
 	for (struct criterion_suite **s = __start_cr_sts; s && s < __stop_cr_sts; s++) {
