@@ -44,7 +44,8 @@ int guest_init_regions(struct guest *g, const struct mem_region *regions, unsign
 
 void guest_free(struct guest *g)
 {
-	munmap(g->base, g->size);
+	if (!g->adopted)
+		munmap(g->base, g->size);
 	close(g->fd);
 }
 
@@ -54,6 +55,13 @@ struct mem *guest_mem(const struct guest *g)
 	struct mem *mem = NULL;
 
 	return mem_new(g->regions, fds, g->n, &mem) ? NULL : mem;
+}
+
+void guest_adopt(struct guest *g, struct mem *mem)
+{
+	munmap(g->base, g->size);
+	g->base = mem_at(mem, g->regions[0].gpa, g->size);
+	g->adopted = true;
 }
 
 uint64_t guest_alloc(struct guest *g, uint64_t len, uint64_t align)
@@ -81,5 +89,11 @@ void *guest_ptr(const struct guest *g, uint64_t gpa, uint64_t len)
 
 uint64_t guest_user(const struct guest *g, uint64_t gpa)
 {
-	return (uintptr_t)guest_ptr(g, gpa, 1);
+	for (unsigned i = 0; i < g->n; i++) {
+		const struct mem_region *r = &g->regions[i];
+
+		if (gpa >= r->gpa && gpa - r->gpa < r->size)
+			return r->user_addr + (gpa - r->gpa);
+	}
+	return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef SUPPORT_GUEST_H
 #define SUPPORT_GUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mem.h"
@@ -13,6 +14,7 @@
 struct guest {
 	int fd;
 	uint8_t *base;
+	bool adopted; /* base is a table's mapping */
 	uint64_t size;
 	unsigned n;
 	struct mem_region regions[GUEST_REGIONS];
@@ -26,6 +28,13 @@ void guest_free(struct guest *g);
 
 /* A table of this memory as a back end would map it, the caller's; NULL if it can't be had. */
 struct mem *guest_mem(const struct guest *g);
+
+/*
+ * Gives up this process's own mapping of a guest of one region for that of a table made by guest_mem, which
+ * must outlive the guest. Before ring_init. For driver and device as threads: the thread sanitizer goes by
+ * addresses and would see two mappings of one byte as two bytes.
+ */
+void guest_adopt(struct guest *g, struct mem *mem);
 
 /* len bytes of the first region, zeroed: its guest-physical address, or 0 if there is no room. */
 uint64_t guest_alloc(struct guest *g, uint64_t len, uint64_t align);

@@ -8,10 +8,11 @@ void queue_open(struct queue *q, uint16_t size, uint64_t features)
 {
 	*q = (struct queue) { .vq = NULL };
 	cr_assert_eq(guest_init(&q->guest, 1 << 20), 0);
-	q->data = guest_alloc(&q->guest, QUEUE_DATA, 4096);
-	cr_assert_eq(ring_init(&q->ring, &q->guest, size, features), 0);
 	q->mem = guest_mem(&q->guest);
 	cr_assert_not_null(q->mem);
+	guest_adopt(&q->guest, q->mem);
+	q->data = guest_alloc(&q->guest, QUEUE_DATA, 4096);
+	cr_assert_eq(ring_init(&q->ring, &q->guest, size, features), 0);
 	ring_config(&q->ring, q->mem, &q->config);
 	q->chain.iov = q->iov;
 	queue_restart(q);
