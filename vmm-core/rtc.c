@@ -29,29 +29,60 @@ static uint8_t bcd(int v)
 	return (uint8_t)(v / 10 % 10 << 4 | v % 10);
 }
 
+/* A moment in UTC. Worked out here because gmtime_r may read the time zone's file, which a vCPU thread may not. */
+struct moment {
+	int year, month, day, weekday, hour, minute, second;
+};
+
+#define DAYS_400_YEARS 146097
+#define DAYS_TO_1970   719468 /* from 1 March of year 0 */
+
+/* Counting years from March puts the leap day last, so that a month's start is a plain product. */
+static struct moment moment_at(int64_t seconds)
+{
+	int64_t days = seconds / 86400, rest = seconds % 86400, era, day_of_era, year, day_of_year, month;
+
+	if (rest < 0) {
+		rest += 86400;
+		days--;
+	}
+	era = (days + DAYS_TO_1970) / DAYS_400_YEARS;
+	day_of_era = (days + DAYS_TO_1970) % DAYS_400_YEARS;
+	year = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+	month = (5 * day_of_year + 2) / 153;
+	return (struct moment) {
+		.year = (int)(era * 400 + year + (month >= 10)),
+		.month = (int)(month < 10 ? month + 3 : month - 9),
+		.day = (int)(day_of_year - (153 * month + 2) / 5 + 1),
+		.weekday = (int)((days + 4) % 7), /* 1 January 1970 was a Thursday */
+		.hour = (int)(rest / 3600),
+		.minute = (int)(rest / 60 % 60),
+		.second = (int)(rest % 60),
+	};
+}
+
 uint8_t rtc_register(uint8_t index, int64_t seconds)
 {
-	time_t t = (time_t)seconds;
-	struct tm tm;
+	struct moment m = moment_at(seconds);
 
-	gmtime_r(&t, &tm);
 	switch (index) {
 	case RTC_SECONDS:
-		return bcd(tm.tm_sec);
+		return bcd(m.second);
 	case RTC_MINUTES:
-		return bcd(tm.tm_min);
+		return bcd(m.minute);
 	case RTC_HOURS:
-		return bcd(tm.tm_hour);
+		return bcd(m.hour);
 	case RTC_WEEKDAY:
-		return bcd(tm.tm_wday + 1);
+		return bcd(m.weekday + 1);
 	case RTC_DAY:
-		return bcd(tm.tm_mday);
+		return bcd(m.day);
 	case RTC_MONTH:
-		return bcd(tm.tm_mon + 1);
+		return bcd(m.month);
 	case RTC_YEAR:
-		return bcd(tm.tm_year % 100);
+		return bcd(m.year % 100);
 	case RTC_CENTURY:
-		return bcd((tm.tm_year + 1900) / 100);
+		return bcd(m.year / 100);
 	case RTC_STATUS_A:
 		return A_32KHZ;
 	case RTC_STATUS_B:
@@ -61,6 +92,14 @@ uint8_t rtc_register(uint8_t index, int64_t seconds)
 	default:
 		return 0;
 	}
+}
+
+static int64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec;
 }
 
 static bool is_memory(uint8_t index)
@@ -80,7 +119,7 @@ static uint64_t rtc_read(void *owner, uint64_t off, unsigned size)
 	index = rtc->index;
 	value = rtc->bytes[index];
 	lock_drop(&rtc->lock);
-	return is_memory(index) ? value : rtc_register(index, time(NULL));
+	return is_memory(index) ? value : rtc_register(index, now());
 }
 
 static void rtc_write(void *owner, uint64_t off, unsigned size, uint64_t value)
