@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* lib/loop on one thread: descriptors, timers, bottom halves, polling. */
-#include "loop.h"
+#include "loop_priv.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -203,7 +203,7 @@ static void alarm_fired(void *arg)
 
 Test(loop, timers_fire_in_order_of_time_then_of_arming)
 {
-	int order[65] = { 0 };
+	int order[65] = { 0 }, armed_as[64];
 	struct alarm a[64];
 	uint64_t now = clock_ns();
 
@@ -215,8 +215,10 @@ Test(loop, timers_fire_in_order_of_time_then_of_arming)
 		a[n] = (struct alarm) { .order = order, .number = n + 1 };
 		cr_assert_eq(loop_add_timer(loop, alarm_fired, &a[n], &a[n].t), 0);
 	}
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < 64; i++) {
+		armed_as[i * 37 % 64] = i;
 		loop_arm_timer(a[i * 37 % 64].t, now + 5 * NS_PER_MS + (uint64_t)(i * 37 % 64 / 2));
+	}
 	while (!order[63])
 		loop_run_once(loop, -1);
 	cr_assert_geq(clock_ns(), now + 5 * NS_PER_MS);
@@ -225,6 +227,7 @@ Test(loop, timers_fire_in_order_of_time_then_of_arming)
 
 		cr_assert_eq(first / 2, i / 2);
 		cr_assert_eq(second / 2, i / 2);
+		cr_assert_lt(armed_as[first], armed_as[second]);
 	}
 }
 
@@ -412,6 +415,65 @@ Test(loop, bh_cancelled_before_during_and_after_does_not_run)
 	cr_assert_eq(memcmp(order, (int[]) { 1, 3, 4, 2, 0 }, sizeof(int[5])), 0);
 }
 
+/* ---- the moment between the last look at the list and the sleep ---- */
+
+static bool post_in_sleep(void *arg)
+{
+	loop_bh_post(arg);
+	return false;
+}
+
+static bool stop_in_sleep(void *arg)
+{
+	loop_stop(arg);
+	return false;
+}
+
+static bool poll_nothing(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static void wake_nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* A sleep hook runs just there, so what it posts stands for what another thread posts at the worst time. */
+Test(loop, post_on_the_brink_of_sleep_is_not_lost, .timeout = 10)
+{
+	static const struct loop_poll_ops post_ops = { poll_nothing, post_in_sleep, wake_nothing };
+	static const struct loop_poll_ops stop_ops = { poll_nothing, stop_in_sleep, wake_nothing };
+	struct loop_poller *p;
+	struct loop_bh bh;
+	int calls = 0;
+
+	loop_bh_init(&bh, loop, count, &calls);
+	cr_assert_eq(loop_add_poller(loop, &post_ops, &bh, &p), 0);
+	loop_run_once(loop, -1);
+	cr_assert_eq(calls, 1);
+	loop_del_poller(p);
+	cr_assert_eq(loop_add_poller(loop, &stop_ops, loop, &p), 0);
+	cr_assert_eq(loop_run(loop), 0);
+}
+
+/* The loop never reads its eventfd, so the counter tells how often it was written. */
+Test(loop, post_to_a_loop_that_is_awake_makes_no_system_call)
+{
+	struct loop_bh bh;
+	uint64_t writes;
+	int calls = 0;
+
+	loop_bh_init(&bh, loop, count, &calls);
+	loop_run_once(loop, NS_PER_MS); /* it has slept before */
+	loop_bh_post(&bh);
+	loop_run_once(loop, -1);
+	cr_assert_eq(calls, 1);
+	cr_assert_eq(read(loop->wake_fd, &writes, sizeof(writes)), -1);
+	cr_assert_eq(errno, EAGAIN);
+}
+
 static struct loop_bh signal_bh;
 
 static void on_signal(int sig)
@@ -589,11 +651,6 @@ static bool sleep_with_work(void *arg)
 {
 	(void)arg;
 	return true;
-}
-
-static void wake_nothing(void *arg)
-{
-	(void)arg;
 }
 
 Test(loop, poller_may_remove_itself_and_its_neighbour)
