@@ -195,7 +195,7 @@ static int sleep_until(struct loop *loop, uint64_t end_ns, uint64_t began_ns)
 		loop_count(&loop->stat_sleeps);
 		err = fetch(loop, end_ns == UINT64_MAX ? UINT64_MAX : end_ns - now);
 	}
-
+	atomic_store(&loop->asleep, false);
 	if (loop->polling.first) {
 		loop_poll_adapt(loop, clock_ns() - began_ns, work || loop->nfetched > 0);
 		loop_poll_after_sleep(loop);
