@@ -19,7 +19,7 @@ usage: bench/blk.sh [options]
 END
 }
 
-build=$PWD server= disk_dir= pairs=5 seconds=2 size=1G cells=. json=
+build=$PWD server="" disk_dir="" pairs=5 seconds=2 size=1G cells=. json=""
 while [ $# -gt 0 ]; do
 	case $1 in
 	--help) usage; exit 0 ;;
@@ -61,7 +61,7 @@ trap 'exit 143' TERM HUP
 disk=$(mktemp -d "$disk_dir/bench-blk.XXXXXX")
 
 # The server has one processor and the generator another, where there are two.
-on_server= on_bench=
+on_server="" on_bench=""
 if [ "$(nproc)" -ge 2 ]; then
 	on_server='taskset -c 1' on_bench='taskset -c 0'
 fi
