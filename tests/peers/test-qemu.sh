@@ -68,7 +68,7 @@ boot 'modern, two queues of 64' '--queues 2' ',num-queues=2,queue-size=64,disabl
 boot 'packed ring offered' '' ',packed=on'
 
 # The server is killed under the guest; QEMU hands the in-flight region to its successor.
-make_image 3000
+make_image 1500
 start_server
 start_qemu ,reconnect=1 ''
 if wait_for 60 copied; then ok 'the guest writes'; else not_ok 'the guest writes'; fi
