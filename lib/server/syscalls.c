@@ -47,6 +47,7 @@ const struct sandbox_rule *const server_stage_one[] = {
 	sandbox_table_bus_setup,
 	sandbox_table_narrow,
 	steady,
+	steady_by_hand,
 	NULL,
 };
 
