@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +14,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,7 +30,6 @@
 #include "sandbox.h"
 
 #define MEMORY_BYTES (64ULL << 20)
-#define ARGS_MAX     32
 #define HEADER_STEP  32
 #define STATUS_AT    16 /* behind the header */
 
@@ -65,19 +68,19 @@ static int spawn(struct rig *rig)
 {
 	const char *level = getenv("RIG_LOG");
 	char queues[16], threads[16];
-	const char *argv[ARGS_MAX] = { "blk-server",
-				       "--vhost-fd",
-				       "3",
-				       "--image-fd",
-				       "4",
-				       "--queues",
-				       queues,
-				       "--io-threads",
-				       threads,
-				       "--sandbox",
-				       SANDBOX ? "on" : "off",
-				       "--log-level",
-				       level ? level : "error" };
+	const char *argv[RIG_ARGS_MAX] = { "blk-server",
+					   "--vhost-fd",
+					   "3",
+					   "--image-fd",
+					   "4",
+					   "--queues",
+					   queues,
+					   "--io-threads",
+					   threads,
+					   "--sandbox",
+					   SANDBOX ? "on" : "off",
+					   "--log-level",
+					   level ? level : "error" };
 	struct rlimit old, limit;
 	struct sandbox_spawn how = { .path = server_path(),
 				     .argv = (char *const *)(uintptr_t)argv,
@@ -110,6 +113,80 @@ static int spawn(struct rig *rig)
 	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
 	close(pair[1]);
 	return pair[0];
+}
+
+/* fork and exec, with standard error to err (-1: as it is). */
+static pid_t start_program(const char *const *args, int err)
+{
+	const char *path = server_path();
+	pid_t pid = fork();
+
+	cr_assert(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves none behind */
+		if (err >= 0)
+			dup2(err, 2);
+		execv(path, (char *const *)(uintptr_t)args);
+		_exit(127);
+	}
+	return pid;
+}
+
+int rig_run(const char *const *args, char *out, size_t size)
+{
+	int ends[2], status;
+	size_t len = 0;
+	ssize_t n;
+	pid_t pid;
+
+	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+	pid = start_program(args, ends[1]);
+	close(ends[1]);
+	while (out && len + 1 < size && (n = read(ends[0], out + len, size - 1 - len)) > 0)
+		len += (size_t)n;
+	if (out)
+		out[len] = '\0';
+	close(ends[0]);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Connects to the server's socket as soon as it listens. */
+static int dial(struct rig *rig)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert(fd >= 0);
+	memcpy(addr.sun_path, rig->socket, strlen(rig->socket));
+	while (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		cr_assert(clock_ns() < end, "nobody listens on %s", rig->socket);
+		sched_yield();
+	}
+	return fd;
+}
+
+static int spawn_by_hand(struct rig *rig)
+{
+	const char *argv[RIG_ARGS_MAX] = {
+		"blk-server",           "--socket",    rig->socket, "--image", rig->image, "--sandbox",
+		SANDBOX ? "on" : "off", "--log-level", "error"
+	};
+	unsigned n = 9;
+
+	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
+		argv[n++] = *arg;
+	rig->pid = start_program(argv, -1);
+	rig->pidfd = (int)syscall(SYS_pidfd_open, rig->pid, 0);
+	cr_assert(rig->pidfd >= 0);
+	return dial(rig);
+}
+
+void rig_disconnect(struct rig *rig)
+{
+	vhost_fe_free(rig->fe);
+	rig->fe = NULL;
 }
 
 static void reap(struct rig *rig, bool killed)
@@ -196,6 +273,7 @@ static void make_image(struct rig *rig)
 	snprintf(rig->dir, sizeof(rig->dir), "%s/bulkhead-device.XXXXXX", dir ? dir : "/tmp");
 	cr_assert_not_null(mkdtemp(rig->dir));
 	snprintf(rig->image, sizeof(rig->image), "%s/image", rig->dir);
+	snprintf(rig->socket, sizeof(rig->socket), "%s/socket", rig->dir);
 	rig->image_fd = open(rig->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	cr_assert(rig->image_fd >= 0);
 	cr_assert_eq(ftruncate(rig->image_fd, (off_t)rig->options.image_bytes), 0);
@@ -251,7 +329,7 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	for (unsigned i = 0; i < rig->queues; i++)
 		make_queue(rig, &rig->queue[i]);
 	make_inflight(rig);
-	connect_fe(rig, spawn(rig));
+	rig_respawn(rig);
 }
 
 void rig_kill(struct rig *rig)
@@ -264,12 +342,19 @@ void rig_kill(struct rig *rig)
 
 void rig_respawn(struct rig *rig)
 {
-	connect_fe(rig, spawn(rig));
+	connect_fe(rig, rig->options.by_hand ? spawn_by_hand(rig) : spawn(rig));
+}
+
+void rig_connect(struct rig *rig)
+{
+	connect_fe(rig, dial(rig));
 }
 
 void rig_stop(struct rig *rig)
 {
 	vhost_fe_free(rig->fe);
+	if (rig->options.by_hand)
+		kill(rig->pid, SIGTERM);
 	reap(rig, false);
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
@@ -287,6 +372,7 @@ void rig_stop(struct rig *rig)
 	close(rig->image_fd);
 	close(rig->lock_fd);
 	unlink(rig->image);
+	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);
 }
 

@@ -21,6 +21,7 @@
 #define RIG_SIZE       128 /* descriptors of a ring */
 #define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
 #define RIG_DEADLINE_S 20
+#define RIG_ARGS_MAX   32
 
 struct rig_options {
 	uint64_t image_bytes;   /* 0: 16 MiB */
@@ -32,6 +33,7 @@ struct rig_options {
 	bool readonly;
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
+	bool by_hand;            /* started as a person does: --socket DIR/socket --image DIR/image */
 };
 
 struct rig_queue {
@@ -45,7 +47,7 @@ struct rig_queue {
 
 struct rig {
 	struct rig_options options;
-	char dir[128], image[160];
+	char dir[128], image[160], socket[160];
 	struct guest guest;
 	struct loop *loop;
 	struct vhost_fe *fe;
@@ -72,6 +74,14 @@ void rig_stop(struct rig *rig);
 /* Kills the server and reaps it; then starts another on the same rings. */
 void rig_kill(struct rig *rig);
 void rig_respawn(struct rig *rig);
+
+/* By hand: the front end goes, and another connects to the same server. */
+void rig_disconnect(struct rig *rig);
+void rig_connect(struct rig *rig);
+
+/* Starts the program with these arguments (ended by NULL) and what it prints on standard error in out (may be
+ * NULL); waits for its end: the exit status. */
+int rig_run(const char *const *args, char *out, size_t size);
 
 /* A buffer in guest memory. */
 uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align);
