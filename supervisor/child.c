@@ -172,8 +172,6 @@ static void forget_process(struct child *c)
 	logs_pipe_free(TAKE_PTR(c->log));
 	loop_disarm_timer(c->timer);
 	loop_disarm_timer(c->ping_timer);
-	if (c->bus)
-		bus_expect(c->bus, getpid()); /* nobody may connect until there is a successor */
 }
 
 static void on_death(void *arg, uint32_t events)
@@ -332,10 +330,16 @@ static void on_timer(void *arg)
 		child_kill(c, "it did not end in time");
 }
 
-/* Reaps nothing, since nothing was started: the start itself failed. */
+/* The start itself failed; what was started of it ends. */
 static void start_failed(struct child *c, int err, const char *what)
 {
 	say_error_errno(err, "%s: can't start %s%s%s", c->id, c->process, *what ? ", " : "", what);
+	if (c->pidfd >= 0) {
+		int code, status;
+
+		keeper_kill(c->keeper, c->index);
+		keeper_reap(c->keeper, c->index, &code, &status);
+	}
 	forget_process(c);
 	c->state = CHILD_IDLE;
 	c->now.noticed = c->now.reaped = clock_ns();
@@ -356,7 +360,10 @@ static int spawn(struct child *c, const int *fds, size_t nfds)
 				   sizeof(what));
 	if (!err) {
 		c->now.spawned = clock_ns();
-		bus_expect(c->bus, c->pid);
+		snprintf(what, sizeof(what), "its endpoint");
+		err = bus_expect(c->bus, c->pid);
+	}
+	if (!err) {
 		snprintf(what, sizeof(what), "watching it");
 		err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
 	}

@@ -8,8 +8,11 @@
 
 #include <cap-ng.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <sys/prctl.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "num.h"
@@ -21,33 +24,61 @@
 		.nr = __NR_##call, .why = (reason)                                                           \
 	}
 
+/* An open file's flags, a terminal's settings; the numbers are the kernel's. */
+#define ALLOW_ARG(call, index, value, reason)                                                                \
+	{                                                                                                    \
+		.nr = __NR_##call, .args = { { index, SANDBOX_EQ, value, 0 } }, .why = (reason)              \
+	}
+
+/* What lib/bus needs of nng on the side that listens; sandbox_table_bus is for those who dial, and may connect. */
+static const struct sandbox_rule listener_table[] = {
+	ALLOW(epoll_wait, "nng's poller"),
+	ALLOW(accept, "children that dial the bus, clients of ctl and events"),
+	ALLOW(getsockopt, "who it is that dialled"),
+	ALLOW(geteuid, "... and whether that is this user"),
+	ALLOW(readv, "receive a message"),
+	ALLOW(sendmsg, "send a message"),
+	ALLOW(shutdown, "end a connection"),
+	ALLOW(getrandom, "ids of connections and requests"),
+	ALLOW(unlink, "endpoints at the end, the console's socket"),
+	/* An endpoint is made anew for each successor of a child. */
+	ALLOW(newfstatat, "a new endpoint: what has its name"),
+	ALLOW_ARG(socket, 0, AF_UNIX, "a new endpoint"),
+	ALLOW(bind, "a new endpoint"),
+	ALLOW(listen, "a new endpoint"),
+	ALLOW(chmod, "a new endpoint: who may connect"),
+	ALLOW_ARG(fcntl, 1, F_SETFD, "accepted sockets: close on exec"),
+	/* nng's threads, should they not have got their first turn when the filter is installed. */
+	ALLOW_ARG(prctl, 0, PR_SET_NAME, "start of a thread: its name"),
+	ALLOW(set_robust_list, "start of a thread"),
+	ALLOW(rseq, "start of a thread"),
+	{ .why = NULL },
+};
+
 static const struct sandbox_rule supervisor_table[] = {
-	ALLOW(read, "log pipes, console, signals"),
-	ALLOW(write, "console, log lines to stderr"),
 	ALLOW(close, "sockets and pipes of a child that ended"),
 	ALLOW(poll, "whether stderr would take a line"),
 	ALLOW(sendto, "log lines to syslog"),
-	ALLOW(sendmsg, "requests to the keeper, a device's socket to the core"),
 	ALLOW(recvmsg, "answers of the keeper with pidfds"),
 	ALLOW(socketpair, "the sockets between a new child and the core"),
 	ALLOW(pipe2, "a new child's stderr"),
 	ALLOW(accept4, "clients of the console's socket"),
-	ALLOW(epoll_ctl, "watching a new child, what the console waits for"),
-	ALLOW(unlink, "endpoints at the end, the console's socket"),
 	ALLOW(wait4, "the keeper's end"),
 	ALLOW(getpid, "log lines to syslog, status"),
-	{ .nr = __NR_fcntl, .args = { { 1, SANDBOX_EQ, 3, 0 } }, .why = "F_GETFL of a new socket" },
-	{ .nr = __NR_fcntl,
-	  .args = { { 1, SANDBOX_EQ, 4, 0 } },
-	  .why = "F_SETFL of a new socket: non-blocking" },
-	{ .nr = __NR_ioctl,
-	  .args = { { 1, SANDBOX_EQ, 0x5401, 0 } },
-	  .why = "TCGETS: the terminal's settings" },
-	{ .nr = __NR_ioctl,
-	  .args = { { 1, SANDBOX_EQ, 0x5402, 0 } },
-	  .why = "TCSETS: the terminal given back" },
+	ALLOW_ARG(fcntl, 1, F_GETFL, "a new socket's flags"),
+	ALLOW_ARG(fcntl, 1, F_SETFL, "a new socket is not to block"),
+	ALLOW_ARG(ioctl, 1, TCGETS, "the terminal's settings"),
+	ALLOW_ARG(ioctl, 1, TCSETS, "the terminal given back"),
 	{ .why = NULL },
 };
+
+static const struct sandbox_rule *const tables[] = { supervisor_table, listener_table, sandbox_table_runtime,
+						     sandbox_table_loop };
+
+size_t confine_count(void)
+{
+	return sandbox_count(tables, ARRAY_SIZE(tables));
+}
 
 int confine_privileges(const char **what)
 {
@@ -66,8 +97,6 @@ int confine_privileges(const char **what)
 
 int confine_calls(const char **what)
 {
-	static const struct sandbox_rule *const tables[] = { supervisor_table, sandbox_table_runtime,
-							     sandbox_table_loop, sandbox_table_bus };
 	struct sandbox_filter *filter;
 	int err;
 

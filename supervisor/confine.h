@@ -3,6 +3,8 @@
 #ifndef SUPERVISOR_CONFINE_H
 #define SUPERVISOR_CONFINE_H
 
+#include <stddef.h>
+
 /*
  * Gives up, for good and for every thread: all capabilities, being dumped or traced by its user, privileges by exec,
  * and all system calls but those of the table in confine.c. What it keeps others do: the keeper starts processes.
@@ -10,5 +12,8 @@
  */
 int confine_privileges(const char **what); /* before the first thread */
 int confine_calls(const char **what);      /* when all threads run */
+
+/* How many system calls that leaves. */
+size_t confine_count(void);
 
 #endif

@@ -14,7 +14,7 @@ int files_open(const char *path, struct vmconf_error *error);
 /* Reads a whole text file of at most max bytes without NULs; *text is the caller's to free. */
 int files_read_text(const char *path, size_t max, char **text, struct vmconf_error *error);
 
-/* Opens /dev/kvm and checks that it speaks the interface we know. */
+/* Opens /dev/kvm; what it can do is for the core to see. */
 int files_open_kvm(struct vmconf_error *error);
 
 /*

@@ -14,6 +14,7 @@
 #include "clean.h"
 #include "confine.h"
 #include "machine.h"
+#include "num.h"
 #include "options.h"
 #include "plan.h"
 

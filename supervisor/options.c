@@ -2,6 +2,7 @@
 /* The table of what `bulkhead run` can be told, and the command line read by it. */
 #include "options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -412,7 +413,7 @@ const struct option_def option_table[] = {
 	  .parse = parse_on_reboot },
 	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",
 	  .parse = parse_on_crash },
-	{ "restarts", "N/SECONDS", "10/60", "a device that dies more often is given up",
+	{ "restarts", "N/SECONDS", "30/60", "a device that dies more often is given up",
 	  .parse = parse_restarts },
 	{ "grace", "SECONDS", "10", "time for the guest to power off when asked to", .parse = parse_grace },
 	{ "start-timeout", "SECONDS", "30", "time for a process to become ready",

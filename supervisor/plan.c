@@ -2,6 +2,7 @@
 /* What is to be started for a machine, and with which files and options. */
 #include "plan.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>

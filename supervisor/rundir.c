@@ -170,9 +170,12 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 	char text[32];
 	int pid = 0, err, n;
 
-	if (mkdirat(dir->base_fd, dir->name, dir_mode()) && errno != EEXIST)
+	if (mkdirat(dir->base_fd, dir->name, dir_mode()) && errno != EEXIST) {
+		if (errno == ENOENT)
+			return -EAGAIN; /* RUN itself was just removed */
 		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->path,
 				     strerror(errno));
+	}
 	if (fstatat(dir->base_fd, dir->name, &st, AT_SYMLINK_NOFOLLOW))
 		return -EAGAIN;
 	fd = open_own(dir->base_fd, dir->name, dir->path, error);
@@ -198,6 +201,19 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 	return 0;
 }
 
+/* Makes RUN if it is not there, and opens it. */
+static int take_base(struct rundir *dir, struct vmconf_error *error)
+{
+	if (!mkdir(dir->base, dir_mode()))
+		dir->made_base = true;
+	else if (errno != EEXIST)
+		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->base,
+				     strerror(errno));
+	clean_fd(&dir->base_fd);
+	dir->base_fd = open_own(AT_FDCWD, dir->base, dir->base, error);
+	return dir->base_fd < 0 ? -EINVAL : 0;
+}
+
 int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_error *error)
 {
 	int err = -EAGAIN;
@@ -209,14 +225,11 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 	if ((size_t)snprintf(dir->path, sizeof(dir->path), "%s/%s", dir->base, dir->name) >=
 	    sizeof(dir->path))
 		return vmconf_refuse(error, "--run-dir: \"%s\" is too long", dir->base);
-	if (mkdir(dir->base, dir_mode()) && errno != EEXIST)
-		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->base,
-				     strerror(errno));
-	dir->base_fd = open_own(AT_FDCWD, dir->base, dir->base, error);
-	if (dir->base_fd < 0)
-		return -EINVAL;
-	for (int i = 0; i < 100 && err == -EAGAIN; i++)
-		err = take_dir(dir, error);
+	for (int i = 0; i < 100 && err == -EAGAIN; i++) {
+		err = take_base(dir, error);
+		if (!err)
+			err = take_dir(dir, error);
+	}
 	if (err == -EAGAIN)
 		vmconf_refuse(error, "--name: \"%s\" is being removed by another process; try again",
 			      dir->name);
@@ -242,6 +255,8 @@ void rundir_remove(struct rundir *dir)
 		unlinkat(dir->dir_fd, "lock", 0);
 		unlinkat(dir->base_fd, dir->name, AT_REMOVEDIR);
 	}
+	if (dir->made_base)
+		rmdir(dir->base); /* unless another machine is in it */
 	clean_fd(&dir->lock_fd);
 	clean_fd(&dir->dir_fd);
 	clean_fd(&dir->base_fd);

@@ -16,7 +16,8 @@ struct rundir {
 	char base[RUNDIR_PATH_MAX]; /* RUN */
 	char path[RUNDIR_PATH_MAX]; /* RUN/NAME */
 	char name[BUS_NAME_MAX];
-	int stale_pid; /* the process of a dead machine whose directory was taken over, or 0 */
+	bool made_base; /* RUN was not there before */
+	int stale_pid;  /* the process of a dead machine whose directory was taken over, or 0 */
 };
 
 #define RUNDIR_NONE                                                                                          \
@@ -36,7 +37,7 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 /* Makes RUN/NAME/ID, into which only the group gid may look. */
 int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error);
 
-/* Removes RUN/NAME with all that is in it, never following a link; closes all. */
+/* Removes RUN/NAME with all that is in it, never following a link, and RUN if we made it and nobody uses it; closes all. */
 void rundir_remove(struct rundir *dir);
 
 /* Opens RUN to list its machines; -errno. */

@@ -49,7 +49,7 @@ void vmconf_init(struct vmconf *conf)
 		.log_level = LOG_LEVEL_INFO,
 		.grace_s = 10,
 		.start_timeout_s = 30,
-		.restarts = 10,
+		.restarts = 30,
 		.restarts_s = 60,
 	};
 }

@@ -1,0 +1,130 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Every wrong option of `bulkhead run` is one line that names option, value and what is allowed; exit 2; no trace.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+make_machine
+long=$(printf 'x%.0s' {1..120})
+
+# refused TEXT REGEX OPTION...: with a kernel given.
+refused() {
+	local text=$1 regex=$2 out code
+	shift 2
+	out=$("$bulkhead" run --run-dir "$run_dir" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
+	code=$?
+	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$regex ]] && [ ! -e "$run_dir" ]; then
+		ok "$text"
+	else
+		not_ok "$text" "exit $code, output:" "$out" "want: $regex" "run directory: $(ls -d "$run_dir" 2>&1)"
+	fi
+	rm -rf "$run_dir"
+}
+
+refused "unknown option" '--frobnicate: no such option' --frobnicate
+refused "a word that is no option" '"stray": not an option' stray
+refused "value missing" '--cpus: needs a value: N' --cpus
+refused "given twice" '--cpus: "2" is given after another' --cpus 1 --cpus 2
+for v in 0 -1 65 4x 99999999999999999999 ''; do
+	refused "--cpus '$v'" "--cpus: \"$v\" is not a number from 1 to 64" --cpus "$v"
+done
+for v in 0 -1 15M 16777217 2T 99999999999T 1Q abc; do
+	refused "--memory '$v'" "--memory: \"$v\" is not a size from 16M to 1T" --memory "$v"
+done
+refused "--memory without a size" '--memory: .*allowed: SIZE' --memory ''
+refused "--memory with an unknown key" '--memory: "color" is not possible; allowed: SIZE' --memory 64M,color=red
+refused "--memory hugepages=maybe" '--memory: hugepages="maybe" .*allowed: on, off' --memory 64M,hugepages=maybe
+refused "--memory odd with huge pages" '--memory: an odd number .* 2M' --memory 65M,hugepages=on
+refused "--cpu other" '--cpu: "qemu64" is not a processor; allowed: host' --cpu qemu64
+refused "--cpu feature without minus" '--cpu: "avx" does not take a feature away' --cpu host,avx
+refused "--cpu empty feature" '--cpu: "-" does not take' --cpu host,-
+refused "--console other" '--console: "vga" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET' --console vga
+refused "--console file in no directory" '--console: file="/nonexistent/x" can.t be opened' --console file=/nonexistent/x
+refused "--console socket too long" '--console: .* has 12[0-9] bytes; .* can have 107' --console "socket=/$long"
+refused "--on-reboot other" '--on-reboot: "maybe" is not possible; allowed: exit, restart' --on-reboot maybe
+refused "--on-crash other" '--on-crash: "maybe" is not possible; allowed: stop, restart' --on-crash maybe
+refused "--restarts without seconds" '--restarts: "5" is not N/SECONDS' --restarts 5
+refused "--restarts 5/0" '--restarts: "5/0" is not N/SECONDS' --restarts 5/0
+refused "--grace negative" '--grace: "-1" is not a number from 0 to 3600' --grace -1
+refused "--sandbox other" '--sandbox: "maybe" is not possible; allowed: off, on' --sandbox maybe
+refused "--log other" '--log: "file" is not possible; allowed: stderr, syslog' --log file
+refused "--log-level other" '--log-level: "loud" is no level; allowed: error, warning, info, debug' --log-level loud
+refused "--append control character" '--append: .* control character' --append $'a\nb'
+refused "--append too long" '--append: has 2048 bytes; at most 2047' --append "$(printf 'x%.0s' {1..2048})"
+refused "--run-dir relative" '--run-dir: "run" is not absolute|is given after' --run-dir=run
+refused "--initrd missing file" "--initrd: \"/nonexistent\" can't be opened: No such file" --initrd /nonexistent
+
+refused "--disk without a path" '--disk: names no image' --disk id=a
+refused "--disk unknown key" '--disk: "frmat" is no key of a disk; allowed: path, id' --disk "path=$tmp/disk.img,frmat=raw"
+refused "--disk key twice" '--disk: "id" is given twice' --disk "path=$tmp/disk.img,id=a,id=b"
+refused "--disk key without value" '--disk: "readonly" needs a value' --disk "path=$tmp/disk.img,readonly"
+refused "--disk empty key" '--disk: .* empty key' --disk ",path=x"
+refused "--disk format=qcow2" '--disk: format="qcow2" is not possible; allowed: raw' --disk "path=$tmp/disk.img,format=qcow2"
+refused "--disk queues=0" '--disk: queues="0" is not a number from 1 to 64' --disk "path=$tmp/disk.img,queues=0"
+refused "--disk cache=fast" '--disk: cache="fast" is not possible; allowed: direct, buffered' --disk "path=$tmp/disk.img,cache=fast"
+refused "--disk readonly=yes" '--disk: readonly="yes" is not possible; allowed: on, off' --disk "path=$tmp/disk.img,readonly=yes"
+refused "--disk id with traversal" '--disk: id="../x" is not a name' --disk "path=$tmp/disk.img,id=../x"
+refused "--disk id of our own" '--disk: id="core" is Bulkhead' --disk "path=$tmp/disk.img,id=core"
+refused "--disk same id twice" '--disk: id="a" is given twice' --disk "path=$tmp/disk.img,id=a" --disk "path=$tmp/disk1.img,id=a"
+refused "--disk id of a default" '--disk: id="disk1" is given twice' --disk "path=$tmp/disk.img,id=disk1" --disk "path=$tmp/disk1.img"
+refused "--disk same image twice" '--disk: path=".*disk.img" is the image of a, too' --disk "path=$tmp/disk.img,id=a" --disk "path=$tmp/disk.img"
+refused "--disk missing image" "--disk: path=\"/nonexistent\" can't be opened: No such file" --disk path=/nonexistent
+refused "--disk directory" '--disk: path="/" is no file of data; a regular file or block device' --disk path=/
+refused "--disk character device" '--disk: path="/dev/null" is no file of data' --disk path=/dev/null
+refused "--disk /proc/self/mem" '--disk: path="/proc/self/mem" is part of /proc' --disk path=/proc/self/mem
+mkfifo "$tmp/fifo"
+refused "--disk FIFO, without waiting for a writer" '--disk: path=".*fifo" is no file of data' --disk "path=$tmp/fifo"
+: >"$tmp/empty"
+refused "--disk empty image" '--disk: path=".*empty" has 0 bytes; at least one sector' --disk "path=$tmp/empty"
+refused "--disk vhost-user nobody there" '--disk: vhost-user="/nonexistent": No such file' --disk vhost-user=/nonexistent
+refused "--disk vhost-user path too long" '--disk: vhost-user=.*; a socket.s path can have 107' --disk "vhost-user=/$long"
+refused "--disk vhost-user with queues" '--disk: "queues" does not go with vhost-user' --disk vhost-user=/x,queues=2
+many=()
+for i in {1..17}; do many+=(--disk "path=$tmp/disk.img"); done
+refused "--disk 17 times" '--disk: ".*" is one too many; at most 16' "${many[@]}"
+
+# With options of their own.
+refused_alone() {
+	local text=$1 regex=$2 out code
+	shift 2
+	out=$("$bulkhead" "$@" 2>&1 </dev/null)
+	code=$?
+	if [ $code -eq 2 ] && [[ $out =~ $regex ]]; then ok "$text"; else not_ok "$text" "exit $code" "$out" "want: $regex"; fi
+}
+refused_alone "no kernel" '^bulkhead: --kernel: missing' run --cpus 1
+refused_alone "missing kernel" "^bulkhead: --kernel: \"/nonexistent\" can't be opened" run --kernel /nonexistent
+refused_alone "empty kernel" '^bulkhead: --kernel: ".*empty" is empty' run --kernel "$tmp/empty"
+refused_alone "kernel in /proc" '^bulkhead: --kernel: "/proc/version" is part of /proc' run --kernel /proc/version
+refused_alone "kernel is a block or other device" '^bulkhead: --kernel: "/dev/zero" is no file of data' run --kernel /dev/zero
+for n in '' a/b .. -x "$long"; do
+	refused_alone "--name '$n'" '^bulkhead: --name: ".*" is not a name: 1 to 31 of' run --kernel "$tmp/kernel" --name "$n"
+done
+refused_alone "relative run directory" '^bulkhead: --run-dir: "run" is not absolute' run --kernel "$tmp/kernel" --run-dir run
+mkdir "$tmp/$long"
+refused_alone "socket path over 107 bytes" '^bulkhead: --run-dir: ".*" makes a socket path of 1[0-9][0-9] bytes; at most 107' \
+	run --kernel "$tmp/kernel" --run-dir "$tmp/$long"
+refused_alone "no options: short usage" '^usage: bulkhead run --kernel FILE' run
+refused_alone "no command: help" '^usage: bulkhead COMMAND' 
+refused_alone "unknown command" '"fly": no such command; allowed: run, ctl, ps' fly
+refused_alone "ctl unknown request" '"explode": no such request; allowed: status, pause' ctl x explode
+refused_alone "ctl unknown option" '"--foo": no such option' ctl --foo
+refused_alone "ctl too few words" '^usage: bulkhead ctl' ctl x
+refused_alone "ctl with a name that leaves the directory" '"../x": not a machine.s name' ctl ../x status
+refused_alone "ps with a word" '"x": one word too many' ps x
+out=$("$bulkhead" ctl --run-dir "$run_dir" nobody status 2>&1)
+is "ctl for a machine that does not run: exit 1" $? 1
+like "... says so" "$out" '"nobody": no machine of this name runs in'
+check "ps of nothing" "$bulkhead" ps --run-dir "$run_dir"
+
+out=$(env -u BULKHEAD_PATH BULKHEAD_PATH=/nonexistent "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1)
+if [ -w /dev/kvm ]; then
+	like "programs that are not installed" "$out" 'the program vmm-core is not installed; looked in|^$'
+else
+	skip "programs that are not installed" "no /dev/kvm"
+fi
+if [ "$(id -u)" -eq 0 ] && [ -e /dev/kvm ] && ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
+	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead" && chmod 644 "$tmp/kernel"
+	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" run --run-dir /tmp/no-run-dir-here --kernel "$tmp/kernel" 2>&1)
+	is "no access to /dev/kvm: exit 2" $? 2
+	like "... says what to do" "$out" '/dev/kvm: no access; join the group kvm'
+else
+	skip "no access to /dev/kvm" "needs root and a /dev/kvm that others may not use"
+fi

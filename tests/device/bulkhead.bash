@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# What the tests of `bulkhead` share, over tap.sh: the program with a run directory of its own, and stand-ins for
+# vmm-core and blk-server (tests/support/fake-child) that do as they are told.
+. "${top_srcdir:?}/tests/support/tap.sh"
+bulkhead=${top_builddir:?}/supervisor/bulkhead
+run_dir=$tmp/run
+bin=$tmp/bin
+unset JOURNAL_STREAM BULKHEAD_PATH
+
+# A kernel and an image that are files, and programs that are the stand-ins.
+make_machine() {
+	mkdir -p "$bin"
+	chmod 755 "$bin"
+	cp "$top_builddir/tests/support/fake-child" "$bin/fake-child"
+	ln -sf fake-child "$bin/vmm-core"
+	ln -sf fake-child "$bin/blk-server"
+	echo kernel >"$tmp/kernel"
+	truncate -s 1M "$tmp/disk.img" "$tmp/disk1.img"
+	mkfifo "$bin/core.ctl" "$bin/disk0.ctl" "$bin/disk1.ctl"
+	chmod 666 "$bin"/*.ctl
+	export BULKHEAD_PATH=$bin
+}
+
+need_kvm() {
+	[ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "no access to /dev/kvm, which bulkhead run opens"
+}
+
+# What the stand-in named $1 shall do from its start / is to do now.
+script() { echo "${*:2}" >"$bin/$1.do"; }
+# A FIFO opened both ways takes a line even if nobody reads it.
+tell() { echo "${*:2}" 1<>"$bin/$1.ctl"; }
+
+# Starts a machine named $1 with the options that follow; $pid, its output in $tmp/NAME.out and .err.
+start() {
+	local name=$1
+	shift
+	spawn "$bulkhead" run --name "$name" --run-dir "$run_dir" --kernel "$tmp/kernel" --log-level debug "$@" \
+		</dev/null >"$tmp/$name.out" 2>"$tmp/$name.err"
+}
+
+ctl() { "$bulkhead" ctl --run-dir "$run_dir" "$@"; }
+state() { ctl --json "$1" status 2>/dev/null | jq -r .state; }
+is_state() { [ "$(state "$1")" = "$2" ]; }
+device() { ctl --json "$1" status 2>/dev/null | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
+logged() { grep -qE -- "$2" "$tmp/$1.err"; }
+
+wait_running() { wait_for 20 is_state "$1" running || { diag "$(tail -20 "$tmp/$1.err")" && return 1; }; }
+
+# Ends with the status wanted, and has left nothing: no directory, no process that has it open.
+ends_with() {
+	local text=$1 want=$2 id=$3 name=$4
+	wait_exit 30 "$id"
+	is "$text" "$status" "$want"
+	[ "$status" = "$want" ] || diag "$(tail -20 "$tmp/$name.err")"
+	clean_after "$name" "$text: nothing is left"
+}
+
+clean_after() {
+	local left=
+	[ -e "$run_dir/$1" ] && left="directory $(find "$run_dir/$1")"
+	pgrep -f "$run_dir/$1/" >/dev/null && left="$left processes $(pgrep -af "$run_dir/$1/")"
+	is "$2" "$left" ""
+}

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stands in for vmm-core or blk-server under the supervisor, and misbehaves on command. Called as DIR/vmm-core or
+ * DIR/blk-server (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl, a FIFO, takes commands
+ * while it runs, one a line. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console.
+ *
+ *   words:    exit=N (at once)  hello-exit=N (after HELLO)  no-hello  no-ready  wrong-name  mute (answers nothing but
+ *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
+ *             unlink-late (as the core, tells no end of a device)
+ *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
+ *             fds
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <nng/nng.h>
+#include <nng/protocol/pair0/pair.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "bus.h"
+#include "clean.h"
+#include "clock.h"
+#include "fd.h"
+#include "log.h"
+#include "loop.h"
+#include "num.h"
+
+#define DEVICES_MAX 16
+
+struct device {
+	char id[BUS_NAME_MAX];
+	int fd;
+	struct loop_fd *watch;
+};
+
+static struct {
+	bool core, mute, deaf, stay, silent_down, said_ready;
+	char dir[200];
+	const char *id, *bus_dir;
+	char script[512];
+	int desc_fd, console_fd, vhost_fd;
+	struct loop *loop;
+	struct bus *bus;
+	struct device device[DEVICES_MAX];
+	size_t declared, linked;
+	FILE *commands;
+} fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1 };
+
+/* The value of "word=N" in the script, -1 if it is not there; a bare word is 1. */
+static int script_word(const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const char *p = fake.script; (p = strstr(p, word)); p += len) {
+		if (p != fake.script && p[-1] != ' ' && p[-1] != '\n')
+			continue;
+		if (p[len] == '=')
+			return atoi(p + len + 1);
+		if (p[len] == ' ' || p[len] == '\n' || !p[len])
+			return 1;
+	}
+	return -1;
+}
+
+static void flood(int lines)
+{
+	for (int i = 0; i < lines; i++)
+		log_info("line %d of %d of a flood", i + 1, lines);
+}
+
+/* Messages that no encoder would make, on a connection of its own: it is this process's endpoint all the same. */
+static void junk(int count)
+{
+	char path[256], bytes[64];
+	nng_socket sock;
+
+	bus_close(TAKE_PTR(fake.bus));
+	snprintf(path, sizeof(path), "ipc://%s/bus", fake.bus_dir);
+	if (nng_pair0_open(&sock) || nng_dial(sock, path, NULL, 0)) {
+		log_error("no connection for junk");
+		return;
+	}
+	memset(bytes, 0xff, sizeof(bytes));
+	for (int i = 0; i < count; i++)
+		nng_send(sock, bytes, sizeof(bytes), 0);
+}
+
+static void list_fds(void)
+{
+	for (int fd = 0; fd < 64; fd++) {
+		char path[32], target[200];
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n > 0)
+			log_info("fd %d is %.*s", fd, (int)n, target);
+	}
+}
+
+static void end_guest(const char *how)
+{
+	static const char *const names[] = { [BUS_END_POWEROFF] = "poweroff",
+					     [BUS_END_RESET] = "reset",
+					     [BUS_END_PANIC] = "panic",
+					     [BUS_END_CRASH] = "crash" };
+	struct bus_msg msg = { .type = BUS_GUEST_ENDED };
+
+	msg.guest_ended.end = BUS_END_DEBUG_EXIT;
+	msg.guest_ended.code = atoi(how);
+	for (size_t i = 1; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(how, names[i]))
+			msg.guest_ended.end = (enum bus_end)i;
+	bus_event(fake.bus, &msg);
+}
+
+static void obey(char *line)
+{
+	char *rest = strchr(line, ' ');
+
+	if (rest)
+		*rest++ = '\0';
+	else
+		rest = line + strlen(line);
+	if (!strcmp(line, "end"))
+		end_guest(rest);
+	else if (!strcmp(line, "crash"))
+		abort();
+	else if (!strcmp(line, "exit"))
+		_exit(atoi(rest));
+	else if (!strcmp(line, "mute"))
+		fake.mute = true;
+	else if (!strcmp(line, "junk"))
+		junk(atoi(rest));
+	else if (!strcmp(line, "flood"))
+		flood(atoi(rest));
+	else if (!strcmp(line, "log"))
+		log_info("%s", rest);
+	else if (!strcmp(line, "raw"))
+		dprintf(STDERR_FILENO, "%s\n", rest);
+	else if (!strcmp(line, "say"))
+		dprintf(fake.console_fd, "%s\r\n", rest);
+	else if (!strcmp(line, "fds"))
+		list_fds();
+}
+
+static void on_command(void *arg, uint32_t events)
+{
+	char line[512];
+
+	(void)arg;
+	(void)events;
+	while (fgets(line, sizeof(line), fake.commands)) {
+		line[strcspn(line, "\n")] = '\0';
+		obey(line);
+	}
+	clearerr(fake.commands);
+}
+
+/* ---- the core's part ---- */
+
+static void on_device_gone(void *arg, uint32_t events)
+{
+	struct device *d = arg;
+	struct bus_msg msg = { .type = BUS_DEVICE_DOWN };
+	char byte;
+
+	(void)events;
+	if (recv(d->fd, &byte, 1, MSG_DONTWAIT) > 0)
+		return;
+	loop_del_fd(TAKE_PTR(d->watch));
+	close(d->fd);
+	d->fd = -1;
+	snprintf(msg.device_down.device, sizeof(msg.device_down.device), "%s", d->id);
+	snprintf(msg.device_down.reason, sizeof(msg.device_down.reason), "its connection was closed");
+	if (!fake.silent_down)
+		bus_event(fake.bus, &msg);
+}
+
+static void say_ready(void)
+{
+	struct bus_msg msg = { .type = BUS_READY };
+
+	if (fake.said_ready || script_word("no-ready") > 0)
+		return;
+	fake.said_ready = true;
+	bus_event(fake.bus, &msg);
+}
+
+static void core_progress(void)
+{
+	if (!fake.bus || !bus_is_connected(fake.bus))
+		return;
+	for (size_t i = 0; i < fake.linked; i++) {
+		struct device *d = &fake.device[i];
+		struct bus_msg msg = { .type = BUS_DEVICE_UP };
+
+		if (d->watch || d->fd < 0)
+			continue;
+		snprintf(msg.device_up.device, sizeof(msg.device_up.device), "%s", d->id);
+		loop_add_fd(fake.loop, d->fd, EPOLLIN, on_device_gone, d, &d->watch);
+		bus_event(fake.bus, &msg);
+	}
+	if (fake.linked == fake.declared)
+		say_ready();
+}
+
+static void on_descriptor(void *arg, uint32_t events)
+{
+	char id[BUS_NAME_MAX];
+	struct device *d = NULL;
+	size_t nfds;
+	int fd;
+
+	(void)arg;
+	(void)events;
+	if (fd_recv(fake.desc_fd, id, sizeof(id), &fd, 1, &nfds) != sizeof(id) || nfds != 1)
+		log_die(1, 0, "bad message on the descriptor socket");
+	for (size_t i = 0; i < fake.linked; i++)
+		if (!strcmp(fake.device[i].id, id))
+			d = &fake.device[i];
+	if (!d) {
+		d = &fake.device[fake.linked++];
+		d->fd = -1;
+	}
+	loop_del_fd(TAKE_PTR(d->watch));
+	clean_fd(&d->fd);
+	memcpy(d->id, id, sizeof(id));
+	d->fd = fd;
+	core_progress();
+}
+
+static void on_console(void *arg, uint32_t events)
+{
+	char buf[256];
+	ssize_t n = read(fake.console_fd, buf, sizeof(buf));
+
+	(void)arg;
+	(void)events;
+	if (n <= 0)
+		return;
+	dprintf(fake.console_fd, "[%.*s]", (int)n, buf);
+}
+
+/* ---- the bus ---- */
+
+static void end(void)
+{
+	bus_flush(fake.bus, NS_PER_S);
+	_exit(0);
+}
+
+static void on_message(void *arg, const struct bus_msg *msg)
+{
+	struct bus_msg done = { .type = BUS_OK };
+
+	(void)arg;
+	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay))
+		return;
+	bus_reply(fake.bus, msg->id, &done);
+	if (msg->type == BUS_SHUTDOWN)
+		end();
+	if (msg->type == BUS_RESUME && fake.console_fd >= 0)
+		dprintf(fake.console_fd, "fake guest runs\r\n");
+	if (msg->type == BUS_POWER_BUTTON && !fake.deaf)
+		end_guest("poweroff");
+}
+
+static void on_connected(void *arg, bool up)
+{
+	struct bus_msg hello = { .type = BUS_HELLO };
+
+	(void)arg;
+	if (!up)
+		return;
+	hello.hello.protocol = BUS_PROTOCOL;
+	snprintf(hello.hello.kind, sizeof(hello.hello.kind), "%s", fake.core ? "core" : "blk");
+	snprintf(hello.hello.name, sizeof(hello.hello.name), "%s",
+		 script_word("wrong-name") > 0 ? "somebody" : fake.id);
+	snprintf(hello.hello.version, sizeof(hello.hello.version), "fake");
+	bus_event(fake.bus, &hello);
+	if (script_word("hello-exit") >= 0) {
+		bus_flush(fake.bus, NS_PER_S);
+		_exit(script_word("hello-exit"));
+	}
+	if (fake.core)
+		core_progress();
+	else
+		say_ready();
+}
+
+static void on_malformed(void *arg, unsigned count, const char *what)
+{
+	(void)arg;
+	log_error("malformed message %u: %s", count, what);
+}
+
+static const struct bus_ops ops = { on_message, on_connected, on_malformed };
+
+/* A server whose front end went away ends, as the real one does. */
+static void on_front_end(void *arg, uint32_t events)
+{
+	char byte;
+
+	(void)arg;
+	(void)events;
+	if (recv(fake.vhost_fd, &byte, 1, MSG_DONTWAIT) == 0)
+		_exit(0);
+}
+
+/* ---- set-up ---- */
+
+static void read_options(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : "";
+
+		if (!strcmp(argv[i], "--id"))
+			fake.id = value;
+		else if (!strcmp(argv[i], "--bus"))
+			fake.bus_dir = value;
+		else if (!strcmp(argv[i], "--desc-fd"))
+			fake.desc_fd = atoi(value);
+		else if (!strcmp(argv[i], "--console-fd"))
+			fake.console_fd = atoi(value);
+		else if (!strcmp(argv[i], "--vhost-fd"))
+			fake.vhost_fd = atoi(value);
+		else if (!strcmp(argv[i], "--device"))
+			fake.declared++;
+	}
+	if (!fake.id || !fake.bus_dir)
+		log_die(2, 0, "--id and --bus are needed");
+}
+
+static void read_script(void)
+{
+	char path[300];
+	CLEAN_FILE FILE *f = NULL;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/%s.do", fake.dir, fake.id);
+	f = fopen(path, "re");
+	n = f ? fread(fake.script, 1, sizeof(fake.script) - 1, f) : 0;
+	fake.script[n] = '\0';
+	fake.mute = script_word("mute") > 0;
+	fake.deaf = script_word("deaf") > 0;
+	fake.stay = script_word("stay") > 0;
+	fake.silent_down = script_word("unlink-late") > 0;
+}
+
+static void open_commands(void)
+{
+	struct loop_fd *watch;
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s.ctl", fake.dir, fake.id);
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	fake.commands = fd < 0 ? NULL : fdopen(fd, "r");
+	if (fake.commands)
+		loop_add_fd(fake.loop, fd, EPOLLIN, on_command, NULL, &watch);
+}
+
+int main(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/');
+	struct rlimit no_core = { 0, 0 };
+	struct loop_fd *watch;
+	char path[256];
+
+	if (!slash)
+		return 2;
+	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
+	fake.core = !strcmp(slash, "/vmm-core");
+	log_init(slash + 1, NULL, true);
+	setrlimit(RLIMIT_CORE, &no_core);
+	read_options(argc, argv);
+	read_script();
+	flood(script_word("flood"));
+	if (script_word("exit") >= 0)
+		return script_word("exit");
+	if (loop_new("fake", &fake.loop))
+		return 1;
+	open_commands();
+	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);
+	if (script_word("no-hello") < 0 && bus_dial(fake.loop, path, &ops, NULL, &fake.bus))
+		log_die(1, 0, "no bus at %s", path);
+	if (fake.desc_fd >= 0)
+		loop_add_fd(fake.loop, fake.desc_fd, EPOLLIN, on_descriptor, NULL, &watch);
+	if (fake.console_fd >= 0)
+		loop_add_fd(fake.loop, fake.console_fd, EPOLLIN, on_console, NULL, &watch);
+	if (fake.vhost_fd >= 0)
+		loop_add_fd(fake.loop, fake.vhost_fd, EPOLLIN, on_front_end, NULL, &watch);
+	return loop_run(fake.loop) ? 1 : 0;
+}
