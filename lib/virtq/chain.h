@@ -53,21 +53,43 @@ static inline int vq_chain_add(struct vq *vq, struct vq_chain *c, uint64_t addr,
 	return 0;
 }
 
-/*
- * Reads entry i of an indirect table at addr. The table may lie over adjacent regions, each entry in one of
- * them. Tables need not be aligned.
- */
-int vq_table_read(struct vq *vq, uint64_t addr, uint32_t i, struct vq_desc *out);
+/* An indirect table: direct when it lies whole and aligned in one region, as tables do. */
+struct vq_table {
+	const struct vq_desc *direct; /* or NULL */
+	uint64_t addr;
+	uint32_t entries;
+};
 
-/* Number of entries of the indirect table that d names, or -EINVAL. */
-static inline int vq_table_entries(const struct vq *vq, struct vq_desc d)
+/* The table that d names, or -EINVAL for one of no or of odd length. Tables longer than iov_max can't be used
+ * whole, and vq_chain_add says so at that point. */
+static inline int vq_table_open(struct vq *vq, struct vq_desc d, struct vq_table *table)
 {
 	uint32_t len = vq_desc_len(d);
+	const void *at;
 
 	if (VQ_UNLIKELY(!vq->indirect || !len || len % sizeof(struct vq_desc)))
 		return -EINVAL;
-	/* Longer tables than iov_max entries can't be used whole, and vq_chain_add says so at that point. */
-	return (int)(len / sizeof(struct vq_desc));
+	at = mem_at_window(vq->mem, &vq->window, d.addr, len);
+	*table = (struct vq_table) { .direct = (uintptr_t)at % 8 ? NULL : at,
+				     .addr = d.addr,
+				     .entries = len / (uint32_t)sizeof(struct vq_desc) };
+	return 0;
+}
+
+/* An entry of a table that lies unaligned, or over adjacent regions, each entry whole in one of them. */
+int vq_table_read_slow(struct vq *vq, uint64_t addr, struct vq_desc *out);
+
+static inline int vq_table_read(struct vq *vq, const struct vq_table *table, uint32_t i, struct vq_desc *out)
+{
+	if (VQ_UNLIKELY(!table->direct)) {
+		uint64_t addr;
+
+		if (__builtin_add_overflow(table->addr, (uint64_t)i * sizeof(*out), &addr))
+			return -EFAULT;
+		return vq_table_read_slow(vq, addr, out);
+	}
+	*out = vq_desc_read(&table->direct[i]);
+	return 0;
 }
 
 static inline void vq_chain_start(struct vq_chain *c)

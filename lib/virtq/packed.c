@@ -81,15 +81,18 @@ static int packed_init(struct vq *vq, const struct vq_config *config)
 	return 0;
 }
 
-static int walk_table(struct vq *vq, struct vq_desc table, struct vq_chain *c)
+static int walk_table(struct vq *vq, struct vq_desc desc, struct vq_chain *c)
 {
-	int entries = vq_table_entries(vq, table);
+	struct vq_table table;
+	int err = vq_table_open(vq, desc, &table);
 
+	if (VQ_UNLIKELY(err))
+		return err;
 	/* Entries follow one another; of their flags only WRITE means anything (§2.8.7). */
-	for (uint32_t i = 0; (int)i < entries; i++) {
+	for (uint32_t i = 0; i < table.entries; i++) {
 		struct vq_desc d = { 0 };
-		int err = vq_table_read(vq, table.addr, i, &d);
 
+		err = vq_table_read(vq, &table, i, &d);
 		if (VQ_UNLIKELY(err))
 			return err;
 		if (VQ_UNLIKELY(flags_of(d.rest) & DESC_INDIRECT))
@@ -98,11 +101,11 @@ static int walk_table(struct vq *vq, struct vq_desc table, struct vq_chain *c)
 		if (VQ_UNLIKELY(err))
 			return err;
 	}
-	return entries < 0 ? entries : 0;
+	return 0;
 }
 
 /* Appends what ring descriptor number n of a chain names. */
-static int add_desc(struct vq *vq, struct vq_chain *c, struct vq_desc d, uint16_t n)
+static inline int add_desc(struct vq *vq, struct vq_chain *c, struct vq_desc d, uint16_t n)
 {
 	uint16_t flags = flags_of(d.rest);
 

@@ -89,16 +89,19 @@ static int split_init(struct vq *vq, const struct vq_config *config)
 	return 0;
 }
 
-static int walk_table(struct vq *vq, struct vq_desc table, struct vq_chain *c)
+static int walk_table(struct vq *vq, struct vq_desc desc, struct vq_chain *c)
 {
-	int entries = vq_table_entries(vq, table);
+	struct vq_table table;
 	uint32_t i = 0;
+	int err = vq_table_open(vq, desc, &table);
 
-	for (int left = entries; left > 0; left--) {
+	if (VQ_UNLIKELY(err))
+		return err;
+	for (uint32_t left = table.entries; left; left--) {
 		struct vq_desc d = { 0 };
 		uint16_t flags;
-		int err = vq_table_read(vq, table.addr, i, &d);
 
+		err = vq_table_read(vq, &table, i, &d);
 		if (VQ_UNLIKELY(err))
 			return err;
 		flags = (uint16_t)(d.rest >> 32);
@@ -110,10 +113,10 @@ static int walk_table(struct vq *vq, struct vq_desc table, struct vq_chain *c)
 		if (!(flags & DESC_NEXT))
 			return 0;
 		i = (uint32_t)(d.rest >> 48);
-		if (VQ_UNLIKELY(i >= (uint32_t)entries))
+		if (VQ_UNLIKELY(i >= table.entries))
 			return -ERANGE;
 	}
-	return entries < 0 ? entries : -ELOOP;
+	return -ELOOP;
 }
 
 static int walk(struct vq *vq, uint16_t head, struct vq_chain *c)

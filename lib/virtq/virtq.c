@@ -185,20 +185,13 @@ int vq_chain_add_slow(struct vq *vq, struct vq_chain *c, uint64_t addr, uint32_t
 	return 0;
 }
 
-int vq_table_read(struct vq *vq, uint64_t addr, uint32_t i, struct vq_desc *out)
+int vq_table_read_slow(struct vq *vq, uint64_t addr, struct vq_desc *out)
 {
-	const uint8_t *at;
+	const uint8_t *at = mem_at_window(vq->mem, &vq->window, addr, sizeof(*out));
 	uint8_t bytes[sizeof(*out)];
 
-	if (!num_add(addr, (uint64_t)i * sizeof(*out), &addr))
-		return -EFAULT;
-	at = mem_at_window(vq->mem, &vq->window, addr, sizeof(*out));
 	if (!at)
 		return -EFAULT;
-	if (VQ_LIKELY((uintptr_t)at % 8 == 0)) {
-		*out = vq_desc_read((const void *)at);
-		return 0;
-	}
 	for (unsigned b = 0; b < sizeof(bytes); b++)
 		bytes[b] = __atomic_load_n(&at[b], __ATOMIC_RELAXED);
 	memcpy(out, bytes, sizeof(bytes));

@@ -345,6 +345,23 @@ Test(split, fault_04_indirect_table_over_adjacent_regions_is_read)
 	queue_close(&two);
 }
 
+Test(split, fault_04_an_unaligned_indirect_table_is_read)
+{
+	uint64_t table = q.data + 1001;
+	const uint64_t entries[4] = { q.data, 8 | (uint64_t)RING_NEXT << 32 | 1ULL << 48, q.data,
+				      4 | (uint64_t)RING_WRITE << 32 };
+
+	memcpy(guest_ptr(&q.guest, table, sizeof(entries)), entries, sizeof(entries));
+	cr_assert_eq(OFFER({ table, 32, 0, RING_INDIRECT }), 1);
+	cr_expect_eq(q.chain.out_len, 8);
+	cr_expect_eq(q.chain.in_len, 4);
+}
+
+Test(split, fault_04_indirect_table_that_wraps)
+{
+	expect_broken(OFFER({ UINT64_MAX - 15, 32, 0, RING_INDIRECT }), -EFAULT);
+}
+
 Test(split, fault_05_address_outside_memory)
 {
 	expect_broken(OFFER({ GUEST_GPA - 8, 8, 0, 0 }), -EFAULT);
