@@ -159,6 +159,8 @@ static void on_connected(void *arg, bool up)
 			send_device(&core->devices[i]);
 	if (core->state != CORE_WAITING)
 		control_ready(core);
+	else
+		loop_bh_post(&core->check);
 	if (core->state == CORE_ENDED)
 		control_guest_ended(core);
 }

@@ -147,6 +147,9 @@ static void check_devices(void *arg)
 
 	if (core->state != CORE_WAITING)
 		return;
+	/* Until the bus is connected its threads are still starting, which the steady filter does not allow. */
+	if (core->bus && !bus_is_connected(core->bus))
+		return;
 	for (unsigned i = 0; i < core->opts->n_devices; i++)
 		if (!device_is_known(core->devices[i].device))
 			return;
