@@ -2,209 +2,248 @@
 /*
  * Tables into seccomp filters.
  *
- * The program is generated here and not by libseccomp, whose 2.5.4 never returns from merging some sets of
- * alternative argument rules (seen with random tables), and which refuses two conditions on one argument. The
- * shape is as plain as can be checked by eye:
+ * libseccomp compiles; the program is taken out of it (through a memfd) and kept, so that installing it is one
+ * system call without allocation. The default is to kill the process, for a foreign architecture too, whose
+ * default in libseccomp is to kill the thread alone.
  *
- *	kill unless the architecture is x86-64, and the number not one of x32's
- *	for each call: if it is this number:
- *		for each rule, the allowing ones first: if all conditions hold, return its action
- *		kill
- *	kill
- *
- * The kernel answers calls without conditions from a bitmap, so the length of the program does not matter to them.
+ * Which alternatives it is given. Joining several rules of one call, libseccomp 2.5.4 may never return if they look at
+ * different arguments or at the same in different ways, and what it makes of several conditions like <= or != may
+ * allow what no rule allows (both seen with random tables). So a rule that says no more than another of its
+ * call is left out here; what remains of a call is either one rule, or rules of one shape: the same arguments, compared
+ * for equality with the same masks, so that only the values differ. Other tables are refused. So is a
+ * condition on an argument that the same rule looks at already, which libseccomp does not take.
  */
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <seccomp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "clean.h"
+#include "fd.h"
 #include "num.h"
 #include "sandbox.h"
-
-#define X32_BIT 0x40000000U
-#define NEXT    0   /* jump: to the next instruction */
-#define FAIL    255 /* jump: to the end of the rule, once that is known */
 
 struct sandbox_filter {
 	struct sock_fprog prog;
 	struct sock_filter code[];
 };
 
-/* A program in the making; what does not fit is counted but not stored. */
-struct emit {
-	struct sock_filter *code; /* BPF_MAXINSNS of them */
-	size_t len;
-};
-
-static void put(struct emit *e, uint16_t code, uint32_t k, uint8_t jt, uint8_t jf)
+static void clean_ctx(scmp_filter_ctx *ctx)
 {
-	if (e->len < BPF_MAXINSNS)
-		e->code[e->len] = (struct sock_filter) { .code = code, .jt = jt, .jf = jf, .k = k };
-	e->len++;
+	if (*ctx)
+		seccomp_release(*ctx);
 }
 
-static void put_load(struct emit *e, size_t offset)
+/* One condition in libseccomp's terms; -EINVAL for one that does not exist. */
+static int convert_arg(const struct sandbox_arg *arg, struct scmp_arg_cmp *out)
 {
-	put(e, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, NEXT, NEXT);
-}
-
-static void put_jump(struct emit *e, uint16_t test, uint64_t k, uint8_t jt, uint8_t jf)
-{
-	put(e, BPF_JMP | test | BPF_K, (uint32_t)k, jt, jf);
-}
-
-static void put_return(struct emit *e, uint32_t action)
-{
-	put(e, BPF_RET | BPF_K, action, NEXT, NEXT);
-}
-
-/* One condition on 64 bits, in two halves, as the machine has 32: falls through if it holds, else jumps to FAIL. */
-static void put_condition(struct emit *e, const struct sandbox_arg *arg)
-{
-	size_t low = offsetof(struct seccomp_data, args) + arg->index * sizeof(uint64_t), high = low + 4;
-	bool masked = arg->op == SANDBOX_MASKED;
-
-	put_load(e, high);
+	if (arg->index > 5)
+		return -EINVAL;
+	*out = (struct scmp_arg_cmp) { .arg = arg->index, .datum_a = arg->value };
 	switch ((enum sandbox_op)arg->op) {
-	case SANDBOX_NE: /* a different upper half decides: over the load and the test */
-		put_jump(e, BPF_JEQ, arg->value >> 32, NEXT, 2);
-		put_load(e, low);
-		put_jump(e, BPF_JEQ, arg->value, FAIL, NEXT);
-		break;
-	case SANDBOX_LE:
-		put_jump(e, BPF_JGT, arg->value >> 32, FAIL, NEXT);
-		put_jump(e, BPF_JEQ, arg->value >> 32, NEXT, 2);
-		put_load(e, low);
-		put_jump(e, BPF_JGT, arg->value, FAIL, NEXT);
-		break;
 	case SANDBOX_EQ:
+		out->op = SCMP_CMP_EQ;
+		return 0;
+	case SANDBOX_NE:
+		out->op = SCMP_CMP_NE;
+		return 0;
+	case SANDBOX_LE:
+		out->op = SCMP_CMP_LE;
+		return 0;
 	case SANDBOX_MASKED:
+		/* A value with bits outside of its mask could never match. */
+		if (arg->value & ~arg->mask)
+			return -EINVAL;
+		*out = (struct scmp_arg_cmp) { .arg = arg->index,
+					       .op = SCMP_CMP_MASKED_EQ,
+					       .datum_a = arg->mask,
+					       .datum_b = arg->value };
+		return 0;
 	case SANDBOX_ANY:
 	default:
-		if (masked)
-			put(e, BPF_ALU | BPF_AND | BPF_K, (uint32_t)(arg->mask >> 32), NEXT, NEXT);
-		put_jump(e, BPF_JEQ, arg->value >> 32, NEXT, FAIL);
-		put_load(e, low);
-		if (masked)
-			put(e, BPF_ALU | BPF_AND | BPF_K, (uint32_t)arg->mask, NEXT, NEXT);
-		put_jump(e, BPF_JEQ, arg->value, NEXT, FAIL);
-		break;
+		return -EINVAL;
 	}
 }
 
-/* The conditions of a rule, its action, and where its failures lead: to what follows. */
-static void put_rule(struct emit *e, const struct sandbox_rule *rule)
+/* The condition of rule on argument index, or NULL. */
+static const struct sandbox_arg *find_arg(const struct sandbox_rule *rule, unsigned index)
 {
-	size_t start = e->len;
-
 	for (size_t i = 0; i < SANDBOX_ARGS_MAX; i++)
-		if (rule->args[i].op != SANDBOX_ANY)
-			put_condition(e, &rule->args[i]);
-	put_return(e, rule->refuse ? SECCOMP_RET_ERRNO | (uint32_t)rule->refuse : SECCOMP_RET_ALLOW);
-	for (size_t i = start; i < MIN(e->len, (size_t)BPF_MAXINSNS); i++) {
-		uint8_t to_end = (uint8_t)(e->len - i - 1);
-
-		if (e->code[i].jt == FAIL)
-			e->code[i].jt = to_end;
-		if (e->code[i].jf == FAIL)
-			e->code[i].jf = to_end;
-	}
+		if (rule->args[i].op != SANDBOX_ANY && rule->args[i].index == index)
+			return &rule->args[i];
+	return NULL;
 }
 
-static void put_rules_of(struct emit *e, const struct sandbox_rule *const *tables, size_t n, int nr,
-			 bool refuse)
+/* Whether two conditions are alternatives that libseccomp joins correctly. */
+static bool joinable(const struct sandbox_arg *a, const struct sandbox_arg *b)
 {
-	for (size_t t = 0; t < n; t++)
-		for (const struct sandbox_rule *rule = tables[t]; rule->why; rule++)
-			if (rule->nr == nr && !!rule->refuse == refuse)
-				put_rule(e, rule);
+	return a && b && a->op == b->op &&
+	       (a->op == SANDBOX_EQ || (a->op == SANDBOX_MASKED && a->mask == b->mask));
 }
 
-/* All that is said of one call. The jump over it may be far, which only the unconditional one can. */
-static void put_call(struct emit *e, const struct sandbox_rule *const *tables, size_t n, int nr)
+static bool same_condition(const struct sandbox_arg *a, const struct sandbox_arg *b)
 {
-	size_t jump;
-
-	put_jump(e, BPF_JEQ, (uint32_t)nr, 1, NEXT);
-	jump = e->len;
-	put(e, BPF_JMP | BPF_JA, 0, NEXT, NEXT);
-	put_rules_of(e, tables, n, nr, false);
-	put_rules_of(e, tables, n, nr, true);
-	put_return(e, SECCOMP_RET_KILL_PROCESS);
-	if (jump < BPF_MAXINSNS)
-		e->code[jump].k = (uint32_t)(e->len - jump - 1);
+	return a && b && a->op == b->op && a->value == b->value &&
+	       (a->op != SANDBOX_MASKED || a->mask == b->mask);
 }
 
-static bool rule_is_valid(const struct sandbox_rule *rule)
+/* Whether all that b allows, a allows: every condition of a is one of b's. */
+static bool covers(const struct sandbox_rule *a, const struct sandbox_rule *b)
 {
-	if (rule->nr < 0 || (uint32_t)rule->nr >= X32_BIT || rule->refuse < 0 ||
-	    (uint32_t)rule->refuse > SECCOMP_RET_DATA)
-		return false;
-	for (size_t i = 0; i < SANDBOX_ARGS_MAX; i++) {
-		const struct sandbox_arg *arg = &rule->args[i];
+	for (unsigned i = 0; i < 6; i++) {
+		const struct sandbox_arg *x = find_arg(a, i), *y = find_arg(b, i);
 
-		if (arg->index > 5 || arg->op > SANDBOX_MASKED)
-			return false;
-		/* A value with bits outside of its mask could never match. */
-		if (arg->op == SANDBOX_MASKED && arg->value & ~arg->mask)
+		if (x && !same_condition(x, y))
 			return false;
 	}
 	return true;
 }
 
-/* Whether an earlier rule of these tables, of those that allow if only_allowed, is for rule's call. */
-static bool seen_before(const struct sandbox_rule *const *tables, const struct sandbox_rule *rule,
-			bool only_allowed)
+/* Whether a and b have one shape. */
+static bool alike(const struct sandbox_rule *a, const struct sandbox_rule *b)
 {
-	for (size_t t = 0;; t++)
-		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
-			if (r == rule)
-				return false;
-			if (r->nr == rule->nr && !(only_allowed && r->refuse))
-				return true;
-		}
+	for (unsigned i = 0; i < 6; i++) {
+		const struct sandbox_arg *x = find_arg(a, i), *y = find_arg(b, i);
+
+		if ((x || y) && !joinable(x, y))
+			return false;
+	}
+	return true;
 }
 
-int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
+/* Whether another rule makes rule superfluous: one that covers it (the first of equals stays), or, if rule refuses
+ * its call, one that allows it. */
+static bool is_superfluous(const struct sandbox_rule *const *tables, size_t n,
+			   const struct sandbox_rule *rule)
 {
-	CLEAN_FREE struct sandbox_filter *filter =
-	    malloc(sizeof(*filter) + BPF_MAXINSNS * sizeof(struct sock_filter));
-	struct emit e = { 0 };
+	bool before = true;
 
+	for (size_t t = 0; t < n; t++)
+		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
+			if (r == rule)
+				before = false;
+			else if (r->nr == rule->nr && rule->refuse && !r->refuse)
+				return true;
+			else if (r->nr == rule->nr && !rule->refuse == !r->refuse && covers(r, rule) &&
+				 (before || !covers(rule, r)))
+				return true;
+		}
+	return false;
+}
+
+/* Whether all other rules of rule's call that count have its shape. */
+static bool is_joinable(const struct sandbox_rule *const *tables, size_t n, const struct sandbox_rule *rule)
+{
+	for (size_t t = 0; t < n; t++)
+		for (const struct sandbox_rule *r = tables[t]; r->why; r++)
+			if (r != rule && r->nr == rule->nr && !alike(r, rule) &&
+			    !is_superfluous(tables, n, r))
+				return false;
+	return true;
+}
+
+/* Converts the conditions of a rule, *n of them; -EINVAL if it is one that can't be had. */
+static int convert_rule(const struct sandbox_rule *rule, struct scmp_arg_cmp *cmp, unsigned *n)
+{
+	*n = 0;
+	for (size_t i = 0; i < SANDBOX_ARGS_MAX; i++) {
+		const struct sandbox_arg *arg = &rule->args[i];
+		int err;
+
+		if (arg->op == SANDBOX_ANY)
+			continue;
+		err = convert_arg(arg, &cmp[(*n)++]);
+		if (err)
+			return err;
+		if (find_arg(rule, arg->index) != arg)
+			return -EINVAL;
+	}
+	if (rule->nr < 0 || rule->refuse < 0 || (rule->refuse && *n))
+		return -EINVAL;
+	return 0;
+}
+
+static int add_rule(scmp_filter_ctx ctx, const struct sandbox_rule *const *tables, size_t n,
+		    const struct sandbox_rule *rule)
+{
+	uint32_t action = rule->refuse ? SCMP_ACT_ERRNO((unsigned)rule->refuse) : SCMP_ACT_ALLOW;
+	struct scmp_arg_cmp cmp[SANDBOX_ARGS_MAX];
+	unsigned conditions;
+	int err = convert_rule(rule, cmp, &conditions);
+
+	if (err || is_superfluous(tables, n, rule))
+		return err;
+	if (!is_joinable(tables, n, rule))
+		return -EINVAL;
+	return seccomp_rule_add_array(ctx, action, rule->nr, conditions, cmp);
+}
+
+/* Takes the program out of ctx. */
+static int export_filter(scmp_filter_ctx ctx, struct sandbox_filter **out)
+{
+	CLEAN_FD int fd = memfd_create("filter", MFD_CLOEXEC);
+	CLEAN_FREE struct sandbox_filter *filter = NULL;
+	struct stat st;
+	size_t size;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = seccomp_export_bpf(ctx, fd);
+	if (err)
+		return err;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	size = (size_t)st.st_size;
+	if (size == 0 || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
+		return -E2BIG;
+	filter = malloc(sizeof(*filter) + size);
 	if (!filter)
 		return -ENOMEM;
-	e.code = filter->code;
-	put_load(&e, offsetof(struct seccomp_data, arch));
-	put_jump(&e, BPF_JEQ, AUDIT_ARCH_X86_64, 1, NEXT);
-	put_return(&e, SECCOMP_RET_KILL_PROCESS);
-	put_load(&e, offsetof(struct seccomp_data, nr));
-	put_jump(&e, BPF_JGE, X32_BIT, NEXT, 1);
-	put_return(&e, SECCOMP_RET_KILL_PROCESS);
-	for (size_t t = 0; t < n; t++)
-		for (const struct sandbox_rule *rule = tables[t]; rule->why; rule++) {
-			if (!rule_is_valid(rule))
-				return -EINVAL;
-			if (!seen_before(tables, rule, false))
-				put_call(&e, tables, n, rule->nr);
-		}
-	put_return(&e, SECCOMP_RET_KILL_PROCESS);
-	if (e.len > BPF_MAXINSNS)
-		return -E2BIG;
-	filter->prog.len = (unsigned short)e.len;
+	err = fd_pread_full(fd, filter->code, size, 0);
+	if (err)
+		return err;
+	filter->prog.len = (unsigned short)(size / sizeof(struct sock_filter));
 	filter->prog.filter = filter->code;
 	*out = TAKE_PTR(filter);
 	return 0;
 }
 
+int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
+{
+	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int err;
+
+	if (!ctx)
+		return -ENOMEM;
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	for (size_t t = 0; t < n && !err; t++)
+		for (const struct sandbox_rule *rule = tables[t]; rule->why && !err; rule++)
+			err = add_rule(ctx, tables, n, rule);
+	return err ? err : export_filter(ctx, out);
+}
+
 void sandbox_filter_free(struct sandbox_filter *filter)
 {
 	free(filter);
+}
+
+/* Whether an earlier rule of these tables allows rule's call. */
+static bool counted(const struct sandbox_rule *const *tables, const struct sandbox_rule *rule)
+{
+	for (size_t t = 0;; t++)
+		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
+			if (r == rule)
+				return false;
+			if (r->nr == rule->nr && !r->refuse)
+				return true;
+		}
 }
 
 size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n)
@@ -213,7 +252,7 @@ size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n)
 
 	for (size_t t = 0; t < n; t++)
 		for (const struct sandbox_rule *rule = tables[t]; rule->why; rule++)
-			count += !rule->refuse && !seen_before(tables, rule, true);
+			count += !rule->refuse && !counted(tables, rule);
 	return count;
 }
 

@@ -74,10 +74,15 @@ struct sandbox_arg {
 
 #define SANDBOX_ARGS_MAX 3
 
-/* One allowed call; several rules for one call are alternatives, and the same rule twice is one rule. */
+/*
+ * One allowed call. Several rules for one call are alternatives: they must look at the same arguments by
+ * SANDBOX_EQ, or SANDBOX_MASKED with the same mask, and differ in values only. But a rule that allows no more than
+ * another is simply left out, so that tables can be joined. Each argument at most once in a rule.
+ */
 struct sandbox_rule {
 	int nr;     /* __NR_… */
-	int refuse; /* not 0: the call is not allowed but fails with this errno, for a caller that copes */
+	int refuse; /* not 0: the call fails with this errno, for a caller that copes; no
+			conditions, and void if another rule allows the call */
 	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match */
 	const char *why;                           /* the reason; NULL ends the table */
 };
@@ -85,7 +90,7 @@ struct sandbox_rule {
 struct sandbox_filter;
 
 /* Compiles n tables, joined, into a filter that kills the process on anything else, and on any architecture
- * but x86-64's native one. A rule that allows wins over one that refuses. -EINVAL for a rule that can't be had.
+ * but x86-64's native one. -EINVAL for rules that can't be had.
  * Allocates; do it before stage one. */
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);

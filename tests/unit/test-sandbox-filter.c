@@ -184,7 +184,28 @@ Test(sandbox_filter, refused_call_fails_with_its_errno)
 
 Test(sandbox_filter, rules_that_cannot_be_had_are_refused)
 {
-	static const struct sandbox_rule bad[][2] = {
+	static const struct sandbox_rule bad[][3] = {
+		{ { .nr = __NR_getppid,
+		    .args = { { .index = 0, .op = SANDBOX_NE, .value = 1 },
+			      { .index = 0, .op = SANDBOX_NE, .value = 2 } },
+		    .why = "one argument twice" },
+		  END },
+		{ { .nr = __NR_getppid,
+		    .args = { { .index = 0, .op = SANDBOX_EQ } },
+		    .why = "on one argument" },
+		  { .nr = __NR_getppid, .args = { { .index = 1, .op = SANDBOX_EQ } }, .why = "on another" },
+		  END },
+		{ { .nr = __NR_getppid, .args = { { .index = 0, .op = SANDBOX_EQ } }, .why = "one operator" },
+		  { .nr = __NR_getppid, .args = { { .index = 0, .op = SANDBOX_LE } }, .why = "another" },
+		  END },
+		{ { .nr = __NR_getppid, .args = { { .op = SANDBOX_LE, .value = 1 } }, .why = "two bounds" },
+		  { .nr = __NR_getppid, .args = { { .op = SANDBOX_LE, .value = 2 } }, .why = "the other" },
+		  END },
+		{ { .nr = __NR_getppid,
+		    .refuse = EPERM,
+		    .args = { { .index = 0, .op = SANDBOX_EQ } },
+		    .why = "refused on a condition" },
+		  END },
 		{ { .nr = __NR_getppid, .args = { { .index = 6, .op = SANDBOX_EQ } }, .why = "7th" }, END },
 		{ { .nr = __NR_getppid, .args = { { .op = SANDBOX_MASKED + 1 } }, .why = "operator" }, END },
 		{ { .nr = __NR_getppid,
@@ -212,20 +233,26 @@ static uint64_t pick(void)
 	return values[(size_t)rand() % ARRAY_SIZE(values)];
 }
 
-static void random_rule(struct sandbox_rule *rule)
+/* One shape for the alternatives of a table: which arguments, how. Only a lone rule has all operators. */
+static void random_shape(struct sandbox_rule *rule, bool alone)
 {
-	int n = rand() % (SANDBOX_ARGS_MAX + 1), first = rand() % 2;
+	static const uint8_t ops[] = { SANDBOX_EQ, SANDBOX_MASKED, SANDBOX_NE, SANDBOX_LE };
+	int n = rand() % (SANDBOX_ARGS_MAX + 1), first = rand() % 3;
 
 	*rule = (struct sandbox_rule) { .nr = __NR_getppid, .why = "random" };
 	for (int i = 0; i < n; i++) {
-		struct sandbox_arg *arg = &rule->args[i];
+		rule->args[i].index = (uint8_t)(first + i);
+		rule->args[i].op = ops[rand() % (alone ? 4 : 2)];
+		rule->args[i].mask = pick();
+	}
+}
 
-		arg->index = (uint8_t)(first + i / 2);
-		arg->op = (uint8_t)(SANDBOX_EQ + rand() % 4);
-		arg->value = pick();
-		arg->mask = pick();
-		if (arg->op == SANDBOX_MASKED)
-			arg->value &= arg->mask;
+static void random_values(struct sandbox_rule *rule)
+{
+	for (int i = 0; i < SANDBOX_ARGS_MAX; i++) {
+		rule->args[i].value = pick();
+		if (rule->args[i].op == SANDBOX_MASKED)
+			rule->args[i].value &= rule->args[i].mask;
 	}
 }
 
@@ -269,13 +296,18 @@ Test(sandbox_filter, random_tables_mean_what_they_say)
 	for (int round = 0; round < 150; round++) {
 		struct sandbox_rule table[5] = { 0 };
 		struct sandbox_filter *filter;
+		int n;
 
-		/* Several alternatives, the first one twice. */
-		for (int i = 0, n = 1 + rand() % 3; i < n; i++)
-			random_rule(&table[i]);
-		table[3].why = NULL;
-		if (table[2].why)
-			table[3] = table[0];
+		/* Up to three alternatives, the first one twice, or with one that covers it. */
+		n = 1 + rand() % 3;
+		random_shape(&table[0], n == 1);
+		for (int i = n - 1; i >= 0; i--) {
+			table[i] = table[0];
+			random_values(&table[i]);
+		}
+		table[n] = table[0];
+		if (n == 1)
+			table[n].args[rand() % SANDBOX_ARGS_MAX].op = SANDBOX_ANY;
 		filter = compile(table);
 		for (int i = 0; i < 4; i++) {
 			struct call call = { .nr = __NR_getppid };

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sandbox from inside and outside: escape attempts under the tables of every process in every stage, what
+ * the kernel says of a process that has entered, and what a child starts with.
+ *
+ * The program starts itself as the process that tries (tests/support/probe.h).
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "blk-server/syscalls.h"
+#include "clean.h"
+#include "config.h"
+#include "num.h"
+#include "probe.h"
+#include "sandbox.h"
+#include "tables.h"
+#include "vmm-core/syscalls.h"
+
+#define OUTER_UID   65533
+#define DEADLINE_MS 10000
+
+extern const struct sandbox_rule *const server_stage_one[], *const server_steady[],
+								*const server_steady_bus[];
+
+static const struct sandbox_rule *const common_one[] = {
+	sandbox_table_runtime,   sandbox_table_loop,    sandbox_table_bus,
+	sandbox_table_sockets,   sandbox_table_threads, sandbox_table_loop_setup,
+	sandbox_table_bus_setup, sandbox_table_narrow,  NULL
+};
+static const struct sandbox_rule *const common_steady[] = { sandbox_table_runtime, sandbox_table_loop,
+							    sandbox_table_bus, sandbox_table_sockets, NULL };
+
+#define LIMITS                                                                                               \
+	{                                                                                                    \
+		.files = 64, .processes = 64, .file_size = UINT64_MAX, .memlock = 65536                      \
+	}
+
+static const struct probe_subject subjects[] = {
+	{ .name = "common tables", .one = common_one, .steady = common_steady, .limits = LIMITS },
+	{ .name = "blk-server",
+	  .one = server_stage_one,
+	  .one_more = blk_stage_one,
+	  .steady = server_steady_bus,
+	  .steady_more = blk_steady,
+	  .limits = LIMITS },
+	{ .name = "blk-server by hand",
+	  .one = server_stage_one,
+	  .one_more = blk_stage_one,
+	  .steady = server_steady,
+	  .steady_more = blk_steady,
+	  .limits = LIMITS },
+	{ .name = "vmm-core",
+	  .one = syscalls_stage_one,
+	  .steady = syscalls_steady,
+	  .thread = syscalls_vcpu,
+	  .limits = LIMITS },
+};
+
+static const char *const stage_names[PROBE_STAGES] = { "no filter", "stage one", "steady", "vCPU thread" };
+
+/* In a copy of the test process, which has one thread and may change its ids. */
+static void run_as(void (*test)(uid_t uid), uid_t uid, bool become)
+{
+	int status;
+	pid_t pid = fork();
+
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		if (become &&
+		    (syscall(SYS_setgroups, 0, NULL) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid)))
+			_exit(99);
+		test(uid);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "for uid %u: wait status %#x", uid, status);
+}
+
+/* Root tests as root, whose children get another uid, and as an ordinary user; others as what they are. */
+static void as_user(void (*test)(uid_t uid))
+{
+#ifdef BH_SANITIZE
+	cr_skip_test("a sanitizer's run-time needs calls that the filters do not allow");
+#endif
+	if (geteuid() != 0) {
+		run_as(test, geteuid(), false);
+		return;
+	}
+	run_as(test, OUTER_UID, false);
+	run_as(test, SANDBOX_NOBODY, true);
+}
+
+/* Criterion's assertions would not end the copy. */
+#define CHECK(cond, ...)                                                                                     \
+	do {                                                                                                 \
+		if (!(cond)) {                                                                               \
+			fprintf(stderr, "# uid %u: ", geteuid());                                            \
+			fprintf(stderr, __VA_ARGS__);                                                        \
+			fprintf(stderr, "\n");                                                               \
+			_exit(1);                                                                            \
+		}                                                                                            \
+	} while (0)
+
+/* A folder that uid can search, like the one that a child finds its bus socket in. */
+static void make_bus(char *dir, uid_t uid)
+{
+	strcpy(dir, "/tmp/bulkhead-test-XXXXXX");
+	CHECK(mkdtemp(dir), "no folder %s", dir);
+	CHECK(chown(dir, uid, uid) == 0, "chown %s", dir);
+}
+
+/* Whether result is what stage must give. */
+static bool held(enum probe_stage stage, const struct probe_result *result)
+{
+	switch (stage) {
+	case PROBE_LAYERS:
+		return result->outcome == PROBE_REFUSED ||
+		       (!result->by_layer && result->outcome != PROBE_BROKEN);
+	case PROBE_ONE:
+		return result->outcome == PROBE_KILLED || result->outcome == PROBE_REFUSED;
+	case PROBE_STEADY:
+	case PROBE_THREAD:
+	case PROBE_STAGES:
+	default:
+		return result->outcome == PROBE_KILLED;
+	}
+}
+
+static void probe_stage(size_t which, enum probe_stage stage, uid_t uid)
+{
+	unsigned killed = 0, refused = 0;
+	char bus[64];
+
+	make_bus(bus, uid);
+	for (size_t i = 0; i < probe_count(); i++) {
+		struct probe_result r = probe_run(which, stage, i, uid, bus);
+
+		killed += r.outcome == PROBE_KILLED;
+		refused += r.outcome == PROBE_REFUSED;
+		CHECK(held(stage, &r), "%s, %s: %s: outcome %d, error %d (%s)", subjects[which].name,
+		      stage_names[stage], r.name, r.outcome, r.error, strerror(r.error));
+	}
+	rmdir(bus);
+	fprintf(stderr, "# %s, %s, uid %u: %zu escape attempts: %u killed, %u refused\n",
+		subjects[which].name, stage_names[stage], uid, probe_count(), killed, refused);
+}
+
+static void layers(uid_t uid)
+{
+	probe_stage(0, PROBE_LAYERS, uid);
+}
+
+Test(sandbox, layers_hold_without_a_filter)
+{
+	as_user(layers);
+}
+
+static void every_stage(uid_t uid)
+{
+	for (size_t which = 0; which < ARRAY_SIZE(subjects); which++) {
+		probe_stage(which, PROBE_ONE, uid);
+		probe_stage(which, PROBE_STEADY, uid);
+		if (subjects[which].thread)
+			probe_stage(which, PROBE_THREAD, uid);
+	}
+}
+
+Test(sandbox, no_process_escapes_in_any_stage)
+{
+	as_user(every_stage);
+}
+
+static void state(uid_t uid)
+{
+	for (size_t which = 0; which < ARRAY_SIZE(subjects); which++)
+		for (int stage = PROBE_ONE; stage <= PROBE_STEADY; stage++) {
+			const char *wrong;
+			char value[64];
+			int pidfd;
+			pid_t pid;
+
+			CHECK(probe_hold(which, (enum probe_stage)stage, uid, NULL, NULL, 0, &pid, &pidfd) ==
+				  0,
+			      "%s does not start", subjects[which].name);
+			wrong = probe_check_state(pid, uid, (unsigned)stage);
+			CHECK(!wrong, "%s, %s: %s", subjects[which].name, stage_names[stage], wrong);
+			CHECK(probe_status(pid, "NSsid", value, sizeof(value)) && strstr(value, "\t1"),
+			      "not a session of its own: %s", value);
+			probe_end(pidfd);
+			close(pidfd);
+		}
+}
+
+Test(sandbox, kernel_confirms_ids_capabilities_filters_and_namespaces)
+{
+	as_user(state);
+}
+
+/* ---- what a child starts with ---- */
+
+static size_t count_fds(pid_t pid)
+{
+	char path[40];
+	size_t n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	CHECK(dir, "no %s", path);
+	for (struct dirent *d; (d = readdir(dir));)
+		n += d->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
+
+static bool same_file(int mine, pid_t pid, int theirs)
+{
+	char path[40];
+	struct stat a, b;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, theirs);
+	return fstat(mine, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+static void descriptors(uid_t uid)
+{
+	int fds[6], pidfd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	pid_t pid;
+
+	/* Six pipes' read ends in reverse, so that most stand where another belongs; the write ends stay behind. */
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		int ends[2];
+
+		CHECK(pipe(ends) == 0, "no pipe");
+		fds[ARRAY_SIZE(fds) - 1 - i] = ends[0];
+	}
+	CHECK(probe_hold(0, PROBE_STEADY, uid, NULL, fds, ARRAY_SIZE(fds), &pid, &pidfd) == 0, "no child");
+	CHECK(count_fds(pid) == 3 + ARRAY_SIZE(fds), "%zu descriptors", count_fds(pid));
+	CHECK(same_file(null, pid, 0) && same_file(null, pid, 1), "0 and 1 are not /dev/null");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		CHECK(same_file(fds[i], pid, 3 + (int)i), "descriptor %zu is not what was passed", 3 + i);
+	probe_end(pidfd);
+}
+
+Test(sandbox, child_has_exactly_its_descriptors)
+{
+	as_user(descriptors);
+}
+
+static void signals(uid_t uid)
+{
+	char value[64];
+	sigset_t set;
+	int pidfd;
+	pid_t pid;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	CHECK(probe_hold(0, PROBE_ONE, uid, NULL, NULL, 0, &pid, &pidfd) == 0, "no child");
+	for (size_t i = 0; i < 3; i++) {
+		static const char *const keys[] = { "SigBlk", "SigIgn", "SigCgt" };
+
+		CHECK(probe_status(pid, keys[i], value, sizeof(value)) && strtoull(value, NULL, 16) == 0,
+		      "%s is %s", keys[i], value);
+	}
+	probe_end(pidfd);
+	close(pidfd);
+}
+
+Test(sandbox, child_starts_with_default_signals)
+{
+	as_user(signals);
+}
+
+static bool ends_in_time(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&p, 1, DEADLINE_MS) == 1;
+}
+
+static void with_parent(uid_t uid)
+{
+	CLEAN_FD int watch = -1;
+	int ends[2], status, pidfd;
+	pid_t middle, pid = 0;
+
+	CHECK(pipe(ends) == 0, "no pipe");
+	middle = fork();
+	if (middle == 0) {
+		if (probe_hold(0, PROBE_STEADY, uid, NULL, NULL, 0, &pid, &pidfd) ||
+		    write(ends[1], &pid, sizeof(pid)) != sizeof(pid))
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ends[1]);
+	CHECK(read(ends[0], &pid, sizeof(pid)) == sizeof(pid), "no child");
+	watch = (int)syscall(SYS_pidfd_open, pid, 0);
+	CHECK(watch >= 0, "no pidfd");
+	kill(middle, SIGKILL);
+	CHECK(waitpid(middle, &status, 0) == middle, "waitpid");
+	CHECK(ends_in_time(watch), "the child outlives its parent");
+}
+
+Test(sandbox, child_dies_with_its_parent)
+{
+	as_user(with_parent);
+}
+
+static void errors(uid_t uid)
+{
+	char program[] = "program", *argv[] = { program, NULL };
+	struct sandbox_spawn spawn = {
+		.path = "/no/such/program", .argv = argv, .stderr_fd = -1, .namespaces = true, .uid = uid
+	};
+	const char *what = "";
+	int pidfd = -1;
+	pid_t pid = 0;
+
+	CHECK(sandbox_spawn(&spawn, &pid, &pidfd, &what) == -ENOENT, "missing program: %s", what);
+	CHECK(!strcmp(what, "open the program"), "step is %s", what);
+	spawn.path = "/etc/passwd";
+	CHECK(sandbox_spawn(&spawn, &pid, &pidfd, &what) == -EACCES, "program that is none: %s", what);
+	CHECK(!strcmp(what, "execute the program"), "step is %s", what);
+	if (geteuid() == 0) {
+		spawn.uid = 0;
+		spawn.path = "/bin/true";
+		CHECK(sandbox_spawn(&spawn, &pid, &pidfd, &what) == -EINVAL, "root as the outer uid");
+	}
+	CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD, "a failed child was left behind");
+}
+
+Test(sandbox, failures_name_their_step_and_leave_nothing)
+{
+	as_user(errors);
+}
+
+Test(sandbox, program_in_a_folder_that_the_child_cannot_reach)
+{
+	char dir[] = "/tmp/bulkhead-test-XXXXXX", path[64], command[128], program[] = "true";
+	char *argv[] = { program, NULL };
+	struct sandbox_spawn spawn = { .path = path, .argv = argv, .stderr_fd = 2, .uid = OUTER_UID };
+	const char *what = "";
+	siginfo_t info = { 0 };
+	int pidfd = -1;
+	pid_t pid;
+
+	if (geteuid() != 0)
+		cr_skip_test("only root starts children under another uid");
+	cr_assert_not_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/true", dir);
+	snprintf(command, sizeof(command), "cp /bin/true %s", path);
+	cr_assert_eq(system(command), 0);
+	spawn.namespaces = true;
+	cr_assert_eq(sandbox_spawn(&spawn, &pid, &pidfd, &what), 0, "%s", what);
+	cr_assert_eq(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED), 0);
+	cr_expect_eq(info.si_status, 0);
+	unlink(path);
+	rmdir(dir);
+}
+
+/* ---- by hand ---- */
+
+static void *wait_here(void *arg)
+{
+	pause();
+	return arg;
+}
+
+/* What a child of sandbox_fork ends with: the errno of sandbox_enter, after starting a thread if asked. */
+static int forked_enter(uid_t uid, bool thread)
+{
+	const struct sandbox_rule *tables[] = { sandbox_table_runtime };
+	struct sandbox_enter enter = { .limits = LIMITS };
+	struct sandbox_filter *filter = NULL;
+	const char *what = "";
+	int pidfd, status;
+	pthread_t t;
+	pid_t pid;
+
+	CHECK(sandbox_compile(tables, 1, &filter) == 0, "compile");
+	enter.filter = filter;
+	CHECK(sandbox_fork(uid, &pid, &pidfd, &what) == 0, "fork: %s", what);
+	if (pid == 0) {
+		if (thread && pthread_create(&t, NULL, wait_here, NULL))
+			syscall(SYS_exit_group, 98);
+		status = sandbox_enter(&enter, &what);
+		syscall(SYS_exit_group, -status);
+	}
+	sandbox_filter_free(filter);
+	CHECK(waitpid(pid, &status, 0) == pid, "waitpid");
+	close(pidfd);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void by_hand(uid_t uid)
+{
+	CHECK(forked_enter(uid, false) == 0, "a forked child does not get in");
+	CHECK(forked_enter(uid, true) == EBUSY, "a process with threads gets in");
+}
+
+Test(sandbox, forked_child_enters)
+{
+	as_user(by_hand);
+}
+
+static void outside(uid_t uid)
+{
+	const struct sandbox_rule *tables[] = { sandbox_table_runtime };
+	struct sandbox_enter enter = { .limits = LIMITS };
+	struct sandbox_filter *filter = NULL;
+	const char *what = "";
+
+	(void)uid;
+	CHECK(sandbox_enter(&enter, &what) == -EINVAL, "no filter is accepted");
+	CHECK(sandbox_compile(tables, 1, &filter) == 0, "compile");
+	enter.filter = filter;
+	CHECK(sandbox_enter(&enter, &what) == -EPERM, "not refused: %s", what);
+	CHECK(!strcmp(what, "stage one outside of namespaces made for it"), "step is %s", what);
+	sandbox_filter_free(filter);
+}
+
+Test(sandbox, a_process_outside_is_refused)
+{
+	as_user(outside);
+}
+
+int main(int argc, char **argv)
+{
+	struct criterion_test_set *tests;
+	int status = 0;
+
+	probe_main(argc, argv, subjects, ARRAY_SIZE(subjects));
+	tests = criterion_initialize();
+	if (criterion_handle_args(argc, argv, true))
+		status = !criterion_run_all_tests(tests);
+	criterion_finalize(tests);
+	return status;
+}
