@@ -200,6 +200,7 @@ static void start_ranges(struct request *r, struct parts *p)
 {
 	uint8_t status = r->queue->disk->readonly ? VIRTIO_BLK_S_IOERR : read_ranges(r, p);
 
+	r->io.dsync = r->queue->dsync;
 	if (status == VIRTIO_BLK_S_OK)
 		slow_start(r);
 	else

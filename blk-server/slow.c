@@ -159,7 +159,7 @@ static int slow_write(struct request *r)
 		if (!err)
 			transfer_consume(r, n);
 	}
-	if (!err && r->queue->dsync)
+	if (!err && r->io.dsync)
 		err = disk_flush(r->queue->disk);
 	return err;
 }
@@ -176,7 +176,7 @@ static int slow_ranges(struct request *r)
 		err = r->kind == REQUEST_DISCARD ? disk_discard(disk, range->off, range->len)
 						 : disk_zero(disk, range->off, range->len, range->unmap);
 	}
-	if (!err && r->queue->dsync)
+	if (!err && r->io.dsync)
 		err = disk_flush(disk);
 	return err;
 }

@@ -8,6 +8,7 @@
  */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,7 +187,8 @@ static void storm(uint64_t ring_features, unsigned queues)
 	}
 	go_on(&s, false, !all_in_flight(&s));
 	check_disk(&s);
-	cr_log_info("%llu requests, %u kills, seed %u", (unsigned long long)s.completed, kills(), s.seed);
+	fprintf(stderr, "# %llu requests, %u kills, seed %u\n", (unsigned long long)s.completed, kills(),
+		s.seed);
 	rig_stop(&s.rig);
 }
 
