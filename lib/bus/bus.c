@@ -453,7 +453,7 @@ int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, voi
 
 	if (err)
 		return err;
-	err = bus_wire_dial(bus->sock, path, BUS_MSG_MAX, false);
+	err = bus_wire_dial(bus->sock, path, BUS_MSG_MAX, 0);
 	if (err)
 		bus_close(bus);
 	else

@@ -17,9 +17,11 @@
 
 #include "bulkhead.pb-c.h"
 #include "bus_wire.h"
+#include "clock.h"
 #include "num.h"
 
 #define REQUEST_MAX 8192 /* bytes of an encoded request */
+#define CHECK_NS    (2 * NS_PER_S)
 
 enum slot_state {
 	SLOT_RECEIVING, /* nng has the aio; ends with a request or, in bus_ctl_close, with an error */
@@ -37,6 +39,10 @@ struct bus_ctl_request {
 
 struct bus_ctl {
 	nng_socket sock;
+	nng_listener listener;
+	char *path;
+	struct loop_timer *check;
+	uint64_t accept_errors; /* for bus_wire_is_deaf */
 	bus_ctl_fn fn;
 	void *arg;
 	bool closed;
@@ -138,8 +144,10 @@ static void handle(struct bus_ctl_request *req, nng_msg *m)
 
 static void release(struct bus_ctl *ctl)
 {
-	if (!--ctl->depth && ctl->closed)
-		free(ctl);
+	if (--ctl->depth || !ctl->closed)
+		return;
+	free(ctl->path);
+	free(ctl);
 }
 
 /* The slot's aio is done. */
@@ -167,6 +175,27 @@ static void advance(void *arg)
 	release(ctl);
 }
 
+static int listen_for_clients(struct bus_ctl *ctl)
+{
+	return bus_wire_listen(ctl->sock, ctl->path, 0600, REQUEST_MAX, &ctl->listener);
+}
+
+/* Looks after the listener: a client that was killed at the wrong moment must not shut out all others. */
+static void check_listener(void *arg)
+{
+	struct bus_ctl *ctl = arg;
+
+	loop_arm_timer(ctl->check, clock_ns() + CHECK_NS);
+	if (ctl->listener.id) {
+		if (!bus_wire_is_deaf(ctl->listener, &ctl->accept_errors))
+			return;
+		nng_listener_close(ctl->listener);
+	}
+	ctl->accept_errors = 0;
+	ctl->listener.id = 0; /* and if this fails, it is tried again */
+	listen_for_clients(ctl);
+}
+
 static int open_slot(struct bus_ctl *ctl, struct loop *loop, struct bus_ctl_request *req)
 {
 	int err;
@@ -190,9 +219,15 @@ static int start(struct bus_ctl *ctl, struct loop *loop, const char *path)
 		if (err)
 			return err;
 	}
-	err = bus_wire_listen(ctl->sock, path, 0600, REQUEST_MAX, NULL);
+	ctl->path = strdup(path);
+	if (!ctl->path)
+		return -ENOMEM;
+	err = loop_add_timer(loop, check_listener, ctl, &ctl->check);
+	if (!err)
+		err = listen_for_clients(ctl);
 	if (err)
 		return err;
+	loop_arm_timer(ctl->check, clock_ns() + CHECK_NS);
 	for (size_t i = 0; i < BUS_CTL_PENDING; i++)
 		receive(&ctl->slot[i]);
 	return 0;
@@ -226,6 +261,7 @@ void bus_ctl_close(struct bus_ctl *ctl)
 		return;
 	ctl->depth++;
 	ctl->closed = true;
+	loop_del_timer(ctl->check);
 	nng_close(ctl->sock); /* ends every aio; no admit after this */
 	for (size_t i = 0; i < BUS_CTL_PENDING; i++) {
 		struct bus_ctl_request *req = &ctl->slot[i];

@@ -60,10 +60,17 @@ static void lost(nng_pipe pipe, nng_pipe_ev ev, void *arg)
 	nng_aio_abort(x->aio, NNG_ECONNRESET);
 }
 
+/* What is left until end_ns, at least a little. */
+static int left_ms(uint64_t end_ns)
+{
+	uint64_t now = clock_ns();
+
+	return now < end_ns ? (int)MIN((end_ns - now) / NS_PER_MS + 1, 86400000U) : 1;
+}
+
 /* Sends and waits; m is used up. */
 static int exchange(nng_socket sock, struct exchange *x, nng_msg *m, uint64_t end_ns, nng_msg **reply)
 {
-	uint64_t now = clock_ns();
 	nng_aio *aio = x->aio;
 	nng_ctx ctx;
 	int err = nng_ctx_open(&ctx, sock);
@@ -72,8 +79,7 @@ static int exchange(nng_socket sock, struct exchange *x, nng_msg *m, uint64_t en
 		nng_msg_free(m);
 		return bus_nng_errno(err);
 	}
-	nng_aio_set_timeout(aio,
-			    now < end_ns ? (nng_duration)MIN((end_ns - now) / NS_PER_MS + 1, 86400000U) : 1);
+	nng_aio_set_timeout(aio, left_ms(end_ns));
 	nng_aio_set_msg(aio, m);
 	nng_ctx_send(ctx, aio);
 	nng_aio_wait(aio);
@@ -82,6 +88,7 @@ static int exchange(nng_socket sock, struct exchange *x, nng_msg *m, uint64_t en
 		nng_msg_free(m);
 		return bus_nng_errno(err);
 	}
+	nng_aio_set_timeout(aio, left_ms(end_ns));
 	nng_ctx_recv(ctx, aio);
 	/* If the end came before there was something to abort. */
 	if (atomic_load(&x->lost))
@@ -101,7 +108,7 @@ static int call(nng_socket sock, struct exchange *x, const char *path, nng_msg *
 
 	if (!err)
 		err = nng_socket_set_ms(sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-	err = err ? bus_nng_errno(err) : bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024, true);
+	err = err ? bus_nng_errno(err) : bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024, left_ms(end_ns));
 	if (err) {
 		nng_msg_free(m);
 		return err;

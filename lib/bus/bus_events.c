@@ -18,10 +18,16 @@
 
 #define EVENT_MAX   1024 /* bytes of an encoded event */
 #define READ_BUFFER 128  /* events kept for a reader that is busy */
+#define OPEN_MS     5000 /* how long a publisher may take to greet */
+#define CHECK_NS    (2 * NS_PER_S)
 
 struct bus_events {
 	nng_socket sock;
+	nng_listener listener;
+	char *path;
 	uint64_t seq;
+	uint64_t checked_ns;    /* when it was last seen that the listener accepts */
+	uint64_t accept_errors; /* for bus_wire_is_deaf */
 };
 
 struct bus_events_reader {
@@ -40,6 +46,28 @@ static void admit(nng_pipe pipe, nng_pipe_ev ev, void *arg)
 		nng_pipe_close(pipe);
 }
 
+/* A subscriber has nothing to say: nng ends the connection of one that does. */
+static int listen_for_readers(struct bus_events *events)
+{
+	return bus_wire_listen(events->sock, events->path, 0600, 1, &events->listener);
+}
+
+/* Looks after the listener now and then; publishing goes on whatever comes of it. */
+static void check_listener(struct bus_events *events, uint64_t now)
+{
+	if (now - events->checked_ns < CHECK_NS)
+		return;
+	events->checked_ns = now;
+	if (events->listener.id) {
+		if (!bus_wire_is_deaf(events->listener, &events->accept_errors))
+			return;
+		nng_listener_close(events->listener);
+	}
+	events->listener.id = 0;
+	events->accept_errors = 0;
+	listen_for_readers(events);
+}
+
 int bus_events_listen(const char *path, struct bus_events **out)
 {
 	struct bus_events *events = calloc(1, sizeof(*events));
@@ -53,9 +81,10 @@ int bus_events_listen(const char *path, struct bus_events **out)
 		return bus_nng_errno(err);
 	}
 	err = bus_nng_errno(nng_pipe_notify(events->sock, NNG_PIPE_EV_ADD_PRE, admit, NULL));
-	/* A subscriber has nothing to say: nng ends the connection of one that does. */
+	if (!err && !(events->path = strdup(path)))
+		err = -ENOMEM;
 	if (!err)
-		err = bus_wire_listen(events->sock, path, 0600, 1, NULL);
+		err = listen_for_readers(events);
 	if (err)
 		bus_events_close(events);
 	else
@@ -68,6 +97,7 @@ void bus_events_close(struct bus_events *events)
 	if (!events)
 		return;
 	nng_close(events->sock);
+	free(events->path);
 	free(events);
 }
 
@@ -92,6 +122,7 @@ int bus_events_publish(struct bus_events *events, const char *source, const char
 	cut[sizeof(cut) - 1] = '\0';
 	ev.seq = ++events->seq;
 	ev.mono_ns = clock_ns();
+	check_listener(events, ev.mono_ns);
 	ev.wall_ns = wall_ns();
 	ev.source = (char *)(uintptr_t)source;
 	ev.kind = (char *)(uintptr_t)kind;
@@ -126,7 +157,7 @@ static int subscribe(struct bus_events_reader *reader, const char *path)
 		err = nng_socket_set_int(reader->sock, NNG_OPT_RECVBUF, READ_BUFFER);
 	if (!err)
 		err = nng_pipe_notify(reader->sock, NNG_PIPE_EV_REM_POST, publisher_gone, reader);
-	return err ? bus_nng_errno(err) : bus_wire_dial(reader->sock, path, EVENT_MAX, true);
+	return err ? bus_nng_errno(err) : bus_wire_dial(reader->sock, path, EVENT_MAX, OPEN_MS);
 }
 
 int bus_events_open(const char *path, struct bus_events_reader **out)

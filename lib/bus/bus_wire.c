@@ -3,7 +3,9 @@
 #include "bus_wire.h"
 
 #include <errno.h>
+#include <nng/supplemental/util/platform.h>
 #include <nng/transport/ipc/ipc.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -80,7 +82,39 @@ int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t rec
 	return bus_nng_errno(err);
 }
 
-int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, bool wait)
+/* Ends a dial that takes too long: a listener that is stopped accepts, but does not greet. */
+struct dial_limit {
+	nng_dialer dialer;
+	nng_aio *aio;
+	atomic_bool over;
+};
+
+/* On a thread of nng's. */
+static void dial_too_long(void *arg)
+{
+	struct dial_limit *limit = arg;
+
+	if (nng_aio_result(limit->aio) != 0)
+		return;
+	atomic_store(&limit->over, true);
+	nng_dialer_close(limit->dialer);
+}
+
+static int dial_within(nng_dialer d, int timeout_ms)
+{
+	struct dial_limit limit = { .dialer = d };
+	int err = nng_aio_alloc(&limit.aio, dial_too_long, &limit);
+
+	if (err)
+		return err;
+	nng_sleep_aio(timeout_ms, limit.aio);
+	err = nng_dialer_start(d, 0);
+	nng_aio_stop(limit.aio);
+	nng_aio_free(limit.aio);
+	return err && atomic_load(&limit.over) ? NNG_ETIMEDOUT : err;
+}
+
+int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms)
 {
 	char url[160];
 	nng_dialer d;
@@ -89,7 +123,7 @@ int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, bool wait)
 	if (err)
 		return err;
 	/* nng calls a missing socket refused. */
-	if (wait && access(path, F_OK) < 0)
+	if (timeout_ms && access(path, F_OK) < 0)
 		return -errno;
 	err = nng_dialer_create(&d, sock, url);
 	if (err)
@@ -100,10 +134,49 @@ int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, bool wait)
 	if (!err)
 		err = nng_dialer_set_size(d, NNG_OPT_RECVMAXSZ, recv_max);
 	if (!err)
-		err = nng_dialer_start(d, wait ? 0 : NNG_FLAG_NONBLOCK);
+		err = timeout_ms ? dial_within(d, timeout_ms) : nng_dialer_start(d, NNG_FLAG_NONBLOCK);
 	if (err)
 		nng_dialer_close(d);
 	return bus_nng_errno(err);
+}
+
+static uint64_t stat_value(nng_stat *scope, const char *name)
+{
+	for (nng_stat *s = nng_stat_child(scope); s; s = nng_stat_next(s))
+		if (strcmp(nng_stat_name(s), name) == 0)
+			return nng_stat_value(s);
+	return 0;
+}
+
+/* The statistics of a listener, which are somewhere below scope. */
+static nng_stat *find_listener(nng_stat *scope, uint64_t id)
+{
+	for (nng_stat *s = nng_stat_child(scope); s; s = nng_stat_next(s)) {
+		nng_stat *found;
+
+		if (strcmp(nng_stat_name(s), "listener") == 0 && stat_value(s, "id") == id)
+			return s;
+		found = find_listener(s, id);
+		if (found)
+			return found;
+	}
+	return NULL;
+}
+
+bool bus_wire_is_deaf(nng_listener listener, uint64_t *seen)
+{
+	bool deaf = false;
+	nng_stat *root, *l;
+
+	if (nng_stats_get(&root) != 0)
+		return false;
+	l = find_listener(root, (uint64_t)nng_listener_id(listener));
+	if (l && stat_value(l, "other") != *seen && !stat_value(l, "pipes")) {
+		*seen = stat_value(l, "other");
+		deaf = true;
+	}
+	nng_stats_free(root);
+	return deaf;
 }
 
 bool bus_wire_peer_is_ours(nng_pipe pipe)

@@ -32,9 +32,16 @@ int bus_wire_url(const char *path, char *url, size_t size);
  * NULL. */
 int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t recv_max, nng_listener *out);
 
-/* Dials path and redials in the background whenever there is no connection (wait false), or dials once and
- * tells how that went (wait true). */
-int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, bool wait);
+/* Dials path and redials in the background whenever there is no connection (timeout_ms 0), or dials once and tells
+ * within that time how it went. */
+int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms);
+
+/*
+ * True if something went wrong with accepting since the last look (*seen is private to it) and nobody is connected: in
+ * nng 1.5.2 a peer that hangs up before it was greeted ends accepting for good, without a word. The caller then
+ * closes the listener and makes a new one.
+ */
+bool bus_wire_is_deaf(nng_listener listener, uint64_t *seen);
 
 /* True if the peer of a pipe runs as our user or as root. */
 bool bus_wire_peer_is_ours(nng_pipe pipe);

@@ -267,7 +267,60 @@ Test(bus_ctl, malformed_requests_are_refused)
 	remove_dir();
 }
 
+/* Clients that are gone before they are greeted; nng then stops accepting. */
+static void knock_and_run(void)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	strcpy(sa.sun_path, path);
+	for (int i = 0; i < 300; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+		if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0)
+			i = 300; /* deaf, and its backlog full */
+		close(fd);
+	}
+}
+
+Test(bus_ctl, clients_that_hang_up_at_once_shut_nobody_out)
+{
+	uint64_t end = clock_ns() + 20 * NS_PER_S;
+
+	start();
+	knock_and_run();
+	while (call("echo", 0, NULL, NS_PER_S, &r) != 0)
+		cr_assert_lt(clock_ns(), end);
+	stop();
+}
+
+/* A listener that is stopped accepts in the kernel but does not greet. */
+Test(bus_ctl, silent_supervisor_is_given_up_at_the_deadline)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	uint64_t began;
+
+	make_dir();
+	strcpy(sa.sun_path, path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	cr_assert_eq(listen(fd, 1), 0);
+	began = clock_ns();
+	cr_assert_eq(call("echo", 0, NULL, 100 * NS_PER_MS, &r), -ETIMEDOUT);
+	cr_assert_lt(clock_ns() - began, 5 * NS_PER_S);
+	close(fd);
+	remove_dir();
+}
+
 /* ---- events ---- */
+
+static void *keep_publishing(void *ev)
+{
+	while (!atomic_load(&calls)) {
+		cr_assert_eq(bus_events_publish(ev, "machine", "tick", ""), 0);
+		sched_yield();
+	}
+	return NULL;
+}
 
 Test(bus_events, reader_gets_what_is_published_and_sees_the_end)
 {
@@ -300,6 +353,37 @@ Test(bus_events, reader_gets_what_is_published_and_sees_the_end)
 	cr_assert_eq(bus_events_read(reader, 10 * NS_PER_S, &item), -EPIPE);
 	cr_assert_eq(bus_events_read(reader, 10 * NS_PER_S, &item), -EPIPE);
 	bus_events_reader_close(reader);
+	remove_dir();
+}
+
+Test(bus_events, readers_that_hang_up_at_once_shut_nobody_out)
+{
+	uint64_t end = clock_ns() + 20 * NS_PER_S;
+	struct bus_events_reader *reader = NULL;
+	struct bus_events_item item;
+	struct bus_events *ev;
+	pthread_t thread;
+	int err = -EAGAIN;
+
+	make_dir();
+	cr_assert_eq(bus_events_listen(path, &ev), 0);
+	knock_and_run();
+	atomic_store(&calls, 0);
+	pthread_create(&thread, NULL, keep_publishing, ev);
+	while (err) {
+		cr_assert_lt(clock_ns(), end);
+		if (!reader && bus_events_open(path, &reader))
+			continue;
+		err = bus_events_read(reader, NS_PER_S, &item);
+		if (err == -EPIPE) {
+			bus_events_reader_close(reader);
+			reader = NULL;
+		}
+	}
+	atomic_store(&calls, 1);
+	pthread_join(thread, NULL);
+	bus_events_reader_close(reader);
+	bus_events_close(ev);
 	remove_dir();
 }
 
