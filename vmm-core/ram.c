@@ -12,6 +12,8 @@
 #include "layout.h"
 #include "num.h"
 
+#define HUGE_PAGE (2ULL << 20)
+
 struct ram {
 	int fd;
 	uint8_t *base; /* the whole memfd: RAM below the hole, then RAM above it */
@@ -37,9 +39,35 @@ static int make_memfd(uint64_t size, bool hugepages)
 	return take_fd(&fd);
 }
 
+/*
+ * Maps the memfd on a huge page's boundary: where the host lets shared memory have transparent huge pages
+ * (shmem_enabled "advise"), they are then huge in the guest's second-level tables as well. NULL with errno set.
+ */
+static void *map_aligned(int fd, uint64_t size)
+{
+	uint64_t room = size + HUGE_PAGE;
+	uint8_t *reserved = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *base;
+
+	if (reserved == MAP_FAILED)
+		return NULL;
+	base = reserved + (num_align_up((uintptr_t)reserved, HUGE_PAGE) - (uintptr_t)reserved);
+	if (mmap(base, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+		int err = errno;
+
+		munmap(reserved, room);
+		errno = err;
+		return NULL;
+	}
+	if (base > reserved)
+		munmap(reserved, (size_t)(base - reserved));
+	munmap(base + size, (size_t)(reserved + room - (base + size)));
+	return base;
+}
+
 int ram_new(uint64_t size, bool hugepages, struct ram **out)
 {
-	uint64_t page = hugepages ? 2ULL << 20 : 4096;
+	uint64_t page = hugepages ? HUGE_PAGE : 4096;
 	CLEAN_FREE struct ram *ram = NULL;
 	void *base;
 	int fd;
@@ -52,15 +80,17 @@ int ram_new(uint64_t size, bool hugepages, struct ram **out)
 	fd = make_memfd(size, hugepages);
 	if (fd < 0)
 		return fd;
-	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED || madvise(base, size, MADV_DONTDUMP) < 0) {
+	base = map_aligned(fd, size);
+	if (!base || madvise(base, size, MADV_DONTDUMP) < 0) {
 		int err = errno;
 
-		if (base != MAP_FAILED)
+		if (base)
 			munmap(base, size);
 		close(fd);
 		return -err;
 	}
+	if (!hugepages)
+		madvise(base, size, MADV_HUGEPAGE); /* a wish: a host without them refuses */
 	ram->fd = fd;
 	ram->base = base;
 	ram->size = size;

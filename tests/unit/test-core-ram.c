@@ -32,6 +32,7 @@ ParameterizedTest(uint64_t *size, core_ram, layout)
 	cr_assert_eq(ram_high_end(ram), 4 * GIB + high);
 	cr_assert_eq(ram_regions(ram, r), high ? 2 : 1);
 	cr_assert_eq(r[0].gpa, 0);
+	cr_assert_eq(r[0].user_addr % (2 * MIB), 0, "a huge page's boundary");
 	cr_assert_eq(r[0].size, low);
 	cr_assert_eq(r[0].mmap_offset, 0);
 	if (high) {
