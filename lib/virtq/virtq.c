@@ -110,12 +110,25 @@ void vq_push(struct vq *vq, uint16_t head, uint32_t written)
 	vq->staged[vq->n_staged++] = head;
 }
 
+/* The caller need not know that there is nobody to tell. */
+static void forget_staged(struct vq *vq)
+{
+	for (uint16_t i = 0; i < vq->n_staged; i++)
+		vq->slots[vq->staged[i]].state = SLOT_FREE;
+	vq->n_taken = (uint16_t)(vq->n_taken - vq->n_staged);
+	vq->n_staged = 0;
+}
+
 bool vq_publish(struct vq *vq)
 {
 	bool call;
 
 	if (!vq->n_staged)
 		return false;
+	if (VQ_UNLIKELY(vq->gone)) {
+		forget_staged(vq);
+		return false;
+	}
 	call = vq->ops->publish(vq);
 	if (VQ_UNLIKELY(vq->log_used))
 		vq->ops->dirty(vq);
@@ -163,9 +176,9 @@ int vq_set_mem(struct vq *vq, struct mem *mem)
 	vq->window = (struct mem_window) { .size = 0 };
 	err = vq->ops->ring(vq);
 	mem_put(old);
+	vq->gone = err;
 	if (err) {
 		vq->broken = true;
-		vq->n_staged = 0; /* there is nowhere to write them */
 		return -EFAULT;
 	}
 	return 0;

@@ -89,7 +89,8 @@ uint32_t vq_base(const struct vq *vq);
 
 /* Replaces the memory table (regions were added or removed); ring pointers are looked up again. The vectors of
  * requests in flight still point into the old one: the caller holds a reference to it until they are finished.
- * -EFAULT: the rings are no longer there and the queue is broken. */
+ * -EFAULT: the rings are no longer there and the queue is broken; requests in flight are pushed and published
+ * as ever, but nobody sees it. */
 int vq_set_mem(struct vq *vq, struct mem *mem);
 
 #endif

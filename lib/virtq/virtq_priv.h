@@ -103,6 +103,7 @@ struct vq {
 	bool log_used;
 	bool call_once; /* the first publication always asks for a notification: the last one may be lost */
 	bool broken;
+	bool gone;              /* the rings are in no memory any more: completions lead nowhere */
 	uint16_t n_resubmit;    /* left to be popped */
 	uint16_t next_resubmit; /* index into resubmit */
 	uint16_t *resubmit;     /* slots, in counter order */
