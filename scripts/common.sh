@@ -38,9 +38,11 @@ build_tree() {
 	dir=$1
 	shift
 	mkdir -p "$dir"
-	if [ ! -x "$top/configure" ] || [ "$top/configure.ac" -nt "$top/configure" ]; then
+	if [ ! -x "$top/configure" ] ||
+		[ -n "$(find "$top" -path "$top/build" -prune -o \( -name Makefile.am -o -name configure.ac -o -name tap.mk \) \
+			-newer "$top/configure" -print)" ]; then
 		say "generating configure"
-		(cd "$top" && autoreconf -i) >"$dir/autoreconf.log" 2>&1 ||
+		(cd "$top" && autoreconf -fi) >"$dir/autoreconf.log" 2>&1 ||
 			{ tail -n 20 "$dir/autoreconf.log" >&2; die "autoreconf failed"; }
 	fi
 	if [ ! -f "$dir/Makefile" ] || [ "$top/configure" -nt "$dir/config.status" ]; then
@@ -88,7 +90,7 @@ stock_kernel() {
 	dpkg -x "$cache"/kernel/deb/"$name"*.deb "$cache/kernel/deb/x"
 	cp "$cache"/kernel/deb/x/boot/vmlinuz-* "$cache/kernel/vmlinuz"
 	for m in irqbypass kvm kvm-amd kvm-intel virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev \
-		virtio_pci virtio_blk pvpanic-mmio button evdev; do
+		virtio_pci virtio_blk pvpanic pvpanic-mmio button evdev; do
 		find "$cache/kernel/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$cache/kernel/modules/" \;
 	done
 	rm -rf "$cache/kernel/deb"
@@ -177,7 +179,7 @@ guest_image() {
 	root_tree "$gi_tree"
 	root_program "$gi_tree" "$(command -v fio)"
 	mkdir -p "$gi_tree/modules" "$gi_tree/etc/acpi/PWRF" "$gi_tree/etc/bulkhead"
-	for m in button evdev pvpanic-mmio; do
+	for m in button evdev pvpanic pvpanic-mmio; do
 		cp "$cache/kernel/modules/$m.ko" "$gi_tree/modules/"
 	done
 	ln -s /bin/busybox "$gi_tree/sbin/init"

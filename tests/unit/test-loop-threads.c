@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lib/loop with several threads: posting, waking, stopping, the worker pool. Meant for the thread sanitizer
- * too. */
+/* lib/loop with several threads: posting, waking, stopping, the worker pool. For the thread sanitizer too. */
 #include "loop.h"
 
 #include <criterion/criterion.h>
@@ -8,6 +7,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -322,10 +323,29 @@ static void slow_done(void *arg)
 	atomic_store(&s->done, 1);
 }
 
+/* The state of the test's main thread, as ps shows it. */
+static char main_state(void)
+{
+	char path[64], text[512] = "", *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+	f = fopen(path, "r");
+	if (f) {
+		cr_expect(fgets(text, sizeof(text), f));
+		fclose(f);
+	}
+	end = strrchr(text, ')');
+	return end ? end[2] : '?';
+}
+
+/* Lets the running job go once the main thread sleeps, which it does only in the join that ends the pool. */
 static void *release(void *arg)
 {
 	struct slow *s = arg;
 
+	while (main_state() != 'S')
+		sched_yield();
 	atomic_store(&s->release, 1);
 	return NULL;
 }
