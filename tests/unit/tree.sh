@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Rules about the tree: who may include whom, and that every folder and file introduces itself.
+. "$top_srcdir/tests/support/tap.sh"
+cd "$top_srcdir" || exit 99
+
+# The folders whose headers each may include; itself is understood.
+declare -A may=(
+	[lib/base]=""
+	[lib/loop]="lib/base"
+	[lib/mem]="lib/base"
+	[lib/sandbox]="lib/base"
+	[lib/virtq]="lib/base lib/mem"
+	[lib/bus]="lib/base lib/loop"
+	[lib/vhost]="lib/base lib/loop lib/mem lib/virtq"
+	[lib/server]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
+	[vmm-core]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
+	[blk-server]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox lib/server"
+	[supervisor]="lib/base lib/loop lib/bus lib/sandbox"
+)
+for folder in "${!may[@]}"; do
+	bad=
+	for file in "$folder"/*.[ch]; do
+		while read -r header; do
+			[ -e "$folder/$header" ] && continue
+			home=$(ls lib/*/"$header" vmm-core/"$header" blk-server/"$header" supervisor/"$header" 2>/dev/null)
+			[ -n "$home" ] || continue
+			allowed=
+			for h in $home; do
+				[[ " ${may[$folder]} " == *" ${h%/*} "* ]] && allowed=1
+			done
+			[ -n "$allowed" ] || bad+="$file includes $header; "
+		done < <(sed -n 's/^#include "\(.*\)"/\1/p' "$file")
+	done
+	is "$folder includes only what stands below it" "$bad" ""
+	check "$folder has a README" test -s "$folder/README.md"
+done
+
+is "generated protobuf headers stay in lib/bus" \
+	"$(grep -rlE '#include.*(pb-c\.h|protobuf-c)' --include='*.[ch]' lib vmm-core blk-server supervisor | grep -v '^lib/bus/')" ""
+is "KVM's headers stay in vmm-core" \
+	"$(grep -rl '#include <linux/kvm' --include='*.[ch]' lib blk-server supervisor)" ""
+is "libaio's header stays in one file of blk-server" \
+	"$(grep -rl '#include <libaio.h>' --include='*.[ch]' lib vmm-core blk-server supervisor | wc -l)" 1
+is "vmm-core never walks a ring" "$(grep -l '#include "virtq.h"' vmm-core/*.[ch])" ""
+is "every source begins with its licence" \
+	"$(find lib vmm-core blk-server supervisor tests bench proto -name '*.[chS]' -o -name '*.proto' | while read -r f; do
+		head -n 3 "$f" | grep -q SPDX || echo "$f"; done)" ""
