@@ -1,0 +1,74 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The bare guest on this machine's own /dev/kvm: virtio-blk polled and by MSI-X, exit by the debug port, and law 1: no
+# register access waits while the device process is stopped.
+. "$top_srcdir/tests/support/tap.sh"
+[ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "/dev/kvm is not there or may not be opened"
+export BULKHEAD_PATH=$top_builddir/vmm-core:$top_builddir/blk-server
+bulkhead=$top_builddir/supervisor/bulkhead
+payload=$top_builddir/tests/guest/payload.elf
+truncate -s 16M "$tmp/disk.img"
+
+run() {
+	local append=$1
+	shift
+	"$bulkhead" run --name bare --run-dir "$tmp/run" --kernel "$payload" --append "$append" --memory 64M \
+		--disk "path=$tmp/disk.img" --test-devices "$@"
+}
+# relay FILE: the guest's own results become this test's.
+relay() {
+	local line
+	while IFS= read -r line; do
+		line=${line%$'\r'}
+		case $line in
+		"ok "*" - "*) ok "${line#* - }" ;;
+		"not ok "*" - "*) not_ok "${line#* - }" ;;
+		"# "*) printf '%s\n' "$line" ;;
+		esac
+	done <"$1"
+}
+
+timeout 60 "$bulkhead" --version >/dev/null || skip_all "bulkhead does not start"
+run "io irq" --console "file=$tmp/out" </dev/null >"$tmp/stdout" 2>"$tmp/log"
+is "io and irq: the debug port's value times 2 plus 1 is the exit status" $? 33
+relay "$tmp/out"
+[ -s "$tmp/out" ] || diag "$(tail -n 20 "$tmp/log")"
+
+# Law 1. The guest asks for the stop and the continue on its serial line.
+mkfifo "$tmp/in" "$tmp/fifo"
+run regs --console stdio <"$tmp/in" >"$tmp/fifo" 2>"$tmp/log" &
+vm=$!
+tap_pids+=("$vm")
+exec 4>"$tmp/in" 5<"$tmp/fifo"
+blk=
+while IFS= read -rt 60 line <&5; do
+	line=${line%$'\r'}
+	printf '%s\n' "$line" >>"$tmp/regs"
+	case $line in
+	"# stop it")
+		blk=$("$bulkhead" ctl bare status --run-dir "$tmp/run" --json | tr -d '\n' |
+			sed -n 's/.*"name": *"disk0"[^}]*"pid": *\([0-9]*\).*/\1/p')
+		[ -n "$blk" ] && kill -STOP "$blk"
+		printf s >&4 ;;
+	"# continue it")
+		kill -CONT "$blk"
+		printf c >&4 ;;
+	"1.."*) break ;;
+	esac
+done
+wait_exit 30 "$vm"
+is "regs: exit status" "$status" 33
+relay "$tmp/regs"
+# The clock is the TSC; the ratio is what counts: the median must not grow beyond noise while the process is stopped.
+for reg in status config select notify; do
+	mapfile -t m < <(sed -n "s/^cycles $reg [0-9]* \([0-9]*\) \([0-9]*\) [0-9]*$/\1 \2/p" "$tmp/regs")
+	if [ ${#m[@]} -eq 2 ]; then
+		read -r run_med run_p99 <<<"${m[0]}"
+		read -r stop_med stop_p99 <<<"${m[1]}"
+		diag "$reg register: median $run_med cycles (p99 $run_p99) running, $stop_med (p99 $stop_p99) stopped"
+		check "law 1: $reg register is no slower with blk-server stopped" \
+			test "$stop_med" -le $((run_med * 3 / 2 + 2000))
+	else
+		not_ok "law 1: $reg register was measured" "$(tail -n 20 "$tmp/log")"
+	fi
+done

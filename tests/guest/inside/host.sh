@@ -1,0 +1,93 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# In the test host: boots the stock kernel under bulkhead and reports TAP. Needs a busybox shell.
+#   host.sh CPUS-LIST KILLS
+set -u
+count=0 failed=0
+ok() { count=$((count + 1)); echo "ok $count - $1"; }
+not_ok() { count=$((count + 1)) failed=$((failed + 1)); echo "not ok $count - $1"; [ -z "${2-}" ] || tail -n 40 "$2" | sed 's/^/# /'; }
+# check TEXT FILE COMMAND...: the file is shown if the command fails.
+check() {
+	text=$1 file=$2
+	shift 2
+	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
+}
+pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"name": *"disk0"[^}]*"pid": *\([0-9]*\).*/\1/p'; }
+# until_true SECONDS COMMAND...: looks every 20 ms.
+until_true() {
+	n=$(($1 * 50))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		n=$((n - 1))
+		[ $n -gt 0 ] || return 1
+		usleep 20000
+	done
+}
+# machine CPUS SCRIPT: starts bulkhead in the background on a fresh copy of the disk; $vm is its process.
+machine() {
+	cp /guest/root.img /tmp/root.img
+	bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus "$1" --memory 384M \
+		--append "console=ttyS0 quiet panic=-1 bulkhead.run=$2" --disk "path=/tmp/root.img,queues=$1" \
+		--console file=/tmp/console </dev/null 2>/tmp/log &
+	vm=$!
+}
+clean_disk() {
+	check "$1: e2fsck finds the file system clean" /tmp/fsck sh -c 'e2fsck -fn /tmp/root.img >/tmp/fsck 2>&1'
+}
+nothing_left() {
+	check "$1: nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ! ps | grep -E "vmm-core|blk-serve[r]" &&
+		[ -z "$(ls /run/bulkhead 2>/dev/null)" ]'
+}
+
+for cpus in $1; do
+	what="$cpus vCPU"
+	rm -f /tmp/console
+	machine "$cpus" verify
+	until_true 240 sh -c "! kill -0 $vm" || kill -KILL $vm
+	wait $vm
+	status=$?
+	check "$what: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
+	check "$what: the root is read-write on /dev/vda" /tmp/console grep "root is /dev/vda, read-write" /tmp/console
+	check "$what: the guest has that many" /tmp/console grep "guest: cpus $cpus" /tmp/console
+	for bs in 4k 64k 1m; do
+		for depth in 1 16; do
+			check "$what: fio $bs depth $depth verified" /tmp/console \
+				grep "fio $bs depth $depth verified" /tmp/console
+		done
+	done
+	check "$what: it rebooted once and found its files" /tmp/console \
+		grep "files are as they were before the reboot" /tmp/console
+	check "$what: no kernel errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
+	clean_disk "$what"
+	nothing_left "$what"
+done
+
+rm -f /tmp/console
+machine 2 kills
+until_true 60 grep "guest: writing" /tmp/console
+kills=0
+seed=$$
+while [ $kills -lt "$2" ]; do
+	until_true 20 sh -c "bulkhead ctl vm status | grep -q running" || break
+	seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
+	usleep $((seed % 900000))
+	pid=$(pid_of)
+	[ -n "$pid" ] && kill -KILL "$pid" || break
+	kills=$((kills + 1))
+	until_true 20 sh -c "[ -d /proc/$vm ] && p=\$(bulkhead ctl vm status --json | tr -d '\\n' |
+		sed -n 's/.*\"name\": *\"disk0\"[^}]*\"pid\": *\\([0-9]*\\).*/\\1/p') && [ -n \"\$p\" ] && [ \"\$p\" != $pid ]" || break
+done
+check "kills: blk-server was killed $2 times ($kills)" /tmp/log [ $kills = "$2" ]
+bulkhead ctl vm power-button
+until_true 120 sh -c "! kill -0 $vm" || kill -KILL $vm
+wait $vm
+status=$?
+check "kills: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
+check "kills: the guest finished its writing" /tmp/console grep "guest: finished" /tmp/console
+check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/console grep "rounds, 0 failed" /tmp/console
+check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
+clean_disk kills
+nothing_left kills
+grep -i recover /tmp/log | sed 's/^/# /'
+echo "1..$count"
+[ $failed = 0 ]

@@ -1,0 +1,24 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A stock Debian kernel in the test host: 1, 2 and 4 vCPUs, fio with verification, a reboot, blk-server killed.
+. "$top_srcdir/tests/support/tap.sh"
+top=$top_srcdir
+. "$top_srcdir/scripts/common.sh"
+inside=$top_srcdir/tests/guest/inside
+command -v qemu-system-x86_64 >/dev/null || skip_all "qemu-system-x86 is not installed"
+command -v fio >/dev/null || skip_all "fio is not installed"
+stock_kernel
+stock_initrd
+guest_image "$tmp/root.img" 256M "$inside/verify" "$inside/kills"
+kills=20
+[ -z "${BULKHEAD_LONG-}" ] || kills=100
+"$top/scripts/testhost" --timeout 900 --memory 4096 \
+	--program "$top_builddir/supervisor/bulkhead" --program "$top_builddir/vmm-core/vmm-core" \
+	--program "$top_builddir/blk-server/blk-server" --program "$(PATH=$PATH:/sbin command -v e2fsck)" \
+	--add "$inside/host.sh=bin/host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \
+	--add "$cache/initrd=guest/initrd" --add "$tmp/root.img=guest/root.img" \
+	env BULKHEAD_PATH=/bin sh /bin/host.sh "1 2 4" "$kills" 2>"$tmp/err" </dev/null
+status=$?
+[ $status -eq 0 ] || diag "the test host ended with status $status" "$(tail -n 5 "$tmp/err")"
+tap_done=1
+exit $status
