@@ -183,6 +183,34 @@ Test(sandbox, no_process_escapes_in_any_stage)
 	as_user(every_stage);
 }
 
+/* The child sees two mounts and nothing else: an empty root and the bus folder, both read-only. */
+static void mounts(uid_t uid)
+{
+	char bus[64], path[64], line[512];
+	CLEAN_FILE FILE *f = NULL;
+	unsigned n = 0;
+	int pidfd;
+	pid_t pid;
+
+	make_bus(bus, uid);
+	CHECK(probe_hold(0, PROBE_ONE, uid, bus, NULL, 0, &pid, &pidfd) == 0, "no child");
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
+	f = fopen(path, "re");
+	CHECK(f, "no %s", path);
+	for (; fgets(line, sizeof(line), f); n++)
+		CHECK((strstr(line, " / / ro,nosuid,nodev,noexec") && strstr(line, " - tmpfs ")) ||
+			  strstr(line, " /bus ro,nosuid,nodev,noexec"),
+		      "a mount: %s", line);
+	CHECK(n == 2, "%u mounts", n);
+	probe_end(pidfd);
+	rmdir(bus);
+}
+
+Test(sandbox, root_is_empty_and_read_only)
+{
+	as_user(mounts);
+}
+
 static void state(uid_t uid)
 {
 	for (size_t which = 0; which < ARRAY_SIZE(subjects); which++)
@@ -237,9 +265,12 @@ static bool same_file(int mine, pid_t pid, int theirs)
 
 static void descriptors(uid_t uid)
 {
-	int fds[6], pidfd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int fds[6], pidfd, null;
 	pid_t pid;
 
+	/* Low numbers, whatever the test runner has open. */
+	CHECK(close_range(3, ~0U, 0) == 0, "close_range");
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	/* Six pipes' read ends in reverse, so that most stand where another belongs; the write ends stay behind. */
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
 		int ends[2];
