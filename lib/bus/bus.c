@@ -13,6 +13,10 @@
  * The loop follows in sync_pipe. Every message carries the id of its pipe. Those of the pipe that is gone are read
  * before its end is told, so a child's last words arrive; those of a peer that bus_expect replaced are dropped.
  *
+ * nng 1.5.2 loses an event now and then: a dialer whose greeting fails with EPIPE gives up for good, and its
+ * descriptors have been seen to stay silent. So while something is queued, or a child is not connected, a timer tries
+ * again; at rest there is none.
+ *
  * What goes out waits in our own queue, not in nng's, and the queue goes with the connection; so nothing that was
  * meant for one process reaches its successor.
  */
@@ -31,8 +35,10 @@
 #include "clock.h"
 #include "num.h"
 
-#define RECV_BATCH  16 /* messages taken in one pass of the loop */
-#define RECV_BUFFER 16 /* messages that nng reads ahead */
+#define RETRY_MIN_NS (5 * NS_PER_MS)
+#define RETRY_MAX_NS NS_PER_S
+#define RECV_BATCH   16 /* messages taken in one pass of the loop */
+#define RECV_BUFFER  16 /* messages that nng reads ahead */
 
 /* ---- the connection ---- */
 
@@ -84,6 +90,12 @@ static void pipe_event(nng_pipe pipe, nng_pipe_ev ev, void *arg)
 		loop_bh_post(&bus->pipe_bh);
 }
 
+static void arm_retry(struct bus *bus, uint64_t ns)
+{
+	bus->retry_ns = MIN(ns, RETRY_MAX_NS);
+	loop_arm_timer(bus->retry, clock_ns() + bus->retry_ns);
+}
+
 static void drop_queue(struct bus *bus)
 {
 	for (; bus->queue_count; bus->queue_count--)
@@ -99,6 +111,9 @@ static void went_down(struct bus *bus)
 		return;
 	bus->pipe = 0;
 	drop_queue(bus);
+	loop_disarm_timer(bus->retry);
+	if (bus->side == BUS_CHILD)
+		arm_retry(bus, RETRY_MAX_NS);
 	bus_request_end_all(bus, -EPIPE);
 	if (!bus->closed && bus->ops->connected)
 		bus->ops->connected(bus->arg, false);
@@ -107,6 +122,7 @@ static void went_down(struct bus *bus)
 static void went_up(struct bus *bus, uint32_t id)
 {
 	bus->pipe = id;
+	loop_disarm_timer(bus->retry);
 	if (bus->ops->connected)
 		bus->ops->connected(bus->arg, true);
 }
@@ -241,9 +257,12 @@ static void pipe_changed(void *arg)
 
 /* ---- sending ---- */
 
-/* Gives nng what it takes; watches for room while something is left. */
-static void pump(struct bus *bus)
+/* Gives nng what it takes; watches for room while something is left, and tries again in retry_ns whatever nng's
+ * descriptor says. True if it took something. */
+static bool pump(struct bus *bus, uint64_t retry_ns)
 {
+	unsigned before = bus->queue_count;
+
 	while (bus->queue_count) {
 		unsigned at = bus->queue_first % BUS_SEND_MAX;
 
@@ -254,12 +273,39 @@ static void pump(struct bus *bus)
 		bus->counters.sent++;
 	}
 	loop_mod_fd(bus->send_fd, bus->queue_count ? EPOLLIN : 0);
+	if (bus->queue_count)
+		arm_retry(bus, bus->queue_count < before ? RETRY_MIN_NS : retry_ns);
+	else if (bus->pipe)
+		loop_disarm_timer(bus->retry);
+	return bus->queue_count < before;
 }
 
 static void send_ready(void *arg, uint32_t events)
 {
 	(void)events;
-	pump(arg);
+	pump(arg, RETRY_MIN_NS);
+}
+
+static int redial(struct bus *bus)
+{
+	if (bus->dialer.id)
+		nng_dialer_close(bus->dialer);
+	bus->dialer.id = 0;
+	arm_retry(bus, RETRY_MAX_NS);
+	return bus_wire_dial(bus->sock, bus->path, BUS_MSG_MAX, 0, &bus->dialer);
+}
+
+static void retry(void *arg)
+{
+	struct bus *bus = arg;
+
+	bus_enter(bus);
+	sync_pipe(bus);
+	if (!bus->closed && bus->queue_count)
+		pump(bus, 2 * bus->retry_ns);
+	else if (!bus->closed && !bus->pipe && bus->side == BUS_CHILD && !admitted(bus))
+		redial(bus); /* if that fails, again at the next time */
+	bus_leave(bus);
 }
 
 int bus_send(struct bus *bus, const struct bus_msg *msg)
@@ -275,7 +321,7 @@ int bus_send(struct bus *bus, const struct bus_msg *msg)
 	if (err)
 		return err;
 	bus->queue[(bus->queue_first + bus->queue_count++) % BUS_SEND_MAX] = m;
-	pump(bus);
+	pump(bus, RETRY_MIN_NS);
 	return 0;
 }
 
@@ -325,7 +371,7 @@ int bus_flush(struct bus *bus, uint64_t timeout_ns)
 		if (epoll_pwait2(bus->flush_fd, &ev, 1, &ts, NULL) > 0) {
 			if (!bus->queue_count)
 				return 0;
-			pump(bus);
+			pump(bus, RETRY_MIN_NS);
 		} else if (now >= end) {
 			return -ETIMEDOUT;
 		}
@@ -383,7 +429,9 @@ static int configure(struct bus *bus)
 		err = nng_pipe_notify(bus->sock, NNG_PIPE_EV_REM_POST, pipe_event, bus);
 	if (err)
 		return bus_nng_errno(err);
-	err = watch(bus);
+	err = loop_add_timer(bus->loop, retry, bus, &bus->retry);
+	if (!err)
+		err = watch(bus);
 	return err ? err : bus_request_init(bus);
 }
 
@@ -421,11 +469,10 @@ static int open_bus(struct loop *loop, enum bus_side side, pid_t expected, const
 /* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
 static int listen_afresh(struct bus *bus)
 {
-	/* nng 1.5.2 stops accepting for good if a peer hangs up before it was greeted, and does not say so. A new
-	 * process therefore gets a new listener, whatever the old one did. */
 	if (bus->listener.id)
 		nng_listener_close(bus->listener);
 	bus->listener.id = 0;
+	bus->accept_errors = 0;
 	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
 }
 
@@ -453,7 +500,8 @@ int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, voi
 
 	if (err)
 		return err;
-	err = bus_wire_dial(bus->sock, path, BUS_MSG_MAX, 0);
+	bus->path = strdup(path);
+	err = bus->path ? redial(bus) : -ENOMEM;
 	if (err)
 		bus_close(bus);
 	else
@@ -471,7 +519,9 @@ int bus_expect(struct bus *bus, pid_t peer_pid)
 	if (!bus->closed) {
 		bus->fenced = false;
 		bus->malformed = 0;
-		err = listen_afresh(bus);
+		/* Not without need: nng loses what is connecting when a listener is closed. */
+		if (!bus->listener.id || bus_wire_is_deaf(bus->listener, &bus->accept_errors))
+			err = listen_afresh(bus);
 		cut(bus, peer_pid);
 	}
 	bus_leave(bus);
@@ -488,6 +538,7 @@ void bus_close(struct bus *bus)
 	drop_queue(bus);
 	bus_request_end_all(bus, -ECANCELED);
 	loop_del_timer(bus->timer);
+	loop_del_timer(bus->retry);
 	loop_del_fd(bus->recv_fd);
 	loop_del_fd(bus->send_fd);
 	/* Returns when no thread of nng's is or will be in pipe_event. */

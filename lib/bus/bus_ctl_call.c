@@ -108,7 +108,8 @@ static int call(nng_socket sock, struct exchange *x, const char *path, nng_msg *
 
 	if (!err)
 		err = nng_socket_set_ms(sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-	err = err ? bus_nng_errno(err) : bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024, left_ms(end_ns));
+	err = err ? bus_nng_errno(err)
+		  : bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024, left_ms(end_ns), NULL);
 	if (err) {
 		nng_msg_free(m);
 		return err;

@@ -157,7 +157,7 @@ static int subscribe(struct bus_events_reader *reader, const char *path)
 		err = nng_socket_set_int(reader->sock, NNG_OPT_RECVBUF, READ_BUFFER);
 	if (!err)
 		err = nng_pipe_notify(reader->sock, NNG_PIPE_EV_REM_POST, publisher_gone, reader);
-	return err ? bus_nng_errno(err) : bus_wire_dial(reader->sock, path, EVENT_MAX, OPEN_MS);
+	return err ? bus_nng_errno(err) : bus_wire_dial(reader->sock, path, EVENT_MAX, OPEN_MS, NULL);
 }
 
 int bus_events_open(const char *path, struct bus_events_reader **out)

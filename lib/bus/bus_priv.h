@@ -54,8 +54,10 @@ struct bus_pending {
 struct bus {
 	struct loop *loop;
 	nng_socket sock;
-	nng_listener listener; /* id 0 if there is none */
-	char *path;            /* of the listener */
+	char *path;
+	nng_listener listener;  /* of the supervisor's side; id 0 if there is none */
+	uint64_t accept_errors; /* for bus_wire_is_deaf */
+	nng_dialer dialer;      /* of the child's side; id 0 if there is none */
 	enum bus_side side;
 	const struct bus_ops *ops;
 	void *arg;
@@ -82,6 +84,8 @@ struct bus {
 	int flush_fd; /* an epoll set with nng's descriptor for sending */
 	nng_msg *queue[BUS_SEND_MAX];
 	unsigned queue_first, queue_count;
+	struct loop_timer *retry; /* armed while something is queued, or a child has no connection */
+	uint64_t retry_ns;        /* its present distance */
 
 	/* Requests, in order of id. */
 	struct bus_pending *pending;

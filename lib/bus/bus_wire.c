@@ -114,7 +114,7 @@ static int dial_within(nng_dialer d, int timeout_ms)
 	return err && atomic_load(&limit.over) ? NNG_ETIMEDOUT : err;
 }
 
-int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms)
+int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms, nng_dialer *out)
 {
 	char url[160];
 	nng_dialer d;
@@ -137,6 +137,8 @@ int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeou
 		err = timeout_ms ? dial_within(d, timeout_ms) : nng_dialer_start(d, NNG_FLAG_NONBLOCK);
 	if (err)
 		nng_dialer_close(d);
+	else if (out)
+		*out = d;
 	return bus_nng_errno(err);
 }
 

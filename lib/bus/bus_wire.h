@@ -33,8 +33,8 @@ int bus_wire_url(const char *path, char *url, size_t size);
 int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t recv_max, nng_listener *out);
 
 /* Dials path and redials in the background whenever there is no connection (timeout_ms 0), or dials once and tells
- * within that time how it went. */
-int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms);
+ * within that time how it went. *out may be NULL. */
+int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms, nng_dialer *out);
 
 /*
  * True if something went wrong with accepting since the last look (*seen is private to it) and nobody is connected: in
