@@ -27,7 +27,8 @@ static struct bus_msg sample(enum bus_type type)
 	} else if (type == BUS_STATS) {
 		m.stats.count = BUS_STATS_MAX;
 		for (int i = 0; i < BUS_STATS_MAX; i++) {
-			snprintf(m.stats.stat[i].name, BUS_NAME_MAX, "q%u.requests-of-a-long", (unsigned)i % 1000);
+			snprintf(m.stats.stat[i].name, BUS_NAME_MAX, "q%u.requests-of-a-long",
+				 (unsigned)i % 1000);
 			m.stats.stat[i].value = UINT64_MAX - (uint64_t)i;
 		}
 	} else if (type == BUS_DEVICE_UP) {
