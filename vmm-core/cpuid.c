@@ -18,6 +18,7 @@
 #define LEAF_CACHE     0x4
 #define LEAF_TOPOLOGY  0xb
 #define LEAF_TOPOLOGY2 0x1f
+#define LEAF_BRAND     0x80000002
 #define LEAF_AMD_SIZES 0x80000008
 #define LEAF_AMD_CACHE 0x8000001d
 #define LEAF_AMD_TOPO  0x8000001e
@@ -72,6 +73,19 @@ static void add_features(struct kvm_cpuid2 *t, bool deadline_timer)
 		e->ecx |= 1U << 24;
 }
 
+/* The processor's name, which KVM leaves out. */
+static void add_brand(struct kvm_cpuid2 *t)
+{
+	for (uint32_t leaf = LEAF_BRAND; leaf < LEAF_BRAND + 3; leaf++) {
+		struct kvm_cpuid_entry2 *e = cpuid_find(t, leaf, 0);
+
+		if (e && !(e->eax | e->ebx | e->ecx | e->edx))
+			__asm__("cpuid"
+				: "=a"(e->eax), "=b"(e->ebx), "=c"(e->ecx), "=d"(e->edx)
+				: "a"(leaf), "c"(0));
+	}
+}
+
 int cpuid_new(int kvm_fd, const char *spec, struct cpuid_model **out, char *err, size_t err_size)
 {
 	CLEAN_FREE struct cpuid_model *model =
@@ -89,6 +103,7 @@ int cpuid_new(int kvm_fd, const char *spec, struct cpuid_model **out, char *err,
 		return rc;
 	}
 	add_features(&model->table, ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
+	add_brand(&model->table);
 	rc = cpuid_remove(&model->table, spec, err, err_size);
 	if (rc)
 		return rc;
