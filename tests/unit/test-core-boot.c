@@ -315,6 +315,9 @@ Test(core_boot, elf_refuses_what_is_malformed)
 	e->p[0].p_filesz = UINT64_MAX;
 	cr_assert_neq(load(), 0);
 	e = make_elf(true);
+	e->p[0].p_memsz = e->p[0].p_filesz - 1; /* all in the file, yet more than there is room for */
+	cr_assert_eq(load(), -ENOEXEC);
+	e = make_elf(true);
 	e->p[0].p_filesz = e->p[0].p_memsz = UINT64_MAX;
 	cr_assert_eq(load(), -ENOSPC);
 	e = make_elf(true);

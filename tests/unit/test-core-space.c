@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -244,9 +245,11 @@ struct race {
 
 static uint64_t alive_read(void *owner, uint64_t off, unsigned size)
 {
-	const uint64_t *magic = owner;
+	const volatile uint64_t *magic = owner;
 
 	(void)off, (void)size;
+	for (unsigned i = 0; i < 20; i++) /* long enough that a removal which does not wait is seen */
+		sched_yield();
 	return *magic;
 }
 
