@@ -274,6 +274,7 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		bus_reply_error(c->bus, msg->id, -EOPNOTSUPP, "the supervisor answers no requests");
 		return;
 	}
+	say_debug("%s: message %d", c->id, (int)msg->type);
 	if (c->killed)
 		return;
 	if (msg->type == BUS_HELLO) {
@@ -483,7 +484,7 @@ int child_init(struct child *c, const char *bus_path)
 		return err;
 	/* The directory around it lets in only the child's group; the socket itself need not look again. */
 	old = umask(0);
-	err = bus_listen(c->loop, bus_path, getpid(), &child_bus_ops, c, &c->bus);
+	err = bus_listen(c->loop, bus_path, BUS_NOBODY, &child_bus_ops, c, &c->bus);
 	umask(old);
 	return err;
 }

@@ -1,0 +1,66 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The JSON file: all that the flags say, refused as strictly.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+make_machine
+
+# refused TEXT REGEX JSON
+refused() {
+	local out code
+	printf '%s' "$3" >"$tmp/vm.json"
+	out=$("$bulkhead" run --run-dir "$run_dir" --config "$tmp/vm.json" 2>&1 </dev/null)
+	code=$?
+	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$2 ]] && [ ! -e "$run_dir" ]; then
+		ok "$1"
+	else
+		not_ok "$1" "exit $code, output:" "$out" "want: $2"
+	fi
+}
+k="\"kernel\": \"$tmp/kernel\""
+refused "not JSON" 'vm.json:1: ' '{"kernel"'
+refused "not an object" 'vm.json: not a JSON object' '["kernel"]'
+refused "unknown key" 'vm.json: frobnicate: no such key' "{$k, \"frobnicate\": 1}"
+refused "duplicate key" 'vm.json:1: .*[Dd]uplicate' "{$k, \"cpus\": 1, \"cpus\": 2}"
+refused "duplicate key in a disk" 'vm.json:1: .*[Dd]uplicate' "{$k, \"disk\": [{\"path\": \"a\", \"path\": \"b\"}]}"
+refused "config inside config" 'vm.json: config: no such key' "{$k, \"config\": \"x\"}"
+refused "cpus 0" 'vm.json: cpus: "0" is not a number from 1 to 64' "{$k, \"cpus\": 0}"
+refused "cpus -1" 'vm.json: cpus: "-1" is not a number' "{$k, \"cpus\": -1}"
+refused "cpus over 64 bits" 'vm.json:1: ' "{$k, \"cpus\": 99999999999999999999}"
+refused "cpus 1.5" 'vm.json: cpus: null, a fraction or a list is not possible' "{$k, \"cpus\": 1.5}"
+refused "cpus null" 'vm.json: cpus: null, a fraction' "{$k, \"cpus\": null}"
+refused "cpus a list" 'vm.json: cpus: null, a fraction or a list' "{$k, \"cpus\": [1]}"
+refused "memory overflow" 'vm.json: memory: "99999999999T" is not a size' "{$k, \"memory\": \"99999999999T\"}"
+refused "memory object with unknown key" 'vm.json: memory: "color" is not possible' "{$k, \"memory\": {\"size\": \"64M\", \"color\": \"x\"}}"
+refused "disk with unknown key" 'vm.json: disk: "pth" is no key of a disk' "{$k, \"disk\": [{\"pth\": \"x\"}]}"
+refused "disk with a nested value" 'vm.json: disk: "path" holds no text' "{$k, \"disk\": [{\"path\": {}}]}"
+refused "comma in a path stays a path" '--disk: path="/nonexistent,id=x"' "{$k, \"disk\": [{\"path\": \"/nonexistent,id=x\"}]}"
+refused "key that is a list of pairs" 'vm.json: disk: "id=a,path" is not possible' "{$k, \"disk\": [{\"id=a,path\": \"x\"}]}"
+refused "no kernel" '--kernel: missing' '{"cpus": 1}'
+refused "NUL in text" 'vm.json:1: ' "{$k, \"append\": \"a\\u0000b\"}"
+printf '{"cpus": 1}\0' >"$tmp/vm.json"
+like "zero byte in the file" "$("$bulkhead" run --config "$tmp/vm.json" 2>&1)" 'holds a zero byte'
+like "missing file" "$("$bulkhead" run --config /nonexistent 2>&1)" "^bulkhead: --config: \"/nonexistent\" can't be opened"
+like "a directory as file" "$("$bulkhead" run --config / 2>&1)" '^bulkhead: --config: "/" is no file of data'
+like "/proc/self/environ as file" "$("$bulkhead" run --config /proc/self/environ 2>&1)" '^bulkhead: --config: "/proc/self/environ" is part of /proc'
+
+if [ -w /dev/kvm ]; then
+	cat >"$tmp/vm.json" <<END
+{"kernel": "$tmp/kernel", "append": "a, b", "cpus": 3, "memory": {"size": "64M", "hugepages": false},
+ "disk": [{"path": "$tmp/disk.img", "id": "root", "readonly": true, "queues": 2}, "path=$tmp/disk1.img"],
+ "on-reboot": "exit", "test-devices": true, "sandbox": true, "grace": 3, "name": "from-file"}
+END
+	"$bulkhead" run --config "$tmp/vm.json" --run-dir "$run_dir" --cpus 5 --name t </dev/null >"$tmp/t.out" 2>"$tmp/t.err" &
+	tap_pids+=($!)
+	wait_running t
+	is "a flag wins over the file" "$(ctl --json t status | jq -c '[.cpus, .memory_bytes]')" '[5,67108864]'
+	is "disks of the file" "$(ctl --json t status | jq -c '[.devices[].id]')" '["root","disk1"]'
+	core=$(ctl --json t status | jq .core.pid)
+	args=$(tr '\0' ' ' <"/proc/$core/cmdline")
+	like "the core is told of all" "$args" '--append a, b --cpus 5 --memory 64M --cpu host --device root:blk --device disk1:blk --test-devices '
+	root=$(device t root pid)
+	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --vhost-fd 4 --format raw --readonly --queues 2 '
+	check "quit" ctl t quit
+	ends_with "ends" 0 "${tap_pids[-1]}" t
+else
+	skip "a machine from a file" "no access to /dev/kvm"
+fi

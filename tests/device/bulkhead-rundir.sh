@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The run directory and the locks: a second start, leftovers, planted links, images in use.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+need_kvm
+make_machine
+
+# try NAME OPTION...: a start that shall be refused; $out, $code.
+try() {
+	out=$("$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" --name "$@" 2>&1 </dev/null)
+	code=$?
+}
+
+start one --disk "path=$tmp/disk.img"
+one=$pid
+check "a machine runs" wait_running one
+try one
+is "the same name again: exit 2" $code 2
+is "... says who has it" "$out" "bulkhead: --name: \"one\" is running already, as process $one; another name is needed"
+try two --disk "path=$tmp/disk.img"
+is "its image again: exit 2" $code 2
+like "... says who has it" "$out" "^bulkhead: --disk: path=\".*disk.img\" is in use by process [0-9]+; one writer"
+holder=$(sed 's/.*process \([0-9]*\).*/\1/' <<<"$out")
+like "... and that is one of the machine" "$(cat "/proc/$holder/comm" 2>&1)" 'bulkhead|blk-server|fake-child'
+try two --disk "path=$tmp/disk.img,readonly=on"
+is "its image read-only beside a writer: exit 2" $code 2
+check "... and no directory for it" test ! -e "$run_dir/two"
+is "the first is untouched" "$(state one)" running
+like "ps lists it" "$("$bulkhead" ps --run-dir "$run_dir")" "one +$one running"
+is "ps --json lists it" "$("$bulkhead" ps --run-dir "$run_dir" --json | jq -r '.[].name')" one
+
+# The lock on the image outlives its server.
+old=$(device one disk0 pid)
+kill -KILL "$old"
+restarted() { [ "$(device one disk0 state)" = up ] && [ "$(device one disk0 pid)" != "$old" ]; }
+check "the server comes back" wait_for 10 restarted
+try two --disk "path=$tmp/disk.img"
+like "the image is still locked" "$out" 'is in use by process'
+
+# The supervisor dies: the keeper ends all and gives all back.
+children=$(ctl --json one status | jq -r '.core.pid, .devices[].pid')
+kill -KILL "$one"
+wait_exit 5 "$one"
+for p in $children; do
+	check "child $p dies with the supervisor" wait_for 5 gone "$p"
+done
+free() { [ ! -e "$run_dir/one" ]; }
+check "the keeper removes the run directory" wait_for 5 free
+start one --disk "path=$tmp/disk.img"
+check "name and image are free again" wait_running one
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" one
+
+# Supervisor and keeper die: the next one takes over what they left.
+start one --disk "path=$tmp/disk.img"
+wait_running one
+one=$pid
+keeper=$(pgrep -P "$one")
+kill -STOP "$one"
+kill -KILL "$keeper"
+kill -KILL "$one"
+wait_exit 5 "$one"
+wait_for 5 gone "$keeper"
+check "the directory is left behind" test -e "$run_dir/one/lock"
+ln -s /etc/passwd "$run_dir/one/ctl2"
+mkdir -p "$run_dir/one/odd/deep"
+: >"$run_dir/one/disk0/file"
+rmdir "$run_dir/one/odd/deep"
+like "ps does not list the dead one" "$("$bulkhead" ps --run-dir "$run_dir" | wc -l)" '^1$'
+start one --disk "path=$tmp/disk.img"
+check "a new one takes it over" wait_running one
+check "... and says so" logged one "took over what process $one left in"
+check "... and removed a planted link, not what it points to" test ! -e "$run_dir/one/ctl2" -a -s /etc/passwd
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" one
+
+# Planted things.
+mkdir "$tmp/target"
+ln -s "$tmp/target" "$run_dir/evil"
+try evil
+is "a symbolic link for a machine's directory: exit 2" $code 2
+like "... is named" "$out" 'run-dir: ".*/evil" is a symbolic link or a file'
+is "... and not followed" "$(ls -A "$tmp/target")" ""
+mkdir "$run_dir/evil2"
+ln -s "$tmp/target/lock" "$run_dir/evil2/lock"
+try evil2
+is "a symbolic link for a lock: exit 2" $code 2
+is "... and not followed" "$(ls -A "$tmp/target")" ""
+rm -r "$run_dir/evil2"
+ln -s "$run_dir" "$tmp/link"
+out=$("$bulkhead" run --run-dir "$tmp/link" --kernel "$tmp/kernel" 2>&1)
+like "a symbolic link for the run directory" "$out" 'run-dir: ".*/link" is a symbolic link or a file'
+mkdir -m 777 "$tmp/open"
+chmod 777 "$tmp/open"
+out=$("$bulkhead" run --run-dir "$tmp/open" --kernel "$tmp/kernel" 2>&1)
+like "a run directory that others can write" "$out" 'can be written by others; mode 0700 is needed'
+if [ "$(id -u)" -eq 0 ]; then
+	mkdir "$tmp/foreign"
+	chown 65534 "$tmp/foreign"
+	out=$("$bulkhead" run --run-dir "$tmp/foreign" --kernel "$tmp/kernel" 2>&1)
+	like "a run directory of somebody else" "$out" 'belongs to user 65534; a directory of user 0'
+	mkdir -m 700 "$tmp/closed"
+	out=$("$bulkhead" run --run-dir "$tmp/closed/run" --kernel "$tmp/kernel" 2>&1)
+	like "a run directory that confined children can't reach" "$out" 'closed to the users that confined processes run as; .*/closed needs mode o\+x'
+	is "modes of what a machine makes" "$(start m --disk "path=$tmp/disk.img"; wait_running m; cd "$run_dir/m" && stat -c '%n %a' . lock ctl events disk0 | tr '\n' ' '; kill "$pid"; wait_exit 20 "$pid")" \
+		". 711 lock 600 ctl 600 events 600 disk0 710 "
+fi
