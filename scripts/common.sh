@@ -73,9 +73,16 @@ kvm_why_not() {
 	fi
 }
 
+# What the initrd, the guests and the test host insert, in the order of their dependencies.
+modules_disk='virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk'
+modules_guest='button evdev pvpanic pvpanic-mmio'
+modules_host='irqbypass kvm kvm-amd kvm-intel'
+modules="$modules_disk $modules_guest $modules_host"
+
 # Fetches the stock cloud kernel's package once; $cache/kernel then has vmlinuz and modules/NAME.ko.
 stock_kernel() {
-	[ -f "$cache/kernel/done" ] && return 0
+	[ "$(cat "$cache/kernel/done" 2>/dev/null)" = "$modules" ] && return 0
+	rm -rf "$cache/kernel"
 	mkdir -p "$cache/kernel/deb" "$cache/kernel/modules"
 	name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
 	if [ -z "$name" ]; then
@@ -89,12 +96,11 @@ stock_kernel() {
 		{ tail -n 5 "$cache/apt.log" >&2; die "could not fetch $name"; }
 	dpkg -x "$cache"/kernel/deb/"$name"*.deb "$cache/kernel/deb/x"
 	cp "$cache"/kernel/deb/x/boot/vmlinuz-* "$cache/kernel/vmlinuz"
-	for m in irqbypass kvm kvm-amd kvm-intel virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev \
-		virtio_pci virtio_blk pvpanic pvpanic-mmio button evdev; do
+	for m in $modules; do
 		find "$cache/kernel/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$cache/kernel/modules/" \;
 	done
 	rm -rf "$cache/kernel/deb"
-	touch "$cache/kernel/done"
+	echo "$modules" >"$cache/kernel/done"
 }
 
 # An initrd for the stock kernel: loads virtio and hands over to /sbin/init on /dev/vda. Used by guests and test host.
@@ -104,7 +110,7 @@ stock_initrd() {
 	rm -rf "$tree"
 	mkdir -p "$tree/bin" "$tree/modules" "$tree/proc" "$tree/dev" "$tree/root"
 	cp /bin/busybox "$tree/bin/busybox"
-	for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
+	for m in $modules_disk; do
 		cp "$cache/kernel/modules/$m.ko" "$tree/modules/"
 	done
 	cat >"$tree/init" <<'EOF'
@@ -179,7 +185,7 @@ guest_image() {
 	root_tree "$gi_tree"
 	root_program "$gi_tree" "$(command -v fio)"
 	mkdir -p "$gi_tree/modules" "$gi_tree/etc/acpi/PWRF" "$gi_tree/etc/bulkhead"
-	for m in button evdev pvpanic pvpanic-mmio; do
+	for m in $modules_guest; do
 		cp "$cache/kernel/modules/$m.ko" "$gi_tree/modules/"
 	done
 	ln -s /bin/busybox "$gi_tree/sbin/init"
