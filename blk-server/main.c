@@ -6,7 +6,7 @@
 #include "log.h"
 #include "num.h"
 #include "parse.h"
-#include "queue.h"
+#include "blk_queue.h"
 #include "syscalls.h"
 
 struct blk {
@@ -87,34 +87,34 @@ static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
 	return disk_get_config(&((struct blk *)dev)->disk, off, len, buf);
 }
 
-static int blk_queue_open(void *dev, struct server_queue *server, void **state)
+static int blk_open_queue(void *dev, struct server_queue *server, void **state)
 {
 	struct blk *blk = dev;
 	struct blk_queue **q = &blk->queue[server_index(server)];
-	int err = queue_open(&blk->disk, server, q);
+	int err = blk_queue_open(&blk->disk, server, q);
 
 	*state = *q;
 	return err;
 }
 
-static void blk_queue_close(void *state)
+static void blk_close_queue(void *state)
 {
-	queue_close(state);
+	blk_queue_close(state);
 }
 
 static bool blk_service(void *state)
 {
-	return queue_service(state);
+	return blk_queue_service(state);
 }
 
 static bool blk_has_room(void *state)
 {
-	return queue_has_room(state);
+	return blk_queue_has_room(state);
 }
 
 static bool blk_pending(void *state)
 {
-	return queue_pending(state);
+	return blk_queue_pending(state);
 }
 
 static void blk_stats(void *dev, server_stat_fn add, void *arg)
@@ -123,10 +123,10 @@ static void blk_stats(void *dev, server_stat_fn add, void *arg)
 	const char *name;
 	uint64_t value;
 
-	for (unsigned i = 0; (name = queue_counter(blk->queue[0], i, &value)); i++) {
+	for (unsigned i = 0; (name = blk_queue_counter(blk->queue[0], i, &value)); i++) {
 		uint64_t sum = value;
 
-		for (unsigned q = 1; q < blk->queues && queue_counter(blk->queue[q], i, &value); q++)
+		for (unsigned q = 1; q < blk->queues && blk_queue_counter(blk->queue[q], i, &value); q++)
 			sum += value;
 		add(arg, name, sum);
 	}
@@ -143,8 +143,8 @@ static const struct server_device device = {
 	.open = blk_open,
 	.close = blk_close,
 	.get_config = blk_get_config,
-	.queue_open = blk_queue_open,
-	.queue_close = blk_queue_close,
+	.queue_open = blk_open_queue,
+	.queue_close = blk_close_queue,
 	.service = blk_service,
 	.has_room = blk_has_room,
 	.pending = blk_pending,

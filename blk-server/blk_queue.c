@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A queue of the disk: its engine, its requests and buffers, and the pass that moves them. */
-#include "queue.h"
+#include "blk_queue.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -59,7 +59,7 @@ static void on_completions(void *arg, uint32_t events)
 	server_run(q->server);
 }
 
-int queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out)
+int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out)
 {
 	struct blk_queue *q = calloc(1, sizeof(*q));
 	int err;
@@ -76,14 +76,14 @@ int queue_open(struct disk *disk, struct server_queue *server, struct blk_queue 
 		err = loop_add_fd(server_loop(server), disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET,
 				  on_completions, q, &q->watch);
 	if (err) {
-		queue_close(q);
+		blk_queue_close(q);
 		return err;
 	}
 	*out = q;
 	return 0;
 }
 
-void queue_close(struct blk_queue *q)
+void blk_queue_close(struct blk_queue *q)
 {
 	loop_del_fd(q->watch);
 	if (q->engine)
@@ -110,7 +110,7 @@ static bool reap(struct blk_queue *q)
 	return total > 0;
 }
 
-bool queue_service(struct blk_queue *q)
+bool blk_queue_service(struct blk_queue *q)
 {
 	bool did = reap(q);
 	struct vq_chain chain = { .iov = q->pop_iov };
@@ -135,12 +135,12 @@ bool queue_service(struct blk_queue *q)
 	return did;
 }
 
-bool queue_has_room(const struct blk_queue *q)
+bool blk_queue_has_room(const struct blk_queue *q)
 {
 	return q->free;
 }
 
-bool queue_pending(const struct blk_queue *q)
+bool blk_queue_pending(const struct blk_queue *q)
 {
 	return q->disk->engine->pending(q->engine);
 }
@@ -162,7 +162,7 @@ static const struct {
 	{ "errors", offsetof(struct blk_stats, errors) },
 };
 
-const char *queue_counter(const struct blk_queue *q, unsigned i, uint64_t *value)
+const char *blk_queue_counter(const struct blk_queue *q, unsigned i, uint64_t *value)
 {
 	const char *base = (const char *)&q->stats;
 

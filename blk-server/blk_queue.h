@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A queue of the disk, as main.c gives it to lib/server; server.h says what each function is for. */
+#ifndef BLK_QUEUE_H
+#define BLK_QUEUE_H
+
+#include <stdbool.h>
+
+#include "disk.h"
+#include "server.h"
+
+struct blk_queue;
+
+int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out);
+void blk_queue_close(struct blk_queue *q);
+bool blk_queue_service(struct blk_queue *q);
+bool blk_queue_has_room(const struct blk_queue *q);
+bool blk_queue_pending(const struct blk_queue *q);
+
+/* The queue's i-th counter: its name, and *value; NULL past the last. Any thread. */
+const char *blk_queue_counter(const struct blk_queue *q, unsigned i, uint64_t *value);
+
+#endif

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * blk-server's queue against an engine that fails on command, and its aio engine against a kernel that does: the
+ * faults of a host that no file can be made to show. A test's name begins with the number of the fault.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <libaio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "num.h"
+#include "blk_queue.h"
+#include "request.h"
+
+TestSuite(blk_queue, .timeout = 30);
+
+/* ---- what lib/server would be ---- */
+
+#define REQUESTS 8
+
+struct server_queue {
+	struct loop *loop;
+	struct loop_pool *pool;
+	struct blk_queue *queue;
+	struct vq_chain waiting[REQUESTS];
+	unsigned nwaiting;
+	unsigned completed;
+	uint32_t written[REQUESTS];
+	uint64_t features;
+};
+
+int server_pop(struct server_queue *s, struct vq_chain *chain)
+{
+	struct vq_chain *next;
+
+	if (!s->nwaiting)
+		return 0;
+	next = &s->waiting[--s->nwaiting];
+	memcpy(chain->iov, next->iov, (size_t)(next->out_num + next->in_num) * sizeof(struct iovec));
+	next->iov = chain->iov;
+	*chain = *next;
+	return 1;
+}
+
+void server_push(struct server_queue *s, uint16_t head, uint32_t written)
+{
+	s->completed++;
+	s->written[head] = written;
+}
+
+void server_break(struct server_queue *s, const char *why)
+{
+	(void)s;
+	cr_assert_fail("%s", why);
+}
+
+void server_run(struct server_queue *s)
+{
+	blk_queue_service(s->queue);
+}
+
+uint64_t server_features(const struct server_queue *s)
+{
+	return s->features;
+}
+
+const struct mem *server_mem(const struct server_queue *s)
+{
+	(void)s;
+	return NULL;
+}
+
+unsigned server_index(const struct server_queue *s)
+{
+	(void)s;
+	return 0;
+}
+
+struct loop *server_loop(const struct server_queue *s)
+{
+	return s->loop;
+}
+
+struct loop_pool *server_pool(const struct server_queue *s)
+{
+	return s->pool;
+}
+
+/* No guest memory, so nothing of it is logged. */
+bool mem_logging(const struct mem *mem)
+{
+	(void)mem;
+	return false;
+}
+
+void mem_dirty_ptr(const struct mem *mem, const void *ptr, uint64_t len)
+{
+	(void)mem;
+	(void)ptr;
+	(void)len;
+}
+
+/* ---- an engine that does as it is told ---- */
+
+struct engine {
+	struct engine_io *staged[QUEUE_DEPTH];
+	unsigned nstaged;
+	int event;
+};
+
+static struct {
+	int64_t results[32]; /* of the transfers in order; LIKE_THE_REST: all of it */
+	unsigned n;
+	uint8_t disk[65536];
+	unsigned fsyncs;
+} script;
+
+#define WHOLE INT64_MAX
+
+static int fake_open(int fd, unsigned depth, struct engine **out)
+{
+	(void)fd;
+	(void)depth;
+	*out = calloc(1, sizeof(**out));
+	(*out)->event = eventfd(0, EFD_NONBLOCK);
+	return 0;
+}
+
+static void fake_close(struct engine *e)
+{
+	close(e->event);
+	free(e);
+}
+
+static int fake_event_fd(const struct engine *e)
+{
+	return e->event;
+}
+
+static void fake_stage(struct engine *e, struct engine_io *io)
+{
+	e->staged[e->nstaged++] = io;
+}
+
+static unsigned fake_submit(struct engine *e)
+{
+	(void)e;
+	return 0;
+}
+
+/* Moves at most max bytes between the disk and the vectors. */
+static int64_t move(struct engine_io *io, uint64_t max)
+{
+	uint64_t done = 0;
+
+	for (unsigned i = 0; i < io->niov && done < max; i++) {
+		uint64_t n = MIN(io->iov[i].iov_len, max - done);
+		uint8_t *at = script.disk + io->off + done;
+
+		cr_assert(io->off + done + n <= sizeof(script.disk));
+		if (io->op == ENGINE_READ)
+			memcpy(io->iov[i].iov_base, at, n);
+		else
+			memcpy(at, io->iov[i].iov_base, n);
+		done += n;
+	}
+	return (int64_t)done;
+}
+
+static unsigned fake_reap(struct engine *e, struct engine_io **done, unsigned max)
+{
+	unsigned n = 0;
+
+	while (e->nstaged && n < max) {
+		struct engine_io *io = e->staged[--e->nstaged];
+		int64_t result = script.results[script.n++];
+
+		script.fsyncs += io->op == ENGINE_FSYNC;
+		if (io->op == ENGINE_FSYNC)
+			io->res = result == WHOLE ? 0 : result;
+		else
+			io->res = result < 0 ? result : move(io, (uint64_t)result);
+		done[n++] = io;
+	}
+	return n;
+}
+
+static bool fake_pending(const struct engine *e)
+{
+	return e->nstaged > 0;
+}
+
+static const struct engine_ops fake_engine = {
+	.name = "fake",
+	.open = fake_open,
+	.close = fake_close,
+	.event_fd = fake_event_fd,
+	.stage = fake_stage,
+	.submit = fake_submit,
+	.reap = fake_reap,
+	.pending = fake_pending,
+};
+
+/* ---- requests ---- */
+
+struct bench {
+	struct disk disk;
+	struct server_queue server;
+	struct virtio_blk_outhdr header[REQUESTS];
+	uint8_t status[REQUESTS];
+	struct iovec iov[REQUESTS][4];
+	_Alignas(4096) uint8_t data[65536];
+};
+
+static struct bench bench;
+
+static void set_up(const struct engine_ops *engine, int fd)
+{
+	bench.disk = (struct disk) { .fd = fd,
+				     .name = "test",
+				     .bytes = sizeof(script.disk),
+				     .mem_align = 512,
+				     .io_align = 512,
+				     .engine = engine };
+	bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;
+	cr_assert_eq(loop_new("test", &bench.server.loop), 0);
+	cr_assert_eq(loop_pool_new(1, &bench.server.pool), 0);
+	cr_assert_eq(blk_queue_open(&bench.disk, &bench.server, &bench.server.queue), 0);
+}
+
+static void tear_down(void)
+{
+	blk_queue_close(bench.server.queue);
+	loop_pool_free(bench.server.pool);
+	loop_free(bench.server.loop);
+}
+
+/* Puts request i into the ring: len bytes of data at offset off of both disk and buffer. */
+static void add(unsigned i, uint32_t type, uint64_t off, uint32_t len)
+{
+	bool in = type == VIRTIO_BLK_T_IN;
+	struct iovec *v = bench.iov[i];
+	unsigned n = 0;
+
+	bench.header[i] = (struct virtio_blk_outhdr) { .type = type, .sector = off / 512 };
+	bench.status[i] = 0xff;
+	v[n++] = (struct iovec) { &bench.header[i], sizeof(bench.header[i]) };
+	if (len)
+		v[n++] = (struct iovec) { bench.data + off, len };
+	v[n++] = (struct iovec) { &bench.status[i], 1 };
+	bench.server.waiting[bench.server.nwaiting++] =
+	    (struct vq_chain) { .head = (uint16_t)i,
+				.out_num = (uint16_t)(in ? 1 : n - 1),
+				.in_num = (uint16_t)(in ? n - 1 : 1),
+				.out_len = (uint32_t)sizeof(bench.header[i]) + (in ? 0 : len),
+				.in_len = 1 + (in ? len : 0),
+				.iov = v };
+}
+
+/* Passes until n requests are complete. */
+static void run(unsigned n)
+{
+	uint64_t end = clock_ns() + 10 * NS_PER_S;
+
+	bench.server.completed = 0;
+	blk_queue_service(bench.server.queue);
+	while (bench.server.completed < n) {
+		cr_assert(clock_ns() < end, "stuck");
+		loop_run_once(bench.server.loop,
+			      blk_queue_pending(bench.server.queue) ? 0 : 10 * (int64_t)NS_PER_MS);
+		blk_queue_service(bench.server.queue);
+	}
+}
+
+static void expect(const int64_t *results, unsigned n)
+{
+	script.n = 0;
+	memcpy(script.results, results, n * sizeof(*results));
+}
+
+Test(blk_queue, f50_errors_of_reads_and_writes)
+{
+	const int64_t errors[] = { -EIO, -EIO, -ENOSPC, -EDQUOT, WHOLE };
+
+	set_up(&fake_engine, -1);
+	expect(errors, 5);
+	for (unsigned i = 0; i < 5; i++) {
+		add(i, i ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, 0, 4096);
+		run(1);
+		cr_assert_eq(bench.status[i], i < 4 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+		cr_assert_eq(bench.server.written[i], 1);
+	}
+	tear_down();
+}
+
+Test(blk_queue, f50_failed_fsync_is_never_success_again)
+{
+	const int64_t results[] = { WHOLE, -EIO, WHOLE, WHOLE, WHOLE };
+
+	set_up(&fake_engine, -1);
+	expect(results, 5);
+	for (unsigned i = 0; i < 4; i++) {
+		add(i, VIRTIO_BLK_T_FLUSH, 0, 0);
+		run(1);
+		cr_assert_eq(bench.status[i], i ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	}
+	cr_assert_geq(script.fsyncs, 2);
+	tear_down();
+}
+
+/* The engine can't flush: a worker does, on a real file. */
+Test(blk_queue, f50_flush_by_a_worker)
+{
+	const int64_t results[] = { -EINVAL };
+	FILE *f = tmpfile();
+
+	set_up(&fake_engine, fileno(f));
+	expect(results, 1);
+	add(0, VIRTIO_BLK_T_FLUSH, 0, 0);
+	run(1);
+	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_OK);
+	tear_down();
+	fclose(f);
+}
+
+Test(blk_queue, f51_short_transfers_go_on)
+{
+	const int64_t shorts[] = { 512, 1024, -EINTR, 4096, WHOLE };
+
+	set_up(&fake_engine, -1);
+	for (unsigned i = 0; i < sizeof(bench.data); i++)
+		bench.data[i] = (uint8_t)(i * 7 + i / 512);
+	expect(shorts, 5);
+	add(0, VIRTIO_BLK_T_OUT, 4096, 32768);
+	run(1);
+	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_OK);
+	cr_assert_eq(script.n, 5);
+	cr_assert_arr_eq(script.disk + 4096, bench.data + 4096, 32768);
+	memset(bench.data, 0, sizeof(bench.data));
+	expect(shorts, 5);
+	add(1, VIRTIO_BLK_T_IN, 4096, 32768);
+	run(1);
+	cr_assert_eq(bench.server.written[1], 32769);
+	cr_assert_arr_eq(script.disk + 4096, bench.data + 4096, 32768);
+	tear_down();
+}
+
+Test(blk_queue, f51_read_that_ends_early)
+{
+	const int64_t results[] = { 1024, 0 };
+
+	set_up(&fake_engine, -1);
+	expect(results, 2);
+	add(0, VIRTIO_BLK_T_IN, 0, 4096);
+	run(1);
+	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_IOERR);
+	cr_assert_eq(bench.server.written[0], 1025);
+	tear_down();
+}
+
+/* ---- the aio engine ---- */
+
+int __real_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
+int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
+
+static int refusals[8]; /* what the next calls of io_submit give; 0: as the kernel likes */
+static long limit;      /* iocbs that a call takes; 0: all */
+static unsigned calls;
+
+int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
+{
+	int refusal = calls < ARRAY_SIZE(refusals) ? refusals[calls] : 0;
+
+	calls++;
+	return refusal ? refusal : __real_io_submit(ctx, limit ? MIN(limit, nr) : nr, ios);
+}
+
+static FILE *make_image(void)
+{
+	FILE *f = tmpfile();
+
+	cr_assert_not_null(f);
+	cr_assert_eq(ftruncate(fileno(f), sizeof(script.disk)), 0);
+	return f;
+}
+
+static void write_all(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		add(i, VIRTIO_BLK_T_OUT, i * 4096, 4096);
+	run(n);
+}
+
+Test(blk_queue, f51_io_submit_takes_a_part)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	limit = 3;
+	write_all(REQUESTS);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		cr_assert_eq(bench.status[i], VIRTIO_BLK_S_OK);
+	cr_assert_geq(calls, 3);
+	tear_down();
+	fclose(f);
+}
+
+Test(blk_queue, f51_io_submit_says_eagain_and_eintr)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	refusals[0] = -EAGAIN;
+	refusals[1] = -EINTR;
+	refusals[2] = -EAGAIN;
+	write_all(REQUESTS);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		cr_assert_eq(bench.status[i], VIRTIO_BLK_S_OK);
+	tear_down();
+	fclose(f);
+}
+
+/* The kernel refuses the first of a batch; the others are carried out. */
+Test(blk_queue, f51_io_submit_refuses_one)
+{
+	FILE *f = make_image();
+	unsigned failed = 0;
+
+	set_up(&engine_aio, fileno(f));
+	refusals[0] = -EINVAL;
+	write_all(REQUESTS);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		failed += bench.status[i] == VIRTIO_BLK_S_IOERR;
+	cr_assert_eq(failed, 1);
+	tear_down();
+	fclose(f);
+}
