@@ -2,6 +2,7 @@
 /* Reads vmm-core's options from one table, which is also what --help prints. */
 #include "options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "boot.h"
+#include "config.h"
 #include "cpuid.h"
 #include "layout.h"
 #include "log.h"
@@ -20,6 +22,7 @@
 
 #define MEMORY_DEFAULT (512ULL << 20)
 #define SOCKET_MAX     107
+#define FIRST_VAL      256 /* getopt's own values lie below */
 
 struct context {
 	struct options *o;
@@ -236,7 +239,10 @@ static const struct {
 	{ "sandbox", "on|off", "give up what is not needed (on)", set_sandbox },
 	{ "log-level", "LEVEL", "error, warning, info or debug (info)", set_log_level },
 	{ "help", NULL, "print this and exit", NULL },
+	{ "version", NULL, "print the version and exit", NULL },
 };
+
+static_assert(ARRAY_SIZE(table) <= 32, "a bit for each option");
 
 static void print_help(void)
 {
@@ -250,6 +256,15 @@ static void print_help(void)
 			 table[i].arg ? table[i].arg : "");
 		printf("  %-34s %s\n", left, table[i].help);
 	}
+}
+
+static int print_and_leave(const char *option)
+{
+	if (!strcmp(option, "help"))
+		print_help();
+	else
+		printf("vmm-core %s\n", PACKAGE_VERSION);
+	return 1;
 }
 
 static int check_whole(const struct context *c)
@@ -268,7 +283,8 @@ int options_parse(int argc, char **argv, struct options *o, char *err, size_t er
 {
 	const struct context c = { o, err, err_size };
 	struct option longs[ARRAY_SIZE(table) + 1] = { { .name = NULL } };
-	int got, index, r;
+	uint32_t seen = 0;
+	int got, r;
 
 	*o = (struct options) { .id = "core",
 				.desc_fd = -1,
@@ -283,21 +299,28 @@ int options_parse(int argc, char **argv, struct options *o, char *err, size_t er
 				.sandbox = true,
 				.log_level = LOG_LEVEL_INFO };
 	for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
-		longs[i] = (struct option) { .name = table[i].name, .has_arg = table[i].arg != NULL };
+		longs[i] = (struct option) { .name = table[i].name,
+					     .has_arg = table[i].arg != NULL,
+					     .val = FIRST_VAL + (int)i };
 	optind = 1;
 	opterr = 0;
-	while ((got = getopt_long(argc, argv, ":", longs, &index)) == 0) {
-		if (!table[index].set) {
-			print_help();
-			return 1;
-		}
-		r = table[index].set(&c, table[index].name, optarg);
+	while ((got = getopt_long(argc, argv, ":", longs, NULL)) >= FIRST_VAL) {
+		unsigned i = (unsigned)(got - FIRST_VAL);
+
+		if (!table[i].set)
+			return print_and_leave(table[i].name);
+		if (seen & 1u << i && table[i].set != set_device)
+			return refuse(&c, table[i].name, NULL, "is given twice");
+		seen |= 1u << i;
+		r = table[i].set(&c, table[i].name, optarg);
 		if (r < 0)
 			return r;
 	}
 	if (got != -1) {
 		snprintf(err, err_size, "%s: %s; see vmm-core --help", argv[optind - 1],
-			 got == ':' ? "needs a value" : "no such option, or a value where none belongs");
+			 got == ':' ? "needs a value"
+			 : optopt   ? "takes no value"
+				    : "no such option");
 		return -EINVAL;
 	}
 	if (optind < argc) {
