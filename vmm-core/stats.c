@@ -5,6 +5,7 @@
 
 #include "core.h"
 #include "log.h"
+#include "num.h"
 #include "pci.h"
 #include "vcpu.h"
 
@@ -42,6 +43,26 @@ static void put_device(struct bus_msg *msg, const struct device *d)
 	put(msg, s.transport.refused_writes, "%.16s.refused", device_id(d));
 }
 
+/* All vCPUs together, since one message has no room for each of many. */
+static void put_vcpus(const struct core *core, struct bus_msg *msg)
+{
+	struct vcpu_stats sum = { .io = 0 };
+
+	for (unsigned i = 0; core->vcpus && i < vcpus_count(core->vcpus); i++) {
+		struct vcpu_stats s;
+
+		vcpus_get_stats(core->vcpus, i, &s);
+		sum.io += s.io;
+		sum.mmio += s.mmio;
+		sum.other += s.other;
+		sum.worst_ns = MAX(sum.worst_ns, s.worst_ns);
+	}
+	put(msg, sum.io, "vcpus.io-exits");
+	put(msg, sum.mmio, "vcpus.mmio-exits");
+	put(msg, sum.other, "vcpus.other-exits");
+	put(msg, sum.worst_ns, "vcpus.worst-access-ns");
+}
+
 void stats_fill(const struct core *core, struct bus_msg *msg)
 {
 	struct pci_stats pci;
@@ -51,8 +72,7 @@ void stats_fill(const struct core *core, struct bus_msg *msg)
 	put(msg, pci.bar_accesses, "pci.bar");
 	put(msg, pci.unclaimed, "pci.unclaimed");
 	put(msg, log_dropped(), "log.dropped");
-	for (unsigned i = 0; core->vcpus && i < vcpus_count(core->vcpus) && i < 16; i++)
-		put(msg, vcpus_exits(core->vcpus, i), "vcpu%u.exits", i);
+	put_vcpus(core, msg);
 	for (unsigned i = 0; i < core->opts->n_devices; i++)
 		put_device(msg, core->devices[i].device);
 }

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "clock.h"
 #include "cpuid.h"
 #include "end.h"
 #include "layout.h"
@@ -39,9 +40,9 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	bool sealed; /* the thread's own */
-	pid_t tid;   /* set before the thread first comes to the gate */
-	_Atomic uint64_t exits;
+	bool sealed;                                /* the thread's own */
+	pid_t tid;                                  /* set before the thread first comes to the gate */
+	_Atomic uint64_t io, mmio, other, worst_ns; /* written by the thread alone */
 };
 
 struct vcpus {
@@ -109,16 +110,28 @@ static void exit_system_event(struct vcpu *v)
 	}
 }
 
-static void dispatch(struct vcpu *v)
+/* Adds to a counter that only this thread writes. */
+static void count(_Atomic uint64_t *counter)
 {
-	atomic_fetch_add_explicit(&v->exits, 1, memory_order_relaxed);
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+static void dispatch_access(struct vcpu *v, void (*fn)(struct vcpu *v), _Atomic uint64_t *counter)
+{
+	uint64_t took = clock_ns();
+
+	fn(v);
+	took = clock_ns() - took;
+	count(counter);
+	if (took > atomic_load_explicit(&v->worst_ns, memory_order_relaxed))
+		atomic_store_explicit(&v->worst_ns, took, memory_order_relaxed);
+}
+
+static void dispatch_other(struct vcpu *v)
+{
+	count(&v->other);
 	switch (v->run->exit_reason) {
-	case KVM_EXIT_IO:
-		exit_io(v);
-		break;
-	case KVM_EXIT_MMIO:
-		exit_mmio(v);
-		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		break;
@@ -131,6 +144,16 @@ static void dispatch(struct vcpu *v)
 	default:
 		end_post(v->all->args.end, END_KVM_ERROR, v->run->exit_reason);
 	}
+}
+
+static void dispatch(struct vcpu *v)
+{
+	if (v->run->exit_reason == KVM_EXIT_IO)
+		dispatch_access(v, exit_io, &v->io);
+	else if (v->run->exit_reason == KVM_EXIT_MMIO)
+		dispatch_access(v, exit_mmio, &v->mmio);
+	else
+		dispatch_other(v);
 }
 
 /* Runs the guest until the main loop wants this thread at the gate, or the guest has ended. */
@@ -422,7 +445,10 @@ pid_t vcpus_tid(const struct vcpus *all, unsigned index)
 	return all->vcpu[index].tid;
 }
 
-uint64_t vcpus_exits(const struct vcpus *all, unsigned index)
+void vcpus_get_stats(const struct vcpus *all, unsigned index, struct vcpu_stats *out)
 {
-	return atomic_load_explicit(&all->vcpu[index].exits, memory_order_relaxed);
+	const struct vcpu *v = &all->vcpu[index];
+
+	*out =
+	    (struct vcpu_stats) { .io = v->io, .mmio = v->mmio, .other = v->other, .worst_ns = v->worst_ns };
 }

@@ -61,7 +61,13 @@ unsigned vcpus_count(const struct vcpus *vcpus);
 /* The thread id of a vCPU, for pinning. */
 pid_t vcpus_tid(const struct vcpus *vcpus, unsigned index);
 
-/* Exits that a vCPU has dispatched since its start; any thread. */
-uint64_t vcpus_exits(const struct vcpus *vcpus, unsigned index);
+/* What a vCPU has done since its start. */
+struct vcpu_stats {
+	uint64_t io, mmio, other; /* exits */
+	uint64_t worst_ns;        /* the longest that a register access took: law 1 in a number */
+};
+
+/* Any thread. */
+void vcpus_get_stats(const struct vcpus *vcpus, unsigned index, struct vcpu_stats *out);
 
 #endif
