@@ -14,8 +14,8 @@
  * before its end is told, so a child's last words arrive; those of a peer that bus_expect replaced are dropped.
  *
  * nng 1.5.2 loses an event now and then: a dialer whose greeting fails with EPIPE gives up for good, and its
- * descriptors have been seen to stay silent. So while something is queued, or a child is not connected, a timer tries
- * again; at rest there is none.
+ * descriptors have been seen to stay silent. So while something is queued, or there is no connection, a timer tries
+ * again; at rest there is none. The supervisor's side looks then whether nng still accepts.
  *
  * What goes out waits in our own queue, not in nng's, and the queue goes with the connection; so nothing that was
  * meant for one process reaches its successor.
@@ -112,8 +112,7 @@ static void went_down(struct bus *bus)
 	bus->pipe = 0;
 	drop_queue(bus);
 	loop_disarm_timer(bus->retry);
-	if (bus->side == BUS_CHILD)
-		arm_retry(bus, RETRY_MAX_NS);
+	arm_retry(bus, RETRY_MAX_NS);
 	bus_request_end_all(bus, -EPIPE);
 	if (!bus->closed && bus->ops->connected)
 		bus->ops->connected(bus->arg, false);
@@ -295,6 +294,20 @@ static int redial(struct bus *bus)
 	return bus_wire_dial(bus->sock, bus->path, BUS_MSG_MAX, 0, &bus->dialer);
 }
 
+/* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
+static int listen_if_deaf(struct bus *bus)
+{
+	arm_retry(bus, RETRY_MAX_NS);
+	/* Not without need: nng loses what is connecting when a listener is closed. */
+	if (bus->listener.id && !bus_wire_is_deaf(bus->listener, &bus->accept_errors))
+		return 0;
+	if (bus->listener.id)
+		nng_listener_close(bus->listener);
+	bus->listener.id = 0;
+	bus->accept_errors = 0;
+	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
+}
+
 static void retry(void *arg)
 {
 	struct bus *bus = arg;
@@ -303,8 +316,9 @@ static void retry(void *arg)
 	sync_pipe(bus);
 	if (!bus->closed && bus->queue_count)
 		pump(bus, 2 * bus->retry_ns);
-	else if (!bus->closed && !bus->pipe && bus->side == BUS_CHILD && !admitted(bus))
-		redial(bus); /* if that fails, again at the next time */
+	else if (!bus->closed && !bus->pipe)
+		bus->side == BUS_CHILD ? redial(bus)
+				       : listen_if_deaf(bus); /* if that fails, again next time */
 	bus_leave(bus);
 }
 
@@ -466,16 +480,6 @@ static int open_bus(struct loop *loop, enum bus_side side, pid_t expected, const
 	return 0;
 }
 
-/* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
-static int listen_afresh(struct bus *bus)
-{
-	if (bus->listener.id)
-		nng_listener_close(bus->listener);
-	bus->listener.id = 0;
-	bus->accept_errors = 0;
-	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
-}
-
 int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,
 	       struct bus **out)
 {
@@ -485,7 +489,7 @@ int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct
 	if (err)
 		return err;
 	bus->path = strdup(path);
-	err = bus->path ? listen_afresh(bus) : -ENOMEM;
+	err = bus->path ? listen_if_deaf(bus) : -ENOMEM;
 	if (err)
 		bus_close(bus);
 	else
@@ -519,9 +523,7 @@ int bus_expect(struct bus *bus, pid_t peer_pid)
 	if (!bus->closed) {
 		bus->fenced = false;
 		bus->malformed = 0;
-		/* Not without need: nng loses what is connecting when a listener is closed. */
-		if (!bus->listener.id || bus_wire_is_deaf(bus->listener, &bus->accept_errors))
-			err = listen_afresh(bus);
+		err = listen_if_deaf(bus);
 		cut(bus, peer_pid);
 	}
 	bus_leave(bus);

@@ -4,11 +4,13 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bulkhead.pb-c.h"
 #include "bus_ctl.h"
 #include "bus_wire.h"
+#include "clean.h"
 #include "clock.h"
 #include "num.h"
 
@@ -32,10 +34,13 @@ static int make_request(const char *verb, size_t argc, const char *const *argv, 
 
 static int take_reply(nng_msg *m, struct bus_ctl_result *result)
 {
-	static struct bus_arena arena; /* too large for a stack; the command line has one thread */
-	const Bulkhead__CtlReply *in = (const void *)bus_wire_unpack(&arena, &bulkhead__ctl_reply__descriptor,
-								     nng_msg_body(m), nng_msg_len(m));
+	CLEAN_FREE struct bus_arena *arena = malloc(sizeof(*arena)); /* too large for a stack */
+	const Bulkhead__CtlReply *in;
 
+	if (!arena)
+		return -ENOMEM;
+	in = (const void *)bus_wire_unpack(arena, &bulkhead__ctl_reply__descriptor, nng_msg_body(m),
+					   nng_msg_len(m));
 	if (!in || in->err > 0 || in->err < -4095 || strlen(in->json) >= sizeof(result->json) ||
 	    !bus_wire_get_text(result->text, sizeof(result->text), in->text))
 		return -EBADMSG;

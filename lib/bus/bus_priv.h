@@ -84,7 +84,7 @@ struct bus {
 	int flush_fd; /* an epoll set with nng's descriptor for sending */
 	nng_msg *queue[BUS_SEND_MAX];
 	unsigned queue_first, queue_count;
-	struct loop_timer *retry; /* armed while something is queued, or a child has no connection */
+	struct loop_timer *retry; /* armed while something is queued or there is no connection */
 	uint64_t retry_ns;        /* its present distance */
 
 	/* Requests, in order of id. */
