@@ -61,11 +61,11 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_tgkill,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = SIGNAL_KICK } },
 	  .why = "bringing vCPUs out of the guest, with this one signal" },
-	{ .nr = __NR_getpid, .why = "glibc's pthread_kill" },
 	{ 0 },
 };
 
 static const struct sandbox_rule stage_one[] = {
+	{ .nr = __NR_getpid, .why = "for signals to vCPU threads" },
 	{ .nr = __NR_memfd_create, .why = "guest RAM, in-flight regions" },
 	{ .nr = __NR_ftruncate, .why = "their size" },
 	{ .nr = __NR_fcntl,

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -47,6 +48,7 @@ struct vcpu {
 
 struct vcpus {
 	struct vcpus_args args;
+	pid_t pid;
 	size_t run_size;
 	_Atomic bool leave; /* threads that are inside come to the gate */
 	struct lock lock;
@@ -340,6 +342,7 @@ int vcpus_new(const struct vcpus_args *args, const struct boot_entry *entry, str
 		return -ENOMEM;
 	}
 	all->args = *args;
+	all->pid = getpid();
 	lock_init(&all->lock);
 	pthread_cond_init(&all->moved, NULL);
 	for (unsigned i = 0; i < args->count; i++) {
@@ -376,8 +379,9 @@ int vcpus_seal(struct vcpus *all)
 static void signal_all(struct vcpus *all)
 {
 	for (unsigned i = 0; i < all->args.count; i++) {
+		/* Not pthread_kill, which asks for the process's id each time, a call that the filter can do without. */
 		if (all->vcpu[i].started)
-			pthread_kill(all->vcpu[i].thread, kick_signal());
+			syscall(SYS_tgkill, all->pid, all->vcpu[i].tid, kick_signal());
 	}
 }
 

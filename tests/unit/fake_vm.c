@@ -65,6 +65,11 @@ void vm_msi_free(struct vm *vm, uint32_t gsi)
 
 int vm_msi_set(struct vm *vm, uint32_t gsi, uint64_t addr, uint32_t data)
 {
+	void (*meanwhile)(void) = vm->meanwhile;
+
+	vm->meanwhile = NULL;
+	if (meanwhile)
+		meanwhile();
 	lock_take(&lock);
 	vm->msi[gsi].set = true;
 	vm->msi[gsi].addr = addr;

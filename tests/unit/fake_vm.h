@@ -21,6 +21,7 @@ struct fake_irqfd {
 
 /* Counters and tables under a lock of its own, because models call from several threads. */
 struct vm {
+	void (*meanwhile)(void); /* runs once within the next vm_msi_set: what another vCPU does just then */
 	struct vm_kick kicks[FAKE_MAX];
 	unsigned n_kicks;
 	struct fake_irqfd irqfds[FAKE_MAX];
