@@ -100,7 +100,7 @@ static const struct server_option common[] = {
 	{ "queues", "N", "Offer this many queues (1).", "a number from 1 to 64", set_queues },
 	{ "io-threads", "N", "Spread the queues over this many I/O threads (1).", "a number from 1 to 16",
 	  set_io_threads },
-	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (50).",
+	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (16).",
 	  "a number from 0 to 1000000", set_poll_max },
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
@@ -208,7 +208,7 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 				   .queues = 1,
 				   .io_threads = 1,
 				   .sandbox = true,
-				   .poll_max_us = 50 };
+				   .poll_max_us = 16 };
 	for (int i = 1; i < argc; i++) {
 		int status = take(argc, argv, &i, device, dev, opts, seen);
 
