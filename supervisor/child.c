@@ -77,6 +77,7 @@ static void check_up(struct child *c)
 	loop_disarm_timer(c->timer);
 	report_start(c);
 	c->recovering = false;
+	c->now.sign = 0; /* that was its predecessor's; there is none of its own yet */
 	if (c->kind != CHILD_EXTERNAL)
 		loop_arm_timer(c->ping_timer, clock_ns() + PING_EVERY_NS);
 	c->ops->up(c->arg, c);

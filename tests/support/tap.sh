@@ -63,7 +63,8 @@ unlike() {
 }
 
 spawn() {
-	"$@" &
+	# A shell gives its background processes /dev/null as input unless told.
+	"$@" <&0 &
 	pid=$!
 	tap_pids+=("$pid")
 }
