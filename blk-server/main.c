@@ -140,6 +140,7 @@ static const struct server_device device = {
 	.iov_max = REQUEST_IOV,
 	.stage_one = blk_stage_one,
 	.steady = blk_steady,
+	.io = blk_io,
 	.open = blk_open,
 	.close = blk_close,
 	.get_config = blk_get_config,

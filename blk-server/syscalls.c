@@ -26,5 +26,12 @@ static const struct sandbox_rule stage_one[] = {
 	{ .why = NULL },
 };
 
+static const struct sandbox_rule io[] = {
+	{ .nr = __NR_io_submit, .why = "transfers to and from the image" },
+	{ .nr = __NR_io_getevents, .why = "completions, where the mapped ring's layout is unknown" },
+	{ .why = NULL },
+};
+
 const struct sandbox_rule *const blk_stage_one[] = { steady, stage_one, NULL };
 const struct sandbox_rule *const blk_steady[] = { steady, NULL };
+const struct sandbox_rule *const blk_io[] = { io, NULL };

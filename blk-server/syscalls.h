@@ -7,5 +7,6 @@
 
 extern const struct sandbox_rule *const blk_stage_one[];
 extern const struct sandbox_rule *const blk_steady[];
+extern const struct sandbox_rule *const blk_io[];
 
 #endif

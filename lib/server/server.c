@@ -5,7 +5,8 @@
  * The order matters. The device opens its files and the socket is bound while the process may still do so; then it
  * goes into its namespaces (with a guardian outside if a person started it) and through sandbox stage one, with
  * one thread and before it has read a byte from anyone. Then loops, workers, the bus (whose library starts
- * threads of its own) and whatever each queue needs for its whole life; the steady filter covers them all. Only
+ * threads of its own) and whatever each queue needs for its whole life; the steady filter covers them all, and the
+ * I/O threads, which alone read what the guest writes, add a narrower one each. Only
  * then is the front end listened to, so all of its messages, and the guest, meet the narrow process.
  */
 #include <errno.h>
@@ -104,8 +105,19 @@ static int compile(const struct sandbox_rule *const *common, const struct sandbo
 	return sandbox_compile(tables, n, out);
 }
 
-/* Stage one; *steady is what stage two will install. */
-static int confine(struct server *s, struct sandbox_filter **steady)
+/* The filters that are installed once everything is set up. */
+struct later {
+	struct sandbox_filter *steady, *io;
+};
+
+static void later_free(struct later *later)
+{
+	sandbox_filter_free(later->steady);
+	sandbox_filter_free(later->io);
+}
+
+/* Stage one, and the filters of stage two. */
+static int confine(struct server *s, struct later *later)
 {
 	struct sandbox_enter enter = {
 		.bus_dir = s->opts.bus,
@@ -116,7 +128,10 @@ static int confine(struct server *s, struct sandbox_filter **steady)
 	int err = compile(server_stage_one, s->device->stage_one, &first);
 
 	if (!err)
-		err = compile(s->opts.bus ? server_steady_bus : server_steady, s->device->steady, steady);
+		err = compile(s->opts.bus ? server_steady_bus : server_steady, s->device->steady,
+			      &later->steady);
+	if (!err)
+		err = compile(server_io, s->device->io, &later->io);
 	if (!err) {
 		enter.filter = first;
 		err = sandbox_enter(&enter, &what);
@@ -127,11 +142,37 @@ static int confine(struct server *s, struct sandbox_filter **steady)
 	return err;
 }
 
-static int narrow(const struct sandbox_filter *steady)
+/* Waits until an I/O thread has done what it was asked for; only while everything is set up. */
+static void wait_for(struct io_thread *t)
+{
+	while (sem_wait(&t->step) < 0)
+		;
+}
+
+/* On an I/O thread: from here on it can do little more than move data. */
+static void on_confine(void *arg)
+{
+	struct io_thread *t = arg;
+
+	t->confine_err = sandbox_install(t->filter, false);
+	sem_post(&t->step);
+}
+
+/* Stage two: first the filter of all threads, then those of the I/O threads, which run nothing else yet. */
+static int narrow(struct server *s, const struct later *later)
 {
 	const char *what = "filter";
-	int err = sandbox_narrow(steady, &what);
+	int err = sandbox_narrow(later->steady, &what);
 
+	for (unsigned i = 0; i < s->opts.io_threads && !err; i++) {
+		struct io_thread *t = &s->io[i];
+
+		what = "filter of an I/O thread";
+		t->filter = later->io;
+		loop_bh_post(&t->confine);
+		wait_for(t);
+		err = t->confine_err;
+	}
 	if (err)
 		log_error_errno(err, "the steady sandbox stage can't be entered (%s)", what);
 	return err;
@@ -142,7 +183,11 @@ static int narrow(const struct sandbox_filter *steady)
 static void *io_main(void *arg)
 {
 	struct io_thread *t = arg;
-	int err = loop_run(t->loop);
+	int err;
+
+	pthread_setname_np(pthread_self(), loop_name(t->loop));
+	sem_post(&t->step);
+	err = loop_run(t->loop);
 
 	if (err)
 		log_error_errno(err, "%s can't wait for events", loop_name(t->loop));
@@ -191,12 +236,15 @@ static int start_threads(struct server *s)
 {
 	for (unsigned i = 0; i < s->opts.io_threads; i++) {
 		struct io_thread *t = &s->io[i];
-		int err = pthread_create(&t->thread, NULL, io_main, t);
+		int err;
 
+		sem_init(&t->step, 0, 0);
+		loop_bh_init(&t->confine, t->loop, on_confine, t);
+		err = pthread_create(&t->thread, NULL, io_main, t);
 		if (err)
 			return -err;
 		t->running = true;
-		pthread_setname_np(t->thread, loop_name(t->loop));
+		wait_for(t);
 	}
 	return 0;
 }
@@ -262,16 +310,16 @@ static void tear_down(struct server *s)
 /* The life after the options and the open files; the exit status. */
 static int live(struct server *s, int listener)
 {
-	struct sandbox_filter *steady = NULL;
+	struct later later = { NULL, NULL };
 	int err = 0;
 
 	if (s->opts.sandbox)
-		err = confine(s, &steady);
+		err = confine(s, &later);
 	if (!err)
 		err = set_up(s);
-	if (!err && steady)
-		err = narrow(steady);
-	sandbox_filter_free(steady);
+	if (!err && s->opts.sandbox)
+		err = narrow(s, &later);
+	later_free(&later);
 	if (!err) {
 		err = front_init(s, listener, s->opts.vhost_fd);
 		if (err)

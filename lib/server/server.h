@@ -50,9 +50,11 @@ struct server_device {
 	const struct server_option *options; /* ended by an entry without a name */
 	uint16_t iov_max;                    /* vectors that its queues can take in one chain */
 
-	/* System calls allowed in stage one and in the steady stage; lists of tables ended by NULL. */
+	/* System calls allowed in stage one, in the steady stage, and of those on the I/O threads; lists of
+	 * tables ended by NULL. */
 	const struct sandbox_rule *const *stage_one;
 	const struct sandbox_rule *const *steady;
+	const struct sandbox_rule *const *io;
 
 	/*
 	 * Options are parsed, nothing is confined yet: opens what the device needs and sets *features to its

@@ -4,6 +4,7 @@
 #define SERVER_PRIV_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/types.h>
 
@@ -175,6 +176,7 @@ void control_farewell(struct server *s);
 extern const struct sandbox_rule *const server_stage_one[];
 extern const struct sandbox_rule *const server_steady[];     /* without a bus */
 extern const struct sandbox_rule *const server_steady_bus[]; /* with one */
+extern const struct sandbox_rule *const server_io[];         /* an I/O thread */
 
 /* ---- server.c ---- */
 
@@ -182,6 +184,11 @@ struct io_thread {
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
+	/* Its own filter, which it installs by itself. */
+	const struct sandbox_filter *filter;
+	struct loop_bh confine;
+	sem_t step; /* it has started, or confined itself */
+	int confine_err;
 };
 
 struct server {

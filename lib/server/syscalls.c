@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* System calls that every server needs, with the reason for each. */
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -22,6 +23,9 @@ static const struct sandbox_rule steady[] = {
 	  .why = "kick eventfds are made non-blocking" },
 	{ .nr = __NR_newfstatat, .why = "size of a memory region's file, as fstat asks for it" },
 	{ .nr = __NR_fstat, .why = "size of a memory region's file" },
+	{ .nr = __NR_seccomp,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
+	  .why = "the I/O threads' own, narrower filter" },
 	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
 	{ .nr = __NR_set_robust_list, .why = "the same" },
 	{ .why = NULL },
@@ -58,3 +62,11 @@ const struct sandbox_rule *const server_steady[] = {
 const struct sandbox_rule *const server_steady_bus[] = {
 	sandbox_table_runtime, sandbox_table_loop, sandbox_table_sockets, sandbox_table_bus, steady, NULL,
 };
+
+/* What meets the guest's bytes: the runtime, the loop, and eventfds that the front end replaced. */
+static const struct sandbox_rule io[] = {
+	{ .nr = __NR_close, .why = "eventfds of a ring that stopped" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const server_io[] = { sandbox_table_runtime, sandbox_table_loop, io, NULL };
