@@ -12,7 +12,12 @@ check() {
 	shift 2
 	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
 }
-pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"name": *"disk0"[^}]*"pid": *\([0-9]*\).*/\1/p'; }
+pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"id":"disk0"[^}]*"pid":\([0-9]*\).*/\1/p'; }
+# replaced PID: another process serves the disk.
+replaced() {
+	new=$(pid_of)
+	[ -n "$new" ] && [ "$new" != "$1" ]
+}
 # until_true SECONDS COMMAND...: looks every 20 ms.
 until_true() {
 	n=$(($1 * 50))
@@ -35,8 +40,8 @@ clean_disk() {
 	check "$1: e2fsck finds the file system clean" /tmp/fsck sh -c 'e2fsck -fn /tmp/root.img >/tmp/fsck 2>&1'
 }
 nothing_left() {
-	check "$1: nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ! ps | grep -E "vmm-core|blk-serve[r]" &&
-		[ -z "$(ls /run/bulkhead 2>/dev/null)" ]'
+	check "$1: nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ls -R /run/bulkhead >>/tmp/left 2>&1
+		! grep -E "bin/(vmm-core|blk-server|bulkhead)" /tmp/left && [ -z "$(ls /run/bulkhead)" ]'
 }
 
 for cpus in $1; do
@@ -74,8 +79,7 @@ while [ $kills -lt "$2" ]; do
 	pid=$(pid_of)
 	[ -n "$pid" ] && kill -KILL "$pid" || break
 	kills=$((kills + 1))
-	until_true 20 sh -c "[ -d /proc/$vm ] && p=\$(bulkhead ctl vm status --json | tr -d '\\n' |
-		sed -n 's/.*\"name\": *\"disk0\"[^}]*\"pid\": *\\([0-9]*\\).*/\\1/p') && [ -n \"\$p\" ] && [ \"\$p\" != $pid ]" || break
+	until_true 20 replaced "$pid" || break
 done
 check "kills: blk-server was killed $2 times ($kills)" /tmp/log [ $kills = "$2" ]
 bulkhead ctl vm power-button
