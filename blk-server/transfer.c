@@ -203,7 +203,7 @@ void transfer_done(struct request *r)
 	if (r->bounce) {
 		n = n < 0 ? n : MAX(MIN(n - r->lead, r->carried), 0);
 		if (r->kind == REQUEST_READ && n > 0)
-			copy_in(r, r->bounce, (uint32_t)n);
+			copy_in(r, r->bounce + r->lead, (uint32_t)n);
 		put_bounce(r);
 	}
 	if (n == -EINTR)

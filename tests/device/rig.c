@@ -274,9 +274,15 @@ static void make_image(struct rig *rig)
 	cr_assert_not_null(mkdtemp(rig->dir));
 	snprintf(rig->image, sizeof(rig->image), "%s/image", rig->dir);
 	snprintf(rig->socket, sizeof(rig->socket), "%s/socket", rig->dir);
-	rig->image_fd = open(rig->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	cr_assert(rig->image_fd >= 0);
-	cr_assert_eq(ftruncate(rig->image_fd, (off_t)rig->options.image_bytes), 0);
+	if (rig->options.device) {
+		snprintf(rig->image, sizeof(rig->image), "%s", rig->options.device);
+		rig->image_fd = open(rig->image, O_RDWR | O_CLOEXEC);
+		cr_assert(rig->image_fd >= 0);
+	} else {
+		rig->image_fd = open(rig->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		cr_assert(rig->image_fd >= 0);
+		cr_assert_eq(ftruncate(rig->image_fd, (off_t)rig->options.image_bytes), 0);
+	}
 	rig->lock_fd = open(rig->image, (rig->options.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	cr_assert(rig->lock_fd >= 0);
 }
@@ -371,7 +377,8 @@ void rig_stop(struct rig *rig)
 	guest_free(&rig->guest);
 	close(rig->image_fd);
 	close(rig->lock_fd);
-	unlink(rig->image);
+	if (!rig->options.device)
+		unlink(rig->image);
 	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);
 }

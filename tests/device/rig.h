@@ -26,6 +26,7 @@
 struct rig_options {
 	uint64_t image_bytes;   /* 0: 16 MiB */
 	const char *directory;  /* for the image; NULL: $TMPDIR or /tmp */
+	const char *device;     /* a block device in place of an image of its own */
 	uint64_t ring_features; /* RING_F_* */
 	uint64_t refuse;        /* device features that the driver does not accept */
 	unsigned queues;        /* 0: 1 */

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A disk with blocks of 4096 bytes under a guest that writes sectors of 512: blocks of which a part is written. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "num.h"
+#include "rig.h"
+
+TestSuite(blk_blocks, .timeout = 120);
+
+#define IMAGE_BYTES (16 << 20)
+#define SECTORS     256 /* written concurrently, in pieces that end anywhere */
+#define ROUNDS      60
+
+/* A loop device with 4096-byte blocks; ends the test where there can be none. */
+static void make_device(char *device, size_t size)
+{
+	char image[] = "/tmp/bulkhead-blocks.XXXXXX", command[256];
+	int fd = mkstemp(image);
+	FILE *f;
+
+	cr_assert(fd >= 0);
+	cr_assert_eq(ftruncate(fd, IMAGE_BYTES), 0);
+	close(fd);
+	snprintf(command, sizeof(command), "losetup --sector-size 4096 --find --show %s 2>/dev/null", image);
+	f = popen(command, "re");
+	cr_assert_not_null(f);
+	device[0] = '\0';
+	if (fgets(device, (int)size, f))
+		device[strcspn(device, "\n")] = '\0';
+	pclose(f);
+	unlink(image);
+	if (!device[0])
+		cr_skip_test("no loop device with 4096-byte blocks can be had");
+}
+
+/* The device goes when its last user does, however the test ends. */
+static void detach(const char *device)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "losetup --detach %s", device);
+	cr_assert_eq(system(command), 0);
+}
+
+/* Cuts the sectors into pieces and writes them all at once over two queues. */
+static void write_pieces(struct rig *rig, uint64_t gpa, unsigned round, unsigned *seed)
+{
+	unsigned sector = 0, pending[2] = { 0, 0 };
+
+	rig_fill(rig_ptr(rig, gpa), 0, SECTORS * 512, round);
+	while (sector < SECTORS) {
+		unsigned n = MIN(1 + (unsigned)rand_r(seed) % 20, SECTORS - sector);
+		unsigned q = (unsigned)rand_r(seed) % 2;
+
+		rig_add(rig, q, VIRTIO_BLK_T_OUT, sector, gpa + sector * 512, n * 512);
+		pending[q]++;
+		sector += n;
+		if (pending[q] == 30) {
+			cr_assert_eq(rig_wait(rig, q).status, VIRTIO_BLK_S_OK);
+			pending[q]--;
+		}
+	}
+	for (unsigned q = 0; q < 2; q++)
+		while (pending[q]--)
+			cr_assert_eq(rig_wait(rig, q).status, VIRTIO_BLK_S_OK);
+}
+
+Test(blk_blocks, parts_of_blocks_undo_no_others)
+{
+	struct rig_options options = { .queues = 2, .io_threads = 2, .ring_features = RING_F_EVENT_IDX };
+	unsigned seed = (unsigned)clock_ns();
+	char device[64];
+	struct rig rig;
+	uint64_t out, in;
+
+	make_device(device, sizeof(device));
+	options.device = device;
+	rig_start(&rig, &options);
+	detach(device);
+	cr_assert_eq(rig.config.physical_block_exp, 3);
+	cr_assert_eq(rig.config.capacity, IMAGE_BYTES / 512);
+	out = rig_alloc(&rig, SECTORS * 512, 4096);
+	in = rig_alloc(&rig, SECTORS * 512, 4096);
+	for (unsigned round = 1; round <= ROUNDS; round++) {
+		struct rig_done done;
+
+		write_pieces(&rig, out, round, &seed);
+		memset(rig_ptr(&rig, in), 0xee, SECTORS * 512);
+		/* Two reads that begin and end within blocks. */
+		done = rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, in, 99 * 512);
+		cr_assert_eq(done.len, 99 * 512 + 1);
+		done = rig_request(&rig, 1, VIRTIO_BLK_T_IN, 99, in + 99 * 512, (SECTORS - 99) * 512);
+		cr_assert_eq(done.len, (SECTORS - 99) * 512 + 1);
+		cr_assert(rig_check(rig_ptr(&rig, in), 0, SECTORS * 512, round), "round %u, seed %u", round,
+			  seed);
+	}
+	rig_stop(&rig);
+}
