@@ -294,6 +294,7 @@ static void on_call(void *arg, uint32_t events)
 
 	(void)events;
 	cr_assert(read(q->call, &count, sizeof(count)) == sizeof(count));
+	q->calls++;
 }
 
 static void make_queue(struct rig *rig, struct rig_queue *q)

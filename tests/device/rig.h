@@ -41,6 +41,7 @@ struct rig_queue {
 	struct ring ring;
 	int kick, call, err;
 	struct loop_fd *watch;
+	unsigned calls;        /* wake-ups by the call eventfd */
 	uint64_t headers;      /* RIG_SLOTS request headers and status bytes, 32 bytes apart */
 	int slot_of[RIG_SIZE]; /* by ring id; -1: none */
 	bool slot_used[RIG_SLOTS];

@@ -15,6 +15,7 @@ TestSuite(blk_blocks, .timeout = 120);
 #define IMAGE_BYTES (16 << 20)
 #define SECTORS     256 /* written concurrently, in pieces that end anywhere */
 #define ROUNDS      60
+#define BLOCKS      8 /* of which a sector each is written too */
 
 /* A loop device with 4096-byte blocks; ends the test where there can be none. */
 static void make_device(char *device, size_t size)
@@ -98,6 +99,41 @@ Test(blk_blocks, parts_of_blocks_undo_no_others)
 		cr_assert_eq(done.len, (SECTORS - 99) * 512 + 1);
 		cr_assert(rig_check(rig_ptr(&rig, in), 0, SECTORS * 512, round), "round %u, seed %u", round,
 			  seed);
+	}
+	rig_stop(&rig);
+}
+
+/* A sector and the whole block around it at once: the sector may be either's, the rest is the block's. */
+Test(blk_blocks, a_whole_block_is_not_undone_by_a_part)
+{
+	struct rig_options options = { .queues = 2, .io_threads = 2, .ring_features = RING_F_EVENT_IDX };
+	char device[64];
+	struct rig rig;
+	uint64_t whole, part;
+
+	make_device(device, sizeof(device));
+	options.device = device;
+	rig_start(&rig, &options);
+	detach(device);
+	whole = rig_alloc(&rig, BLOCKS * 4096, 4096);
+	part = rig_alloc(&rig, BLOCKS * 512, 4096);
+	for (unsigned round = 1; round <= 10 * ROUNDS; round++) {
+		uint8_t got[4096];
+
+		rig_fill(rig_ptr(&rig, whole), 0, BLOCKS * 4096, round);
+		for (unsigned b = 0; b < BLOCKS; b++) {
+			rig_stage(&rig, 1, VIRTIO_BLK_T_OUT, b * 8 + 3, part + b * 512, 512);
+			rig_stage(&rig, 0, VIRTIO_BLK_T_OUT, b * 8, whole + b * 4096, 4096);
+		}
+		rig_publish(&rig, round % 2);
+		rig_publish(&rig, !(round % 2));
+		for (unsigned i = 0; i < 2 * BLOCKS; i++)
+			cr_assert_eq(rig_wait(&rig, i % 2).status, VIRTIO_BLK_S_OK);
+		for (unsigned b = 0; b < BLOCKS; b++) {
+			rig_read_image(&rig, b * 4096, got, sizeof(got));
+			cr_assert(rig_check(got, b * 4096, 3 * 512, round));
+			cr_assert(rig_check(got + 4 * 512, b * 4096 + 4 * 512, 4 * 512, round));
+		}
 	}
 	rig_stop(&rig);
 }
