@@ -7,7 +7,6 @@
  * acknowledged, reads must find exactly that generation.
  */
 #include <criterion/criterion.h>
-#include <criterion/parameterized.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
