@@ -37,8 +37,9 @@
 
 #define RETRY_MIN_NS (5 * NS_PER_MS)
 #define RETRY_MAX_NS NS_PER_S
-#define RECV_BATCH   16 /* messages taken in one pass of the loop */
-#define RECV_BUFFER  16 /* messages that nng reads ahead */
+#define CUT_NS       (100 * NS_PER_MS) /* from the moment that a connection is not read any more to its end */
+#define RECV_BATCH   16                /* messages taken in one pass of the loop */
+#define RECV_BUFFER  16                /* messages that nng reads ahead */
 
 /* ---- the connection ---- */
 
@@ -137,7 +138,12 @@ static uint32_t admitted(struct bus *bus)
 	return id == bus->pipe_cut ? 0 : id;
 }
 
-/* Closes the present connection, whether the loop knows of it or not, and lets only expected come from now on. */
+/*
+ * Is done with the present connection, whether the loop knows of it or not, and lets only expected come from now on.
+ * nng 1.5.2 must not close a connection between the head and the body of a message that comes in: it would lose that
+ * receive, wait for it for ever, and never close anything again. So what is cut is not read any more, which soon
+ * brings a peer that keeps sending to a stand, and is closed a little later unless its end came first.
+ */
 static void cut(struct bus *bus, pid_t expected)
 {
 	nng_pipe pipe = NNG_PIPE_INITIALIZER;
@@ -149,7 +155,27 @@ static void cut(struct bus *bus, pid_t expected)
 	if (!pipe.id)
 		return;
 	bus->pipe_cut = pipe.id;
-	nng_pipe_close(pipe);
+	loop_arm_timer(bus->cut_timer, clock_ns() + CUT_NS);
+}
+
+/* True while a connection that was cut is still there. */
+static bool cut_pending(struct bus *bus)
+{
+	bool pending;
+
+	lock_take(&bus->lock);
+	pending = bus->pipe_admitted && bus->pipe_admitted == bus->pipe_cut;
+	lock_drop(&bus->lock);
+	return pending;
+}
+
+static void cut_late(void *arg)
+{
+	struct bus *bus = arg;
+	nng_pipe pipe = { .id = bus->pipe_cut };
+
+	if (cut_pending(bus))
+		nng_pipe_close(pipe);
 }
 
 /* ---- receiving ---- */
@@ -240,7 +266,10 @@ static void recv_ready(void *arg, uint32_t events)
 	bus_enter(bus);
 	for (int i = 0; i < RECV_BATCH && !bus->closed; i++) {
 		sync_pipe(bus);
-		if (bus->closed || (!receive_one(bus, bus->pipe) && !bus->held))
+		if (bus->closed)
+			break;
+		loop_mod_fd(bus->recv_fd, cut_pending(bus) ? 0 : EPOLLIN);
+		if (cut_pending(bus) || (!receive_one(bus, bus->pipe) && !bus->held))
 			break;
 	}
 	/* nng's descriptor says nothing of the message that we keep. */
@@ -445,6 +474,8 @@ static int configure(struct bus *bus)
 		return bus_nng_errno(err);
 	err = loop_add_timer(bus->loop, retry, bus, &bus->retry);
 	if (!err)
+		err = loop_add_timer(bus->loop, cut_late, bus, &bus->cut_timer);
+	if (!err)
 		err = watch(bus);
 	return err ? err : bus_request_init(bus);
 }
@@ -541,6 +572,7 @@ void bus_close(struct bus *bus)
 	bus_request_end_all(bus, -ECANCELED);
 	loop_del_timer(bus->timer);
 	loop_del_timer(bus->retry);
+	loop_del_timer(bus->cut_timer);
 	loop_del_fd(bus->recv_fd);
 	loop_del_fd(bus->send_fd);
 	/* Returns when no thread of nng's is or will be in pipe_event. */

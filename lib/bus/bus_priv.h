@@ -73,9 +73,10 @@ struct bus {
 	struct loop_bh pipe_bh; /* posted when pipe_admitted changed */
 
 	/* As the loop's thread sees it. */
-	uint32_t pipe;     /* the connection that was last told of, 0 if none */
-	uint32_t pipe_cut; /* the last one that we closed */
-	nng_msg *held;     /* the first message of a connection that is not told of yet */
+	uint32_t pipe;                /* the connection that was last told of, 0 if none */
+	uint32_t pipe_cut;            /* the last one that we are done with */
+	struct loop_timer *cut_timer; /* closes it */
+	nng_msg *held;                /* the first message of a connection that is not told of yet */
 	bool fenced;
 	unsigned malformed; /* of the peer, since it was made or replaced */
 
