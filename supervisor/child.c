@@ -495,7 +495,6 @@ void child_fini(struct child *c)
 	loop_del_fd(TAKE_PTR(c->watch));
 	clean_fd(&c->pidfd);
 	c->pidfd = -1;
-	bus_close(TAKE_PTR(c->bus));
 	logs_pipe_free(TAKE_PTR(c->log));
 	loop_del_timer(TAKE_PTR(c->timer));
 	loop_del_timer(TAKE_PTR(c->ping_timer));

@@ -111,7 +111,7 @@ void child_unlinked(struct child *c, const char *reason);
 /* Forgets its deaths, for a new generation of the machine. */
 void child_forget(struct child *c);
 
-/* Ends what child_init made; the process must be gone or left to the keeper. */
+/* Takes in its last log lines; the process must be gone or left to the keeper. */
 void child_fini(struct child *c);
 
 const char *child_state_name(const struct child *c);

@@ -21,7 +21,7 @@
 #include "num.h"
 #include "sandbox.h"
 
-#define ANSWER_SECONDS 10
+#define ANSWER_SECONDS 60 /* making namespaces can take long while a host removes many */
 
 enum keeper_verb { KEEPER_SPAWN = 1, KEEPER_REAP, KEEPER_KILL, KEEPER_CONNECT, KEEPER_VERBS };
 

@@ -46,7 +46,7 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out);
 
 /*
  * Starts child i; fixed descriptors become 3, ..., then the passed ones. On error *what (a constant string) names the
- * step. Blocks for a few milliseconds, at most ten seconds (-ETIMEDOUT), as do the following.
+ * step. Blocks for a few milliseconds, at most a minute (-ETIMEDOUT), as do the following.
  */
 int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size_t nfds, pid_t *pid,
 		 int *pidfd, char *what, size_t what_size);

@@ -495,9 +495,5 @@ void machine_fini(struct machine *m)
 {
 	for (size_t i = 0; i < m->nchildren; i++)
 		child_fini(&m->child[i]);
-	bus_ctl_close(m->ctl);
-	bus_events_close(m->events);
 	clean_fd(&m->desc_fd);
-	if (m->loop)
-		loop_del_timer(m->grace);
 }

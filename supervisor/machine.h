@@ -69,6 +69,7 @@ int machine_init(struct machine *m, int signal_fd, const char **what);
 /* Starts the first generation and runs until the last one has ended; the exit status. */
 int machine_run(struct machine *m);
 
+/* Takes in the last log lines. Loop and endpoints end with the process: closing one could wait for a peer. */
 void machine_fini(struct machine *m);
 
 /* ---- what ctl.c and the console ask for ---- */
