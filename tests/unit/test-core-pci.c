@@ -16,7 +16,7 @@
 static struct machine m;
 static struct pci_dev dev;
 static uint8_t bar[BAR_SIZE];
-static unsigned written_off, written_size;
+static _Atomic unsigned written_off, written_size;
 
 static uint64_t bar_read(void *arg, unsigned index, uint64_t off, unsigned size)
 {

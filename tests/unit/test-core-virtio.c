@@ -5,6 +5,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +29,7 @@
 
 static struct machine m;
 static struct virtio_pci *t;
-static unsigned driver_oks, resets, config_writes;
+static _Atomic unsigned driver_oks, resets, config_writes;
 static uint8_t config[60];
 
 static void on_driver_ok(void *arg)
@@ -489,4 +490,70 @@ Test(virtio, random_accesses)
 		}
 	}
 	machine_settle(&m);
+}
+
+static _Atomic unsigned guests_running;
+
+/* A vCPU with a random stream of its own. */
+static void *wild_guest(void *arg)
+{
+	unsigned seed = *(unsigned *)arg;
+
+	space_thread_enter();
+	for (unsigned i = 0; i < 20000; i++) {
+		unsigned off = (unsigned)rand_r(&seed) % 0x40, size = 1u << (unsigned)rand_r(&seed) % 4;
+		uint64_t value = (uint64_t)rand_r(&seed);
+
+		switch (rand_r(&seed) % 6) {
+		case 0:
+			set_common(off, size, value & 15);
+			break;
+		case 1:
+			guest_write(&m, BAR + 0x8000 + off, size, value);
+			break;
+		case 2:
+			guest_set_config(&m, SLOT, PCI_COMMAND, 2, value & 2);
+			break;
+		case 3:
+			guest_set_config(&m, SLOT, 0x40 + off, size, value);
+			break;
+		case 4:
+			guest_write(&m, NOTIFY + off, 2, 0);
+			break;
+		default:
+			guest_read(&m, BAR + ((value & 0xf) << 12) + off, size);
+		}
+	}
+	space_thread_leave();
+	guests_running--;
+	return NULL;
+}
+
+/* Under the thread sanitizer in CI: two processors and the main loop at the same registers. */
+Test(virtio, threads)
+{
+	unsigned seeds[2] = { 1, 2 };
+	pthread_t guests[2];
+
+	guests_running = 2;
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(pthread_create(&guests[i], NULL, wild_guest, &seeds[i]), 0);
+	for (unsigned n = 0; guests_running; n++) {
+		cr_assert_eq(loop_run_once(m.loop, 0), 0);
+		config[1] = (uint8_t)n;
+		virtio_pci_offer(t, OFFERED, config, sizeof(config));
+		virtio_pci_needs_reset(t);
+		virtio_pci_wire(t);
+		virtio_pci_reset_done(t);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(guests[i], NULL);
+	machine_settle(&m);
+	guest_set_config(&m, SLOT, PCI_COMMAND, 2, 2);
+	guest_set_config(&m, SLOT, PCI_BASE_ADDRESS_0, 4, BAR);
+	set_status(0);
+	virtio_pci_reset_done(t);
+	cr_assert_eq(status(), 0);
+	go_live();
+	cr_assert_eq(status(), LIVE, "fit for use after all that");
 }
