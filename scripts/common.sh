@@ -144,7 +144,7 @@ EOF
 root_tree() {
 	rm -rf "$1"
 	mkdir -p "$1/bin" "$1/sbin" "$1/etc" "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/run" "$1/root" "$1/lib64" \
-		"$1/var" "$1/mnt" "$1/usr"
+		"$1/var/log" "$1/mnt" "$1/usr"
 	ln -s ../bin "$1/usr/bin"
 	ln -s ../sbin "$1/usr/sbin"
 	cp /bin/busybox "$1/bin/busybox"

@@ -92,6 +92,7 @@ check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/cons
 check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 clean_disk kills
 nothing_left kills
-grep -i recover /tmp/log | sed 's/^/# /'
+grep 'is back after' /tmp/log | sed 's/^/# /'
+dmesg | grep 'type=1326' | sed 's/^/# /'
 echo "1..$count"
 [ $failed = 0 ]
