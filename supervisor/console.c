@@ -168,11 +168,11 @@ static void typed(struct console *c, const char *bytes, size_t n)
 		if (!escaped || bytes[i] == ESCAPE_KEY) {
 			ring_put(&c->to_guest, bytes + i, 1, false);
 		} else if (bytes[i] == 'x') {
-			tell_user(c, "\r\nbulkhead: ending the machine\r\n");
+			tell_user(c, "\nbulkhead: ending the machine\n");
 			c->on_quit(c->arg);
 		} else {
-			tell_user(c, "\r\nCtrl-A x  end the machine at once\r\nCtrl-A h  this help\r\n"
-				     "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
+			tell_user(c, "\nCtrl-A x  end the machine at once\nCtrl-A h  this help\n"
+				     "Ctrl-A Ctrl-A  send Ctrl-A to the guest\n");
 		}
 	}
 }

@@ -23,6 +23,7 @@ make_machine() {
 }
 
 need_kvm() {
+	command -v jq >/dev/null || skip_all "jq is not installed"
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "no access to /dev/kvm, which bulkhead run opens"
 }
 
