@@ -116,6 +116,7 @@ bool blk_queue_service(struct blk_queue *q)
 	struct vq_chain chain = { .iov = q->pop_iov };
 
 	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
+	server_flush(q->server);
 	while (q->free && server_pop(q->server, &chain) == 1) {
 		request_start(q, &chain);
 		did = true;
@@ -138,6 +139,11 @@ bool blk_queue_service(struct blk_queue *q)
 bool blk_queue_has_room(const struct blk_queue *q)
 {
 	return q->free;
+}
+
+bool blk_queue_busy(const struct blk_queue *q)
+{
+	return q->disk->engine->busy(q->engine);
 }
 
 bool blk_queue_pending(const struct blk_queue *q)

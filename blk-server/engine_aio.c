@@ -200,6 +200,11 @@ static bool aio_pending(const struct engine *e)
 		   atomic_load_explicit(&e->ring->tail, memory_order_acquire);
 }
 
+static bool aio_busy(const struct engine *e)
+{
+	return e->running;
+}
+
 const struct engine_ops engine_aio = {
 	.name = "aio",
 	.open = aio_open,
@@ -208,5 +213,6 @@ const struct engine_ops engine_aio = {
 	.stage = aio_stage,
 	.submit = aio_submit,
 	.reap = aio_reap,
+	.busy = aio_busy,
 	.pending = aio_pending,
 };

@@ -112,6 +112,11 @@ static bool blk_has_room(void *state)
 	return blk_queue_has_room(state);
 }
 
+static bool blk_busy(void *state)
+{
+	return blk_queue_busy(state);
+}
+
 static bool blk_pending(void *state)
 {
 	return blk_queue_pending(state);
@@ -148,6 +153,7 @@ static const struct server_device device = {
 	.queue_close = blk_close_queue,
 	.service = blk_service,
 	.has_room = blk_has_room,
+	.busy = blk_busy,
 	.pending = blk_pending,
 	.stats = blk_stats,
 };

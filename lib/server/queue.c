@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
 #include "server_priv.h"
@@ -79,19 +80,42 @@ static void signal_driver(struct server_queue *q)
 	stat_add(&q->stats.calls, 1);
 }
 
+void server_flush(struct server_queue *q)
+{
+	bool wanted;
+
+	if (!q->staged)
+		return;
+	wanted = vq_publish(q->vq);
+	stat_add(&q->stats.completed, q->staged);
+	q->staged = 0;
+	if (wanted)
+		signal_driver(q);
+}
+
+/*
+ * Polls only while no queue of this thread waits for its device. What a disk takes is long beside a wake-up, and
+ * polling through it takes the processor's time from others; a request whose answer is in memory is worth it.
+ */
+static void set_busy(struct server_queue *q, bool busy)
+{
+	struct io_thread *t = q->thread;
+
+	if (busy == q->busy)
+		return;
+	q->busy = busy;
+	t->busy += busy ? 1U : -1U;
+	if (t->busy <= 1)
+		loop_set_poll_max(q->loop, t->busy ? 0 : q->server->opts.poll_max_us * NS_PER_US);
+}
+
 /* One pass; true if anything was done. */
 static bool queue_pass(struct server_queue *q)
 {
 	bool did = q->server->device->service(q->state);
 
-	if (q->staged) {
-		bool wanted = vq_publish(q->vq);
-
-		stat_add(&q->stats.completed, q->staged);
-		q->staged = 0;
-		if (wanted)
-			signal_driver(q);
-	}
+	server_flush(q);
+	set_busy(q, q->server->device->busy(q->state));
 	stat_add(&q->stats.passes, 1);
 	if (q->orders && !q->taken)
 		loop_bh_post(&q->bh);
@@ -204,11 +228,9 @@ static const struct loop_poll_ops poll_ops = { .poll = queue_poll, .sleep = queu
 static void on_kick(void *arg, uint32_t events)
 {
 	struct server_queue *q = arg;
-	uint64_t count;
 
 	(void)events;
-	if (read(q->kick, &count, sizeof(count)) == (ssize_t)sizeof(count))
-		stat_add(&q->stats.kicks, 1);
+	stat_add(&q->stats.kicks, 1);
 	queue_pass(q);
 }
 
@@ -246,7 +268,8 @@ static void do_start(struct server_queue *q, struct order *o)
 	q->enabled = true;
 	q->ring = RING_SERVING;
 	vq_disable_kicks(q->vq);
-	err = loop_add_fd(q->loop, q->kick, EPOLLIN, on_kick, q, &q->kick_watch);
+	/* Edge-triggered, each kick wakes without a read that would take the count back to zero. */
+	err = loop_add_fd(q->loop, q->kick, EPOLLIN | EPOLLET, on_kick, q, &q->kick_watch);
 	if (!err)
 		err = loop_add_poller(q->loop, &poll_ops, q, &q->poller);
 	if (err) {
@@ -349,14 +372,15 @@ static void on_orders(void *arg)
 		queue_pass(q);
 }
 
-int queue_init(struct server_queue *q, struct server *server, unsigned index, struct loop *loop)
+int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread)
 {
 	q->server = server;
 	q->index = index;
-	q->loop = loop;
+	q->thread = thread;
+	q->loop = thread->loop;
 	q->kick = q->call = q->err = -1;
 	order_list_init(&q->mailbox);
-	loop_bh_init(&q->bh, loop, on_orders, q);
+	loop_bh_init(&q->bh, q->loop, on_orders, q);
 	return server->device->queue_open(server->dev, q, &q->state);
 }
 

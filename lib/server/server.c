@@ -194,10 +194,10 @@ static void *io_main(void *arg)
 	return NULL;
 }
 
-/* The one place that says which loop serves a queue. */
-static struct loop *server_place(struct server *s, unsigned index)
+/* The one place that says which thread, and so which loop, serves a queue. */
+static struct io_thread *server_place(struct server *s, unsigned index)
 {
-	return s->io[index % s->opts.io_threads].loop;
+	return &s->io[index % s->opts.io_threads];
 }
 
 static int make_loops(struct server *s)

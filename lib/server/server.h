@@ -78,6 +78,8 @@ struct server_device {
 	bool (*service)(void *state);
 	/* True if service could take one more request now. */
 	bool (*has_room)(void *state);
+	/* True if something runs whose end a descriptor will announce: polling would earn little meanwhile. */
+	bool (*busy)(void *state);
 	/* True if service has something to do that no descriptor will announce. */
 	bool (*pending)(void *state);
 
@@ -97,6 +99,9 @@ int server_pop(struct server_queue *queue, struct vq_chain *chain);
 /* Completes a request of which written bytes of the writable part were filled; the driver sees it at the end
  * of the pass. */
 void server_push(struct server_queue *queue, uint16_t head, uint32_t written);
+
+/* Shows the driver now what was completed so far, so that it works on while this thread goes on. */
+void server_flush(struct server_queue *queue);
 
 /* Gives the ring up because of a request that can't be answered (why: a few words); that request counts as
  * completed and is never pushed. */

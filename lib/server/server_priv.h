@@ -96,15 +96,19 @@ struct queue_stats { /* written by the queue's thread, read by any */
 	_Atomic uint64_t requests, resubmitted, completed, bytes_in, kicks, calls, passes, broken;
 };
 
+struct io_thread;
+
 struct server_queue {
 	struct server *server;
 	unsigned index;
-	struct loop *loop; /* server_place says which */
-	void *state;       /* the device's */
+	struct io_thread *thread; /* server_place says which */
+	struct loop *loop;        /* its loop */
+	void *state;              /* the device's */
 
 	/* The loop's from here on. */
 	enum ring_state ring;
 	bool enabled, drained;
+	bool busy; /* as the device said after the last pass */
 	struct vq *vq;
 	struct mem *mem;
 	uint64_t features;
@@ -120,7 +124,7 @@ struct server_queue {
 	struct queue_stats stats;
 };
 
-int queue_init(struct server_queue *q, struct server *server, unsigned index, struct loop *loop);
+int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread);
 /* The loop must have ended. */
 void queue_fini(struct server_queue *q);
 
@@ -184,6 +188,7 @@ struct io_thread {
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
+	unsigned busy; /* queues that are; it polls only while there is none */
 	/* Its own filter, which it installs by itself. */
 	const struct sandbox_filter *filter;
 	struct loop_bh confine;

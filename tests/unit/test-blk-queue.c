@@ -64,6 +64,11 @@ void server_run(struct server_queue *s)
 	blk_queue_service(s->queue);
 }
 
+void server_flush(struct server_queue *s)
+{
+	(void)s;
+}
+
 uint64_t server_features(const struct server_queue *s)
 {
 	return s->features;
@@ -195,6 +200,12 @@ static bool fake_pending(const struct engine *e)
 	return e->nstaged > 0;
 }
 
+static bool fake_busy(const struct engine *e)
+{
+	(void)e;
+	return false;
+}
+
 static const struct engine_ops fake_engine = {
 	.name = "fake",
 	.open = fake_open,
@@ -203,6 +214,7 @@ static const struct engine_ops fake_engine = {
 	.stage = fake_stage,
 	.submit = fake_submit,
 	.reap = fake_reap,
+	.busy = fake_busy,
 	.pending = fake_pending,
 };
 
