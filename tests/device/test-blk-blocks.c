@@ -55,7 +55,7 @@ static void write_pieces(struct rig *rig, uint64_t gpa, unsigned round, unsigned
 
 	rig_fill(rig_ptr(rig, gpa), 0, SECTORS * 512, round);
 	while (sector < SECTORS) {
-		unsigned n = MIN(1 + (unsigned)rand_r(seed) % 20, SECTORS - sector);
+		unsigned any = 1 + (unsigned)rand_r(seed) % 20, n = MIN(any, SECTORS - sector);
 		unsigned q = (unsigned)rand_r(seed) % 2;
 
 		rig_add(rig, q, VIRTIO_BLK_T_OUT, sector, gpa + sector * 512, n * 512);
