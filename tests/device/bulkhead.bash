@@ -22,7 +22,11 @@ make_machine() {
 	export BULKHEAD_PATH=$bin
 }
 
+# The run-time of the sanitizers needs system calls that the supervisor's filter kills for.
+sanitized() { grep -q '^#define BH_SANITIZE' "$top_builddir/config.h"; }
+
 need_kvm() {
+	sanitized && skip_all "built with sanitizers, which the supervisor's sandbox does not allow"
 	command -v jq >/dev/null || skip_all "jq is not installed"
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "no access to /dev/kvm, which bulkhead run opens"
 }
