@@ -39,13 +39,15 @@ static void put(int sock, int from, int to)
 		birth_fail(sock, BIRTH_FDS, -errno);
 }
 
-/* Child: dispositions to default; those that were ignored would stay so over an exec. */
+/* Child: dispositions to default; those that were ignored would stay so over an exec. By the system call, since the
+ * library's function refuses the two signals that it keeps for itself, and those can be inherited as ignored too. */
 static void default_signals(void)
 {
-	struct sigaction sa = { .sa_handler = SIG_DFL };
+	static const uint64_t
+	    all_default[4]; /* the kernel's struct sigaction: handler, flags, restorer, mask */
 
 	for (int sig = 1; sig < NSIG; sig++)
-		sigaction(sig, &sa, NULL);
+		syscall(SYS_rt_sigaction, sig, all_default, NULL, sizeof(uint64_t));
 }
 
 /* Child: from here to the exec; async-signal-safe calls only. */
