@@ -7,9 +7,9 @@
 #include "cpuid.h"
 #include "cpuid_priv.h"
 
-static struct {
+static union {
 	struct cpuid_model model;
-	struct kvm_cpuid_entry2 room[CPUID_ENTRIES_MAX];
+	uint8_t room[sizeof(struct cpuid_model) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2)];
 } host;
 static union {
 	struct kvm_cpuid2 table;
