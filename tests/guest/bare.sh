@@ -47,7 +47,7 @@ while IFS= read -rt 60 line <&5; do
 	case $line in
 	"# stop it")
 		blk=$("$bulkhead" ctl bare status --run-dir "$tmp/run" --json | tr -d '\n' |
-			sed -n 's/.*"id":"disk0"[^}]*"pid":\([0-9]*\).*/\1/p')
+			sed -n 's/.*"id":"disk0"[^}]*"pid":\([1-9][0-9]*\).*/\1/p')
 		[ -n "$blk" ] && kill -STOP "$blk"
 		check "blk-server is stopped" wait_for 5 grep -q '^State:.*stopped' "/proc/${blk:-none}/status"
 		printf s >&4 ;;

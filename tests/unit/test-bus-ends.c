@@ -359,9 +359,9 @@ Test(bus_events, reader_gets_what_is_published_and_sees_the_end)
 Test(bus_events, readers_that_hang_up_at_once_shut_nobody_out)
 {
 	uint64_t end = clock_ns() + 20 * NS_PER_S;
-	struct bus_events_reader *reader = NULL;
+	static struct bus_events_reader *reader;
 	struct bus_events_item item;
-	struct bus_events *ev;
+	static struct bus_events *ev;
 	pthread_t thread;
 	int err = -EAGAIN;
 
@@ -382,8 +382,7 @@ Test(bus_events, readers_that_hang_up_at_once_shut_nobody_out)
 	}
 	atomic_store(&calls, 1);
 	pthread_join(thread, NULL);
-	bus_events_reader_close(reader);
-	bus_events_close(ev);
+	/* The ends are left to that of the process: nng 1.5.2 may wait for ever in closing one whose peers hung up. */
 	remove_dir();
 }
 

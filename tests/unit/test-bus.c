@@ -169,6 +169,40 @@ static int raw_open(const char *to)
 	return fd;
 }
 
+/* Greets the endpoint while its loop runs, which may have to make a new listener first; one that was hung up on before
+ * it was greeted tries again. */
+static int raw_open_running(const char *to)
+{
+	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
+	uint64_t end = clock_ns() + 10 * NS_PER_S;
+	uint8_t theirs[8];
+	size_t got = 0;
+	int fd = -1;
+
+	while (got < sizeof(theirs)) {
+		ssize_t n;
+
+		cr_assert_lt(clock_ns(), end, "the endpoint does not greet");
+		if (fd < 0) {
+			fd = raw_connect(to);
+			got = 0;
+			if (fd >= 0)
+				cr_expect_neq(send(fd, hello, 8, MSG_NOSIGNAL), 0);
+		}
+		loop_run_once(loop, NS_PER_MS);
+		n = fd < 0 ? 0 : recv(fd, theirs + got, sizeof(theirs) - got, MSG_DONTWAIT);
+		if (n > 0) {
+			got += (size_t)n;
+		} else if (n == 0 || errno != EAGAIN) {
+			if (fd >= 0)
+				close(fd);
+			fd = -1;
+		}
+	}
+	cr_assert_eq(memcmp(theirs, hello, 8), 0);
+	return fd;
+}
+
 static void raw_head(int fd, uint64_t len)
 {
 	uint8_t head[9] = { 1 };
@@ -579,7 +613,7 @@ Test(bus, malformed_requests_are_answered_and_their_sender_is_fenced)
 	RUN_UNTIL(raw_is_closed(fd));
 	close(fd);
 
-	again = raw_open(path);
+	again = raw_open_running(path);
 	RUN_UNTIL(raw_is_closed(again));
 	close(again);
 	cr_assert_eq(sup.ups, 1);
@@ -589,7 +623,9 @@ Test(bus, malformed_requests_are_answered_and_their_sender_is_fenced)
 	cr_assert(!bus_is_fenced(sup.bus));
 	dial();
 	RUN_UNTIL(sup.ups == 2);
-	teardown();
+	/* Left to the end of the process: nng 1.5.2 may wait for ever in closing an endpoint whose peers hung up. */
+	unlink(path);
+	rmdir(dir);
 }
 
 Test(bus, malformed_events_and_wrong_directions_are_counted_unanswered)
@@ -617,7 +653,7 @@ Test(bus, huge_length_ends_the_connection_only)
 
 	setup(getpid());
 	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
-		int fd = raw_open(path);
+		int fd = raw_open_running(path);
 
 		RUN_UNTIL(sup.ups == (int)i + 1);
 		raw_head(fd, lengths[i]);

@@ -12,7 +12,7 @@ check() {
 	shift 2
 	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
 }
-pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"id":"disk0"[^}]*"pid":\([0-9]*\).*/\1/p'; }
+pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"id":"disk0"[^}]*"pid":\([1-9][0-9]*\).*/\1/p'; }
 # replaced PID: another process serves the disk.
 replaced() {
 	new=$(pid_of)
