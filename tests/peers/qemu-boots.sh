@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # QEMU as the front end: it boots the stock Debian kernel with its root disk on our blk-server --socket.
 . "$top_srcdir/tests/support/tap.sh"
+[ -z "${BULKHEAD_QUICK-}" ] || skip_all "whole machines are left out of this run (BULKHEAD_QUICK)"
 top=$top_srcdir
 . "$top_srcdir/scripts/common.sh"
 command -v qemu-system-x86_64 >/dev/null || skip_all "qemu-system-x86 is not installed"

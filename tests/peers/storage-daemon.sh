@@ -3,6 +3,7 @@
 # qemu-storage-daemon as the back end: the bare guest on this /dev/kvm and the stock kernel in the test host run with
 # their disk on its vhost-user-blk export.
 . "$top_srcdir/tests/support/tap.sh"
+[ -z "${BULKHEAD_QUICK-}" ] || skip_all "whole machines are left out of this run (BULKHEAD_QUICK)"
 top=$top_srcdir
 . "$top_srcdir/scripts/common.sh"
 command -v qemu-storage-daemon >/dev/null || skip_all "qemu-system-common is not installed"
