@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a control bus endpoint, shared by bus.c, bus_request.c and bus_codec.c. */
+/* The inside of a control bus endpoint, shared by bus.c and the bus_*.c of its parts. */
 #ifndef BUS_PRIV_H
 #define BUS_PRIV_H
 
@@ -7,10 +7,12 @@
 
 #include "bus.h"
 #include "bus_wire.h"
+#include "clock.h"
 #include "lock.h"
 
-#define BUS_SEND_MAX    64  /* messages waiting to be sent; then the peer does not read */
-#define BUS_PENDING_MAX 256 /* requests without a reply */
+#define BUS_SEND_MAX     64       /* messages waiting to be sent; then the peer does not read */
+#define BUS_PENDING_MAX  256      /* requests without a reply */
+#define BUS_RETRY_MAX_NS NS_PER_S /* between two looks for what nng may have forgotten */
 
 enum bus_kind {
 	BUS_KIND_REPLY,   /* has the id of a request that we made */
@@ -98,10 +100,41 @@ struct bus {
 };
 
 /* bus.c */
-int bus_send(struct bus *bus, const struct bus_msg *msg);
 /* Bracket whatever the loop calls: a bus that a callback closes is freed by the last leave. */
 void bus_enter(struct bus *bus);
 void bus_leave(struct bus *bus);
+
+/* bus_pipe.c */
+int bus_pipe_init(struct bus *bus);
+/* Dials, or listens unless a working listener is there, and arms the timer that tries again. */
+int bus_pipe_make(struct bus *bus);
+/* Tries in ns what nng may have forgotten. */
+void bus_pipe_retry(struct bus *bus, uint64_t ns);
+/* The connection that there is by now; one that we cut counts no more. */
+uint32_t bus_pipe_admitted(struct bus *bus);
+/* Is done with the present connection, whether the loop knows of it or not, and lets only expected come from now on. */
+void bus_pipe_cut(struct bus *bus, pid_t expected);
+/* True while a connection that was cut is still there. */
+bool bus_pipe_is_cut(struct bus *bus);
+/* Tell the owner. The end is that of the connection which the loop knows of. */
+void bus_pipe_went_up(struct bus *bus, uint32_t id);
+void bus_pipe_went_down(struct bus *bus);
+
+/* bus_recv.c */
+int bus_recv_init(struct bus *bus);
+/* Follows the connection as nng's threads see it. */
+void bus_recv_sync(struct bus *bus);
+/* The bottom half: looks for a change of the connection and for messages. */
+void bus_recv_pipe_changed(void *bus);
+
+/* bus_send.c */
+int bus_send_init(struct bus *bus);
+int bus_send(struct bus *bus, const struct bus_msg *msg);
+/* Gives nng what it takes; watches for room while something is left, and tries again in retry_ns whatever nng's
+ * descriptor says. */
+void bus_send_pump(struct bus *bus, uint64_t retry_ns);
+/* Frees all that waits. */
+void bus_send_drop(struct bus *bus);
 
 /* bus_request.c */
 int bus_request_init(struct bus *bus);
