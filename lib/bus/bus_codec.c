@@ -23,6 +23,9 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 	[BUS_DEVICE_UP] = { "DeviceUp", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 	[BUS_DEVICE_DOWN] = { "DeviceDown", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 	[BUS_GUEST_ENDED] = { "GuestEnded", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_DEVICE_HUNG] = { "DeviceHung", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_FAIL_DEVICE] = { "FailDevice", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_RECOVERED] = { "Recovered", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 };
 
 /* A body's field number is its type plus one, so no table is needed between the two. */
@@ -30,9 +33,9 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 _Static_assert(BULKHEAD__ENVELOPE__BODY_ERROR == BODY_CASE(BUS_ERROR), "bulkhead.proto and bus_msg.h");
 _Static_assert(BULKHEAD__ENVELOPE__BODY_STATS == BODY_CASE(BUS_STATS), "bulkhead.proto and bus_msg.h");
 _Static_assert(BULKHEAD__ENVELOPE__BODY_SHUTDOWN == BODY_CASE(BUS_SHUTDOWN), "bulkhead.proto and bus_msg.h");
-_Static_assert(BULKHEAD__ENVELOPE__BODY_GUEST_ENDED == BODY_CASE(BUS_GUEST_ENDED),
+_Static_assert(BULKHEAD__ENVELOPE__BODY_RECOVERED == BODY_CASE(BUS_RECOVERED),
 	       "bulkhead.proto and bus_msg.h");
-_Static_assert(BUS_TYPE_COUNT == BUS_GUEST_ENDED + 1, "a new message needs its body in bulkhead.proto");
+_Static_assert(BUS_TYPE_COUNT == BUS_RECOVERED + 1, "a new message needs its body in bulkhead.proto");
 
 /* Room for whichever body a message has. */
 union body {
@@ -44,6 +47,9 @@ union body {
 	Bulkhead__DeviceUp device_up;
 	Bulkhead__DeviceDown device_down;
 	Bulkhead__GuestEnded guest_ended;
+	Bulkhead__DeviceHung device_hung;
+	Bulkhead__FailDevice fail_device;
+	Bulkhead__Recovered recovered;
 };
 
 /* A message while it is being encoded. */
@@ -195,6 +201,54 @@ static bool take_guest_ended(const Bulkhead__Envelope *env, struct bus_msg *out)
 	return is_end((int)env->guest_ended->end) && get_text(out->guest_ended.text, env->guest_ended->text);
 }
 
+static bool fill_device_hung(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.device_hung.device = str(msg->device_hung.device);
+	d->body.device_hung.queue = msg->device_hung.queue;
+	d->body.device_hung.stalled_ns = msg->device_hung.stalled_ns;
+	d->body.device_hung.reason = str(msg->device_hung.reason);
+	return is_name(msg->device_hung.device) && is_text(msg->device_hung.reason);
+}
+
+static bool take_device_hung(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->device_hung.queue = env->device_hung->queue;
+	out->device_hung.stalled_ns = env->device_hung->stalled_ns;
+	return get_name(out->device_hung.device, env->device_hung->device) &&
+	       get_text(out->device_hung.reason, env->device_hung->reason);
+}
+
+static bool fill_fail_device(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.fail_device.device = str(msg->fail_device.device);
+	return is_name(msg->fail_device.device);
+}
+
+static bool take_fail_device(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return get_name(out->fail_device.device, env->fail_device->device);
+}
+
+static bool fill_recovered(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.recovered.resubmitted = msg->recovered.resubmitted;
+	d->body.recovered.poisoned = msg->recovered.poisoned;
+	d->body.recovered.start_ns = msg->recovered.start_ns;
+	d->body.recovered.replayed_ns = msg->recovered.replayed_ns;
+	d->body.recovered.first_ns = msg->recovered.first_ns;
+	return msg->recovered.poisoned <= msg->recovered.resubmitted;
+}
+
+static bool take_recovered(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->recovered.resubmitted = env->recovered->resubmitted;
+	out->recovered.poisoned = env->recovered->poisoned;
+	out->recovered.start_ns = env->recovered->start_ns;
+	out->recovered.replayed_ns = env->recovered->replayed_ns;
+	out->recovered.first_ns = env->recovered->first_ns;
+	return out->recovered.poisoned <= out->recovered.resubmitted;
+}
+
 static const struct {
 	bool (*fill)(const struct bus_msg *msg, struct draft *d);
 	bool (*take)(const Bulkhead__Envelope *env, struct bus_msg *out);
@@ -205,6 +259,9 @@ static const struct {
 	[BUS_DEVICE_UP] = { fill_device_up, take_device_up },
 	[BUS_DEVICE_DOWN] = { fill_device_down, take_device_down },
 	[BUS_GUEST_ENDED] = { fill_guest_ended, take_guest_ended },
+	[BUS_DEVICE_HUNG] = { fill_device_hung, take_device_hung },
+	[BUS_FAIL_DEVICE] = { fill_fail_device, take_fail_device },
+	[BUS_RECOVERED] = { fill_recovered, take_recovered },
 };
 
 int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)

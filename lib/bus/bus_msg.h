@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUS_PROTOCOL  1
+#define BUS_PROTOCOL  2
 #define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
 #define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
 #define BUS_STATS_MAX 128 /* counters in one reply */
@@ -30,6 +30,9 @@ enum bus_type {
 	BUS_DEVICE_UP,    /* event, core → supervisor: a device's handshake is complete */
 	BUS_DEVICE_DOWN,  /* event, core → supervisor: its connection was lost or it broke the protocol */
 	BUS_GUEST_ENDED,  /* event, core → supervisor: the guest is over; the core waits for BUS_SHUTDOWN */
+	BUS_DEVICE_HUNG,  /* event, core → supervisor: the rings make no progress */
+	BUS_FAIL_DEVICE,  /* request, supervisor → core: show the guest that a device was given up */
+	BUS_RECOVERED,    /* event, server → supervisor: what its start on live rings came to */
 	BUS_TYPE_COUNT
 };
 
@@ -78,6 +81,22 @@ struct bus_msg {
 			int32_t code;
 			char text[BUS_TEXT_MAX];
 		} guest_ended;
+		struct {
+			char device[BUS_NAME_MAX];
+			uint32_t queue;
+			uint64_t stalled_ns; /* since the last progress */
+			char reason[BUS_TEXT_MAX];
+		} device_hung;
+		struct {
+			char device[BUS_NAME_MAX];
+		} fail_device;
+		struct {
+			uint32_t resubmitted; /* requests of the predecessor that were taken again */
+			uint32_t poisoned;    /* of them, failed instead of tried */
+			uint64_t start_ns;    /* CLOCK_MONOTONIC: the first ring started, ... */
+			uint64_t replayed_ns; /* ... all resubmitted, ... */
+			uint64_t first_ns;    /* ... the first one completed; 0: there was none */
+		} recovered;
 	};
 };
 

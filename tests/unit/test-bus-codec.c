@@ -42,6 +42,19 @@ static struct bus_msg sample(enum bus_type type)
 		m.guest_ended.end = BUS_END_DEBUG_EXIT;
 		m.guest_ended.code = -3;
 		strcpy(m.guest_ended.text, "");
+	} else if (type == BUS_DEVICE_HUNG) {
+		strcpy(m.device_hung.device, "disk0");
+		m.device_hung.queue = UINT32_MAX;
+		m.device_hung.stalled_ns = UINT64_MAX;
+		memset(m.device_hung.reason, 'y', BUS_TEXT_MAX - 1);
+	} else if (type == BUS_FAIL_DEVICE) {
+		strcpy(m.fail_device.device, "disk1");
+	} else if (type == BUS_RECOVERED) {
+		m.recovered.resubmitted = 128;
+		m.recovered.poisoned = 128;
+		m.recovered.start_ns = 1;
+		m.recovered.replayed_ns = UINT64_MAX - 1;
+		m.recovered.first_ns = UINT64_MAX;
 	}
 	return m;
 }
@@ -114,6 +127,9 @@ Test(bus_codec, what_breaks_a_limit_is_not_sent)
 	m = sample(BUS_DEVICE_DOWN);
 	memset(m.device_down.reason, 'x', BUS_TEXT_MAX);
 	cr_assert_eq(encode_err(&m), -EINVAL, "a text without its NUL");
+	m = sample(BUS_RECOVERED);
+	m.recovered.poisoned++;
+	cr_assert_eq(encode_err(&m), -EINVAL, "more poisoned requests than there were");
 	m.type = BUS_NONE;
 	cr_assert_eq(encode_err(&m), -EINVAL);
 	m.type = BUS_TYPE_COUNT;
