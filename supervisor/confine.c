@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "num.h"
 #include "sandbox.h"
@@ -52,6 +54,17 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW_ARG(prctl, 0, PR_SET_NAME, "start of a thread: its name"),
 	ALLOW(set_robust_list, "start of a thread"),
 	ALLOW(rseq, "start of a thread"),
+	/* nng tries it where the name of a new endpoint is taken; it then takes the name for taken, which is tried again. */
+	{ .nr = __NR_connect, .refuse = EACCES, .why = "a new endpoint: whether somebody listens there" },
+	{ .why = NULL },
+};
+
+/* abort(), so that a death of that kind is seen as what it is; confine_calls fills in whose. */
+static struct sandbox_rule abort_table[] = {
+	ALLOW(gettid, "abort: who"),
+	{ .nr = __NR_tgkill,
+	  .args = { { 0, SANDBOX_EQ, 0, 0 }, { 2, SANDBOX_EQ, SIGABRT, 0 } },
+	  .why = "abort: this process, no other" },
 	{ .why = NULL },
 };
 
@@ -72,8 +85,8 @@ static const struct sandbox_rule supervisor_table[] = {
 	{ .why = NULL },
 };
 
-static const struct sandbox_rule *const tables[] = { supervisor_table, listener_table, sandbox_table_runtime,
-						     sandbox_table_loop };
+static const struct sandbox_rule *const tables[] = { supervisor_table, listener_table, abort_table,
+						     sandbox_table_runtime, sandbox_table_loop };
 
 size_t confine_count(void)
 {
@@ -82,6 +95,7 @@ size_t confine_count(void)
 
 int confine_privileges(const char **what)
 {
+	sandbox_tame_malloc();
 	*what = "dropping capabilities";
 	capng_clear(CAPNG_SELECT_BOTH);
 	if (capng_apply(CAPNG_SELECT_BOTH))
@@ -101,6 +115,7 @@ int confine_calls(const char **what)
 	int err;
 
 	*what = "compiling the system-call filter";
+	abort_table[1].args[0].value = (uint64_t)getpid();
 	json_object_seed(0); /* reads random bytes, once; later it could not */
 	err = sandbox_compile(tables, ARRAY_SIZE(tables), &filter);
 	if (err)

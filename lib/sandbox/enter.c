@@ -53,6 +53,15 @@ static int check_inside(void)
 	return inside == 0 && count == 1 && !strcmp(end, "\n") ? 0 : -EPERM;
 }
 
+void sandbox_tame_malloc(void)
+{
+	/*
+	 * The first thread above a number of arenas would ask for the number of processors, and an arena other than the
+	 * main one reads /proc/sys/vm/overcommit_memory before it first gives memory back.
+	 */
+	mallopt(M_ARENA_MAX, 1);
+}
+
 int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 {
 	static const char host[] = "bulkhead";
@@ -77,8 +86,7 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 		return -errno;
 	/* Executed by descriptor, the process would be listed under its number. */
 	prctl(PR_SET_NAME, program_invocation_short_name);
-	/* More arenas would make the allocator ask for the number of processors at a random later moment. */
-	mallopt(M_ARENA_MAX, 2);
+	sandbox_tame_malloc();
 	err = caps_drop(what);
 	if (!err)
 		err = limits_apply(&enter->limits, what);

@@ -130,6 +130,12 @@ struct sandbox_enter {
  */
 int sandbox_enter(const struct sandbox_enter *enter, const char **what);
 
+/*
+ * Keeps malloc from opening files at moments of its choice, which no filter allows. sandbox_enter does it; a process
+ * that installs a filter by itself calls it before its first thread.
+ */
+void sandbox_tame_malloc(void);
+
 /* Stage two: the steady filter, for all threads. The stage-one filter must allow it (sandbox_table_narrow). */
 int sandbox_narrow(const struct sandbox_filter *filter, const char **what);
 

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor's filter, against what the C library and nng do only seldom: none of it may end the supervisor. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "supervisor/confine.h"
+
+#define THREADS 24
+#define BLOCKS  64
+#define BLOCK   65536 /* the longest message; below the size that malloc maps by itself */
+
+static pthread_barrier_t confined;
+
+/* Waits for the filter, then allocates for the first time, frees, and lets the heap be trimmed. */
+static void *use_heap(void *arg)
+{
+	void *block[BLOCKS];
+
+	(void)arg;
+	pthread_barrier_wait(&confined);
+	for (size_t i = 0; i < BLOCKS; i++) {
+		block[i] = malloc(BLOCK);
+		if (block[i])
+			memset(block[i], 1, BLOCK);
+	}
+	for (size_t i = BLOCKS; i-- > 0;)
+		free(block[i]);
+	pthread_barrier_wait(&confined);
+	return NULL;
+}
+
+static void confine(void)
+{
+	const char *what = "";
+
+	if (confine_calls(&what)) {
+		fprintf(stderr, "%s\n", what);
+		_exit(9);
+	}
+}
+
+static void many_threads(void)
+{
+	const char *what = "";
+	pthread_t thread;
+
+	if (confine_privileges(&what))
+		_exit(8);
+	pthread_barrier_init(&confined, NULL, THREADS + 1);
+	for (size_t i = 0; i < THREADS; i++)
+		if (pthread_create(&thread, NULL, use_heap, NULL))
+			_exit(7);
+	confine();
+	pthread_barrier_wait(&confined);
+	pthread_barrier_wait(&confined);
+}
+
+static struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+/* nng connects to a path where it is to listen and something is already. It may not, but it may try. */
+static void try_connect(void)
+{
+	const char *what = "", *path = getenv("CONFINE_PATH");
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || !path || confine_privileges(&what))
+		_exit(8);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	confine();
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)) || errno != EACCES)
+		_exit(7);
+}
+
+static void give_up(void)
+{
+	const char *what = "";
+
+	if (confine_privileges(&what))
+		_exit(8);
+	confine();
+	abort();
+}
+
+static const struct {
+	const char *name;
+	void (*fn)(void);
+} parts[] = { { "threads", many_threads }, { "connect", try_connect }, { "abort", give_up } };
+
+/* A part that a test has started this program anew for: a copy of Criterion's process has heaps of its threads. */
+__attribute__((constructor)) static void run_part(void)
+{
+	const char *name = getenv("CONFINE_PART");
+
+	for (size_t i = 0; name && i < sizeof(parts) / sizeof(parts[0]); i++)
+		if (!strcmp(name, parts[i].name)) {
+			parts[i].fn();
+			_exit(0);
+		}
+}
+
+/* Runs a part in a process of its own; its status as of waitpid. */
+static int run(const char *name)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	cr_assert_geq(pid, 0);
+	if (!pid) {
+		setenv("CONFINE_PART", name, 1);
+		execl("/proc/self/exe", "test-confine", NULL);
+		_exit(127);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void need_plain_build(void)
+{
+#ifdef BH_SANITIZE
+	cr_skip_test("the run-time of the sanitizers needs calls that the filter forbids");
+#endif
+}
+
+Test(confine, heaps_of_many_threads, .init = need_plain_build, .timeout = 30)
+{
+	cr_assert_eq(run("threads"), 0);
+}
+
+Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 30)
+{
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/bulkhead-confine.%d", (int)getpid());
+	setenv("CONFINE_PATH", addr.sun_path, 1);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_expect_eq(listen(listener, 1), 0);
+	cr_expect_eq(run("connect"), 0);
+	unlink(addr.sun_path);
+	close(listener);
+}
+
+/* What ends itself must be told from what the filter ends. */
+Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 30)
+{
+	int status = run("abort");
+
+	cr_assert(WIFSIGNALED(status));
+	cr_assert_eq(WTERMSIG(status), SIGABRT, "died of signal %d", WTERMSIG(status));
+}
+
+Test(confine, count_is_the_documents)
+{
+	cr_assert_eq(confine_count(), 47, "%zu calls: correct docs/architecture.md, too", confine_count());
+}
