@@ -11,17 +11,17 @@
 
 #define MESSAGE_SIZE 32 /* the device's id, padded with NUL */
 
-static struct device *find(struct core *core, const char id[MESSAGE_SIZE])
+static struct core_device *find(struct core *core, const char id[MESSAGE_SIZE])
 {
 	for (unsigned i = 0; i < core->opts->n_devices; i++)
 		if (!strncmp(device_id(core->devices[i].device), id, MESSAGE_SIZE))
-			return core->devices[i].device;
+			return &core->devices[i];
 	return NULL;
 }
 
 static void take(struct core *core, const char id[MESSAGE_SIZE], int fd)
 {
-	struct device *d = find(core, id);
+	struct core_device *d = find(core, id);
 	int r;
 
 	if (!d) {
@@ -29,9 +29,10 @@ static void take(struct core *core, const char id[MESSAGE_SIZE], int fd)
 		close(fd);
 		return;
 	}
-	r = device_attach(d, 0, fd);
+	control_device_pending(d);
+	r = device_attach(d->device, 0, fd);
 	if (r < 0)
-		log_warn_errno(r, "the connection for device %s can't be used", device_id(d));
+		log_warn_errno(r, "the connection for device %s can't be used", device_id(d->device));
 }
 
 static void on_message(void *arg, uint32_t events)

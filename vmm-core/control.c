@@ -88,11 +88,6 @@ static void on_malformed(void *arg, unsigned count, const char *what)
 
 /* ---- events ---- */
 
-static void send_device(struct core_device *d)
-{
-	d->unsent = bus_event(d->core->bus, &d->msg) < 0;
-}
-
 static void send_hello(struct core *core)
 {
 	struct bus_msg msg = { .type = BUS_HELLO, .hello = { .protocol = BUS_PROTOCOL, .kind = "core" } };
@@ -116,7 +111,7 @@ void control_device_up(struct core_device *d, bool resumed, uint64_t handshake_n
 	d->msg = (struct bus_msg) { .type = BUS_DEVICE_UP,
 				    .device_up = { .handshake_ns = handshake_ns, .resumed = resumed } };
 	snprintf(d->msg.device_up.device, sizeof(d->msg.device_up.device), "%s", device_id(d->device));
-	send_device(d);
+	bus_event(d->core->bus, &d->msg);
 }
 
 void control_device_down(struct core_device *d, const char *reason)
@@ -126,7 +121,12 @@ void control_device_down(struct core_device *d, const char *reason)
 	d->msg = (struct bus_msg) { .type = BUS_DEVICE_DOWN };
 	snprintf(d->msg.device_down.device, sizeof(d->msg.device_down.device), "%s", device_id(d->device));
 	snprintf(d->msg.device_down.reason, sizeof(d->msg.device_down.reason), "%s", reason);
-	send_device(d);
+	bus_event(d->core->bus, &d->msg);
+}
+
+void control_device_pending(struct core_device *d)
+{
+	d->msg.type = BUS_NONE;
 }
 
 void control_guest_ended(struct core *core)
@@ -155,8 +155,8 @@ static void on_connected(void *arg, bool up)
 		return;
 	send_hello(core);
 	for (unsigned i = 0; i < core->opts->n_devices; i++)
-		if (core->devices[i].unsent)
-			send_device(&core->devices[i]);
+		if (core->devices[i].msg.type != BUS_NONE)
+			bus_event(core->bus, &core->devices[i].msg);
 	if (core->state != CORE_WAITING)
 		control_ready(core);
 	else

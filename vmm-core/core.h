@@ -29,12 +29,12 @@ enum core_state {
 	CORE_ENDED,  /* GUEST_ENDED was sent; waits for SHUTDOWN. Without a bus the process exits */
 };
 
-/* A device, and what the supervisor has not heard of it because the bus was down. */
+/* A device, and what holds of it now: each new connection of the bus is told it, since nobody can know what of
+ * the last one's messages arrived. */
 struct core_device {
 	struct core *core;
 	struct device *device;
-	bool unsent;
-	struct bus_msg msg;
+	struct bus_msg msg; /* DEVICE_UP or DEVICE_DOWN; BUS_NONE while a back end is on its way */
 };
 
 struct core {
@@ -78,6 +78,8 @@ int control_start(struct core *core);
 void control_ready(struct core *core);
 void control_device_up(struct core_device *d, bool resumed, uint64_t handshake_ns);
 void control_device_down(struct core_device *d, const char *reason);
+/* A new connection came for it: what was said of the last one holds no more. */
+void control_device_pending(struct core_device *d);
 void control_guest_ended(struct core *core);
 
 /* ---- attach.c: the descriptor socket ---- */
