@@ -3,11 +3,13 @@
 #include "keeper.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -18,12 +20,15 @@
 #include "clean.h"
 #include "fd.h"
 #include "files.h"
+#include "logs.h"
 #include "num.h"
 #include "sandbox.h"
 
-#define ANSWER_SECONDS 60 /* making namespaces can take long while a host removes many */
+#define ANSWER_SECONDS    60 /* making namespaces can take long while a host removes many */
+#define SUPERVISOR_END_MS 2000
 
-enum keeper_verb { KEEPER_SPAWN = 1, KEEPER_REAP, KEEPER_KILL, KEEPER_CONNECT, KEEPER_VERBS };
+/* KEEPER_FINISH has no answer but the keeper's end. */
+enum keeper_verb { KEEPER_SPAWN = 1, KEEPER_REAP, KEEPER_KILL, KEEPER_CONNECT, KEEPER_FINISH, KEEPER_VERBS };
 
 struct keeper_request {
 	uint32_t verb, child;
@@ -44,6 +49,9 @@ struct keeper {
 struct state {
 	const struct keeper_plan *plan;
 	int sock;
+	int supervisor_fd; /* pidfd, or -1 */
+	pid_t supervisor;
+	bool finished; /* it took its leave */
 	int pidfd[KEEPER_CHILDREN_MAX];
 };
 
@@ -111,7 +119,7 @@ static void do_kill(struct state *s, size_t i)
 		syscall(SYS_pidfd_send_signal, s->pidfd[i], SIGKILL, NULL, 0);
 }
 
-/* One request; false at the end of the supervisor. */
+/* One request; false at the end of the supervisor, which says so if it can. */
 static bool serve(struct state *s)
 {
 	struct keeper_answer answer = { 0 };
@@ -122,6 +130,10 @@ static bool serve(struct state *s)
 
 	if (n <= 0)
 		return false;
+	if (n == sizeof(request) && request.verb == KEEPER_FINISH) {
+		s->finished = true;
+		return false;
+	}
 	if (n != sizeof(request) || request.child >= s->plan->nchildren || request.verb >= KEEPER_VERBS) {
 		answer.err = -EINVAL;
 	} else if (request.verb == KEEPER_SPAWN) {
@@ -158,9 +170,72 @@ static void clean_up(struct state *s)
 	rundir_remove(s->plan->dir);
 }
 
-__attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan, int sock)
+/* ---- what became of the supervisor ---- */
+
+/* linux/pidfd.h of 6.15 on, which tells how a process ended that others have reaped. */
+struct exit_info {
+	uint64_t mask, cgroup;
+	uint32_t ids[11];
+	int32_t status;
+};
+#define GET_EXIT_INFO  _IOWR(0xff, 11, struct exit_info)
+#define EXIT_INFO_EXIT (1U << 3)
+
+/* The status, as of wait(2), of one that nobody has reaped yet: the last field of its stat. -1 if there is none. */
+static int status_of_zombie(pid_t pid)
 {
-	struct state s = { .plan = plan, .sock = sock };
+	char path[32], line[1024];
+	CLEAN_FILE FILE *f = NULL;
+	const char *state, *last;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f || !fgets(line, sizeof(line), f))
+		return -1;
+	state = strrchr(line, ')');
+	last = strrchr(line, ' ');
+	return state && last && state[1] && state[2] == 'Z' ? atoi(last) : -1;
+}
+
+/* Its parent is not us, so how it ended is known only if we look in time or the kernel is a new one. -1: not known. */
+static int supervisor_status(const struct state *s)
+{
+	struct pollfd ended = { .fd = s->supervisor_fd, .events = POLLIN };
+	struct exit_info info = { .mask = EXIT_INFO_EXIT };
+	int status;
+
+	if (s->supervisor_fd < 0 || poll(&ended, 1, SUPERVISOR_END_MS) != 1)
+		return -1;
+	status = status_of_zombie(s->supervisor);
+	if (status >= 0)
+		return status;
+	if (ioctl(s->supervisor_fd, GET_EXIT_INFO, &info) || !(info.mask & EXIT_INFO_EXIT))
+		return -1;
+	return info.status;
+}
+
+static void report_supervisor(const struct state *s, int status)
+{
+	const char *name = s->plan->dir->name;
+
+	if (status < 0 || !WIFSIGNALED(status))
+		say_error("%s: the supervisor (process %d) died; all others were ended", name,
+			  (int)s->supervisor);
+	else
+		say_error("%s: the supervisor (process %d) died of signal %d (%s)%s; all others were ended",
+			  name, (int)s->supervisor, WTERMSIG(status), strsignal(WTERMSIG(status)),
+			  WTERMSIG(status) == SIGSYS
+			      ? ": a system call that its sandbox forbids; the kernel's "
+				"log has its number"
+			      : "");
+}
+
+__attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan, int sock, int supervisor_fd)
+{
+	struct state s = {
+		.plan = plan, .sock = sock, .supervisor_fd = supervisor_fd, .supervisor = getppid()
+	};
+	int status;
 
 	prctl(PR_SET_NAME, "bulkhead-keeper");
 	/* A session of its own: what the terminal sends to the supervisor is not meant for us. */
@@ -173,7 +248,10 @@ __attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan
 		s.pidfd[i] = -1;
 	while (serve(&s))
 		;
+	status = s.finished ? 0 : supervisor_status(&s);
 	clean_up(&s);
+	if (!s.finished)
+		report_supervisor(&s, status);
 	_exit(0);
 }
 
@@ -183,12 +261,14 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out)
 {
 	struct timeval limit = { .tv_sec = ANSWER_SECONDS };
 	CLEAN_FREE struct keeper *k = calloc(1, sizeof(*k));
+	CLEAN_FD int self = -1;
 	int pair[2];
 
 	if (!k)
 		return -ENOMEM;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
+	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	k->pid = fork();
 	if (k->pid < 0) {
 		int err = -errno;
@@ -199,7 +279,7 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out)
 	}
 	if (!k->pid) {
 		close(pair[0]);
-		keeper_main(plan, pair[1]);
+		keeper_main(plan, pair[1], self);
 	}
 	close(pair[1]);
 	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
@@ -276,8 +356,10 @@ int keeper_fd(const struct keeper *k)
 
 void keeper_finish(struct keeper *k)
 {
+	struct keeper_request request = { .verb = KEEPER_FINISH };
 	int status;
 
+	fd_send(k->sock, &request, sizeof(request), NULL, 0);
 	close(k->sock);
 	while (waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
 		;

@@ -46,10 +46,20 @@ for p in $children; do
 done
 free() { [ ! -e "$run_dir/one" ]; }
 check "the keeper removes the run directory" wait_for 5 free
+check "... and says what became of the supervisor" wait_for 5 logged one "the supervisor \(process $one\) died"
 start one --disk "path=$tmp/disk.img"
 check "name and image are free again" wait_running one
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" one
+
+# Its sandbox ends it (here by hand), and its parent has no time to look.
+spawn perl -e 'my $p = fork; exec @ARGV if !$p; sleep 1000' "$bulkhead" run --name one --run-dir "$run_dir" \
+	--kernel "$tmp/kernel" </dev/null >"$tmp/one.out" 2>"$tmp/one.err"
+wait_running one
+kill -SYS "$(cat "$run_dir/one/lock")"
+check "a forbidden call of the supervisor is reported" \
+	wait_for 10 logged one 'one: the supervisor \(process [0-9]+\) died of signal 31 \(Bad system call\): .* sandbox forbids'
+check "... and all is cleaned up" free
 
 # Supervisor and keeper die: the next one takes over what they left.
 start one --disk "path=$tmp/disk.img"
