@@ -220,11 +220,12 @@ int be_set_vring_kick(struct vhost_be *be, struct vhost_msg *msg)
 	return ring_advance(be, index);
 }
 
-int be_set_vring_call(struct vhost_be *be, struct vhost_msg *msg)
+/* A call or err eventfd: the device's at once if the ring runs, else kept for its start. */
+static int replace_eventfd(struct vhost_be *be, struct vhost_msg *msg, bool is_call)
 {
 	unsigned index = msg->payload.u64 & VHOST_VRING_INDEX;
 	struct be_ring *r = ring_at(be, index);
-	int err, fd;
+	int err, fd, *slot;
 
 	if (!r)
 		return -EINVAL;
@@ -232,32 +233,23 @@ int be_set_vring_call(struct vhost_be *be, struct vhost_msg *msg)
 	if (err)
 		return err;
 	if (r->state == RING_RUNNING) {
-		be->ops->ring_set_call(be->arg, index, fd);
+		(is_call ? be->ops->ring_set_call : be->ops->ring_set_err)(be->arg, index, fd);
 		return BE_OK;
 	}
-	close_fd(&r->call);
-	r->call = fd;
+	slot = is_call ? &r->call : &r->err;
+	close_fd(slot);
+	*slot = fd;
 	return BE_OK;
+}
+
+int be_set_vring_call(struct vhost_be *be, struct vhost_msg *msg)
+{
+	return replace_eventfd(be, msg, true);
 }
 
 int be_set_vring_err(struct vhost_be *be, struct vhost_msg *msg)
 {
-	unsigned index = msg->payload.u64 & VHOST_VRING_INDEX;
-	struct be_ring *r = ring_at(be, index);
-	int err, fd;
-
-	if (!r)
-		return -EINVAL;
-	err = take_eventfd(be, msg, &fd);
-	if (err)
-		return err;
-	if (r->state == RING_RUNNING) {
-		be->ops->ring_set_err(be->arg, index, fd);
-		return BE_OK;
-	}
-	close_fd(&r->err);
-	r->err = fd;
-	return BE_OK;
+	return replace_eventfd(be, msg, false);
 }
 
 int be_set_vring_enable(struct vhost_be *be, struct vhost_msg *msg)
