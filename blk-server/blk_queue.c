@@ -13,6 +13,7 @@
 #include "slow.h"
 
 #define REAP_MAX 64
+#define BATCH    4 /* transfers that a disk gets at a time, so that it works while the rest is prepared */
 
 /* Memory that costs nothing until it is touched. */
 static void *map_lazily(size_t len)
@@ -110,17 +111,30 @@ static bool reap(struct blk_queue *q)
 	return total > 0;
 }
 
+/*
+ * Takes what the ring holds and stages it. One batch for all costs least where memory answers. A disk would do nothing
+ * until the last request is prepared, and driver and disk would take turns; so it gets the first ones early.
+ */
+static unsigned take(struct blk_queue *q)
+{
+	struct vq_chain chain = { .iov = q->pop_iov };
+	unsigned n = 0;
+
+	while (q->free && server_pop(q->server, &chain) == 1) {
+		request_start(q, &chain);
+		if (++n % BATCH == 0 && q->slow_disk)
+			q->disk->engine->submit(q->engine);
+	}
+	return n;
+}
+
 bool blk_queue_service(struct blk_queue *q)
 {
 	bool did = reap(q);
-	struct vq_chain chain = { .iov = q->pop_iov };
 
 	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
 	server_flush(q->server);
-	while (q->free && server_pop(q->server, &chain) == 1) {
-		request_start(q, &chain);
-		did = true;
-	}
+	did |= take(q) > 0;
 	while (q->staged) {
 		/* What is left could not be taken now; the next completion makes room for it. */
 		bool left = q->disk->engine->submit(q->engine) > 0;
@@ -128,6 +142,7 @@ bool blk_queue_service(struct blk_queue *q)
 		q->staged = false;
 		/* Where memory answered, everything is done already, and may go on. */
 		did |= reap(q);
+		q->slow_disk = q->disk->engine->busy(q->engine);
 		if (left) {
 			q->staged = true;
 			break;
