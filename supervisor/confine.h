@@ -7,7 +7,7 @@
 
 /*
  * Gives up, for good and for every thread: all capabilities, being dumped or traced by its user, privileges by exec,
- * and all system calls but those of the table in confine.c. What it keeps others do: the keeper starts processes.
+ * and all system calls but those of the tables in syscalls.c. What it keeps others do: the keeper starts processes.
  * -errno and *what the step.
  */
 int confine_privileges(const char **what); /* before the first thread */

@@ -76,11 +76,11 @@ static void go_in(const struct probe_subject *s, enum probe_stage stage, const c
 	const char *what = "";
 	int err;
 
-	enter.filter = stage == PROBE_LAYERS ? compile_all() : compile(s->one, s->one_more);
+	enter.filter = stage == PROBE_LAYERS || !s->one ? compile_all() : compile(s->one, s->one_more);
 	if (stage >= PROBE_STEADY)
 		steady = compile(s->steady, s->steady_more);
 	if (stage >= PROBE_THREAD)
-		thread = compile(s->thread, NULL);
+		thread = compile(s->thread, s->thread_more);
 	err = sandbox_enter(&enter, &what);
 	if (!err && steady)
 		err = sandbox_narrow(steady, &what);

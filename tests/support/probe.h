@@ -24,11 +24,13 @@ enum probe_stage {
 /* A process to stand in for; lists of tables end with NULL, as blk-server's and the core's do. */
 struct probe_subject {
 	const char *name;
-	const struct sandbox_rule *const *one;
+	const struct sandbox_rule *const *one;      /* NULL: has no stage one, so all is allowed in it */
 	const struct sandbox_rule *const *one_more; /* a second list for the same stage, or NULL */
 	const struct sandbox_rule *const *steady;
 	const struct sandbox_rule *const *steady_more;
 	const struct sandbox_rule *const *thread; /* NULL: no thread has a filter of its own */
+	const struct sandbox_rule *const *thread_more;
+	const char *task; /* name of an attempt that is part of what the process is for, or NULL */
 	struct sandbox_limits limits;
 };
 

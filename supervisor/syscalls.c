@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The supervisor's system calls, with the reason for each. */
+#include "syscalls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "tables.h"
+
+#define ALLOW(call, reason)                                                                                  \
+	{                                                                                                    \
+		.nr = __NR_##call, .why = (reason)                                                           \
+	}
+
+/* An open file's flags, a terminal's settings; the numbers are the kernel's. */
+#define ALLOW_ARG(call, index, value, reason)                                                                \
+	{                                                                                                    \
+		.nr = __NR_##call, .args = { { index, SANDBOX_EQ, value, 0 } }, .why = (reason)              \
+	}
+
+/* What lib/bus needs of nng on the side that listens; sandbox_table_bus is for those who dial, and may connect. */
+static const struct sandbox_rule listener_table[] = {
+	ALLOW(epoll_wait, "nng's poller"),
+	ALLOW(accept, "children that dial the bus, clients of ctl and events"),
+	ALLOW(getsockopt, "who it is that dialled"),
+	ALLOW(geteuid, "... and whether that is this user"),
+	ALLOW(readv, "receive a message"),
+	ALLOW(sendmsg, "send a message"),
+	ALLOW(shutdown, "end a connection"),
+	ALLOW(getrandom, "ids of connections and requests"),
+	ALLOW(unlink, "endpoints at the end, the console's socket"),
+	/* An endpoint is made anew for each successor of a child. */
+	ALLOW(newfstatat, "a new endpoint: what has its name"),
+	ALLOW_ARG(socket, 0, AF_UNIX, "a new endpoint"),
+	ALLOW(bind, "a new endpoint"),
+	ALLOW(listen, "a new endpoint"),
+	ALLOW(chmod, "a new endpoint: who may connect"),
+	ALLOW_ARG(fcntl, 1, F_SETFD, "accepted sockets: close on exec"),
+	/* nng's threads, should they not have got their first turn when the filter is installed. */
+	ALLOW_ARG(prctl, 0, PR_SET_NAME, "start of a thread: its name"),
+	ALLOW(set_robust_list, "start of a thread"),
+	ALLOW(rseq, "start of a thread"),
+	/* nng tries it where the name of a new endpoint is taken; it then takes the name for taken, which is tried again. */
+	{ .nr = __NR_connect, .refuse = EACCES, .why = "a new endpoint: whether somebody listens there" },
+	{ .why = NULL },
+};
+
+struct sandbox_rule supervisor_abort[] = {
+	ALLOW(gettid, "abort: who"),
+	{ .nr = __NR_tgkill,
+	  .args = { { 0, SANDBOX_EQ, 0, 0 }, { 2, SANDBOX_EQ, SIGABRT, 0 } },
+	  .why = "abort: this process, no other" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule supervisor_table[] = {
+	ALLOW(close, "sockets and pipes of a child that ended"),
+	ALLOW(poll, "whether stderr would take a line"),
+	ALLOW(sendto, "log lines to syslog"),
+	ALLOW(recvmsg, "answers of the keeper with pidfds"),
+	ALLOW(socketpair, "the sockets between a new child and the core"),
+	ALLOW(pipe2, "a new child's stderr"),
+	ALLOW(accept4, "clients of the console's socket"),
+	ALLOW(wait4, "the keeper's end"),
+	ALLOW(getpid, "log lines to syslog, status"),
+	ALLOW_ARG(fcntl, 1, F_GETFL, "a new socket's flags"),
+	ALLOW_ARG(fcntl, 1, F_SETFL, "a new socket is not to block"),
+	ALLOW_ARG(ioctl, 1, TCGETS, "the terminal's settings"),
+	ALLOW_ARG(ioctl, 1, TCSETS, "the terminal given back"),
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const supervisor_steady[] = { supervisor_table,   listener_table,
+							 supervisor_abort,   sandbox_table_runtime,
+							 sandbox_table_loop, NULL };
