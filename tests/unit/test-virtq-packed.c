@@ -2,64 +2,14 @@
 /* lib/virtq, packed rings: what works, and faults 1 to 15 of a driver, each answered with an error. */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 
 #include "clock.h"
+#include "num.h"
 #include "queue.h"
 
 #define SIZE 6 /* need not be a power of two */
 
-static struct queue q;
-
-static void start(void)
-{
-	queue_open(&q, SIZE, RING_F_PACKED | RING_F_INDIRECT | RING_F_EVENT_IDX);
-}
-
-static void start_plain(void)
-{
-	queue_open(&q, SIZE, RING_F_PACKED);
-}
-
-static void stop(void)
-{
-	queue_close(&q);
-}
-
-TestSuite(packed, .init = start, .fini = stop);
-TestSuite(packed_plain, .init = start_plain, .fini = stop);
-
-/* Writes descriptors by hand from index 0 on, each made available, the first one last. */
-static int offer(uint16_t n, const struct ring_desc *d)
-{
-	while (n--) {
-		struct ring_desc avail = d[n];
-
-		avail.flags |= RING_AVAIL;
-		ring_write_desc(&q.ring, n, avail);
-	}
-	return queue_pop(&q);
-}
-
-#define OFFER(...)                                                                                           \
-	offer(sizeof((struct ring_desc[]) { __VA_ARGS__ }) / sizeof(struct ring_desc),                       \
-	      (struct ring_desc[]) { __VA_ARGS__ })
-
-static int offer_table(uint32_t len, uint16_t n, const struct ring_desc *d)
-{
-	for (uint16_t i = 0; i < n; i++)
-		ring_write_table(&q.ring, q.ring.tables, i, d[i]);
-	return OFFER({ q.ring.tables, len, 0, RING_INDIRECT });
-}
-
-static void expect_broken(int got, int want)
-{
-	cr_expect_eq(got, want, "vq_pop: %d, not %d", got, want);
-	cr_expect_eq(queue_pop(&q), -ENOTCONN, "broken until it is made anew");
-	cr_expect_not(vq_has_avail(q.vq));
-	cr_expect_not(vq_enable_kicks(q.vq));
-}
+QUEUE_SUITES(packed, packed_plain, SIZE, RING_F_PACKED);
 
 Test(packed, a_request_goes_there_and_back)
 {
@@ -258,7 +208,7 @@ Test(packed, fault_01_a_list_that_goes_round_the_ring)
 
 	for (uint16_t i = 0; i < SIZE; i++)
 		d[i] = (struct ring_desc) { q.data, 8, i, RING_NEXT };
-	expect_broken(offer(SIZE, d), -ELOOP);
+	EXPECT_BROKEN(queue_offer(&q, SIZE, d), -ELOOP);
 }
 
 Test(packed, fault_01_a_list_that_runs_into_one_in_flight)
@@ -266,21 +216,21 @@ Test(packed, fault_01_a_list_that_runs_into_one_in_flight)
 	cr_assert_eq(OFFER({ q.data, 8, 0, 0 }), 1);
 	for (uint16_t i = 1; i < SIZE; i++)
 		ring_write_desc(&q.ring, i, (struct ring_desc) { q.data, 8, i, RING_NEXT | RING_AVAIL });
-	expect_broken(queue_pop(&q), -ELOOP);
+	EXPECT_BROKEN(queue_pop(&q), -ELOOP);
 }
 
 Test(packed, fault_02_indirect_table_of_length_zero)
 {
 	struct ring_desc d = { q.data, 8, 0, 0 };
 
-	expect_broken(offer_table(0, 1, &d), -EINVAL);
+	EXPECT_BROKEN(OFFER_TABLE(0, 1, &d), -EINVAL);
 }
 
 Test(packed, fault_02_indirect_table_of_odd_length)
 {
 	struct ring_desc d = { q.data, 8, 0, 0 };
 
-	expect_broken(offer_table(24, 1, &d), -EINVAL);
+	EXPECT_BROKEN(OFFER_TABLE(24, 1, &d), -EINVAL);
 }
 
 Test(packed, fault_02_a_huge_table_ends_at_the_vectors)
@@ -289,30 +239,30 @@ Test(packed, fault_02_a_huge_table_ends_at_the_vectors)
 
 	for (int i = 0; i <= QUEUE_VECTORS; i++)
 		d[i] = (struct ring_desc) { q.data, 8, 0, 0 };
-	expect_broken(offer_table(0xfffffff0, QUEUE_VECTORS + 1, d), -E2BIG);
+	EXPECT_BROKEN(OFFER_TABLE(0xfffffff0, QUEUE_VECTORS + 1, d), -E2BIG);
 }
 
 Test(packed, fault_03_nested_indirect)
 {
 	struct ring_desc d = { q.ring.tables, 16, 0, RING_INDIRECT };
 
-	expect_broken(offer_table(16, 1, &d), -EINVAL);
+	EXPECT_BROKEN(OFFER_TABLE(16, 1, &d), -EINVAL);
 }
 
 Test(packed, fault_03_indirect_with_next)
 {
-	expect_broken(OFFER({ q.ring.tables, 16, 0, RING_INDIRECT | RING_NEXT }, { q.data, 8, 0, 0 }),
+	EXPECT_BROKEN(OFFER({ q.ring.tables, 16, 0, RING_INDIRECT | RING_NEXT }, { q.data, 8, 0, 0 }),
 		      -EINVAL);
 }
 
 Test(packed, fault_03_indirect_after_next)
 {
-	expect_broken(OFFER({ q.data, 8, 0, RING_NEXT }, { q.ring.tables, 16, 0, RING_INDIRECT }), -EINVAL);
+	EXPECT_BROKEN(OFFER({ q.data, 8, 0, RING_NEXT }, { q.ring.tables, 16, 0, RING_INDIRECT }), -EINVAL);
 }
 
 Test(packed_plain, fault_03_indirect_not_negotiated)
 {
-	expect_broken(OFFER({ q.ring.tables, 16, 0, RING_INDIRECT }), -EINVAL);
+	EXPECT_BROKEN(OFFER({ q.ring.tables, 16, 0, RING_INDIRECT }), -EINVAL);
 }
 
 Test(packed, fault_04_indirect_table_over_the_end_of_memory)
@@ -320,32 +270,32 @@ Test(packed, fault_04_indirect_table_over_the_end_of_memory)
 	uint64_t end = GUEST_GPA + q.guest.size;
 
 	ring_write_table(&q.ring, end - 16, 0, (struct ring_desc) { q.data, 8, 0, 0 });
-	expect_broken(OFFER({ end - 16, 32, 0, RING_INDIRECT }), -EFAULT);
+	EXPECT_BROKEN(OFFER({ end - 16, 32, 0, RING_INDIRECT }), -EFAULT);
 }
 
 Test(packed, fault_05_address_outside_memory)
 {
-	expect_broken(OFFER({ GUEST_GPA - 8, 8, 0, 0 }), -EFAULT);
+	EXPECT_BROKEN(OFFER({ GUEST_GPA - 8, 8, 0, 0 }), -EFAULT);
 }
 
 Test(packed, fault_05_address_that_wraps)
 {
-	expect_broken(OFFER({ UINT64_MAX - 3, 8, 0, 0 }), -EFAULT);
+	EXPECT_BROKEN(OFFER({ UINT64_MAX - 3, 8, 0, 0 }), -EFAULT);
 }
 
 Test(packed, fault_06_buffer_over_a_hole)
 {
-	expect_broken(OFFER({ GUEST_GPA + q.guest.size - 8, 16, 0, RING_WRITE }), -EFAULT);
+	EXPECT_BROKEN(OFFER({ GUEST_GPA + q.guest.size - 8, 16, 0, RING_WRITE }), -EFAULT);
 }
 
 Test(packed, fault_07_zero_length_descriptor)
 {
-	expect_broken(OFFER({ q.data, 8, 0, RING_NEXT }, { q.data, 0, 0, 0 }), -EINVAL);
+	EXPECT_BROKEN(OFFER({ q.data, 8, 0, RING_NEXT }, { q.data, 0, 0, 0 }), -EINVAL);
 }
 
 Test(packed, fault_08_writable_before_readable)
 {
-	expect_broken(OFFER({ q.data, 8, 0, RING_NEXT | RING_WRITE }, { q.data, 8, 0, 0 }), -EINVAL);
+	EXPECT_BROKEN(OFFER({ q.data, 8, 0, RING_NEXT | RING_WRITE }, { q.data, 8, 0, 0 }), -EINVAL);
 }
 
 Test(packed, fault_09_more_available_than_the_ring_holds)
@@ -364,7 +314,7 @@ Test(packed, fault_10_same_id_twice_in_flight)
 {
 	cr_assert_eq(OFFER({ q.data, 8, 3, 0 }), 1);
 	ring_write_desc(&q.ring, 1, (struct ring_desc) { q.data, 8, 3, RING_AVAIL });
-	expect_broken(queue_pop(&q), -EALREADY);
+	EXPECT_BROKEN(queue_pop(&q), -EALREADY);
 }
 
 Test(packed, fault_10_an_id_is_free_again_when_completed)
@@ -380,7 +330,7 @@ Test(packed, fault_12_sizes_that_no_ring_has)
 {
 	const uint16_t sizes[] = { 0, 32769, 65535 };
 
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
 		q.config.size = sizes[i];
 		cr_expect_eq(queue_try(&q), -EINVAL, "%u", sizes[i]);
 	}
@@ -414,15 +364,10 @@ Test(packed, fault_14_rings_that_overlap_are_misaligned_or_outside_memory)
 	cr_expect_eq(queue_try(&q), 0, "side by side is fine");
 }
 
-struct rewriter {
-	atomic_bool stop;
-	pthread_t thread;
-};
-
-/* A second vCPU: makes descriptor 0 valid, and each time wrong in another way. */
-static void *rewrite(void *arg)
+Test(packed, fault_15_descriptors_rewritten_while_they_are_read)
 {
-	struct rewriter *w = arg;
+	uint8_t *low = mem_at(q.mem, GUEST_GPA, q.guest.size), *high = low + q.guest.size;
+	/* Valid, and each time wrong in another way. */
 	const struct ring_desc bad[] = {
 		{ q.data, 8, 0, RING_AVAIL },
 		{ q.data, 0xffffffff, 0, RING_AVAIL },
@@ -431,20 +376,11 @@ static void *rewrite(void *arg)
 		{ q.data, 8, 0xffff, RING_AVAIL | RING_NEXT },
 		{ q.ring.tables, 0xfffffff0, 0, RING_AVAIL | RING_INDIRECT },
 	};
-
-	for (unsigned i = 0; !atomic_load(&w->stop); i++)
-		ring_write_desc(&q.ring, 0, bad[i % 6]);
-	return NULL;
-}
-
-Test(packed, fault_15_descriptors_rewritten_while_they_are_read)
-{
-	uint8_t *low = mem_at(q.mem, GUEST_GPA, q.guest.size), *high = low + q.guest.size;
-	struct rewriter w = { .stop = false };
+	struct rewriter w = { .q = &q, .d = bad, .n = ARRAY_SIZE(bad) };
 	uint64_t deadline = clock_ns() + 20 * NS_PER_S;
 	unsigned popped = 0, refused = 0;
 
-	pthread_create(&w.thread, NULL, rewrite, &w);
+	queue_rewrite_start(&w);
 	/* Until both outcomes were seen often: how fast is the scheduler's affair. */
 	while ((popped < 5000 || refused < 5000) && clock_ns() < deadline) {
 		int got = queue_pop(&q);
@@ -459,8 +395,7 @@ Test(packed, fault_15_descriptors_rewritten_while_they_are_read)
 		}
 		queue_restart(&q);
 	}
-	atomic_store(&w.stop, true);
-	pthread_join(w.thread, NULL);
+	queue_rewrite_stop(&w);
 	cr_expect_geq(popped, 5000);
 	cr_expect_geq(refused, 5000);
 }

@@ -7,25 +7,7 @@
 
 #define SIZE 8
 
-static struct queue q;
-
-static void start(void)
-{
-	queue_open(&q, SIZE, RING_F_INDIRECT | RING_F_EVENT_IDX);
-}
-
-static void start_plain(void)
-{
-	queue_open(&q, SIZE, 0);
-}
-
-static void stop(void)
-{
-	queue_close(&q);
-}
-
-TestSuite(split, .init = start, .fini = stop);
-TestSuite(split_plain, .init = start_plain, .fini = stop);
+QUEUE_SUITES(split, split_plain, SIZE, 0);
 
 Test(split, a_request_goes_there_and_back)
 {
@@ -190,15 +172,10 @@ Test(split, a_buffer_over_adjacent_regions_is_whole)
 {
 	const struct mem_region regions[2] = { { .gpa = 1 << 20, .size = 1 << 20 },
 					       { .gpa = 2 << 20, .size = 4096 } };
-	struct queue two = { .vq = NULL };
+	struct queue two;
 	struct ring_desc d = { .addr = (2 << 20) - 8, .len = 32, .flags = RING_WRITE };
 
-	cr_assert_eq(guest_init_regions(&two.guest, regions, 2), 0);
-	cr_assert_eq(ring_init(&two.ring, &two.guest, SIZE, RING_F_INDIRECT), 0);
-	two.mem = guest_mem(&two.guest);
-	ring_config(&two.ring, two.mem, &two.config);
-	two.chain.iov = two.iov;
-	queue_restart(&two);
+	queue_open_regions(&two, regions, 2, SIZE, RING_F_INDIRECT);
 	ring_write_desc(&two.ring, 0, d);
 	ring_put_avail(&two.ring, 0);
 	ring_publish(&two.ring);
