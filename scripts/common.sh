@@ -10,6 +10,18 @@ started=$(date +%s)
 say() { printf '[%3ds] %s\n' $(($(date +%s) - started)) "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+# alone COMMAND...: runs it while no other run builds into the cache; if one does, waits for its turn.
+alone() {
+	mkdir -p "$cache"
+	(
+		flock 9
+		set -e
+		"$@"
+	) 9>"$cache/lock"
+	# Without set -e the caller gets here after a failure too, which has been told of.
+	[ $? -eq 0 ] || exit 1
+}
+
 packages_build='autoconf automake make gcc pkg-config libnng-dev protobuf-c-compiler libprotobuf-c-dev libaio-dev
 	libseccomp-dev liburcu-dev libjansson-dev libcap-ng-dev libcriterion-dev acpica-tools'
 packages_guest='busybox-static cpio e2fsprogs fio qemu-system-x86'
@@ -17,16 +29,24 @@ packages_check='clang clang-format libclang-rt-14-dev qemu-utils qemu-system-com
 
 # packages NAME...: installs those that are lacking; says what it does, and what to do if it may not.
 packages() {
+	find_lacking "$@"
+	[ -z "$lacking" ] || alone install_lacking "$@"
+}
+
+find_lacking() {
 	lacking=
 	for p; do
 		dpkg-query -W -f '${db:Status-Abbrev}' "$p" 2>/dev/null | grep -q '^ii' || lacking="$lacking $p"
 	done
+}
+
+install_lacking() {
+	find_lacking "$@"
 	[ -n "$lacking" ] || return 0
 	if [ "$(id -u)" != 0 ]; then
 		die "these Debian packages are missing; as root: apt-get install$lacking"
 	fi
 	say "installing$lacking"
-	mkdir -p "$cache"
 	{
 		apt-get update -q &&
 			DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $lacking
@@ -80,32 +100,43 @@ modules_host='irqbypass kvm kvm-amd kvm-intel'
 modules="$modules_disk $modules_guest $modules_host"
 
 # Fetches the stock cloud kernel's package once; $cache/kernel then has vmlinuz and modules/NAME.ko.
-stock_kernel() {
-	[ "$(cat "$cache/kernel/done" 2>/dev/null)" = "$modules" ] && return 0
-	rm -rf "$cache/kernel"
-	mkdir -p "$cache/kernel/deb" "$cache/kernel/modules"
+stock_kernel() { kernel_is_there || alone make_kernel; }
+
+kernel_is_there() { [ "$(cat "$cache/kernel/done" 2>/dev/null)" = "$modules" ]; }
+
+make_kernel() {
+	kernel_is_there && return 0
+	new=$cache/kernel.new
+	rm -rf "$new"
+	mkdir -p "$new/deb" "$new/modules"
 	name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
 	if [ -z "$name" ]; then
-		[ "$(id -u)" = 0 ] && apt-get update -q >"$cache/apt.log" 2>&1
+		[ "$(id -u)" != 0 ] || apt-get update -q >"$cache/apt.log" 2>&1 || :
 		name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
 			awk '/Depends: linux-image-/ { print $2; exit }')
 	fi
 	[ -n "$name" ] || die "apt knows no linux-image-cloud-amd64; run apt-get update"
 	say "fetching $name"
-	(cd "$cache/kernel/deb" && apt-get download -q "$name") >"$cache/apt.log" 2>&1 ||
+	(cd "$new/deb" && apt-get download -q "$name") >"$cache/apt.log" 2>&1 ||
 		{ tail -n 5 "$cache/apt.log" >&2; die "could not fetch $name"; }
-	dpkg -x "$cache"/kernel/deb/"$name"*.deb "$cache/kernel/deb/x"
-	cp "$cache"/kernel/deb/x/boot/vmlinuz-* "$cache/kernel/vmlinuz"
+	dpkg -x "$new"/deb/"$name"*.deb "$new/deb/x"
+	cp "$new"/deb/x/boot/vmlinuz-* "$new/vmlinuz"
 	for m in $modules; do
-		find "$cache/kernel/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$cache/kernel/modules/" \;
+		find "$new/deb/x/lib/modules" -name "$m.ko" -exec cp {} "$new/modules/" \;
 	done
-	rm -rf "$cache/kernel/deb"
-	echo "$modules" >"$cache/kernel/done"
+	rm -rf "$new/deb"
+	echo "$modules" >"$new/done"
+	rm -rf "$cache/kernel"
+	mv "$new" "$cache/kernel"
 }
 
 # An initrd for the stock kernel: loads virtio and hands over to /sbin/init on /dev/vda. Used by guests and test host.
-stock_initrd() {
-	[ -f "$cache/initrd" ] && [ "$cache/initrd" -nt "$top/scripts/common.sh" ] && return 0
+stock_initrd() { initrd_is_there || alone make_initrd; }
+
+initrd_is_there() { [ -f "$cache/initrd" ] && [ "$cache/initrd" -nt "$top/scripts/common.sh" ]; }
+
+make_initrd() {
+	initrd_is_there && return 0
 	tree=$cache/initrd.d
 	rm -rf "$tree"
 	mkdir -p "$tree/bin" "$tree/modules" "$tree/proc" "$tree/dev" "$tree/root"
@@ -177,8 +208,11 @@ root_image() {
 }
 
 # guest_image FILE SIZE [EXTRA-SCRIPT...]: the root disk of a guest: busybox, fio, the power button, and the scripts
-# of scripts/guest, one of which the kernel's command line may name as bulkhead.run=NAME.
-guest_image() {
+# of scripts/guest, one of which the kernel's command line may name as bulkhead.run=NAME. Made aside: FILE is there when
+# it is whole.
+guest_image() { alone make_guest_image "$@"; }
+
+make_guest_image() {
 	gi_file=$1 gi_size=$2
 	shift 2
 	gi_tree=$cache/guest.d
@@ -193,6 +227,7 @@ guest_image() {
 	cp "$top/scripts/guest/power-button" "$gi_tree/etc/acpi/PWRF/00000080"
 	cp "$top/scripts/guest/demo" "$@" "$gi_tree/etc/bulkhead/"
 	chmod +x "$gi_tree/etc/rc" "$gi_tree/etc/acpi/PWRF/00000080" "$gi_tree"/etc/bulkhead/*
-	root_image "$gi_tree" "$gi_file" "$gi_size"
+	root_image "$gi_tree" "$gi_file.new" "$gi_size"
+	mv "$gi_file.new" "$gi_file"
 	rm -rf "$gi_tree"
 }
