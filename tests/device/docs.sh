@@ -1,0 +1,71 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What the programs say of themselves is what the man pages say: options, keys of the JSON file, defaults, exit statuses;
+# and the pages have no mistakes.
+. "${top_srcdir:?}/tests/support/tap.sh"
+bulkhead=${top_builddir:?}/supervisor/bulkhead
+docs=$top_srcdir/docs
+
+# same_options WHAT PAGE LEAST COMMAND...: every option of --help is in the page's OPTIONS and the reverse; both are left
+# in $tmp/help and $tmp/options.
+same_options() {
+	local what=$1 page=$2 least=$3
+	shift 3
+	"$@" --help >"$tmp/help"
+	is "$what --help: exit 0" $? 0
+	sed -n 's/^  --\([a-z-]*\).*/\1/p' "$tmp/help" | sort >"$tmp/options"
+	sed -n '/^\.SH OPTIONS/,/^\.SH [^O]/p' "$page" | grep -A1 '^\.TP' | grep -oE '\\-\\-[a-z-]+' | sed 's/\\-/-/g; s/^--//' |
+		sort >"$tmp/page"
+	check "$what --help and the man page name the same options" diff "$tmp/options" "$tmp/page"
+	check "... and there are options to compare" test "$(wc -l <"$tmp/options")" -ge "$least"
+	like "$what --version" "$("$@" --version)" "^${1##*/} [0-9]"
+}
+same_options blk-server "$docs/blk-server.8" 12 "$top_builddir/blk-server/blk-server"
+same_options vmm-core "$docs/vmm-core.8" 12 "$top_builddir/vmm-core/vmm-core"
+same_options "bulkhead run" "$docs/bulkhead.1" 20 "$bulkhead" run
+
+page=$docs/bulkhead.1
+config=$docs/bulkhead-config.5
+sed -n '/^\.SH KEYS/,/^\.SH EXAMPLE/p' "$config" | grep -A1 '^\.TP' | grep '^\.B' | grep -oE '[a-z-]{3,}' | sort >"$tmp/keys"
+grep -vE '^(help|version|config)$' "$tmp/options" >"$tmp/wanted"
+check "the JSON page names the same as keys" diff "$tmp/wanted" "$tmp/keys"
+sed -n '/^\.nf/,/^\.fi/p' "$config" | grep -v '^\.' >"$tmp/example.json"
+like "the example of the page is read to its end" "$("$bulkhead" run --config "$tmp/example.json" --kernel /nonexistent 2>&1)" \
+	'^bulkhead: --kernel: "/nonexistent" can'
+
+# Every option is known to the parser: without a value each one is missed by its name.
+while read -r option; do
+	case $option in help | version | test-devices) continue ;; esac
+	like "--$option is known" "$("$bulkhead" run "--$option" 2>&1)" "^bulkhead: --$option: needs a value"
+done <"$tmp/options"
+# Every default that --help tells is in the page, near the option.
+sed -n 's/^  --\([a-z-]*\).*/\1/p; s/.*(default: \(.*\))$/=\1/p' "$tmp/help" | awk '/^=/ { print o, substr($0, 2); next } { o = $0 }' |
+	grep -vE '^(name|run-dir|cpu|test-devices|console) ' >"$tmp/defaults"
+while read -r option value; do
+	text=$(sed -n "/^\.B.*\\\\-\\\\-$option\b/,/^\.TP/p" "$page")
+	like "the page tells the default of --$option" "$text" "$value"
+done <"$tmp/defaults"
+
+for command in "" ctl ps; do
+	# shellcheck disable=SC2086
+	out=$("$bulkhead" $command --help)
+	is "bulkhead $command --help: exit 0" $? 0
+	for word in $(grep -oE '^  --[a-z-]+' <<<"$out"); do
+		check "... $word is in the man page" grep -q -- "${word//-/\\\\-}\|\\\\-\\\\-${word#--}" "$page"
+	done
+done
+for request in $("$bulkhead" ctl --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'); do
+	check "ctl $request is in the man page" grep -q "^\.B $request\$" "$page"
+done
+check "... and there are five" test "$("$bulkhead" ctl --help | grep -cE '^  [a-z]')" -eq 5
+like "--version" "$("$bulkhead" --version)" '^bulkhead [0-9]'
+for status in 0 1 2 3 4 5 6; do
+	check "exit status $status is in the man page" awk -v s="$status" '/^\.SH EXIT/ { on = 1 } /^\.SH ENV/ { on = 0 } on && $0 == ".B " s { ok = 1 } END { exit !ok }' "$page"
+done
+if command -v man >/dev/null; then
+	for p in "$docs"/*.[1-8]; do
+		is "$(basename "$p") has no mistakes" "$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$p" 2>&1 >/dev/null)" ""
+	done
+else
+	skip "man pages have no mistakes" "no man"
+fi

@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Wrong options of the processes that bulkhead starts are refused in one line.
+. "${top_srcdir:?}/tests/support/tap.sh"
+
+# refused TEXT PATTERN OPTION...: exit status 2 and one line that matches, of $program. Descriptor 3 is open.
+refused() {
+	local text=$1 pattern=$2 out status
+	shift 2
+	out=$("$program" "$@" 2>&1 3</dev/null)
+	status=$?
+	text="${program##*/}, $text"
+	is "$text: exit status" "$status" 2
+	is "$text: one line" "$(printf '%s\n' "$out" | wc -l)" 1
+	like "$text: says what" "$out" "$pattern"
+}
+
+program=${top_builddir:?}/blk-server/blk-server
+truncate -s 1M "$tmp/image"
+s=(--socket "$tmp/s" --image "$tmp/image")
+refused 'an unknown option' 'blk-server: --colour: no such option'  --colour red
+refused 'a word' 'blk-server: foo: no such option' foo
+refused 'no socket' '--socket PATH or --vhost-fd N' --image "$tmp/image"
+refused 'no image' '--image FILE or --image-fd N' --socket "$tmp/s"
+refused 'queues 0' '--queues 0: must be a number from 1 to 64' "${s[@]}" --queues 0
+refused 'queues 65' '--queues 65: must be' "${s[@]}" --queues=65
+refused 'queues -1' '--queues -1: must be' "${s[@]}" --queues -1
+refused 'queues overflowing' '--queues 18446744073709551617: must be' "${s[@]}" --queues 18446744073709551617
+refused 'more threads than queues' '--io-threads 2: must be at most' "${s[@]}" --io-threads 2
+refused 'a missing value' '--queues needs a value' "${s[@]}" --queues
+refused 'a value too many' '--readonly takes no value' "${s[@]}" --readonly=on
+refused 'an option twice' '--image is given twice' "${s[@]}" --image "$tmp/image"
+refused 'a format' '--format qcow2: must be raw' "${s[@]}" --format qcow2
+refused 'a cache mode' '--cache none: must be direct or buffered' "${s[@]}" --cache none
+refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
+refused 'a missing image' "--image $tmp/none: No such file" --socket "$tmp/s" --image "$tmp/none"
+refused 'a directory' "--image $tmp: Is a directory" --socket "$tmp/s" --image "$tmp"
+: > "$tmp/empty"
+refused 'an empty image' 'must be at least 512 bytes' --socket "$tmp/s" --image "$tmp/empty"
+refused 'a fifo' 'must be a regular file or a block device' --socket "$tmp/s" --image /dev/null
+refused 'a descriptor that is none' '--image-fd 77: must be an open file' --socket "$tmp/s" --image-fd 77
+refused 'a directory of the socket that is none' 'No such file' --socket "$tmp/no/s" --image "$tmp/image"
+refused 'FAULTS 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
+	--socket "$tmp/$(printf '%0110d' 0)" --image "$tmp/image"
+: > "$tmp/file"
+refused 'a socket path that is a file' 'it is no socket' --socket "$tmp/file" --image "$tmp/image"
+check 'nothing is left behind' test ! -e "$tmp/s"
+
+program=$top_builddir/vmm-core/vmm-core
+s=(--kvm-fd 3 --kernel-fd 3)
+refused 'an unknown option' 'vmm-core: --colour: no such option' --colour red
+refused 'a word' 'vmm-core: foo: not an option' foo
+refused 'no KVM' '--kvm-fd: is needed' --kernel-fd 3
+refused 'no kernel' '--kernel-fd: is needed' --kvm-fd 3
+refused 'a closed descriptor' '--kvm-fd 77: descriptor is not open' --kvm-fd 77
+refused 'a descriptor that is no number' '--kernel-fd x: must be the number' --kernel-fd x
+refused 'an option twice' '--cpus: is given twice' "${s[@]}" --cpus 1 --cpus 2
+refused 'a missing value' '--cpus: needs a value' "${s[@]}" --cpus
+refused 'a value too many' '--test-devices=on: takes no value' "${s[@]}" --test-devices=on
+refused 'no processors' '--cpus 0: must be 1 to 240' "${s[@]}" --cpus 0
+refused 'too many processors' '--cpus 241: must be 1 to 240' "${s[@]}" --cpus 241
+refused 'no memory' '--memory 0: must be' "${s[@]}" --memory 0
+refused 'memory overflowing' '--memory 99999999T: must be' "${s[@]}" --memory 99999999T
+refused 'memory that is no multiple' '--memory 67108865: must be' "${s[@]}" --memory 67108865
+refused 'an unknown key of memory' '--memory swap: must be hugepages=on' "${s[@]}" --memory 64M,swap=on
+refused 'odd huge pages' 'must be a multiple of 2M' "${s[@]}" --memory 65M,hugepages=on
+refused 'a processor' '--cpu pentium: ' "${s[@]}" --cpu pentium
+refused 'a device without kind' '--device disk0: must be ID:KIND' "${s[@]}" --device disk0
+refused 'a device without id' '--device :blk: must be ID:KIND' "${s[@]}" --device :blk
+refused 'an id that is a path' 'must be ID:KIND' "${s[@]}" --device ../x:blk
+refused 'an id of 32 bytes' 'must be ID:KIND' "${s[@]}" --device "$(printf '%032d' 0):blk,socket=x"
+refused 'an unknown kind' 'must be one of: blk' "${s[@]}" --device disk0:floppy
+refused 'a device twice' '--device disk0: is there twice' "${s[@]}" --device disk0:blk,socket=a \
+	--device disk0:blk,socket=b
+refused 'a device without a way to it' '--device disk0: needs socket=PATH' "${s[@]}" --device disk0:blk
+refused 'a socket path over 107 bytes' 'PATH at most 107 bytes' "${s[@]}" \
+	--device "disk0:blk,socket=$(printf '%0108d' 0)"
+refused 'an unknown key of a device' '--device queues: must be socket=' "${s[@]}" --device disk0:blk,queues=1
+refused 'a command line over 2047 bytes' '--append: must be at most 2047 bytes' "${s[@]}" \
+	--append "$(printf '%02048d' 0)"
+refused 'a sandbox' '--sandbox maybe: must be on or off' "${s[@]}" --sandbox maybe
+refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
