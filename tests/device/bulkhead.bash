@@ -5,6 +5,7 @@
 . "${top_srcdir:?}/tests/support/tap.sh"
 bulkhead=${top_builddir:?}/supervisor/bulkhead
 run_dir=$tmp/run
+evidence "$tmp/m.out" "$tmp/m.err" "$tmp/one.err"
 bin=$tmp/bin
 unset JOURNAL_STREAM BULKHEAD_PATH
 
@@ -40,6 +41,7 @@ tell() { echo "${*:2}" 1<>"$bin/$1.ctl"; }
 start() {
 	local name=$1
 	shift
+	show_evidence
 	spawn "$bulkhead" run --name "$name" --run-dir "$run_dir" --kernel "$tmp/kernel" --log-level debug "$@" \
 		</dev/null >"$tmp/$name.out" 2>"$tmp/$name.err"
 }
@@ -50,14 +52,13 @@ is_state() { [ "$(state "$1")" = "$2" ]; }
 device() { ctl --json "$1" status 2>/dev/null | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
 logged() { grep -qE -- "$2" "$tmp/$1.err"; }
 
-wait_running() { wait_for 20 is_state "$1" running || { diag "$(tail -20 "$tmp/$1.err")" && return 1; }; }
+wait_running() { wait_for 20 is_state "$1" running; }
 
 # Ends with the status wanted, and has left nothing: no directory, no process that has it open.
 ends_with() {
 	local text=$1 want=$2 id=$3 name=$4
 	wait_exit 30 "$id"
 	is "$text" "$status" "$want"
-	[ "$status" = "$want" ] || diag "$(tail -20 "$tmp/$name.err")"
 	clean_after "$name" "$text: nothing is left"
 }
 

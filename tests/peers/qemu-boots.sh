@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # QEMU as the front end: it boots the stock Debian kernel with its root disk on our blk-server --socket.
-. "$top_srcdir/tests/support/tap.sh"
+. "${top_srcdir:?}/tests/support/tap.sh"
 [ -z "${BULKHEAD_QUICK-}" ] || skip_all "whole machines are left out of this run (BULKHEAD_QUICK)"
 top=$top_srcdir
 . "$top_srcdir/scripts/common.sh"
@@ -9,6 +9,8 @@ command -v qemu-system-x86_64 >/dev/null || skip_all "qemu-system-x86 is not ins
 stock_kernel
 stock_initrd
 guest_image "$tmp/root.img" 256M "$top_srcdir/tests/guest/inside/verify"
+
+evidence "$tmp/console" "$tmp/qemu.log" "$tmp/server.log"
 
 # boot SERVER-OPTION...: blk-server on a fresh copy of the disk, QEMU on top of it.
 boot() {
@@ -40,4 +42,3 @@ wait_exit 10 "$server"
 is "blk-server ends on SIGTERM" "$status" 0
 check "its socket is gone" test ! -e "$tmp/sock"
 PATH=$PATH:/sbin check "e2fsck finds the file system clean" e2fsck -fn "$tmp/disk.img"
-[ $tap_failed -eq 0 ] || diag "$(tail -n 15 "$tmp/console")" "$(tail "$tmp/qemu.log")" "$(tail "$tmp/server.log")"

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # qemu-storage-daemon as the back end: the bare guest on this /dev/kvm and the stock kernel in the test host run with
 # their disk on its vhost-user-blk export.
-. "$top_srcdir/tests/support/tap.sh"
+. "${top_srcdir:?}/tests/support/tap.sh"
 [ -z "${BULKHEAD_QUICK-}" ] || skip_all "whole machines are left out of this run (BULKHEAD_QUICK)"
 top=$top_srcdir
 . "$top_srcdir/scripts/common.sh"
 command -v qemu-storage-daemon >/dev/null || skip_all "qemu-system-common is not installed"
 export BULKHEAD_PATH=$top_builddir/vmm-core:$top_builddir/blk-server
+
+evidence "$tmp/qsd.log" "$tmp/log" "$tmp/out" "$tmp/host"
 
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 	truncate -s 16M "$tmp/disk.img"
@@ -15,13 +17,12 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 		--export type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path="$tmp/sock",writable=on \
 		>"$tmp/qsd.log" 2>&1
 	wait_for 10 test -S "$tmp/sock"
-	"$top_builddir/supervisor/bulkhead" run --name peer --run-dir "$tmp/run" --test-devices --memory 64M \
+	timeout 120 "$top_builddir/supervisor/bulkhead" run --name peer --run-dir "$tmp/run" --test-devices --memory 64M \
 		--kernel "$top_builddir/tests/guest/payload.elf" --append "io irq" --disk "vhost-user=$tmp/sock" \
 		--console "file=$tmp/out" </dev/null >"$tmp/stdout" 2>"$tmp/log"
 	is "the bare guest ends well on qemu-storage-daemon" $? 33
 	like "what it read polled is what it wrote" "$(cat "$tmp/out")" "ok [0-9]* - polled: what is read is what was"
 	like "what it read by MSI-X is what it wrote" "$(cat "$tmp/out")" "ok [0-9]* - irq: what is read is what was"
-	[ $tap_failed -eq 0 ] || diag "$(tail "$tmp/log")" "$(tail "$tmp/out")"
 else
 	skip "the bare guest ends well on qemu-storage-daemon" "no usable /dev/kvm"
 fi
@@ -37,9 +38,8 @@ n=0
 until [ -S /tmp/sock ] || [ $n -gt 500 ]; do n=$((n + 1)); usleep 20000; done
 bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus 2 --memory 384M --on-reboot exit \
 	--append "console=ttyS0 quiet panic=-1 bulkhead.run=verify" --disk vhost-user=/tmp/sock \
-	--console file=/tmp/console </dev/null
+	--console stdio </dev/null
 echo "status $?"
-cat /tmp/console
 EOF
 "$top/scripts/testhost" --timeout 300 --program "$top_builddir/supervisor/bulkhead" \
 	--program "$top_builddir/vmm-core/vmm-core" --program "$top_builddir/blk-server/blk-server" \
@@ -49,4 +49,3 @@ EOF
 like "the stock kernel boots with its root on qemu-storage-daemon" "$(cat "$tmp/host")" "root is /dev/vda, read-write"
 like "fio 64k depth 16 verified there" "$(cat "$tmp/host")" "fio 64k depth 16 verified"
 unlike "no fio failed, no kernel errors" "$(cat "$tmp/host")" "FAILED|kernel errors"
-[ $tap_failed -eq 0 ] || diag "$(tail -n 40 "$tmp/host")"

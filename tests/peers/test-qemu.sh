@@ -3,7 +3,7 @@
 # QEMU as the front end of our blk-server: its BIOS boots from the disk, and the boot sector reads and writes it.
 # No kernel and no KVM are needed.
 # shellcheck source=tests/support/tap.sh disable=SC2154  # top_srcdir, top_builddir: the Makefile's
-. "$top_srcdir/tests/support/tap.sh"
+. "${top_srcdir:?}/tests/support/tap.sh"
 
 command -v qemu-system-x86_64 >/dev/null || skip_all 'qemu-system-x86_64 is not installed'
 server=$top_builddir/blk-server/blk-server

@@ -11,10 +11,12 @@
 #   at_exit COMMAND...                    runs at the end, last one first
 #   wait_for SECONDS COMMAND...           repeats the command until it succeeds, or fails at the deadline
 #   wait_exit SECONDS PID                 waits for a spawned process to end; its exit status in $status
+#   evidence FILE...                      their last lines are shown at the end if a test failed or it ended early
+#   show_evidence                         shows them now if a test failed since; before they are written anew
 # The plan is printed at the end, so a test that dies early is seen to be incomplete.
 set -u
 tap_count=0 tap_failed=0 tap_done=0
-tap_pids=() tap_exits=()
+tap_pids=() tap_exits=() tap_evidence=() tap_shown=0
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bulkhead-test.XXXXXX") || exit 99
 # Processes under other user ids must be able to reach what a test puts here.
 chmod 711 "$tmp"
@@ -69,6 +71,18 @@ spawn() {
 	tap_pids+=("$pid")
 }
 
+evidence() { tap_evidence+=("$@"); }
+
+# Whoever reads the output of a run elsewhere has nothing else to tell what happened.
+show_evidence() {
+	local f
+	[ $tap_failed -gt $tap_shown ] || return 0
+	tap_shown=$tap_failed
+	for f in "${tap_evidence[@]}"; do
+		[ -s "$f" ] && diag "---- the last lines of ${f##*/}" "$(tail -n 40 "$f")"
+	done
+}
+
 at_exit() { tap_exits+=("$(printf '%q ' "$@")"); }
 
 wait_for() {
@@ -111,9 +125,11 @@ tap_kill() {
 }
 
 tap_end() {
-	local i
+	local ended=$? i
 	trap '' INT TERM HUP
 	tap_kill
+	[ "$ended" -eq 0 ] || tap_shown=-1
+	show_evidence
 	for ((i = ${#tap_exits[@]} - 1; i >= 0; i--)); do eval "${tap_exits[i]}" >/dev/null 2>&1; done
 	rm -rf -- "$tmp"
 	if [ $tap_done -eq 0 ]; then

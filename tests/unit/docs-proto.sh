@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Every message and field of proto/bulkhead.proto is in proto/README.md, and the README names no other message.
-. "$top_srcdir/tests/support/tap.sh"
+. "${top_srcdir:?}/tests/support/tap.sh"
 
 proto=$top_srcdir/proto/bulkhead.proto
 doc=$top_srcdir/proto/README.md

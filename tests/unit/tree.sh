@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Rules about the tree: who may include whom, and that every folder and file introduces itself.
-. "$top_srcdir/tests/support/tap.sh"
+. "${top_srcdir:?}/tests/support/tap.sh"
 cd "$top_srcdir" || exit 99
 
 # The folders whose headers each may include; itself is understood.

@@ -43,6 +43,10 @@ nothing_left() {
 	check "$1: nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ls -R /run/bulkhead >>/tmp/left 2>&1
 		! grep -E "bin/(vmm-core|blk-server|bulkhead)" /tmp/left && [ -z "$(ls /run/bulkhead)" ]'
 }
+# What guest and supervisor say, as they say it: of a run that hangs or dies nothing else gets out of this host.
+for f in console log; do
+	tail -n +1 -F /tmp/$f 2>/dev/null | while IFS= read -r line; do echo "# $f: $line"; done &
+done
 
 for cpus in $1; do
 	what="$cpus vCPU"
