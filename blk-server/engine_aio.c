@@ -6,6 +6,11 @@
  * io_getevents: entries between head and tail are complete, and whoever reads moves head on. The layout has been
  * the same since Linux 2.6 and names itself by a magic number; where that is not as expected, io_getevents is
  * used.
+ *
+ * Where memory answers (tmpfs, the page cache) a transfer is done when io_submit returns, and to announce it by the
+ * eventfd is work for nothing. So after QUIET_AFTER of them in a row transfers are submitted without it. Should one of
+ * these not be done at once, aio_pending says so and the loop comes back for it without sleeping; from then on all are
+ * announced again.
  */
 #include <errno.h>
 #include <libaio.h>
@@ -20,6 +25,9 @@
 
 #define RING_MAGIC 0xa10a10a1U
 #define REAP_MAX   64
+
+#define QUIET_AFTER 64
+#define FLAG_RESFD  1U /* what io_set_eventfd sets; libaio has no name for it */
 
 struct ring {
 	uint32_t id;
@@ -38,6 +46,8 @@ struct engine {
 	struct ring *ring; /* NULL: its layout is unknown */
 	int fd, event;
 	unsigned running;          /* submitted and not reaped */
+	unsigned silent;           /* those of them that the eventfd does not announce */
+	unsigned prompt;           /* transfers in a row that were done when io_submit returned */
 	unsigned nstaged, nfailed; /* used of the arrays below */
 	struct iocb **staged;
 	struct engine_io **failed; /* refused by io_submit */
@@ -112,8 +122,32 @@ static void aio_stage(struct engine *e, struct engine_io *io)
 	cb->u.c.offset = (long long)io->off;
 	if (io->dsync)
 		cb->aio_rw_flags = RWF_DSYNC;
-	io_set_eventfd(cb, e->event);
+	if (e->prompt < QUIET_AFTER || io->op == ENGINE_FSYNC)
+		io_set_eventfd(cb, e->event);
 	e->staged[e->nstaged++] = cb;
+}
+
+static bool is_silent(const struct engine_io *io)
+{
+	const struct iocb *cb = (const struct iocb *)(const void *)io->priv;
+
+	return !(cb->u.c.flags & FLAG_RESFD);
+}
+
+/* Counts n transfers that the kernel took, and sees whether all that run are done already. */
+static void count_submitted(struct engine *e, struct iocb *const *cb, unsigned n)
+{
+	struct ring *ring = e->ring;
+	uint32_t done;
+
+	e->running += n;
+	for (unsigned i = 0; i < n; i++)
+		e->silent += is_silent(cb[i]->data);
+	if (!ring)
+		return;
+	done = atomic_load_explicit(&ring->tail, memory_order_acquire) + ring->nr -
+	       atomic_load_explicit(&ring->head, memory_order_relaxed);
+	e->prompt = done % ring->nr == e->running ? MIN(e->prompt + n, QUIET_AFTER) : 0;
 }
 
 static unsigned aio_submit(struct engine *e)
@@ -124,7 +158,7 @@ static unsigned aio_submit(struct engine *e)
 		int n = io_submit(e->context, (long)(e->nstaged - done), e->staged + done);
 
 		if (n > 0) {
-			e->running += (unsigned)n;
+			count_submitted(e, e->staged + done, (unsigned)n);
 			done += (unsigned)n;
 		} else if (n == -EAGAIN || n == 0) {
 			break;
@@ -154,6 +188,7 @@ static unsigned reap_ring(struct engine *e, struct engine_io **done, unsigned ma
 		struct engine_io *io = ev->data;
 
 		io->res = (int64_t)ev->res;
+		e->silent -= is_silent(io);
 		done[n++] = io;
 		head = head + 1 == ring->nr ? 0 : head + 1;
 	}
@@ -192,7 +227,7 @@ static unsigned aio_reap(struct engine *e, struct engine_io **done, unsigned max
 
 static bool aio_pending(const struct engine *e)
 {
-	if (e->nfailed || (e->nstaged && !e->running))
+	if (e->nfailed || e->silent || (e->nstaged && !e->running))
 		return true;
 	/* Without the ring to look at, the eventfd tells. */
 	return e->running && e->ring &&

@@ -410,12 +410,24 @@ int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[]);
 static int refusals[8]; /* what the next calls of io_submit give; 0: as the kernel likes */
 static long limit;      /* iocbs that a call takes; 0: all */
 static unsigned calls;
+static bool hold; /* the next call takes its first iocb and does nothing with it */
+static io_context_t held_ctx;
+static struct iocb *held;
+static unsigned announced; /* transfers whose end an eventfd tells */
 
 int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
 {
 	int refusal = calls < ARRAY_SIZE(refusals) ? refusals[calls] : 0;
 
 	calls++;
+	for (long i = 0; i < nr; i++)
+		announced += ios[i]->u.c.flags & 1; /* IOCB_FLAG_RESFD */
+	if (hold) {
+		held_ctx = ctx;
+		held = ios[0];
+		hold = false;
+		return 1;
+	}
 	return refusal ? refusal : __real_io_submit(ctx, limit ? MIN(limit, nr) : nr, ios);
 }
 
@@ -476,6 +488,51 @@ Test(blk_queue, f51_io_submit_refuses_one)
 	for (unsigned i = 0; i < REQUESTS; i++)
 		failed += bench.status[i] == VIRTIO_BLK_S_IOERR;
 	cr_assert_eq(failed, 1);
+	tear_down();
+	fclose(f);
+}
+
+/* How many of n whole rounds of transfers are announced. */
+static unsigned rounds(unsigned n)
+{
+	announced = 0;
+	for (unsigned i = 0; i < n; i++)
+		write_all(REQUESTS);
+	return announced;
+}
+
+/* A write to the page cache is done when it is submitted; a flush, which a worker of the kernel does, is not. */
+Test(blk_queue, what_is_done_at_once_is_not_announced)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	cr_assert_eq(rounds(64 / REQUESTS), 64);
+	cr_assert_eq(rounds(10), 0);
+	add(0, VIRTIO_BLK_T_FLUSH, 0, 0);
+	run(1);
+	cr_assert_eq(announced, 1);
+	tear_down();
+	fclose(f);
+}
+
+/* Memory that answered turns out to be a disk: nothing is announced, and nothing forgotten. */
+Test(blk_queue, what_is_not_announced_is_polled_for)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	rounds(64 / REQUESTS);
+	hold = true;
+	add(0, VIRTIO_BLK_T_OUT, 0, 4096);
+	blk_queue_service(bench.server.queue);
+	cr_assert_eq(bench.status[0], 0xff);
+	cr_assert(blk_queue_pending(bench.server.queue), "the loop would sleep for ever");
+	cr_assert_eq(__real_io_submit(held_ctx, 1, &held), 1);
+	blk_queue_service(bench.server.queue);
+	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_OK);
+	cr_assert_not(blk_queue_pending(bench.server.queue));
+	cr_assert_eq(rounds(1), REQUESTS, "announced again");
 	tear_down();
 	fclose(f);
 }
