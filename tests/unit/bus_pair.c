@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Both ends of a control bus on one loop, and a peer that speaks the wire by hand. */
+#include "bus_pair.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fd.h"
+
+struct loop *loop;
+char dir[64], path[96];
+struct end sup, child;
+
+static void on_message(void *arg, const struct bus_msg *msg)
+{
+	struct end *e = arg;
+
+	e->last = *msg;
+	e->downs_at_last = e->downs;
+	if (msg->id)
+		e->ids[e->messages % 64] = msg->id;
+	e->messages++;
+	if (e->closing)
+		bus_close(e->closing);
+	else if (msg->id && !e->silent)
+		bus_reply(e->bus, msg->id, &(struct bus_msg) { .type = BUS_OK });
+}
+
+static void on_connected(void *arg, bool up)
+{
+	struct end *e = arg;
+
+	if (up)
+		e->ups++;
+	else
+		e->downs++;
+}
+
+static void on_malformed(void *arg, unsigned count, const char *what)
+{
+	struct end *e = arg;
+
+	cr_assert_not_null(what);
+	e->malformed = (int)count;
+}
+
+const struct bus_ops bus_pair_ops = { on_message, on_connected, on_malformed };
+
+void bus_pair_open(pid_t expected)
+{
+	signal(SIGPIPE, SIG_IGN);
+	strcpy(dir, "/tmp/test-bus-XXXXXX");
+	cr_assert_not_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/bus", dir);
+	cr_assert_eq(loop_new("test", &loop), 0);
+	cr_assert_eq(bus_listen(loop, path, expected, &bus_pair_ops, &sup, &sup.bus), 0);
+}
+
+void bus_pair_dial(void)
+{
+	cr_assert_eq(bus_dial(loop, path, &bus_pair_ops, &child, &child.bus), 0);
+}
+
+void bus_pair_close(void)
+{
+	bus_close(child.bus);
+	bus_close(sup.bus);
+	loop_free(loop);
+	unlink(path);
+	rmdir(dir);
+}
+
+void bus_pair_reply(void *arg, int err, const struct bus_msg *reply)
+{
+	struct result *r = arg;
+
+	r->calls++;
+	r->err = err;
+	r->type = reply ? reply->type : BUS_NONE;
+	if (reply)
+		r->reply = *reply;
+}
+
+void bus_pair_ping(uint64_t timeout_ns, struct result *r)
+{
+	struct bus_msg msg = { .type = BUS_PING };
+
+	cr_assert_eq(bus_request(sup.bus, &msg, timeout_ns, bus_pair_reply, r), 0);
+}
+
+struct bus_counters bus_pair_counters(struct bus *bus)
+{
+	struct bus_counters c;
+
+	bus_get_counters(bus, &c);
+	return c;
+}
+
+int raw_connect(const char *to)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	strcpy(sa.sun_path, to);
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) != 0) {
+		close(fd);
+		return -1;
+	}
+	fd_set_nonblock(fd, false);
+	return fd;
+}
+
+/* As pair0: protocol 1.0 is number 16. */
+int raw_open(const char *to)
+{
+	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
+	uint8_t theirs[8];
+	int fd = raw_connect(to);
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(write(fd, hello, 8), 8);
+	cr_assert_eq(fd_read_full(fd, theirs, 8), 0);
+	cr_assert_eq(memcmp(theirs, hello, 8), 0);
+	return fd;
+}
+
+int raw_open_running(const char *to)
+{
+	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
+	uint64_t end = clock_ns() + 10 * NS_PER_S;
+	uint8_t theirs[8];
+	size_t got = 0;
+	int fd = -1;
+
+	while (got < sizeof(theirs)) {
+		ssize_t n;
+
+		cr_assert_lt(clock_ns(), end, "the endpoint does not greet");
+		if (fd < 0) {
+			fd = raw_connect(to);
+			got = 0;
+			if (fd >= 0)
+				cr_expect_neq(send(fd, hello, 8, MSG_NOSIGNAL), 0);
+		}
+		loop_run_once(loop, NS_PER_MS);
+		n = fd < 0 ? 0 : recv(fd, theirs + got, sizeof(theirs) - got, MSG_DONTWAIT);
+		if (n > 0) {
+			got += (size_t)n;
+		} else if (n == 0 || errno != EAGAIN) {
+			if (fd >= 0)
+				close(fd);
+			fd = -1;
+		}
+	}
+	cr_assert_eq(memcmp(theirs, hello, 8), 0);
+	return fd;
+}
+
+void raw_head(int fd, uint64_t len)
+{
+	uint8_t head[9] = { 1 };
+
+	for (int i = 0; i < 8; i++)
+		head[8 - i] = (uint8_t)(len >> (8 * i));
+	cr_assert_eq(write(fd, head, 9), 9);
+}
+
+void raw_send(int fd, const void *data, size_t len)
+{
+	raw_head(fd, len);
+	cr_assert_eq(write(fd, data, len), (ssize_t)len);
+}
+
+size_t raw_recv(int fd, uint8_t *buf, size_t size)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	uint8_t head[9];
+	uint64_t len = 0;
+
+	RUN_UNTIL(poll(&p, 1, 0) > 0);
+	cr_assert_eq(fd_read_full(fd, head, 9), 0);
+	for (int i = 1; i < 9; i++)
+		len = len << 8 | head[i];
+	cr_assert_leq(len, size);
+	cr_assert_eq(fd_read_full(fd, buf, len), 0);
+	return len;
+}
+
+bool raw_is_closed(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char c[512];
+	ssize_t n;
+
+	if (poll(&p, 1, 0) <= 0)
+		return false;
+	n = recv(fd, c, sizeof(c), MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN);
+}

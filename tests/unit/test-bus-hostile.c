@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lib/bus against peers that do not read, or speak the wire by hand (FAULTS 34, 35, 47). */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "bus_pair.h"
+#include "fd.h"
+#include "num.h"
+
+TestSuite(bus_hostile, .timeout = 60);
+
+/* ---- a peer that does not read ---- */
+
+Test(bus_hostile, queue_to_a_peer_that_does_not_read_is_bounded)
+{
+	static struct result r;
+	struct bus_msg msg = { .type = BUS_PING };
+	int fd, err = 0, sent = 0;
+	uint64_t began;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	RUN_UNTIL(sup.ups);
+	while (sent < 100000 && (err = bus_request(sup.bus, &msg, 100 * NS_PER_S, bus_pair_reply, &r)) == 0)
+		sent++;
+	cr_assert_eq(err, -EAGAIN);
+	began = clock_ns();
+	/* Pings are small: the kernel's buffer may have taken all 256 that may be pending. */
+	err = bus_flush(sup.bus, 20 * NS_PER_MS);
+	cr_assert(err == 0 || err == -ETIMEDOUT);
+	cr_assert_lt(clock_ns() - began, 5 * NS_PER_S);
+	close(fd);
+	RUN_UNTIL(sup.downs);
+	cr_assert_eq(r.calls, sent);
+	cr_assert_eq(r.err, -EPIPE);
+	bus_pair_close();
+}
+
+Test(bus_hostile, events_to_a_stopped_peer_end_in_eagain_and_flush_meets_its_deadline)
+{
+	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
+	uint8_t theirs[8];
+	int srv, fd, err;
+	uint64_t began;
+
+	strcpy(down.device_down.device, "disk0");
+	memset(down.device_down.reason, 'r', BUS_TEXT_MAX - 1);
+	bus_pair_open(getpid());
+	bus_close(sup.bus);
+	sup.bus = NULL;
+	srv = socket(AF_UNIX, SOCK_STREAM, 0);
+	strcpy(sa.sun_path, path);
+	cr_assert_eq(bind(srv, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	cr_assert_eq(listen(srv, 1), 0);
+	bus_pair_dial();
+	fd = accept(srv, NULL, NULL);
+	cr_assert_eq(fd_read_full(fd, theirs, 8), 0);
+	cr_assert_eq(write(fd, hello, 8), 8);
+	RUN_UNTIL(child.ups);
+	do {
+		while ((err = bus_event(child.bus, &down)) == 0)
+			continue;
+		cr_assert_eq(err, -EAGAIN);
+		began = clock_ns();
+		err = bus_flush(child.bus, 200 * NS_PER_MS);
+	} while (err == 0); /* until the kernel's buffer is full */
+	cr_assert_eq(err, -ETIMEDOUT);
+	cr_assert_geq(clock_ns() - began, 200 * NS_PER_MS);
+	cr_assert_lt(clock_ns() - began, 5 * NS_PER_S);
+	close(fd);
+	close(srv);
+	bus_pair_close();
+}
+
+/* ---- hostile peers ---- */
+
+Test(bus_hostile, hand_made_messages_are_understood)
+{
+	uint8_t buf[64];
+	struct result r = { 0 };
+	int fd;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	raw_send(fd, (const uint8_t[]) { 8, 0, 42, 0 }, 4); /* Ready */
+	RUN_UNTIL(sup.messages);
+	cr_assert_eq(sup.last.type, BUS_READY);
+	bus_pair_ping(NS_PER_S, &r);
+	cr_assert_eq(raw_recv(fd, buf, sizeof(buf)), 4);
+	cr_assert_eq(memcmp(buf, (const uint8_t[]) { 8, 1, 50, 0 }, 4), 0);
+	raw_send(fd, (const uint8_t[]) { 8, 1, 26, 0 }, 4); /* Ok */
+	RUN_UNTIL(r.calls);
+	cr_assert_eq(r.err, 0);
+	close(fd);
+	bus_pair_close();
+}
+
+Test(bus_hostile, malformed_requests_are_answered_and_their_sender_is_fenced)
+{
+	const uint8_t unknown[] = { 8, 9, 0xa2, 6, 0 };
+	uint8_t buf[1024];
+	int fd, again;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	RUN_UNTIL(sup.ups);
+	for (int i = 1; i < BUS_FENCE_AFTER; i++) {
+		raw_send(fd, unknown, sizeof(unknown));
+		RUN_UNTIL(sup.malformed == i);
+		raw_recv(fd, buf, sizeof(buf));
+		cr_assert_eq(memcmp(buf, (const uint8_t[]) { 8, 9, 18 }, 3), 0, "an Error for id 9");
+	}
+	cr_assert(!bus_is_fenced(sup.bus));
+	raw_send(fd, unknown, sizeof(unknown));
+	RUN_UNTIL(sup.downs);
+	cr_assert(bus_is_fenced(sup.bus));
+	cr_assert_eq(sup.malformed, BUS_FENCE_AFTER);
+	RUN_UNTIL(raw_is_closed(fd));
+	close(fd);
+
+	again = raw_open_running(path);
+	RUN_UNTIL(raw_is_closed(again));
+	close(again);
+	cr_assert_eq(sup.ups, 1);
+	cr_assert_geq(bus_pair_counters(sup.bus).refused_peers, 1);
+
+	bus_expect(sup.bus, getpid());
+	cr_assert(!bus_is_fenced(sup.bus));
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups == 2);
+	bus_pair_close();
+}
+
+Test(bus_hostile, malformed_events_and_wrong_directions_are_counted_unanswered)
+{
+	int fd;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	raw_send(fd, (const uint8_t[]) { 8, 0, 50, 0 }, 4); /* a Ping without an id */
+	raw_send(fd, (const uint8_t[]) { 8, 0, 34, 0 }, 4); /* a Hello without anything */
+	raw_send(fd, "", 0);                                /* nothing */
+	RUN_UNTIL(sup.malformed == 3);
+	cr_assert_eq(sup.messages, 0);
+	cr_assert(!raw_is_closed(fd));
+	raw_send(fd, (const uint8_t[]) { 8, 3, 50, 0 }, 4); /* a Ping, which no child may send */
+	RUN_UNTIL(sup.malformed == 4);
+	cr_assert_eq(sup.messages, 0);
+	close(fd);
+	bus_pair_close();
+}
+
+Test(bus_hostile, huge_length_ends_the_connection_only)
+{
+	static const uint64_t lengths[] = { 0xFFFFFFFF, UINT64_MAX, 1ULL << 63, BUS_MSG_MAX + 1 };
+
+	bus_pair_open(getpid());
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		int fd = raw_open_running(path);
+
+		RUN_UNTIL(sup.ups == (int)i + 1);
+		raw_head(fd, lengths[i]);
+		RUN_UNTIL(raw_is_closed(fd));
+		RUN_UNTIL(sup.downs == (int)i + 1);
+		close(fd);
+	}
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups == (int)ARRAY_SIZE(lengths) + 1);
+	bus_pair_close();
+}
+
+Test(bus_hostile, half_a_message_then_silence_blocks_nobody)
+{
+	struct result r = { 0 };
+	int fd;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	RUN_UNTIL(sup.ups);
+	raw_head(fd, 1000);
+	cr_assert_eq(write(fd, "half", 4), 4);
+	bus_pair_ping(20 * NS_PER_MS, &r);
+	RUN_UNTIL(r.calls);
+	cr_assert_eq(r.err, -ETIMEDOUT);
+	bus_expect(sup.bus, getpid());
+	RUN_UNTIL(raw_is_closed(fd));
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups == 2);
+	close(fd);
+	bus_pair_close();
+}
+
+Test(bus_hostile, half_a_handshake_blocks_nobody)
+{
+	const uint8_t wrong[8] = { 0, 'S', 'P', 0, 0, 0x30, 0, 0 }; /* req0, no pair */
+	int half, req;
+
+	bus_pair_open(getpid());
+	half = raw_connect(path);
+	cr_assert_eq(write(half, "\0S", 2), 2);
+	req = raw_connect(path);
+	cr_assert_eq(write(req, wrong, 8), 8);
+	RUN_UNTIL(raw_is_closed(req));
+	bus_pair_dial();
+	RUN_UNTIL(sup.messages == 0 && child.ups && bus_is_connected(sup.bus));
+	close(half);
+	close(req);
+	bus_pair_close();
+}
+
+/* nng gives up a listener for good if a peer is gone before it was greeted; bus_expect makes a new one. */
+Test(bus_hostile, peers_that_hang_up_at_once_do_not_deafen_the_endpoint)
+{
+	bus_pair_open(getpid());
+	for (int i = 0; i < 300; i++) {
+		int fd = raw_connect(path);
+
+		if (fd < 0)
+			break; /* deaf, and its backlog full */
+		close(fd);
+	}
+	cr_assert_eq(bus_expect(sup.bus, getpid()), 0);
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups && child.ups && bus_is_connected(sup.bus) && bus_is_connected(child.bus));
+	bus_pair_close();
+}
