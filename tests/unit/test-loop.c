@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lib/loop on one thread: descriptors, timers, bottom halves, polling. */
+/* lib/loop on one thread: descriptors, timers, bottom halves. */
 #include "loop_priv.h"
 
 #include <criterion/criterion.h>
@@ -7,12 +7,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "fd.h"
+#include "loop_watch.h"
 
 static struct loop *loop;
 
@@ -40,41 +40,11 @@ static void stop(void *arg)
 
 /* ---- descriptors ---- */
 
-struct watch {
-	struct loop_fd *h;
-	struct watch *victim; /* removed by the handler */
-	uint32_t mod;         /* if not ~0: the victim is told to watch this instead */
-	uint32_t events;
-	int fd, calls;
-};
-
-static void watch_ready(void *arg, uint32_t events)
-{
-	struct watch *w = arg;
-
-	w->calls++;
-	w->events = events;
-	if (w->victim && w->mod != ~0U)
-		cr_assert_eq(loop_mod_fd(w->victim->h, w->mod), 0);
-	else if (w->victim) {
-		loop_del_fd(w->victim->h);
-		w->victim->h = NULL;
-	}
-}
-
-static void watch_add(struct watch *w, uint32_t events)
-{
-	w->mod = ~0U;
-	w->fd = eventfd(1, EFD_NONBLOCK);
-	cr_assert_geq(w->fd, 0);
-	cr_assert_eq(loop_add_fd(loop, w->fd, events, watch_ready, w, &w->h), 0);
-}
-
 Test(loop, fd_is_level_triggered)
 {
 	struct watch w = { 0 };
 
-	watch_add(&w, EPOLLIN);
+	watch_add(loop, &w, EPOLLIN);
 	loop_run_once(loop, -1);
 	loop_run_once(loop, -1);
 	cr_assert_eq(w.calls, 2);
@@ -117,8 +87,8 @@ Test(loop, fd_removed_by_another_handler_is_not_called)
 {
 	struct watch a = { 0 }, b = { 0 };
 
-	watch_add(&a, EPOLLIN);
-	watch_add(&b, EPOLLIN);
+	watch_add(loop, &a, EPOLLIN);
+	watch_add(loop, &b, EPOLLIN);
 	a.victim = &b;
 	b.victim = &a;
 	loop_run_once(loop, -1);
@@ -133,8 +103,8 @@ Test(loop, fd_muted_by_another_handler_is_not_called)
 {
 	struct watch a = { 0 }, b = { 0 };
 
-	watch_add(&a, EPOLLIN);
-	watch_add(&b, EPOLLIN);
+	watch_add(loop, &a, EPOLLIN);
+	watch_add(loop, &b, EPOLLIN);
 	a.victim = &b;
 	b.victim = &a;
 	a.mod = b.mod = 0;
@@ -148,7 +118,7 @@ Test(loop, fd_may_remove_itself)
 {
 	struct watch w = { 0 };
 
-	watch_add(&w, EPOLLIN);
+	watch_add(loop, &w, EPOLLIN);
 	w.victim = &w;
 	loop_run_once(loop, -1);
 	loop_run_once(loop, 0);
@@ -163,7 +133,7 @@ Test(loop, more_fds_than_one_pass_takes_are_all_served)
 
 	memset(w, 0, sizeof(w));
 	for (size_t i = 0; i < 200; i++) {
-		watch_add(&w[i], EPOLLIN);
+		watch_add(loop, &w[i], EPOLLIN);
 		w[i].victim = &w[i];
 	}
 	for (size_t i = 0; i < 4; i++)
@@ -290,7 +260,7 @@ Test(loop, timer_rearmed_for_the_past_fires_once_a_pass)
 
 	loop_add_timer(loop, alarm_fired, &a, &a.t);
 	loop_arm_timer(a.t, 1);
-	watch_add(&w, EPOLLIN);
+	watch_add(loop, &w, EPOLLIN);
 	loop_run_once(loop, -1);
 	loop_run_once(loop, -1);
 	cr_assert_eq(a.calls, 2);
@@ -383,7 +353,7 @@ Test(loop, bh_posted_from_itself_runs_in_the_next_pass)
 	half_init(&h, NULL, 0);
 	h.repost = &h.bh;
 	loop_bh_post(&h.bh);
-	watch_add(&w, EPOLLIN);
+	watch_add(loop, &w, EPOLLIN);
 	for (int i = 1; i < 5; i++) {
 		loop_run_once(loop, -1);
 		cr_assert_eq(h.calls, i);
@@ -509,185 +479,19 @@ Test(loop, stop_before_run_ends_it_after_one_pass)
 	cr_assert_eq(loop_run(loop), 0, "and it can run again");
 }
 
-/* ---- polling ---- */
-
-struct ring {
-	int work, polls, sleeps, wakes, done;
-	int arrive_in_sleep; /* work that arrives while notifications are being armed */
-	bool asleep;
-};
-
-static bool ring_poll(void *arg)
-{
-	struct ring *r = arg;
-
-	r->polls++;
-	cr_assert(!r->asleep);
-	if (!r->work)
-		return false;
-	r->work--;
-	r->done++;
-	return true;
-}
-
-static bool ring_sleep(void *arg)
-{
-	struct ring *r = arg;
-
-	r->sleeps++;
-	r->asleep = true;
-	r->work += r->arrive_in_sleep;
-	r->arrive_in_sleep = 0;
-	return r->work;
-}
-
-static void ring_wake(void *arg)
-{
-	struct ring *r = arg;
-
-	cr_assert(r->asleep);
-	r->wakes++;
-	r->asleep = false;
-}
-
-static const struct loop_poll_ops ring_ops = { .poll = ring_poll, .sleep = ring_sleep, .wake = ring_wake };
-
-Test(loop, work_that_arrives_while_arming_is_done_without_a_wait)
-{
-	struct ring r = { .arrive_in_sleep = 1 };
-	struct loop_poller *p;
-	struct loop_stats st;
-
-	cr_assert_eq(loop_add_poller(loop, &ring_ops, &r, &p), 0);
-	loop_run_once(loop, -1);
-	cr_assert_eq(r.done, 1);
-	cr_assert_eq(r.sleeps, 1);
-	cr_assert_eq(r.wakes, 1);
-	loop_get_stats(loop, &st);
-	cr_assert_eq(st.sleeps, 0);
-}
-
-Test(loop, polling_is_off_unless_asked_for)
-{
-	struct ring r = { 0 };
-	struct loop_poller *p;
-	struct loop_stats st;
-
-	loop_add_poller(loop, &ring_ops, &r, &p);
-	for (int i = 0; i < 10; i++)
-		loop_run_once(loop, 10 * (int64_t)NS_PER_US);
-	cr_assert_eq(r.polls, 0);
-	cr_assert_eq(r.sleeps, 10);
-	cr_assert_eq(r.wakes, 10);
-	loop_get_stats(loop, &st);
-	cr_assert_eq(st.poll_ns, 0);
-}
-
-Test(loop, polling_window_grows_with_short_sleeps_and_shrinks_with_long_ones)
-{
-	struct ring r = { 0 };
-	struct loop_poller *p;
-	struct watch w = { 0 };
-	struct loop_stats st;
-	uint64_t grown;
-
-	loop_set_poll_max(loop, NS_PER_MS);
-	loop_add_poller(loop, &ring_ops, &r, &p);
-	watch_add(&w, EPOLLIN); /* ready at once: each sleep is as short as can be */
-	for (int i = 0; i < 20; i++)
-		loop_run_once(loop, -1);
-	loop_get_stats(loop, &st);
-	cr_assert_gt(st.poll_ns, 0);
-	cr_assert_leq(st.poll_ns, NS_PER_MS);
-	cr_assert_gt(st.poll_misses, 0);
-	grown = st.poll_ns;
-
-	r.work = 5;
-	r.done = 0;
-	for (int i = 0; i < 5; i++)
-		loop_run_once(loop, -1);
-	loop_get_stats(loop, &st);
-	cr_assert_eq(r.done, 5);
-	cr_assert_eq(st.poll_hits, 5);
-
-	loop_del_fd(w.h);
-	for (int i = 0; i < 40; i++)
-		loop_run_once(loop, 3 * (int64_t)NS_PER_MS);
-	loop_get_stats(loop, &st);
-	cr_assert_lt(st.poll_ns, grown);
-	cr_assert_eq(st.poll_ns, 0, "an idle loop gives up polling");
-	close(w.fd);
-}
-
-Test(loop, descriptors_are_served_while_polling_always_finds_work)
-{
-	struct ring r = { 0 };
-	struct loop_poller *p;
-	struct watch w = { 0 };
-
-	loop_set_poll_max(loop, NS_PER_MS);
-	loop_add_poller(loop, &ring_ops, &r, &p);
-	watch_add(&w, EPOLLIN);
-	loop_run_once(loop, -1); /* opens the window */
-	r.work = 1 << 20;
-	w.calls = 0;
-	for (int i = 0; i < 100; i++)
-		loop_run_once(loop, -1);
-	cr_assert_geq(w.calls, 5);
-	cr_assert_lt(w.calls, 50);
-	close(w.fd);
-}
-
-static bool poll_and_leave(void *arg)
-{
-	struct loop_poller **p = arg;
-
-	loop_del_poller(*p);
-	*p = NULL;
-	return true;
-}
-
-static bool sleep_with_work(void *arg)
-{
-	(void)arg;
-	return true;
-}
-
-Test(loop, poller_may_remove_itself_and_its_neighbour)
-{
-	static const struct loop_poll_ops ops = { poll_and_leave, sleep_with_work, wake_nothing };
-	struct loop_poller *a, *b;
-
-	loop_add_poller(loop, &ops, &a, &a);
-	loop_add_poller(loop, &ops, &a, &b); /* visited first, removes a, the next one to visit */
-	loop_run_once(loop, -1);
-	cr_assert_null(a);
-	loop_del_poller(b);
-}
-
-Test(loop, idle_loop_sleeps_once)
-{
-	struct loop_stats st;
-
-	loop_run_once(loop, 20 * (int64_t)NS_PER_MS);
-	loop_get_stats(loop, &st);
-	cr_assert_eq(st.passes, 1);
-	cr_assert_eq(st.sleeps, 1);
-}
-
 /* What is still registered goes with the loop; the leak sanitizer is the judge. */
 Test(loop, freed_with_everything_registered)
 {
 	struct watch w = { 0 };
 	struct alarm a = { 0 };
-	struct ring r = { 0 };
+	static const struct loop_poll_ops idle = { poll_nothing, poll_nothing, wake_nothing };
 	struct loop_poller *p;
 	struct loop *other = loop;
 
-	watch_add(&w, EPOLLIN);
+	watch_add(loop, &w, EPOLLIN);
 	loop_add_timer(loop, alarm_fired, &a, &a.t);
 	loop_arm_timer(a.t, 1);
-	loop_add_poller(loop, &ring_ops, &r, &p);
+	loop_add_poller(loop, &idle, NULL, &p);
 	loop_free(other);
 	close(w.fd);
 	make_loop();
