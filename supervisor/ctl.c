@@ -22,31 +22,16 @@ static double span(uint64_t from, uint64_t to)
 	return from && to > from ? (double)(to - from) / (double)NS_PER_MS : 0.0;
 }
 
-/* What the last recovery took, step by step, in ms; null if there was none. */
-static json_t *recovery_json(const struct child *c)
+static json_t *core_json(const struct machine *m)
 {
-	const struct child_times *t = &c->last;
+	static const char *const names[] = {
+		[CHILD_IDLE] = "idle",
+		[CHILD_STARTING] = "starting",
+		[CHILD_READY] = "up",
+		[CHILD_STOPPING] = "stopping",
+	};
 
-	if (!t->sign)
-		return json_null();
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "total",
-			 span(t->sign, MAX(t->linked, t->ready)), "detect", span(t->sign, t->noticed), "reap",
-			 span(t->noticed, t->reaped), "wait", span(t->reaped, t->begun), "spawn",
-			 span(t->begun, t->spawned), "hello", span(t->spawned, t->hello), "handshake",
-			 span(t->hello, t->linked), "ready", span(t->hello, t->ready));
-}
-
-static json_t *child_json(const struct child *c)
-{
-	struct bus_counters counters = { 0 };
-
-	if (c->bus)
-		bus_get_counters(c->bus, &counters);
-	return json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "id", c->id, "process", c->process,
-			 "state", child_state_name(c), "pid", c->pidfd >= 0 ? (int)c->pid : 0, "restarts",
-			 (int)c->nrestarts, "malformed_messages", (json_int_t)counters.malformed,
-			 "refused_peers", (json_int_t)counters.refused_peers, "last_recovery_ms",
-			 recovery_json(c));
+	return device_child_json("core", m->core.process, names[m->core.state], &m->core);
 }
 
 char *ctl_status_json(const struct machine *m)
@@ -54,15 +39,15 @@ char *ctl_status_json(const struct machine *m)
 	json_t *devices = json_array(), *root;
 	char *text;
 
-	for (size_t i = 1; i < m->nchildren; i++)
-		json_array_append_new(devices, child_json(&m->child[i]));
+	for (size_t i = 0; i < m->ndevices; i++)
+		json_array_append_new(devices, device_json(&m->device[i]));
 	root = json_pack("{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
 			 m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "generation",
 			 (int)m->generation, "uptime_s", span(m->running_since, clock_ns()) / 1000.0,
 			 "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
 			 (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
-			 "log_lines_dropped", (json_int_t)logs_dropped(), "core", child_json(&m->child[0]),
-			 "devices", devices);
+			 "log_lines_dropped", (json_int_t)logs_dropped(), "core", core_json(m), "devices",
+			 devices);
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return text;
@@ -118,7 +103,7 @@ static void ask_core(struct machine *m, struct bus_ctl_request *req, enum bus_ty
 		return;
 	}
 	m->pending = req;
-	err = bus_request(m->child[0].bus, &msg, CORE_ANSWER_NS, on_core_answer, m);
+	err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_core_answer, m);
 	if (err)
 		on_core_answer(m, err, NULL);
 }
@@ -166,7 +151,7 @@ static void ask_button(struct machine *m, struct bus_ctl_request *req)
 		return;
 	}
 	b->req = req;
-	err = bus_request(m->child[0].bus, &msg, CORE_ANSWER_NS, on_button, b);
+	err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_button, b);
 	if (err)
 		on_button(b, err, NULL);
 }

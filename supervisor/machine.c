@@ -8,13 +8,11 @@
 #include "machine.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,11 +50,11 @@ void machine_publish(struct machine *m, const char *source, const char *kind, co
 		bus_events_publish(m->events, source, kind, text);
 }
 
-static struct child *find_child(struct machine *m, const char *id)
+struct device *machine_device(struct machine *m, const char *id)
 {
-	for (size_t i = 1; i < m->nchildren; i++)
-		if (!strcmp(m->child[i].id, id))
-			return &m->child[i];
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (!strcmp(m->device[i].id, id))
+			return &m->device[i];
 	return NULL;
 }
 
@@ -96,12 +94,50 @@ static void run_if_all_up(struct machine *m)
 
 	if (m->state != MACHINE_STARTING)
 		return;
-	for (size_t i = 0; i < m->nchildren; i++)
-		if (m->child[i].state != CHILD_UP)
+	if (m->core.state != CHILD_READY)
+		return;
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (m->device[i].state != DEVICE_UP)
 			return;
-	err = bus_request(m->child[0].bus, &resume, CORE_ANSWER_NS, on_resumed, m);
+	err = bus_request(m->core.bus, &resume, CORE_ANSWER_NS, on_resumed, m);
 	if (err)
 		on_resumed(m, err, NULL);
+}
+
+static void core_ended(struct machine *m, int code, int status);
+
+/* The sockets that the core gets at its start, in the order of its options in plan.c. */
+static int core_sockets(struct machine *m, int *fds, size_t *nfds)
+{
+	int pair[2], console_fd, err;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	clean_fd(&m->desc_fd);
+	m->desc_fd = pair[0];
+	fds[(*nfds)++] = pair[1];
+	err = fd_set_nonblock(m->desc_fd, true);
+	if (!err)
+		err = console_connect(m->console, &console_fd);
+	if (!err)
+		fds[(*nfds)++] = console_fd;
+	return err;
+}
+
+static void start_core(struct machine *m)
+{
+	int fds[KEEPER_PASSED_MAX];
+	size_t nfds = 0;
+	int err = core_sockets(m, fds, &nfds);
+
+	if (err)
+		say_error_errno(err, "core: can't make its sockets");
+	else
+		err = child_start(&m->core, fds, nfds);
+	while (nfds)
+		close(fds[--nfds]);
+	if (err)
+		core_ended(m, CLD_EXITED, EXIT_INTERNAL);
 }
 
 static void start_generation(struct machine *m)
@@ -110,12 +146,11 @@ static void start_generation(struct machine *m)
 	m->again = false;
 	m->generation++;
 	m->begun = clock_ns();
-	say_info("%s: starting vmm-core and %zu disk%s%s", m->conf->name, m->nchildren - 1,
-		 m->nchildren == 2 ? "" : "s", m->generation > 1 ? " again" : "");
-	for (size_t i = 0; i < m->nchildren && m->state == MACHINE_STARTING; i++) {
-		child_forget(&m->child[i]);
-		child_start(&m->child[i]);
-	}
+	say_info("%s: starting vmm-core and %zu disk%s%s", m->conf->name, m->ndevices,
+		 m->ndevices == 1 ? "" : "s", m->generation > 1 ? " again" : "");
+	start_core(m);
+	for (size_t i = 0; i < m->ndevices && m->state == MACHINE_STARTING; i++)
+		device_start(&m->device[i]);
 }
 
 /* ---- ending one ---- */
@@ -123,8 +158,8 @@ static void start_generation(struct machine *m)
 static void end_servers(struct machine *m)
 {
 	m->state = MACHINE_ENDING_SERVERS;
-	for (size_t i = 1; i < m->nchildren; i++)
-		child_stop(&m->child[i], SERVER_END_NS);
+	for (size_t i = 0; i < m->ndevices; i++)
+		device_stop(&m->device[i], SERVER_END_NS);
 	loop_bh_post(&m->ended_bh);
 }
 
@@ -134,8 +169,8 @@ static void on_all_ended(void *arg)
 
 	if (m->state != MACHINE_ENDING_SERVERS)
 		return;
-	for (size_t i = 0; i < m->nchildren; i++)
-		if (m->child[i].state != CHILD_IDLE)
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (m->device[i].state != DEVICE_IDLE)
 			return;
 	clean_fd(&m->desc_fd);
 	m->desc_fd = -1;
@@ -164,7 +199,8 @@ void machine_end(struct machine *m, int status, bool again)
 	loop_disarm_timer(m->grace);
 	if (m->pending)
 		bus_ctl_refuse(TAKE_PTR(m->pending), -ECANCELED, "the machine is ending");
-	child_stop(&m->child[0], CORE_END_NS);
+	if (!child_stop(&m->core, CORE_END_NS))
+		end_servers(m);
 }
 
 /* After a crash: again if that is wanted and has not been too often. */
@@ -173,8 +209,8 @@ static void end_after_crash(struct machine *m, int status)
 	uint64_t now = clock_ns(), recent = 0;
 	bool again = m->conf->restart_on_crash && m->ever_ran && !m->asked;
 
-	m->crash[m->ncrashes++ % CHILD_DEATHS_MAX] = now;
-	for (size_t i = 0; i < MIN(m->ncrashes, (size_t)CHILD_DEATHS_MAX); i++)
+	m->crash[m->ncrashes++ % DEVICE_DEATHS_MAX] = now;
+	for (size_t i = 0; i < MIN(m->ncrashes, (size_t)DEVICE_DEATHS_MAX); i++)
 		recent += now - m->crash[i] <= m->conf->restarts_s * NS_PER_S;
 	if (again && recent > m->conf->restarts) {
 		say_error("%s: given up, it crashed more than %u times in %u s", m->conf->name,
@@ -184,69 +220,7 @@ static void end_after_crash(struct machine *m, int status)
 	machine_end(m, status, again);
 }
 
-/* ---- what the user wants ---- */
-
-void machine_quit(struct machine *m)
-{
-	m->asked = true;
-	machine_end(m, EXIT_POWEROFF, false);
-}
-
-static void on_grace_over(void *arg)
-{
-	struct machine *m = arg;
-
-	say_warn("%s: the guest did not power off in %u s; ending it", m->conf->name, m->conf->grace_s);
-	machine_end(m, EXIT_POWEROFF, false);
-}
-
-static void on_button(void *arg, int err, const struct bus_msg *reply)
-{
-	struct machine *m = arg;
-
-	(void)reply;
-	if (err && err != -ECANCELED) {
-		say_warn_errno(err, "%s: the power button can't be pressed; ending the guest", m->conf->name);
-		machine_end(m, EXIT_POWEROFF, false);
-	}
-}
-
-void machine_power_off(struct machine *m)
-{
-	struct bus_msg button = { .type = BUS_POWER_BUTTON }, resume = { .type = BUS_RESUME };
-	int err;
-
-	m->asked = true;
-	if ((m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED) || !m->conf->grace_s) {
-		machine_end(m, EXIT_POWEROFF, false);
-		return;
-	}
-	say_info("%s: asking the guest to power off, %u s at most", m->conf->name, m->conf->grace_s);
-	loop_arm_timer(m->grace, clock_ns() + m->conf->grace_s * NS_PER_S);
-	err = bus_request(m->child[0].bus, &button, CORE_ANSWER_NS, on_button, m);
-	if (!err && m->state == MACHINE_PAUSED) {
-		m->state = MACHINE_RUNNING;
-		err = bus_request(m->child[0].bus, &resume, CORE_ANSWER_NS, on_button, m);
-	}
-	if (err)
-		on_button(m, err, NULL);
-}
-
-static void on_signal(void *arg, uint32_t events)
-{
-	struct machine *m = arg;
-	struct signalfd_siginfo info;
-
-	(void)events;
-	if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (m->asked)
-		say_info("%s: ending at once", m->conf->name);
-	if (m->asked || is_ending(m))
-		machine_quit(m);
-	else
-		machine_power_off(m);
-}
+/* ---- what the processes do ---- */
 
 static void on_keeper_dead(void *arg, uint32_t events)
 {
@@ -261,45 +235,15 @@ static void on_keeper_dead(void *arg, uint32_t events)
 	loop_stop(m->loop);
 }
 
-/* ---- what the processes do ---- */
-
-static int hand_over(void *arg, struct child *child, int fd)
+static int hand_over(void *arg, struct device *d, int fd)
 {
 	struct machine *m = arg;
 	char message[DEVICE_MESSAGE_SIZE] = "";
 	ssize_t n;
 
-	memcpy(message, child->id, strlen(child->id));
+	memcpy(message, d->id, strlen(d->id));
 	n = fd_send(m->desc_fd, message, sizeof(message), &fd, 1);
 	return n < 0 ? (int)n : 0;
-}
-
-static int core_sockets(void *arg, int *fds, size_t *nfds)
-{
-	struct machine *m = arg;
-	int pair[2], console_fd, err;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-		return -errno;
-	clean_fd(&m->desc_fd);
-	m->desc_fd = pair[0];
-	fds[(*nfds)++] = pair[1];
-	err = fd_set_nonblock(m->desc_fd, true);
-	if (!err)
-		err = console_connect(m->console, &console_fd);
-	if (!err)
-		fds[(*nfds)++] = console_fd;
-	return err;
-}
-
-static void on_up(void *arg, struct child *child)
-{
-	struct machine *m = arg;
-
-	if (m->state == MACHINE_STARTING)
-		run_if_all_up(m);
-	else
-		machine_publish(m, child->id, "device-restarted", "restart %u", child->nrestarts);
 }
 
 static void core_ended(struct machine *m, int code, int status)
@@ -317,22 +261,42 @@ static void core_ended(struct machine *m, int code, int status)
 	}
 }
 
-static void on_ended(void *arg, struct child *child, bool by_order, int code, int status)
+static void on_core_ready(void *arg, struct child *core)
 {
-	struct machine *m = arg;
-
-	(void)by_order;
-	if (child->kind == CHILD_CORE)
-		core_ended(m, code, status);
-	else
-		loop_bh_post(&m->ended_bh);
+	say_info("core is up in %.1f ms",
+		 (double)(core->times.ready - core->times.begun) / (double)NS_PER_MS);
+	run_if_all_up(arg);
 }
 
-static void on_given_up(void *arg, struct child *child, bool wrong)
+static void on_core_died(void *arg, struct child *core, const struct child_death *death)
+{
+	(void)core;
+	core_ended(arg, death->code, death->status);
+}
+
+static void on_device_up(void *arg, struct device *d)
 {
 	struct machine *m = arg;
 
-	machine_publish(m, child->id, "device-failed", "given up after %u restarts", child->nrestarts);
+	if (m->state == MACHINE_STARTING)
+		run_if_all_up(m);
+	else
+		machine_publish(m, d->id, "device-restarted", "restart %u", d->nrestarts);
+}
+
+static void on_device_ended(void *arg, struct device *d)
+{
+	struct machine *m = arg;
+
+	(void)d;
+	loop_bh_post(&m->ended_bh);
+}
+
+static void on_given_up(void *arg, struct device *d, bool wrong)
+{
+	struct machine *m = arg;
+
+	machine_publish(m, d->id, "device-failed", "given up after %u restarts", d->nrestarts);
 	if (m->state == MACHINE_STARTING)
 		machine_end(m, wrong && !m->ever_ran ? EXIT_CONFIG : EXIT_DEVICE, false);
 	else if (!is_ending(m))
@@ -353,7 +317,7 @@ static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
 	if (is_ending(m))
 		return;
 	if ((size_t)end >= ARRAY_SIZE(why) || !why[end]) {
-		child_kill(&m->child[0], "it gave no known reason for the guest's end");
+		child_kill(&m->core, "it gave no known reason for the guest's end");
 		return;
 	}
 	say_info("%s: the guest %s%s%s", m->conf->name, why[end], *msg->guest_ended.text ? ": " : "",
@@ -378,35 +342,39 @@ static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
 	}
 }
 
-static void on_message(void *arg, struct child *core, const struct bus_msg *msg)
+static void on_core_message(void *arg, struct child *core, const struct bus_msg *msg)
 {
 	struct machine *m = arg;
-	struct child *device = NULL;
+	struct device *device = NULL;
 
 	if (msg->type == BUS_GUEST_ENDED) {
 		on_guest_ended(m, msg);
 	} else if (msg->type == BUS_DEVICE_UP || msg->type == BUS_DEVICE_DOWN) {
 		bool up = msg->type == BUS_DEVICE_UP;
 
-		device = find_child(m, up ? msg->device_up.device : msg->device_down.device);
+		device = machine_device(m, up ? msg->device_up.device : msg->device_down.device);
 		if (!device)
 			say_warn("core: it speaks of a device that does not exist");
 		else if (up)
-			child_linked(device);
+			device_linked(device);
 		else if (!is_ending(m))
-			child_unlinked(device, msg->device_down.reason);
+			device_unlinked(device, msg->device_down.reason);
 	} else {
 		say_debug("%s: message %d is not for the supervisor", core->id, (int)msg->type);
 	}
 }
 
-static const struct child_ops machine_child_ops = {
+static const struct child_ops core_ops = {
+	.ready = on_core_ready,
+	.died = on_core_died,
+	.message = on_core_message,
+};
+
+static const struct device_ops machine_device_ops = {
 	.hand_over = hand_over,
-	.core_sockets = core_sockets,
-	.up = on_up,
-	.ended = on_ended,
+	.up = on_device_up,
+	.ended = on_device_ended,
 	.given_up = on_given_up,
-	.message = on_message,
 };
 
 /* ---- the whole ---- */
@@ -416,32 +384,53 @@ static void on_console_quit(void *arg)
 	machine_quit(arg);
 }
 
+static int init_core(struct machine *m)
+{
+	struct child *c = &m->core;
+	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
+
+	c->loop = m->loop;
+	c->keeper = m->keeper;
+	c->ops = &core_ops;
+	c->arg = m;
+	c->index = 0;
+	c->process = "vmm-core";
+	c->kind = "core";
+	c->start_ns = m->conf->start_timeout_s * NS_PER_S;
+	snprintf(c->id, sizeof(c->id), "core");
+	snprintf(path, sizeof(path), "%s/core/bus", m->dir->path);
+	return child_init(c, path);
+}
+
+static int init_device(struct machine *m, size_t i)
+{
+	const struct vmconf_disk *disk = &m->conf->disk[i];
+	struct device *d = &m->device[i];
+	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
+
+	d->loop = m->loop;
+	d->keeper = m->keeper;
+	d->ops = &machine_device_ops;
+	d->arg = m;
+	d->index = i + 1;
+	d->external = disk->vhost_user;
+	d->process = disk->vhost_user ? "vhost-user" : "blk-server";
+	d->policy = (struct device_policy) { .restarts = m->conf->restarts,
+					     .restarts_s = m->conf->restarts_s,
+					     .start_ns = m->conf->start_timeout_s * NS_PER_S };
+	snprintf(d->id, sizeof(d->id), "%s", disk->id);
+	snprintf(path, sizeof(path), "%s/%s/bus", m->dir->path, d->id);
+	return device_init(d, path);
+}
+
 static int init_children(struct machine *m)
 {
-	m->nchildren = m->conf->ndisks + 1;
-	for (size_t i = 0; i < m->nchildren; i++) {
-		const struct vmconf_disk *disk = i ? &m->conf->disk[i - 1] : NULL;
-		struct child *c = &m->child[i];
-		char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
-		int err;
+	int err = init_core(m);
 
-		c->loop = m->loop;
-		c->keeper = m->keeper;
-		c->ops = &machine_child_ops;
-		c->arg = m;
-		c->index = i;
-		c->kind = !disk ? CHILD_CORE : disk->vhost_user ? CHILD_EXTERNAL : CHILD_SERVER;
-		c->process = !disk ? "vmm-core" : disk->vhost_user ? "vhost-user" : "blk-server";
-		c->policy = (struct child_policy) { .restarts = m->conf->restarts,
-						    .restarts_s = m->conf->restarts_s,
-						    .start_ns = m->conf->start_timeout_s * NS_PER_S };
-		snprintf(c->id, sizeof(c->id), "%s", disk ? disk->id : "core");
-		snprintf(path, sizeof(path), "%s/%s/bus", m->dir->path, c->id);
-		err = child_init(c, path);
-		if (err)
-			return err;
-	}
-	return 0;
+	m->ndevices = m->conf->ndisks;
+	for (size_t i = 0; !err && i < m->ndevices; i++)
+		err = init_device(m, i);
+	return err;
 }
 
 int machine_init(struct machine *m, int signal_fd, const char **what)
@@ -455,9 +444,9 @@ int machine_init(struct machine *m, int signal_fd, const char **what)
 	if (err)
 		return err;
 	loop_bh_init(&m->ended_bh, m->loop, on_all_ended, m);
-	err = loop_add_timer(m->loop, on_grace_over, m, &m->grace);
+	err = loop_add_timer(m->loop, machine_on_grace_over, m, &m->grace);
 	if (!err)
-		err = loop_add_fd(m->loop, signal_fd, EPOLLIN, on_signal, m, &m->signal_watch);
+		err = loop_add_fd(m->loop, signal_fd, EPOLLIN, machine_on_signal, m, &m->signal_watch);
 	if (!err)
 		err = loop_add_fd(m->loop, keeper_fd(m->keeper), EPOLLHUP | EPOLLRDHUP, on_keeper_dead, m,
 				  &m->keeper_watch);
@@ -493,7 +482,8 @@ int machine_run(struct machine *m)
 
 void machine_fini(struct machine *m)
 {
-	for (size_t i = 0; i < m->nchildren; i++)
-		child_fini(&m->child[i]);
+	child_fini(&m->core);
+	for (size_t i = 0; i < m->ndevices; i++)
+		device_fini(&m->device[i]);
 	clean_fd(&m->desc_fd);
 }

@@ -10,6 +10,7 @@
 #include "bus_events.h"
 #include "child.h"
 #include "console.h"
+#include "device.h"
 #include "keeper.h"
 #include "loop.h"
 #include "rundir.h"
@@ -42,8 +43,9 @@ struct machine {
 	struct console *console;
 	struct loop *loop;
 	enum machine_state state;
-	struct child child[KEEPER_CHILDREN_MAX]; /* 0 is the core, then the disks in order */
-	size_t nchildren;
+	struct child core;
+	struct device device[VMCONF_DISKS_MAX]; /* the disks in order */
+	size_t ndevices;
 	int desc_fd; /* our end of the socket on which the core gets descriptors */
 	unsigned generation;
 	bool again;         /* a new generation follows the end */
@@ -52,7 +54,7 @@ struct machine {
 	bool ever_ran;
 	int status; /* to exit with */
 	uint64_t begun, running_since;
-	uint64_t crash[CHILD_DEATHS_MAX]; /* ring of the times of restarts after crashes */
+	uint64_t crash[DEVICE_DEATHS_MAX]; /* ring of the times of restarts after crashes */
 	size_t ncrashes;
 	struct loop_timer *grace; /* until a guest that was asked to power off is ended */
 	struct loop_bh ended_bh;  /* looks whether all processes have ended */
@@ -80,6 +82,13 @@ void machine_end(struct machine *m, int status, bool again);
 /* As the user wishes: now, or by the power button and a time of grace. */
 void machine_quit(struct machine *m);
 void machine_power_off(struct machine *m);
+
+/* Handlers of machine_power.c: a signal came, the time of grace is over. */
+void machine_on_signal(void *arg, uint32_t events);
+void machine_on_grace_over(void *arg);
+
+/* The device of that id, or NULL. */
+struct device *machine_device(struct machine *m, const char *id);
 
 const char *machine_state_name(const struct machine *m);
 
