@@ -271,9 +271,9 @@ int disk_flush(struct disk *disk)
 	return disk_flushed(disk, fdatasync(disk->fd) < 0 ? -errno : 0);
 }
 
-static int punch(const struct disk *disk, uint64_t off, uint64_t len)
+static int change_space(const struct disk *disk, int how, uint64_t off, uint64_t len)
 {
-	while (fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
+	while (fallocate(disk->fd, how | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
 		if (errno != EINTR)
 			return -errno;
 	return 0;
@@ -281,7 +281,7 @@ static int punch(const struct disk *disk, uint64_t off, uint64_t len)
 
 int disk_discard(const struct disk *disk, uint64_t off, uint64_t len)
 {
-	return len ? punch(disk, off, len) : 0;
+	return len ? change_space(disk, FALLOC_FL_PUNCH_HOLE, off, len) : 0;
 }
 
 static int write_zeroes(const struct disk *disk, uint64_t off, uint64_t len)
@@ -306,13 +306,9 @@ int disk_zero(const struct disk *disk, uint64_t off, uint64_t len, bool unmap)
 	if (!len)
 		return 0;
 	if (unmap && disk->can_discard)
-		err = punch(disk, off, len);
-	if (err == -EOPNOTSUPP) {
-		err = fallocate(disk->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off,
-				(off_t)len) < 0
-			  ? -errno
-			  : 0;
-	}
+		err = change_space(disk, FALLOC_FL_PUNCH_HOLE, off, len);
+	if (err == -EOPNOTSUPP)
+		err = change_space(disk, FALLOC_FL_ZERO_RANGE, off, len);
 	/* Not every file system can; a device may refuse a range that is not aligned to its blocks. */
 	return err == -EOPNOTSUPP || err == -EINVAL ? write_zeroes(disk, off, len) : err;
 }

@@ -164,6 +164,42 @@ static int slow_write(struct request *r)
 	return err;
 }
 
+/* Zeroes n bytes within one block: reads it, and writes it back. */
+static int zero_part(const struct disk *disk, uint64_t off, uint64_t n)
+{
+	uint64_t start = num_align_down(off, disk->io_align);
+	uint8_t *buf = disk->gate->buffer;
+	int err = read_block(disk, buf, start);
+
+	if (err)
+		return err;
+	memset(buf + (off - start), 0, n);
+	return write_blocks(disk, buf, disk->io_align, start);
+}
+
+/* Zeroes any range: whole blocks as the disk does it best, and the parts of blocks at its ends. */
+static int slow_zero(const struct disk *disk, const struct range *range)
+{
+	uint64_t off = range->off, left = range->len;
+	int err = 0;
+
+	if (!disk->gate)
+		return disk_zero(disk, off, left, range->unmap);
+	while (left && !err) {
+		uint64_t in = off % disk->io_align, n = MIN(disk->io_align - in, left);
+
+		if (in || left < disk->io_align) {
+			err = zero_part(disk, off, n);
+		} else {
+			n = num_align_down(left, disk->io_align);
+			err = disk_zero(disk, off, n, range->unmap);
+		}
+		off += n;
+		left -= n;
+	}
+	return err;
+}
+
 /* The ranges were read and checked by request.c. */
 static int slow_ranges(struct request *r)
 {
@@ -174,7 +210,7 @@ static int slow_ranges(struct request *r)
 		const struct range *range = &r->ranges[i];
 
 		err = r->kind == REQUEST_DISCARD ? disk_discard(disk, range->off, range->len)
-						 : disk_zero(disk, range->off, range->len, range->unmap);
+						 : slow_zero(disk, range);
 	}
 	if (!err && r->io.dsync)
 		err = disk_flush(disk);
@@ -195,6 +231,14 @@ static void work(void *arg)
 
 /* ---- back on the queue's thread ---- */
 
+/* A device may be unable to discard, or to discard this range, which loses nothing and is no error of the medium. */
+static uint8_t status_of(const struct request *r)
+{
+	if (r->kind == REQUEST_DISCARD && (r->result == -EOPNOTSUPP || r->result == -EINVAL))
+		return VIRTIO_BLK_S_UNSUPP;
+	return r->result ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+}
+
 static void done(void *arg)
 {
 	struct request *r = arg, *next = NULL;
@@ -211,7 +255,7 @@ static void done(void *arg)
 	}
 	if (next)
 		submit(next);
-	request_finish(r, r->result ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	request_finish(r, status_of(r));
 	server_run(server);
 }
 

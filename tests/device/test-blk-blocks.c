@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A disk with blocks of 4096 bytes under a guest that writes sectors of 512: blocks of which a part is written. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,11 @@ TestSuite(blk_blocks, .timeout = 120);
 #define ROUNDS      60
 #define BLOCKS      8 /* of which a sector each is written too */
 
-/* A loop device with 4096-byte blocks; ends the test where there can be none. */
-static void make_device(char *device, size_t size)
+/*
+ * Opens a loop device with 4096-byte blocks; ends the test where there can be none. It is detached at once, so it goes
+ * with its last user, however the test ends: until the server has it, that is the descriptor that comes back.
+ */
+static int open_device(char *device, size_t size)
 {
 	char image[] = "/tmp/bulkhead-blocks.XXXXXX", command[256];
 	int fd = mkstemp(image);
@@ -37,15 +41,22 @@ static void make_device(char *device, size_t size)
 	unlink(image);
 	if (!device[0])
 		cr_skip_test("no loop device with 4096-byte blocks can be had");
-}
-
-/* The device goes when its last user does, however the test ends. */
-static void detach(const char *device)
-{
-	char command[128];
-
+	fd = open(device, O_RDONLY | O_CLOEXEC);
 	snprintf(command, sizeof(command), "losetup --detach %s", device);
 	cr_assert_eq(system(command), 0);
+	cr_assert(fd >= 0);
+	return fd;
+}
+
+/* Starts the server on such a device. */
+static void start_on_blocks(struct rig *rig, struct rig_options *options)
+{
+	static char device[64]; /* for as long as the rig may start it again */
+	int fd = open_device(device, sizeof(device));
+
+	options->device = device;
+	rig_start(rig, options);
+	close(fd);
 }
 
 /* Cuts the sectors into pieces and writes them all at once over two queues. */
@@ -75,14 +86,10 @@ Test(blk_blocks, parts_of_blocks_undo_no_others)
 {
 	struct rig_options options = { .queues = 2, .io_threads = 2, .ring_features = RING_F_EVENT_IDX };
 	unsigned seed = (unsigned)clock_ns();
-	char device[64];
 	struct rig rig;
 	uint64_t out, in;
 
-	make_device(device, sizeof(device));
-	options.device = device;
-	rig_start(&rig, &options);
-	detach(device);
+	start_on_blocks(&rig, &options);
 	cr_assert_eq(rig.config.physical_block_exp, 3);
 	cr_assert_eq(rig.config.capacity, IMAGE_BYTES / 512);
 	out = rig_alloc(&rig, SECTORS * 512, 4096);
@@ -107,14 +114,10 @@ Test(blk_blocks, parts_of_blocks_undo_no_others)
 Test(blk_blocks, a_whole_block_is_not_undone_by_a_part)
 {
 	struct rig_options options = { .queues = 2, .io_threads = 2, .ring_features = RING_F_EVENT_IDX };
-	char device[64];
 	struct rig rig;
 	uint64_t whole, part;
 
-	make_device(device, sizeof(device));
-	options.device = device;
-	rig_start(&rig, &options);
-	detach(device);
+	start_on_blocks(&rig, &options);
 	whole = rig_alloc(&rig, BLOCKS * 4096, 4096);
 	part = rig_alloc(&rig, BLOCKS * 512, 4096);
 	for (unsigned round = 1; round <= 10 * ROUNDS; round++) {
@@ -135,5 +138,42 @@ Test(blk_blocks, a_whole_block_is_not_undone_by_a_part)
 			cr_assert(rig_check(got + 4 * 512, b * 4096 + 4 * 512, 4 * 512, round));
 		}
 	}
+	rig_stop(&rig);
+}
+
+static uint8_t range(struct rig *rig, uint64_t gpa, uint32_t type, uint64_t sector, uint32_t n)
+{
+	struct virtio_blk_discard_write_zeroes range = { .sector = sector, .num_sectors = n };
+
+	memcpy(rig_ptr(rig, gpa), &range, sizeof(range));
+	return rig_request(rig, 0, type, 0, gpa, sizeof(range)).status;
+}
+
+/* Zeroes that begin and end within blocks, also within one; a discard of such a range is no I/O error. */
+Test(blk_blocks, zeroes_end_where_they_are_told_to)
+{
+	static const struct {
+		uint64_t sector;
+		uint32_t n;
+	} ranges[] = { { 3, 2 }, { 11, 5 }, { 21, 30 }, { 64, 9 }, { 79, 17 } };
+	struct rig_options options = { .queues = 1 };
+	uint8_t expected[128 * 512], got[128 * 512];
+	struct rig rig;
+	uint64_t gpa;
+
+	start_on_blocks(&rig, &options);
+	gpa = rig_alloc(&rig, sizeof(expected), 4096);
+	memset(expected, 0xa5, sizeof(expected));
+	memcpy(rig_ptr(&rig, gpa), expected, sizeof(expected));
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, sizeof(expected)).status,
+		     VIRTIO_BLK_S_OK);
+	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
+		cr_assert_eq(range(&rig, gpa, VIRTIO_BLK_T_WRITE_ZEROES, ranges[i].sector, ranges[i].n),
+			     VIRTIO_BLK_S_OK, "range %u", i);
+		memset(expected + ranges[i].sector * 512, 0, ranges[i].n * 512);
+	}
+	rig_read_image(&rig, 0, got, sizeof(got));
+	cr_assert_arr_eq(got, expected, sizeof(got));
+	cr_assert_neq(range(&rig, gpa, VIRTIO_BLK_T_DISCARD, 3, 2), VIRTIO_BLK_S_IOERR);
 	rig_stop(&rig);
 }

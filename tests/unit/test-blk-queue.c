@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libaio.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -400,6 +401,23 @@ Test(blk_queue, f51_read_that_ends_early)
 	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_IOERR);
 	cr_assert_eq(bench.server.written[0], 1025);
 	tear_down();
+}
+
+/* A device that can't discard is asked all the same, since only asking tells; files in /proc are as unable. */
+Test(blk_queue, discard_that_the_device_cannot_do_is_unsupported)
+{
+	struct virtio_blk_discard_write_zeroes range = { .num_sectors = 8 };
+	int fd = open("/proc/self/comm", O_RDWR | O_CLOEXEC);
+
+	cr_assert_geq(fd, 0);
+	set_up(&fake_engine, fd);
+	bench.disk.can_discard = true;
+	memcpy(bench.data, &range, sizeof(range));
+	add(0, VIRTIO_BLK_T_DISCARD, 0, sizeof(range));
+	run(1);
+	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_UNSUPP);
+	tear_down();
+	close(fd);
 }
 
 /* ---- the aio engine ---- */
