@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -334,6 +336,23 @@ static int live(struct server *s, int listener)
 	return err ? 1 : 0;
 }
 
+/* Whether fd is what --vhost-fd promises: a stream socket with somebody at its other end. */
+static int check_connection(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer), type_len = sizeof(int);
+	int type = 0, err = fd_set_cloexec(fd, true);
+
+	if (!err && (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 ||
+		     getpeername(fd, (struct sockaddr *)&peer, &len) < 0))
+		err = -errno;
+	if (!err && type != SOCK_STREAM)
+		err = -ESOCKTNOSUPPORT;
+	if (err)
+		log_error_errno(err, "--vhost-fd %d: must be a connected unix stream socket", fd);
+	return err;
+}
+
 /* True if nobody outside waits for this process, so that a guardian must. */
 static bool by_hand(const struct options *opts)
 {
@@ -358,14 +377,8 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	settings = (struct server_settings) { .id = s.opts.id,
 					      .queues = s.opts.queues,
 					      .io_threads = s.opts.io_threads };
-	if (s.opts.vhost_fd >= 0) {
-		int err = fd_set_cloexec(s.opts.vhost_fd, true);
-
-		if (err) {
-			log_error_errno(err, "--vhost-fd %d: must be a connected socket", s.opts.vhost_fd);
-			return 2;
-		}
-	}
+	if (s.opts.vhost_fd >= 0 && check_connection(s.opts.vhost_fd) < 0)
+		return 2;
 	if (device->open(dev, &settings, &s.features) < 0)
 		return 2;
 	if (s.opts.socket) {

@@ -22,6 +22,8 @@ refused 'an unknown option' 'blk-server: --colour: no such option'  --colour red
 refused 'a word' 'blk-server: foo: no such option' foo
 refused 'no socket' '--socket PATH or --vhost-fd N' --image "$tmp/image"
 refused 'no image' '--image FILE or --image-fd N' --socket "$tmp/s"
+refused 'a front end that is not open' '--vhost-fd 9: must be a connected' --image "$tmp/image" --vhost-fd 9
+refused 'a front end that is no socket' '--vhost-fd 9: must be a connected' --image "$tmp/image" --vhost-fd 9 9< /dev/null
 refused 'queues 0' '--queues 0: must be a number from 1 to 64' "${s[@]}" --queues 0
 refused 'queues 65' '--queues 65: must be' "${s[@]}" --queues=65
 refused 'queues -1' '--queues -1: must be' "${s[@]}" --queues -1
