@@ -53,7 +53,7 @@ static int open_image(struct disk *disk)
 	if (!disk->image) {
 		disk->name = "of --image-fd";
 		disk->fd = disk->image_fd;
-		flags = fcntl(disk->fd, F_GETFL);
+		flags = fcntl(disk->fd, F_GETFL, 0);
 		if (flags < 0 || fcntl(disk->fd, F_SETFD, FD_CLOEXEC) < 0) {
 			log_error("--image-fd %d: must be an open file", disk->fd);
 			return -EBADF;
@@ -137,7 +137,7 @@ static int find_alignment(struct disk *disk)
 
 static int set_direct(struct disk *disk)
 {
-	int flags = fcntl(disk->fd, F_GETFL), err;
+	int flags = fcntl(disk->fd, F_GETFL, 0), err;
 
 	flags &= ~(O_NONBLOCK | O_DIRECT);
 	disk->mem_align = disk->io_align = 1;

@@ -5,6 +5,8 @@
 #include <linux/falloc.h>
 #include <sys/syscall.h>
 
+#include "tables.h"
+
 static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_io_submit, .why = "transfers to and from the image" },
 	{ .nr = __NR_io_getevents, .why = "completions, where the mapped ring's layout is unknown" },
@@ -23,6 +25,7 @@ static const struct sandbox_rule steady[] = {
 
 static const struct sandbox_rule stage_one[] = {
 	{ .nr = __NR_io_setup, .why = "an aio context for each queue" },
+	SANDBOX_FCNTL(F_SETFL, 0, "the image's O_DIRECT"),
 	{ .why = NULL },
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the core may ask of the kernel, call by call, with the reason for each. vCPU threads have their own filter
- * on top of the steady one, so the steady one names their calls too. KVM's ioctls are named one by one: in
+ * on top of the steady one, so the steady one names their calls too. No thread ends before the process does. KVM's ioctls are named one by one: in
  * the steady stage no vCPU can be made, no register be read or written and no memory be given to the guest.
  */
 #include "syscalls.h"
@@ -35,11 +35,6 @@ static const struct sandbox_rule vcpu[] = {
 	{ .nr = __NR_rt_sigreturn, .why = "the signal that brings a vCPU out of the guest" },
 	{ .nr = __NR_restart_syscall, .why = "a wait goes on after SIGSTOP and SIGCONT" },
 	{ .nr = __NR_clock_gettime, .why = "the clock, where the vDSO can't read the host's clock source" },
-	{ .nr = __NR_rt_sigprocmask, .why = "end of the thread" },
-	{ .nr = __NR_madvise,
-	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = MADV_DONTNEED } },
-	  .why = "end of the thread: its stack" },
-	{ .nr = __NR_exit, .why = "end of the thread" },
 	{ 0 },
 };
 
@@ -49,15 +44,9 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_socketpair,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = AF_UNIX } },
 	  .why = "a new back end's channel for its own requests" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_DUPFD_CLOEXEC } },
-	  .why = "descriptors queued for a back end" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_GETFL } },
-	  .why = "a new back end's connection becomes non-blocking" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFL } },
-	  .why = "a new back end's connection becomes non-blocking" },
+	SANDBOX_FCNTL(F_DUPFD_CLOEXEC, 0, "descriptors queued for a back end"),
+	SANDBOX_FCNTL(F_GETFL, 0, "a new back end's connection becomes non-blocking"),
+	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "a new back end's connection becomes non-blocking"),
 	{ .nr = __NR_tgkill,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = SIGNAL_KICK } },
 	  .why = "bringing vCPUs out of the guest, with this one signal" },
@@ -68,13 +57,8 @@ static const struct sandbox_rule stage_one[] = {
 	{ .nr = __NR_getpid, .why = "for signals to vCPU threads" },
 	{ .nr = __NR_memfd_create, .why = "guest RAM, in-flight regions" },
 	{ .nr = __NR_ftruncate, .why = "their size" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_ADD_SEALS } },
-	  .why = "sealing them" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFD } },
-	  .why = "KVM's descriptors: close-on-exec" },
-	{ .nr = __NR_fallocate, .why = "guest RAM in huge pages" },
+	SANDBOX_FCNTL(F_ADD_SEALS, 0, "sealing them"),
+	SANDBOX_FCNTL(F_SETFD, 0, "KVM's descriptors: close-on-exec"),
 	{ .nr = __NR_mmap,
 	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC } },
 	  .why = "guest RAM, vCPUs' shared pages, the kernel image; never executable" },

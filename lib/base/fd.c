@@ -14,7 +14,7 @@
 
 static int set_flag(int fd, int get, int set, int flag, bool on)
 {
-	int flags = fcntl(fd, get);
+	int flags = fcntl(fd, get, 0);
 
 	if (flags < 0)
 		return -errno;

@@ -6,9 +6,24 @@
 #ifndef SANDBOX_TABLES_H
 #define SANDBOX_TABLES_H
 
+#include <fcntl.h>
+
 #include "sandbox.h"
 
-/* Steady: any C program with threads: locks, heap without executable pages, signal return, exit. */
+/*
+ * fcntl(fd, command, argument) where the argument's O_NONBLOCK is as said. A descriptor's flags belong to all who share
+ * it: a server that could make a kick eventfd blocking and fill it would stop the core in its next kick. So F_SETFL is
+ * allowed with O_NONBLOCK only, and as rules of one call must look at the same arguments, so do the other commands.
+ */
+#define SANDBOX_FCNTL(command, nonblock, reason)                                                             \
+	{                                                                                                    \
+		.nr = __NR_fcntl,                                                                            \
+		.args = { { .index = 1, .op = SANDBOX_EQ, .value = (command) },                              \
+			  { .index = 2, .op = SANDBOX_MASKED, .mask = O_NONBLOCK, .value = (nonblock) } },   \
+		.why = (reason)                                                                              \
+	}
+
+/* Steady: any C program with threads that last: locks, heap without executable pages, signal return, exit. */
 extern const struct sandbox_rule sandbox_table_runtime[];
 
 /* Steady: lib/loop once its descriptors exist: waiting, waking, timers, changing what is watched. */
@@ -20,7 +35,7 @@ extern const struct sandbox_rule sandbox_table_bus[];
 /* Steady: messages with descriptors over sockets that exist already (vhost-user, the core's descriptor socket). */
 extern const struct sandbox_rule sandbox_table_sockets[];
 
-/* Stage one: starting threads. */
+/* Stage one: starting threads, and ending them. */
 extern const struct sandbox_rule sandbox_table_threads[];
 
 /* Stage one: making a loop, its eventfds and timers. */

@@ -15,17 +15,14 @@ static const struct sandbox_rule steady[] = {
 	  .why = "memory regions of the front end and its in-flight region, never executable" },
 	{ .nr = __NR_munmap, .why = "memory regions that the front end took back" },
 	{ .nr = __NR_madvise, .why = "memory regions are left out of core dumps" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_GETFL } },
-	  .why = "state of a descriptor that the front end sent" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_SETFL } },
-	  .why = "kick eventfds are made non-blocking" },
+	SANDBOX_FCNTL(F_GETFL, 0, "state of a descriptor that the front end sent"),
+	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "kick eventfds are made non-blocking"),
 	{ .nr = __NR_newfstatat, .why = "size of a memory region's file, as fstat asks for it" },
 	{ .nr = __NR_fstat, .why = "size of a memory region's file" },
 	{ .nr = __NR_seccomp,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
 	  .why = "the I/O threads' own, narrower filter" },
+	{ .nr = __NR_exit, .why = "end of an I/O thread or a worker" },
 	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
 	{ .nr = __NR_set_robust_list, .why = "the same" },
 	{ .why = NULL },
@@ -35,9 +32,7 @@ static const struct sandbox_rule steady[] = {
 static const struct sandbox_rule steady_by_hand[] = {
 	{ .nr = __NR_memfd_create, .why = "the in-flight region for a front end that asks for one" },
 	{ .nr = __NR_ftruncate, .why = "its size" },
-	{ .nr = __NR_fcntl,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = F_ADD_SEALS } },
-	  .why = "its size is sealed" },
+	SANDBOX_FCNTL(F_ADD_SEALS, 0, "its size is sealed"),
 	{ .why = NULL },
 };
 
@@ -66,6 +61,7 @@ const struct sandbox_rule *const server_steady_bus[] = {
 /* What meets the guest's bytes: the runtime, the loop, and eventfds that the front end replaced. */
 static const struct sandbox_rule io[] = {
 	{ .nr = __NR_close, .why = "eventfds of a ring that stopped" },
+	{ .nr = __NR_exit, .why = "end of the thread" },
 	{ .why = NULL },
 };
 

@@ -138,7 +138,8 @@ static bool held(enum probe_stage stage, const struct probe_result *result)
 		return result->outcome == PROBE_REFUSED ||
 		       (!result->by_layer && result->outcome != PROBE_BROKEN);
 	case PROBE_ONE:
-		return result->outcome == PROBE_KILLED || result->outcome == PROBE_REFUSED;
+		return result->outcome == PROBE_KILLED || result->outcome == PROBE_REFUSED ||
+		       (result->set_up && result->outcome == PROBE_ESCAPED);
 	case PROBE_STEADY:
 	case PROBE_THREAD:
 	case PROBE_STAGES:
@@ -166,6 +167,38 @@ static void probe_stage(size_t which, enum probe_stage stage, uid_t uid)
 	rmdir(bus);
 	fprintf(stderr, "# %s, %s, uid %u: %zu escape attempts: %u killed, %u refused\n",
 		subjects[which].name, stage_names[stage], uid, probe_count(), killed, refused);
+}
+
+static size_t count_calls(const struct sandbox_rule *const *a, const struct sandbox_rule *const *b)
+{
+	const struct sandbox_rule *all[32];
+	size_t n = 0;
+
+	for (; *a; a++)
+		all[n++] = *a;
+	for (; b && *b; b++)
+		all[n++] = *b;
+	return sandbox_count(all, n);
+}
+
+Test(sandbox, steady_stages_allow_few_calls)
+{
+	static const struct {
+		const char *name;
+		const struct sandbox_rule *const *a, *const *b;
+		size_t max;
+	} stages[] = {
+		{ "vmm-core, main loop", syscalls_steady, NULL, 35 },
+		{ "vmm-core, vCPU thread", syscalls_vcpu, NULL, 8 },
+		{ "blk-server, I/O thread", server_io, blk_io, 20 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
+		size_t n = count_calls(stages[i].a, stages[i].b);
+
+		fprintf(stderr, "# %s: %zu system calls allowed\n", stages[i].name, n);
+		cr_expect_leq(n, stages[i].max, "%s: %zu", stages[i].name, n);
+	}
 }
 
 static void layers(uid_t uid)

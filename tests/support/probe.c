@@ -164,6 +164,7 @@ struct probe_result probe_run(size_t which, enum probe_stage stage, size_t attem
 {
 	struct probe_result result = { .name = probe_tries[attempt].name,
 				       .by_layer = probe_tries[attempt].by_layer,
+				       .set_up = probe_tries[attempt].set_up,
 				       .outcome = PROBE_BROKEN };
 	struct sandbox_spawn spawn = { .stderr_fd = STDERR_FILENO };
 	CLEAN_FD int pidfd = -1;

@@ -46,6 +46,7 @@ struct probe_result {
 	enum probe_outcome outcome;
 	int error;     /* errno if refused, wait status if broken */
 	bool by_layer; /* must be refused even without a filter */
+	bool set_up;   /* need not be refused before the steady stage */
 };
 
 /* First thing in main: if this process was started to try, tries and never returns. subjects as for probe_run. */
