@@ -91,12 +91,15 @@ static void offer(struct device *d)
 {
 	const struct device_kind *kind = d->args.kind;
 	struct vhost_fe_info *info = &d->backends[0].info;
-	uint64_t own = info->features & ((1ULL << 24) - 1) & ~kind->features;
+	uint64_t hidden = info->features & ((1ULL << 24) - 1) & ~kind->features;
 	uint16_t queues = (uint16_t)virtio_pci_queues(d->transport);
 
 	if (kind->queues_off && info->config_len >= kind->queues_off + sizeof(queues))
 		memcpy(info->config + kind->queues_off, &queues, sizeof(queues));
-	virtio_pci_offer(d->transport, info->features & ~own, info->config, info->config_len);
+	/* Where a packed ring stands only its device knows, or the in-flight region: without one nobody could go on. */
+	if (!device_rings_can_track(&d->backends[0]))
+		hidden |= 1ULL << VIRTIO_F_RING_PACKED;
+	virtio_pci_offer(d->transport, info->features & ~hidden, info->config, info->config_len);
 }
 
 static void read_config(struct backend *b);
@@ -334,6 +337,12 @@ static int make_transport(struct device *d)
 	r = virtio_pci_new(&args, &d->transport);
 	for (unsigned i = 0; r == 0 && i < d->args.backends; i++)
 		r = device_rings_make_inflight(&d->backends[i]);
+	if (r < 0) {
+		for (unsigned i = 0; i < d->args.backends; i++)
+			device_rings_free_inflight(&d->backends[i]);
+		virtio_pci_free(d->transport);
+		d->transport = NULL;
+	}
 	return r;
 }
 

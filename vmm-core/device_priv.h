@@ -72,6 +72,9 @@ struct backend *device_backend_of(struct device *d, unsigned queue);
 /* Takes the driver's set-up into d->act; -EINVAL if a ring lies where none can be. */
 int device_rings_take(struct device *d);
 
+/* Whether what is in flight is written down, so that a successor can go on with it. */
+bool device_rings_can_track(const struct backend *b);
+
 /* Makes a back end's in-flight region, unused as yet, and gives it back. */
 int device_rings_make_inflight(struct backend *b);
 void device_rings_free_inflight(struct backend *b);

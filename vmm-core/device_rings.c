@@ -112,13 +112,18 @@ static void init_inflight(struct backend *b)
 	b->inflight_used = true;
 }
 
+bool device_rings_can_track(const struct backend *b)
+{
+	return b->info.protocol_features >> PROTOCOL_INFLIGHT & 1;
+}
+
 /*
  * A region in use is handed on. Without one, a split ring can be gone on with from the used index, as long as
  * requests are finished in order; a packed ring can't, because its state lies in the process that died.
  */
 static int prepare_inflight(struct backend *b)
 {
-	bool able = b->info.protocol_features >> PROTOCOL_INFLIGHT & 1;
+	bool able = device_rings_can_track(b);
 
 	if (b->inflight_used)
 		return able ? 0 : -EPROTONOSUPPORT;
@@ -154,6 +159,8 @@ void device_rings_free_inflight(struct backend *b)
 		munmap(b->inflight, b->inflight_size);
 	if (b->inflight_fd >= 0)
 		close(b->inflight_fd);
+	b->inflight = NULL;
+	b->inflight_fd = -1;
 }
 
 static uint64_t user_addr(const struct device *d, uint64_t gpa)

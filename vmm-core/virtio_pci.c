@@ -246,17 +246,23 @@ static void config_interrupt(struct virtio_pci *t)
 
 void virtio_pci_offer(struct virtio_pci *t, uint64_t features, const uint8_t *config, unsigned len)
 {
+	uint8_t shown[VIRTIO_PCI_CONFIG_MAX] = { 0 };
 	bool tell;
 
 	len = MIN(len, VIRTIO_PCI_CONFIG_MAX);
+	memcpy(shown, config, len);
 	lock_take(&t->lock);
 	t->offered = virtio_pci_features(features);
 	if (t->state == VIRTIO_PCI_RESET || t->state == VIRTIO_PCI_SETUP)
 		t->device_features = t->offered;
-	tell = t->config_len != len || memcmp(t->config, config, len);
+	/* What the driver wrote is newer than what the back end said before it was told. */
+	for (unsigned i = 0; i < t->args.config_write_len && t->args.config_write_off + i < len; i++)
+		if (t->config_dirty >> i & 1)
+			shown[t->args.config_write_off + i] = t->config[t->args.config_write_off + i];
+	tell = t->config_len != len || memcmp(t->config, shown, len);
 	if (tell) {
 		t->config_len = len;
-		memcpy(t->config, config, len);
+		memcpy(t->config, shown, len);
 		t->generation++;
 		tell = t->state == VIRTIO_PCI_LIVE;
 	}

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -216,7 +217,8 @@ static void set_status(uint8_t value)
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_STATUS, 1, value);
 }
 
-static uint32_t driver_low; /* features below bit 32 that the driver takes */
+static uint32_t driver_low;  /* features below bit 32 that the driver takes */
+static uint32_t driver_high; /* and from there, beside VERSION_1 */
 
 /* The driver up to DRIVER_OK, with queue 0 at these addresses. */
 static void drive(uint64_t desc, uint64_t avail, uint64_t used)
@@ -225,7 +227,7 @@ static void drive(uint64_t desc, uint64_t avail, uint64_t used)
 	set_status(3);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GF, 4, driver_low);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GF, 4, VERSION1 >> 32);
+	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GF, 4, VERSION1 >> 32 | driver_high);
 	set_status(11);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_SIZE, 2, 16);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_DESCLO, 8, desc);
@@ -429,6 +431,71 @@ Test(device, without_in_flight_tracking_it_goes_on_at_the_used_index)
 	set_used_idx(5);
 	probe_with(VERSION1, 0, 1);
 	cr_assert_eq(last_rings[0].base, 5);
+}
+
+static bool offers_packed(void)
+{
+	guest_write(&m, BAR + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
+	return guest_read(&m, BAR + VIRTIO_PCI_COMMON_DF, 4) >> (VIRTIO_F_RING_PACKED - 32) & 1;
+}
+
+Test(device, packed_rings_are_offered_only_with_in_flight_tracking)
+{
+	probe_with(VERSION1 | 1ULL << VIRTIO_F_RING_PACKED, 0, 1);
+	cr_assert_eq(pci_bus_assign(m.pci), 0);
+	cr_assert_not(offers_packed());
+	probe_with(VERSION1 | 1ULL << VIRTIO_F_RING_PACKED, INFLIGHT, 1);
+	cr_assert(offers_packed());
+}
+
+/* The region goes to the successor as it stands; positions in it count, and no base (vhost-user "Inflight"). */
+Test(device, a_packed_ring_is_taken_over)
+{
+	const uint64_t features = VERSION1 | 1ULL << VIRTIO_F_RING_PACKED;
+	int inflight;
+
+	driver_high = 1U << (VIRTIO_F_RING_PACKED - 32);
+	probe_with(features, INFLIGHT, 1);
+	drive(DESC, AVAIL, USED);
+	cr_assert_eq(last_start.features, features);
+	cr_assert_eq(last_rings[0].base, 0x80008000);
+	inflight = last_start.inflight_fd;
+	answer(&started, 0);
+	lose();
+	probe_with(features, INFLIGHT, 1);
+	cr_assert_eq(starts, 2);
+	cr_assert_eq(last_start.inflight_fd, inflight);
+	answer(&started, 0);
+	cr_assert_eq(resumes, 1);
+	cr_assert_eq(status(), LIVE);
+}
+
+/* No shortage of descriptors while the device is made leaves half a device behind. */
+Test(device, too_few_descriptors_are_survived)
+{
+	struct rlimit limit;
+	int lowest = dup(0);
+	unsigned tries = 0;
+
+	close(lowest);
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (rlim_t room = 0; !device_is_known(d); room++, tries++) {
+		struct rlimit tight = { .rlim_cur = (rlim_t)lowest + 1 + room, .rlim_max = limit.rlim_max };
+
+		cr_assert_lt(room, 64);
+		attach();
+		memset(probing, 0, sizeof(*probing));
+		probing->features = VERSION1;
+		probing->protocol_features = INFLIGHT;
+		probing->queues = 1;
+		probing->config_len = 60;
+		setrlimit(RLIMIT_NOFILE, &tight);
+		answer(&probed, 0);
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	cr_assert_gt(tries, 1);
+	drive(DESC, AVAIL, USED);
+	cr_assert_geq(last_start.inflight_fd, 0);
 }
 
 Test(device, a_refusal_is_a_loss)

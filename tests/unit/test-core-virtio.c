@@ -387,6 +387,23 @@ Test(virtio, a_configuration_write_is_handed_on)
 	cr_assert_not(virtio_pci_take_config_write(t, &off, &len, buf));
 }
 
+Test(virtio, a_write_that_nobody_took_outlives_an_older_reading)
+{
+	uint8_t buf[VIRTIO_PCI_CONFIG_MAX];
+	uint32_t off, len;
+
+	go_live();
+	guest_write(&m, CONFIG + WCE_OFF, 1, 0x77);
+	config[0] = 99;
+	virtio_pci_offer(t, OFFERED, config, sizeof(config));
+	cr_assert_eq(guest_read(&m, CONFIG, 1), 99);
+	cr_assert(virtio_pci_take_config_write(t, &off, &len, buf));
+	cr_assert_eq(buf[0], 0x77, "%#x", buf[0]);
+	virtio_pci_offer(t, OFFERED, config, sizeof(config));
+	cr_assert_eq(guest_read(&m, CONFIG + WCE_OFF, 1), WCE_OFF + 1,
+		     "once it was taken the back end's word counts");
+}
+
 Test(virtio, a_changed_configuration_is_told)
 {
 	uint64_t before = common(VIRTIO_PCI_COMMON_CFGGENERATION, 1);
