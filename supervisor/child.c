@@ -43,7 +43,7 @@ static void describe_death(const struct child *c, const struct child_death *deat
 		say_debug("%s: ended with code %d, status %d", c->id, code, status);
 	else if (death->by_order)
 		return;
-	else if (c->killed)
+	else if (c->killed && code == CLD_KILLED && status == SIGKILL) /* and not of something else before */
 		say_debug("%s: %s (process %d) was killed", c->id, c->process, (int)c->pid);
 	else if (code == CLD_EXITED)
 		say_warn("%s: %s (process %d) ended with status %d", c->id, c->process, (int)c->pid, status);

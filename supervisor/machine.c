@@ -72,6 +72,11 @@ static void on_resumed(void *arg, int err, const struct bus_msg *reply)
 	(void)reply;
 	if (m->state != MACHINE_STARTING)
 		return;
+	if (err == -EPIPE) {
+		/* Most likely it is dead; that is for on_death to tell. */
+		child_kill(&m->core, "it left the bus before the guest ran");
+		return;
+	}
 	if (err) {
 		say_error_errno(err, "the core does not start the guest");
 		machine_end(m, EXIT_INTERNAL, false);

@@ -210,6 +210,15 @@ check "the next machine of the name takes over" wait_running m
 check "... ends" ctl m quit
 ends_with "... and leaves nothing" 0 "$pid" m
 
+# ---- the core dies as it is told to run the guest ----
+script core resume-exit=7
+for i in 1 2 3; do
+	start m "${disk[@]}"
+	ends_with "a core that dies before the guest runs: exit 5" 5 "$pid" m
+	check "... and its status is named" logged m 'core: vmm-core .* ended with status 7'
+done
+rm "$bin/core.do"
+
 # ---- an external back end ----
 socat UNIX-LISTEN:"$tmp/ext.sock",fork EXEC:'sleep 1000',nofork </dev/null >/dev/null 2>&1 &
 tap_pids+=($!)

@@ -289,6 +289,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	(void)arg;
 	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay))
 		return;
+	if (msg->type == BUS_RESUME && script_word("resume-exit") >= 0)
+		_exit(script_word("resume-exit"));
 	bus_reply(fake.bus, msg->id, &done);
 	if (msg->type == BUS_SHUTDOWN)
 		end();
