@@ -64,6 +64,8 @@ static void check_up(struct device *d)
 	if (d->state != DEVICE_STARTING || !d->linked || !d->now.ready)
 		return;
 	d->state = DEVICE_UP;
+	d->served = true;
+	d->absences = 0;
 	loop_disarm_timer(d->timer);
 	report_start(d);
 	d->recovering = false;
@@ -118,10 +120,12 @@ static void start_later(struct device *d)
 /* It is gone and reaped: starts it again, now or later, or gives it up. */
 static void after_death(struct device *d, bool wrong)
 {
+	/* Somebody else's back end that is not back yet does not die by that; it may stay away as long as it likes. */
+	bool absent = d->external && d->served && !d->now.hello;
 	bool short_life = !d->now.ready || clock_ns() - d->now.ready < LONG_LIFE_NS;
 
 	d->short_lives = short_life ? d->short_lives + 1 : 0;
-	if (wrong || too_many(d)) {
+	if (wrong || (!absent && too_many(d))) {
 		d->state = DEVICE_FAILED;
 		loop_disarm_timer(d->timer);
 		if (!wrong)
@@ -214,10 +218,11 @@ static void start_external(struct device *d)
 	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
 	int err = fd < 0 ? fd : d->ops->hand_over(d->arg, d, fd);
 
-	d->now.spawned = d->now.hello = clock_ns();
-	if (!err)
+	if (!err) {
+		d->now.spawned = d->now.hello = clock_ns();
 		return;
-	if (!d->short_lives)
+	}
+	if (!d->absences++)
 		say_warn_errno(err, "%s: can't connect to the back end", d->id);
 	start_failed(d);
 }
@@ -256,8 +261,8 @@ static void on_timer(void *arg)
 void device_start(struct device *d)
 {
 	d->ndeaths = 0;
-	d->short_lives = 0;
-	d->recovering = false;
+	d->short_lives = d->absences = 0;
+	d->recovering = d->served = false;
 	memset(&d->now, 0, sizeof(d->now));
 	start(d);
 }

@@ -70,8 +70,10 @@ struct device {
 	struct child child;       /* not of an external one */
 	struct loop_timer *timer; /* deadline or back-off, by state */
 	unsigned short_lives;     /* deaths in a row without a second of service */
+	unsigned absences;        /* of an external one: connects that failed in a row */
 	unsigned nrestarts;       /* all of them */
 	bool linked;
+	bool served;                       /* it was up in this generation */
 	bool recovering;                   /* this start follows a death */
 	uint64_t death[DEVICE_DEATHS_MAX]; /* ring of the times of the last deaths */
 	size_t ndeaths;
