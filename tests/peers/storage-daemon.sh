@@ -41,7 +41,7 @@ bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus 2 -
 	--console stdio </dev/null
 echo "status $?"
 EOF
-"$top/scripts/testhost" --timeout 300 --program "$top_builddir/supervisor/bulkhead" \
+"$top/scripts/testhost" --again 2 --timeout 300 --program "$top_builddir/supervisor/bulkhead" \
 	--program "$top_builddir/vmm-core/vmm-core" --program "$top_builddir/blk-server/blk-server" \
 	--program "$(command -v qemu-storage-daemon)" --add "$tmp/host.sh=bin/host.sh" \
 	--add "$cache/kernel/vmlinuz=guest/vmlinuz" --add "$cache/initrd=guest/initrd" \
