@@ -124,9 +124,9 @@ struct sandbox_enter {
 };
 
 /*
- * Stage one, in a child of sandbox_spawn or sandbox_fork (any other process is refused), before any hostile input
- * is read and before the first thread is started (-EBUSY otherwise): new root, no_new_privs, no capabilities, not dumpable, rlimits, Landlock where the kernel has it, filter. After an
- * error the process is in neither world and must exit.
+ * Stage one, in a child of sandbox_spawn or sandbox_fork (any other process is refused), before any hostile input is
+ * read and before the first thread is started (-EBUSY otherwise): new root, no_new_privs, no capabilities, not dumpable,
+ * rlimits, Landlock where the kernel has it, filter. After an error the process is in neither world and must exit.
  */
 int sandbox_enter(const struct sandbox_enter *enter, const char **what);
 
