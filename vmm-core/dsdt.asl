@@ -14,6 +14,23 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "BULKHD", "BULKHEAD", 1)
             Name (_SEG, 0)
             Name (_BBN, 0)
             Name (_UID, 0)
+
+            /* The guest may control all that it asks for: no firmware keeps PCI Express features to itself (PCI
+             * Firmware Specification 3.3, 4.5.1). Without an answer guests leave features off. */
+            Method (_OSC, 4, Serialized)
+            {
+                CreateDWordField (Arg3, 0, STS)
+                If (Arg0 != ToUUID ("33DB4D5B-1FF7-401C-9657-7441C03DD766"))
+                {
+                    STS |= 0x04 /* not known */
+                }
+                ElseIf (Arg1 != 1)
+                {
+                    STS |= 0x08 /* unknown revision */
+                }
+                Return (Arg3)
+            }
+
             Name (_CRS, ResourceTemplate ()
             {
                 WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,

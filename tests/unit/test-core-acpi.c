@@ -143,12 +143,13 @@ Test(core_acpi, dsdt_has_the_layouts_numbers)
 }
 
 /* iasl's own checks find nothing to complain of in any table. */
-static void disassemble(const char *signature)
+/* Runs a shell command in a folder of its own, where the table of this signature is t.dat; its status. */
+static int with_table(const char *signature, const char *command)
 {
-	char dir[] = "/tmp/test-core-acpi.XXXXXX", cmd[300];
+	char dir[] = "/tmp/test-core-acpi.XXXXXX", cmd[600];
 	const uint8_t *t = find_table(signature);
 	FILE *f;
-	int bad;
+	int status;
 
 	cr_assert_not_null(mkdtemp(dir));
 	snprintf(cmd, sizeof(cmd), "%s/t.dat", dir);
@@ -156,14 +157,20 @@ static void disassemble(const char *signature)
 	cr_assert_not_null(f);
 	cr_assert_eq(fwrite(t, 1, u32(t + 4), f), u32(t + 4));
 	fclose(f);
-	snprintf(
-	    cmd, sizeof(cmd),
-	    "cd %s && iasl -d t.dat >log 2>&1 && ! grep -iE 'error|warning|invalid|incorrect' log t.dsl >&2",
-	    dir);
-	bad = system(cmd);
+	snprintf(cmd, sizeof(cmd), "cd %s && %s", dir, command);
+	status = system(cmd);
 	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
 	cr_assert_eq(system(cmd), 0);
-	cr_assert_eq(bad, 0, "iasl complains of %s", signature);
+	return status;
+}
+
+static void disassemble(const char *signature)
+{
+	cr_assert_eq(
+	    with_table(
+		signature,
+		"iasl -d t.dat >log 2>&1 && ! grep -iE 'error|warning|invalid|incorrect' log t.dsl >&2"),
+	    0, "iasl complains of %s", signature);
 }
 
 Test(core_acpi, iasl_reads_every_table)
@@ -175,4 +182,26 @@ Test(core_acpi, iasl_reads_every_table)
 	disassemble("APIC");
 	disassemble("MCFG");
 	disassemble("DSDT");
+}
+
+/* What the guest asks of PCI Express (UUID, revision, capabilities), and the buffer that it gets back. */
+static void ask_osc(const char *uuid, unsigned revision, const char *answer)
+{
+	char cmd[400];
+
+	snprintf(cmd, sizeof(cmd),
+		 "acpiexec -b 'execute \\_SB.PCI0._OSC (%s) %u 3 (000000001F0000001D000000)' t.dat 2>&1 | "
+		 "grep -q '0000: %s 00 00 00 1F 00 00 00 1D 00 00 00'",
+		 uuid, revision, answer);
+	cr_expect_eq(with_table("DSDT", cmd), 0, "%s, revision %u: not %s", uuid, revision, answer);
+}
+
+Test(core_acpi, the_guest_is_given_control_of_pci_express)
+{
+	if (system("acpiexec -v >/dev/null 2>&1") != 0)
+		cr_skip_test("there is no acpiexec");
+	cr_assert_eq(acpi_build(ram, 1, &rsdp), 0);
+	ask_osc("5B4DDB33F71F1C4096577441C03DD766", 1, "00");
+	ask_osc("5B4DDB33F71F1C4096577441C03DD766", 2, "08");
+	ask_osc("5B4DDB33F71F1C4096577441C03DD767", 1, "04");
 }
