@@ -145,21 +145,24 @@ static void on_config_set(void *arg, int err)
 		read_config(b);
 }
 
-/* The driver wrote to configuration space. A back end that is away gets nothing: its successor's view rules. */
+static void send_written(struct backend *b)
+{
+	struct device *d = b->dev;
+
+	if (d->written_len)
+		vhost_fe_set_config(b->fe, d->written_off, d->written_len, d->written, on_config_set, b);
+}
+
+/* The driver wrote to configuration space. A back end that is away is told when it comes (on_probed). */
 static void config_written(void *arg)
 {
 	struct device *d = arg;
-	uint8_t buf[VIRTIO_PCI_CONFIG_MAX];
-	uint32_t off, len;
 
-	if (!virtio_pci_take_config_write(d->transport, &off, &len, buf))
+	if (!virtio_pci_take_config_write(d->transport, &d->written_off, &d->written_len, d->written))
 		return;
-	for (unsigned i = 0; i < d->args.backends; i++) {
-		struct backend *b = &d->backends[i];
-
-		if (b->state != BACKEND_ABSENT && b->state != BACKEND_PROBING)
-			vhost_fe_set_config(b->fe, off, len, buf, on_config_set, b);
-	}
+	for (unsigned i = 0; i < d->args.backends; i++)
+		if (d->backends[i].state != BACKEND_ABSENT && d->backends[i].state != BACKEND_PROBING)
+			send_written(&d->backends[i]);
 }
 
 /* ---- what the driver wants ---- */
@@ -198,6 +201,7 @@ static void driver_reset(void *arg)
 static void finish_reset(struct device *d)
 {
 	d->reset_pending = false;
+	d->written_len = 0;
 	device_rings_drop(d);
 	fd_event_clear(d->err_fd);
 	loop_mod_fd(d->err_watch, EPOLLIN);
@@ -397,6 +401,12 @@ static void on_probed(void *arg, int err)
 
 		if (failed(b, r, "making the PCI device"))
 			return;
+	}
+	/* A driver that chose write-through goes without flushes: what it chose holds for a successor too, which is told
+	 * before it gets the rings, and the driver never sees another value. */
+	if (d->written_len && d->written_off + d->written_len <= b->info.config_len) {
+		memcpy(b->info.config + d->written_off, d->written, d->written_len);
+		send_written(b);
 	}
 	if (d->transport && b->index == 0)
 		offer(d);

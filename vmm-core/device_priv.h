@@ -59,6 +59,9 @@ struct device {
 	struct loop_bh on_driver_ok, on_reset, on_config;
 	struct activation act;
 	bool reset_pending;
+	/* What the driver wrote to configuration space since its last reset, for a back end that comes later. */
+	uint32_t written_off, written_len;
+	uint8_t written[VIRTIO_PCI_CONFIG_MAX];
 	uint32_t config_len; /* of the configuration space that the driver was shown first */
 	int err_fd;          /* one for all rings: a back end signals that a ring is broken */
 	struct loop_fd *err_watch;

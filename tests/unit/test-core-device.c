@@ -44,7 +44,8 @@ static vhost_fe_done_fn probed, started, reset, config_read;
 static void *done_arg;
 static struct vhost_fe_start last_start;
 static struct vhost_fe_ring last_rings[8];
-static unsigned starts, frees;
+static unsigned starts, frees, sets, sets_before_start;
+static uint8_t last_wce;
 
 int vhost_fe_new(struct loop *loop, int fd, uint64_t timeout_ns, const struct vhost_fe_ops *ops, void *arg,
 		 struct vhost_fe **out)
@@ -110,11 +111,12 @@ void vhost_fe_set_config(struct vhost_fe *f, uint32_t off, uint32_t len, const u
 			 vhost_fe_done_fn done, void *arg)
 {
 	(void)f;
-	(void)off;
-	(void)len;
-	(void)buf;
 	(void)done;
 	(void)arg;
+	cr_assert(off == 32 && len == 1);
+	last_wce = buf[0];
+	sets++;
+	sets_before_start += starts == 0;
 }
 
 /* ---- the device under test ---- */
@@ -431,6 +433,33 @@ Test(device, without_in_flight_tracking_it_goes_on_at_the_used_index)
 	set_used_idx(5);
 	probe_with(VERSION1, 0, 1);
 	cr_assert_eq(last_rings[0].base, 5);
+}
+
+/* A driver that chose write-through sends no flushes: a successor must not go back to its own default. */
+Test(device, a_successor_is_told_what_the_driver_wrote)
+{
+	const uint64_t features = VERSION1 | 1ULL << 11;
+
+	driver_low = 1U << 11;
+	probe_with(features, INFLIGHT, 1);
+	drive(DESC, AVAIL, USED);
+	answer(&started, 0);
+	guest_write(&m, BAR + 0x2000 + 32, 1, 1);
+	machine_settle(&m);
+	cr_assert_eq(sets, 1);
+	lose();
+	starts = 0;
+	probe_with(features, INFLIGHT, 1);
+	cr_assert(sets == 2 && last_wce == 1);
+	cr_assert_eq(sets_before_start, 1, "before it has the rings");
+	cr_assert_eq(guest_read(&m, BAR + 0x2000 + 32, 1), 1, "the driver sees no other value");
+	answer(&started, 0);
+	set_status(0);
+	machine_settle(&m);
+	answer(&reset, 0);
+	probe_with(features, INFLIGHT, 1);
+	cr_assert_eq(sets, 2, "after a reset it is as new");
+	cr_assert_eq(guest_read(&m, BAR + 0x2000 + 32, 1), 0);
 }
 
 static bool offers_packed(void)
