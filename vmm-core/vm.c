@@ -65,7 +65,6 @@ static int check_capabilities(int kvm_fd, char *err, size_t err_size)
 		{ KVM_CAP_IRQFD, "IRQFD" },
 		{ KVM_CAP_IOEVENTFD, "IOEVENTFD" },
 		{ KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH" },
-		{ KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI" },
 		{ KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT" },
 	};
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
@@ -335,23 +334,6 @@ void vm_msi_free(struct vm *vm, uint32_t gsi)
 int vm_msi_set(struct vm *vm, uint32_t gsi, uint64_t addr, uint32_t data)
 {
 	return msi_change(vm, gsi, (struct msi) { .taken = true, .set = true, .addr = addr, .data = data });
-}
-
-int vm_msi_clear(struct vm *vm, uint32_t gsi)
-{
-	return msi_change(vm, gsi, (struct msi) { .taken = true });
-}
-
-int vm_msi_send(struct vm *vm, uint64_t addr, uint32_t data)
-{
-	struct kvm_msi msi = {
-		.address_lo = (uint32_t)addr,
-		.address_hi = (uint32_t)(addr >> 32),
-		.data = data,
-	};
-	int rc = ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
-
-	return rc < 0 ? -errno : rc > 0;
 }
 
 static int irqfd_ioctl(struct vm *vm, uint32_t gsi, int fd, uint32_t flags)

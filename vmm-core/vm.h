@@ -53,10 +53,6 @@ void vm_set_irq(struct vm *vm, uint32_t gsi, bool level);
 int vm_msi_alloc(struct vm *vm, uint32_t *gsi);
 void vm_msi_free(struct vm *vm, uint32_t gsi);
 int vm_msi_set(struct vm *vm, uint32_t gsi, uint64_t addr, uint32_t data); /* does nothing if unchanged */
-int vm_msi_clear(struct vm *vm, uint32_t gsi);
-
-/* Raises a message at once, without a route. 1 delivered, 0 blocked by the guest, or -errno. Any thread. */
-int vm_msi_send(struct vm *vm, uint64_t addr, uint32_t data);
 
 /* An eventfd whose signal raises gsi (edge). Any thread. Deassigning waits for deliveries that run. */
 int vm_add_irqfd(struct vm *vm, uint32_t gsi, int fd);
