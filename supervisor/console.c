@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,8 +77,13 @@ static int ring_write(struct ring *r, int fd, uint32_t piece)
 {
 	while (r->len) {
 		uint32_t n = MIN(MIN(r->len, RING_SIZE - r->head), piece);
-		ssize_t done = write(fd, r->bytes + r->head, n);
+		struct pollfd ready = { .fd = fd, .events = POLLOUT };
+		ssize_t done;
 
+		/* A standard stream that is a socket can't be opened anew, and may be a blocking one. */
+		if (poll(&ready, 1, 0) == 0)
+			return -EAGAIN;
+		done = write(fd, r->bytes + r->head, n);
 		if (done < 0)
 			return -errno;
 		r->head = (r->head + (uint32_t)done) % RING_SIZE;

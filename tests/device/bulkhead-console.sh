@@ -24,6 +24,16 @@ tell core end poweroff
 gone_dir() { [ ! -e "$run_dir/m" ]; }
 check "a reader that goes away is no harm" wait_for 10 gone_dir
 
+# A socket as standard output, whose other end nobody reads.
+spawn perl -MSocket -e 'socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0) or die; open(STDOUT, ">&", $b); exec @ARGV if !fork; sleep 1000' \
+	"$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" </dev/null 2>"$tmp/m.err"
+wait_running m
+for i in {1..300}; do tell core say "$(printf 'y%.0s' {1..400})"; done
+answers() { timeout 2 "$bulkhead" ctl --run-dir "$run_dir" m status; }
+check "a socket that nobody reads does not stop the supervisor" answers
+timeout 5 "$bulkhead" ctl --run-dir "$run_dir" m quit
+check "... nor the end" wait_for 20 gone_dir
+
 # ---- a terminal ----
 # term COMMANDS...: runs a machine on a terminal of its own; what is typed comes from the FIFO, the settings before and
 # after are in stty.before and stty.after.
