@@ -134,10 +134,11 @@ else
 		$bulkhead run ${options[*]} --append io --disk path=$tmp/disk.img --console file=$tmp/con --log syslog
 		[ \$? -eq 2 ] || exit 98
 		socat -u UNIX-RECV:/dev/log,ignoreeof CREATE:$tmp/syslog &
+		log=\$!
 		while ! [ -S /dev/log ]; do read -rt 0.05 <> <(:); done
 		$bulkhead run ${options[*]} --append io --disk path=$tmp/disk.img --console file=$tmp/con --log syslog
 		status=\$?
-		kill \$! 2>/dev/null
+		kill \$log
 		exit \$status
 	END
 	timeout 60 unshare -m bash "$tmp/with-log" </dev/null >"$tmp/out" 2>"$tmp/err"
