@@ -156,9 +156,9 @@ bool blk_queue_has_room(const struct blk_queue *q)
 	return q->free;
 }
 
-bool blk_queue_busy(const struct blk_queue *q)
+unsigned blk_queue_held(const struct blk_queue *q)
 {
-	return q->disk->engine->busy(q->engine);
+	return q->disk->engine->busy(q->engine) + q->njobs;
 }
 
 bool blk_queue_pending(const struct blk_queue *q)

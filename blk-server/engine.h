@@ -45,8 +45,8 @@ struct engine_ops {
 	/* At most max transfers that are done. */
 	unsigned (*reap)(struct engine *engine, struct engine_io **done, unsigned max);
 
-	/* True if a transfer runs whose end event_fd will announce. */
-	bool (*busy)(const struct engine *engine);
+	/* How many transfers run whose end event_fd will announce. */
+	unsigned (*busy)(const struct engine *engine);
 
 	/* True if reap or submit would get on now, without any descriptor becoming readable. */
 	bool (*pending)(const struct engine *engine);

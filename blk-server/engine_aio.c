@@ -235,7 +235,7 @@ static bool aio_pending(const struct engine *e)
 		   atomic_load_explicit(&e->ring->tail, memory_order_acquire);
 }
 
-static bool aio_busy(const struct engine *e)
+static unsigned aio_busy(const struct engine *e)
 {
 	return e->running;
 }

@@ -112,9 +112,9 @@ static bool blk_has_room(void *state)
 	return blk_queue_has_room(state);
 }
 
-static bool blk_busy(void *state)
+static unsigned blk_held(void *state)
 {
-	return blk_queue_busy(state);
+	return blk_queue_held(state);
 }
 
 static bool blk_pending(void *state)
@@ -153,7 +153,7 @@ static const struct server_device device = {
 	.queue_close = blk_close_queue,
 	.service = blk_service,
 	.has_room = blk_has_room,
-	.busy = blk_busy,
+	.held = blk_held,
 	.pending = blk_pending,
 	.stats = blk_stats,
 };

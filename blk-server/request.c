@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "flight.h"
 #include "log.h"
 #include "num.h"
 #include "slow.h"
@@ -232,6 +233,16 @@ static void (*const starts[])(struct request *r, struct parts *p, uint64_t secto
 	[VIRTIO_BLK_T_DISCARD] = start_discard, [VIRTIO_BLK_T_WRITE_ZEROES] = start_zero,
 };
 
+/* It was in flight when two servers died in a row; a third is not given the chance. */
+static void poisoned(struct request *r, unsigned attempts, uint32_t type, uint64_t sector)
+{
+	log_warn_limited(
+	    "a request that %u servers died with is answered with an error: type %u, sector %llu", attempts,
+	    type, (unsigned long long)sector);
+	server_poisoned(r->queue->server, r->head);
+	request_finish(r, VIRTIO_BLK_S_IOERR);
+}
+
 void request_start(struct blk_queue *q, struct vq_chain *chain)
 {
 	struct parts p = { .out = chain->iov,
@@ -255,15 +266,15 @@ void request_start(struct blk_queue *q, struct vq_chain *chain)
 		request_finish(r, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	if (chain->attempts >= ATTEMPTS_MAX) {
-		log_warn_limited("a request that %u servers died with is answered with an error",
-				 chain->attempts);
-		request_finish(r, VIRTIO_BLK_S_IOERR);
-		return;
-	}
 	pull(&p.out, &p.out_num, (uint8_t *)&header, sizeof(header));
 	p.out_len -= (uint32_t)sizeof(header);
 	type = le32toh(header.type);
+	flight_request(server_flight(q->server), type, le64toh(header.sector), chain->head,
+		       MAX(p.out_len, p.in_len));
+	if (chain->attempts >= ATTEMPTS_MAX) {
+		poisoned(r, chain->attempts, type, le64toh(header.sector));
+		return;
+	}
 	if (type < ARRAY_SIZE(starts) && starts[type])
 		starts[type](r, &p, le64toh(header.sector));
 	else

@@ -74,6 +74,7 @@ struct blk_queue {
 	struct loop_fd *watch;
 	bool dsync; /* the driver does not flush, so that each write must be stable by itself */
 	bool staged;
+	unsigned njobs; /* requests that workers carry out, or that wait for those */
 	bool slow_disk; /* the last submission was not done when the call returned */
 	struct request *free;
 	struct request *waiting, **waiting_end; /* for a bounce buffer, in order */

@@ -85,6 +85,7 @@ bool gate_enter(struct gate *g, struct request *r)
 	else
 		wait_in(g, r);
 	lock_drop(&g->lock);
+	r->queue->njobs += !free_way;
 	return free_way;
 }
 
@@ -255,6 +256,7 @@ static void done(void *arg)
 	}
 	if (next)
 		submit(next);
+	r->queue->njobs--;
 	request_finish(r, status_of(r));
 	server_run(server);
 }
@@ -270,6 +272,7 @@ void slow_start(struct request *r)
 {
 	struct gate *g = r->queue->disk->gate;
 
+	r->queue->njobs++;
 	if (g && r->kind != REQUEST_FLUSH) {
 		lock_take(&g->lock);
 		wait_in(g, r);

@@ -28,6 +28,13 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 	[BUS_RECOVERED] = { "Recovered", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 };
 
+const char *bus_type_name(enum bus_type type)
+{
+	const char *name = type < BUS_TYPE_COUNT ? bus_types[type].name : NULL;
+
+	return name ? name : "None";
+}
+
 /* A body's field number is its type plus one, so no table is needed between the two. */
 #define BODY_CASE(type) ((unsigned)(type) + 1)
 _Static_assert(BULKHEAD__ENVELOPE__BODY_ERROR == BODY_CASE(BUS_ERROR), "bulkhead.proto and bus_msg.h");

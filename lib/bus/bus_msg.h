@@ -44,6 +44,9 @@ enum bus_end {                       /* why a guest ended */
 	       BUS_END_DEBUG_EXIT,   /* --test-devices: code is value × 2 + 1 */
 };
 
+/* The name of a type as in bulkhead.proto, or "None". */
+const char *bus_type_name(enum bus_type type);
+
 struct bus_stat {
 	char name[BUS_NAME_MAX];
 	uint64_t value;

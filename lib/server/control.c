@@ -14,10 +14,18 @@
 #define FLUSH_NS      (200 * NS_PER_MS)
 #define QUEUES_LISTED 8 /* queues whose counters are listed one by one */
 
+static void send_msg(struct server *s, const struct bus_msg *msg)
+{
+	int err = bus_event(s->control.bus, msg);
+
+	flight_say(&s->log, FLIGHT_SAID, msg->type, bus_type_name(msg->type));
+	if (err)
+		log_warn_errno(err, "the supervisor can't be told");
+}
+
 static void send_event(struct server *s, enum bus_type type)
 {
 	struct bus_msg msg = { .type = type };
-	int err;
 
 	if (type == BUS_HELLO) {
 		msg.hello.protocol = BUS_PROTOCOL;
@@ -25,9 +33,30 @@ static void send_event(struct server *s, enum bus_type type)
 		snprintf(msg.hello.name, sizeof(msg.hello.name), "%s", s->opts.id);
 		snprintf(msg.hello.version, sizeof(msg.hello.version), "%s", PACKAGE_VERSION);
 	}
-	err = bus_event(s->control.bus, &msg);
-	if (err)
-		log_warn_errno(err, "the supervisor can't be told");
+	send_msg(s, &msg);
+}
+
+/* Tells of the recovery if it is complete: on every connection, as what one was told of may be lost with it. */
+static void send_recovered(struct server *s)
+{
+	const struct recovery_sum *sum = &s->recovery;
+	struct bus_msg msg = {
+		.type = BUS_RECOVERED,
+		.recovered = { .resubmitted = sum->resubmitted,
+			       .poisoned = sum->poisoned,
+			       .start_ns = sum->start_ns,
+			       .replayed_ns = sum->replayed_ns,
+			       .first_ns = sum->first_ns },
+	};
+
+	if (s->control.recovered && bus_is_connected(s->control.bus))
+		send_msg(s, &msg);
+}
+
+void control_recovered(struct server *s)
+{
+	s->control.recovered = s->control.bus;
+	send_recovered(s);
 }
 
 static void reply_ok(struct server *s, uint64_t id)
@@ -64,6 +93,7 @@ static const struct {
 } queue_counters[] = {
 	{ "requests", offsetof(struct queue_stats, requests) },
 	{ "resubmitted", offsetof(struct queue_stats, resubmitted) },
+	{ "poisoned", offsetof(struct queue_stats, poisoned) },
 	{ "completed", offsetof(struct queue_stats, completed) },
 	{ "bytes_in", offsetof(struct queue_stats, bytes_in) },
 	{ "kicks", offsetof(struct queue_stats, kicks) },
@@ -111,7 +141,7 @@ static void fill_stats(struct server *s, struct bus_msg *msg)
 		snprintf(name, sizeof(name), "queue%u.requests", i);
 		add_stat(msg, name, queue_counter(&s->queue[i], 0));
 		snprintf(name, sizeof(name), "queue%u.completed", i);
-		add_stat(msg, name, queue_counter(&s->queue[i], 2));
+		add_stat(msg, name, queue_counter(&s->queue[i], 3));
 	}
 }
 
@@ -193,6 +223,9 @@ static void on_message(void *arg, const struct bus_msg *msg)
 {
 	struct server *s = arg;
 
+	/* Signs of life would soon be all there is. */
+	if (msg->type != BUS_PING)
+		flight_say(&s->log, FLIGHT_BUS, msg->type, bus_type_name(msg->type));
 	if (!msg->id)
 		return; /* no event is for us */
 	if (msg->type < BUS_TYPE_COUNT && requests[msg->type])
@@ -205,11 +238,13 @@ static void on_connected(void *arg, bool up)
 {
 	struct server *s = arg;
 
+	flight_say(&s->log, FLIGHT_STATE, up, "bus");
 	if (!up)
 		return;
 	send_event(s, BUS_HELLO);
 	if (s->control.ready)
 		send_event(s, BUS_READY);
+	send_recovered(s);
 }
 
 static void on_malformed(void *arg, unsigned count, const char *what)

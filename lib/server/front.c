@@ -32,6 +32,7 @@ static void on_free(void *arg)
 
 	vhost_be_free(f->be);
 	f->be = NULL;
+	recovery_forget(s);
 	if (s->ending) {
 		f->state = FRONT_GONE;
 		server_front_gone(s);
@@ -68,6 +69,7 @@ static bool stop_ring(struct server *s, unsigned index)
 	if (!s->front.started[index])
 		return false;
 	s->front.started[index] = false;
+	flight_say(&s->log, FLIGHT_FRONT, index, "ring stop");
 	*o = (struct order) { .type = ORDER_STOP, .done = stopped, .kept = true };
 	s->front.stopping++;
 	queue_post(&s->queue[index], o);
@@ -88,6 +90,7 @@ static void be_closed(void *arg, int err, const char *why)
 {
 	struct server *s = arg;
 
+	flight_say(&s->log, FLIGHT_FRONT, (uint32_t)-err, "closed");
 	if (err)
 		log_warn("the front end's connection is over: %s", why ? why : strerrordesc_np(-err));
 	else
@@ -142,6 +145,7 @@ static int make_start(struct server *s, unsigned index, const struct vhost_be_ri
 	o->kick = ring->kick;
 	o->call = ring->call;
 	o->err = ring->err;
+	o->live = ring->live;
 	*out = o;
 	return 0;
 }
@@ -159,6 +163,8 @@ static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *
 		return err;
 	}
 	s->front.started[index] = true;
+	recovery_expect(s, ring->live);
+	flight_say(&s->log, FLIGHT_FRONT, index, "ring start");
 	queue_post(&s->queue[index], o);
 	log_debug("queue %u: started, size %u", index, ring->config.size);
 	return 0;
@@ -250,8 +256,10 @@ static int front_take(struct server *s, int fd)
 {
 	int err = vhost_be_new(s->main, fd, &s->front.ops, s, &s->front.be);
 
-	if (!err)
+	if (!err) {
 		s->front.state = FRONT_CONNECTED;
+		flight_say(&s->log, FLIGHT_FRONT, 0, "connected");
+	}
 	return err;
 }
 

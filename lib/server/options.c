@@ -44,15 +44,24 @@ static int set_number(const char *value, unsigned min, unsigned max, unsigned *t
 	return err;
 }
 
-static int set_vhost_fd(void *arg, const char *value)
+static int set_fd(const char *value, int *to)
 {
-	struct options *o = arg;
 	unsigned fd;
 	int err = set_number(value, 3, 1023, &fd);
 
 	if (!err)
-		o->vhost_fd = (int)fd;
+		*to = (int)fd;
 	return err;
+}
+
+static int set_vhost_fd(void *arg, const char *value)
+{
+	return set_fd(value, &((struct options *)arg)->vhost_fd);
+}
+
+static int set_flight_fd(void *arg, const char *value)
+{
+	return set_fd(value, &((struct options *)arg)->flight_fd);
 }
 
 static int set_queues(void *arg, const char *value)
@@ -97,6 +106,8 @@ static const struct server_option common[] = {
 	{ "id", "NAME", "Name of the device in log lines and statistics.", "a name of 1 to 31 characters",
 	  set_id },
 	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
+	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
+	  set_flight_fd },
 	{ "queues", "N", "Offer this many queues (1).", "a number from 1 to 64", set_queues },
 	{ "io-threads", "N", "Spread the queues over this many I/O threads (1).", "a number from 1 to 16",
 	  set_io_threads },
@@ -204,6 +215,7 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 	bool seen[OPTIONS_MAX] = { false };
 
 	*opts = (struct options) { .vhost_fd = -1,
+				   .flight_fd = -1,
 				   .id = device->kind,
 				   .queues = 1,
 				   .io_threads = 1,

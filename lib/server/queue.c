@@ -91,6 +91,19 @@ void server_flush(struct server_queue *q)
 	q->staged = 0;
 	if (wanted)
 		signal_driver(q);
+	if (q->recovery.state != RECOVERY_OVER)
+		recovery_pass(q, true);
+}
+
+/* What a watcher sees of this queue: once in a pass, so that nothing is paid for each request. */
+static void show_health(const struct server_queue *q, unsigned held)
+{
+	struct flight_queue *line = q->flight.queue;
+
+	flight_set(&line->passes, flight_get(&q->stats.passes));
+	flight_set(&line->taken, flight_get(&q->stats.requests));
+	flight_set(&line->held, held);
+	flight_set(&line->done, flight_get(&q->stats.completed));
 }
 
 /*
@@ -112,11 +125,18 @@ static void set_busy(struct server_queue *q, bool busy)
 /* One pass; true if anything was done. */
 static bool queue_pass(struct server_queue *q)
 {
-	bool did = q->server->device->service(q->state);
+	unsigned held;
+	bool did;
 
+	flight_pass(&q->flight);
+	did = q->server->device->service(q->state);
 	server_flush(q);
-	set_busy(q, q->server->device->busy(q->state));
+	held = q->server->device->held(q->state);
+	set_busy(q, held > 0);
 	stat_add(&q->stats.passes, 1);
+	show_health(q, held);
+	if (q->recovery.state != RECOVERY_OVER)
+		recovery_pass(q, false);
 	if (q->orders && !q->taken)
 		loop_bh_post(&q->bh);
 	return did;
@@ -145,8 +165,10 @@ int server_pop(struct server_queue *q, struct vq_chain *chain)
 	}
 	q->taken++;
 	stat_add(&q->stats.requests, 1);
-	if (chain->resubmitted)
+	if (chain->resubmitted) {
 		stat_add(&q->stats.resubmitted, 1);
+		recovery_took(q, chain);
+	}
 	return 1;
 }
 
@@ -156,6 +178,14 @@ void server_push(struct server_queue *q, uint16_t head, uint32_t written)
 	q->taken--;
 	q->staged++;
 	stat_add(&q->stats.bytes_in, written);
+	flight_note(&q->flight, FLIGHT_DONE, head, written, 0);
+}
+
+void server_poisoned(struct server_queue *q, uint16_t head)
+{
+	stat_add(&q->stats.poisoned, 1);
+	q->recovery.poisoned++;
+	flight_note(&q->flight, FLIGHT_POISON, head, 0, 0);
 }
 
 void server_break(struct server_queue *q, const char *why)
@@ -167,10 +197,17 @@ void server_break(struct server_queue *q, const char *why)
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
 	stat_add(&q->stats.broken, 1);
+	flight_say(&q->flight, FLIGHT_STATE, q->index, "broken");
+	recovery_end(q);
 	log_warn_limited("queue %u: the driver broke the ring (%s); it is not served any more", q->index,
 			 why);
 	if (q->err >= 0)
 		fd_event_set(q->err);
+}
+
+struct flight_ring *server_flight(struct server_queue *q)
+{
+	return &q->flight;
 }
 
 uint64_t server_features(const struct server_queue *q)
@@ -238,6 +275,7 @@ static void on_kick(void *arg, uint32_t events)
 
 static void forget_ring(struct server_queue *q)
 {
+	recovery_end(q);
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
 	if (q->poller)
@@ -267,6 +305,8 @@ static void do_start(struct server_queue *q, struct order *o)
 	q->err = o->err;
 	q->enabled = true;
 	q->ring = RING_SERVING;
+	if (o->live)
+		recovery_begin(q);
 	vq_disable_kicks(q->vq);
 	/* Edge-triggered, each kick wakes without a read that would take the count back to zero. */
 	err = loop_add_fd(q->loop, q->kick, EPOLLIN | EPOLLET, on_kick, q, &q->kick_watch);
@@ -331,13 +371,14 @@ static void do_resume(struct server_queue *q, struct order *o)
 }
 
 static const struct {
+	const char *name;
 	void (*run)(struct server_queue *q, struct order *o);
 	bool quiet;
 } order_kinds[] = {
-	[ORDER_START] = { do_start, false },   [ORDER_STOP] = { do_stop, true },
-	[ORDER_CALL] = { do_call, false },     [ORDER_ERR] = { do_err, false },
-	[ORDER_ENABLE] = { do_enable, false }, [ORDER_MEM] = { do_mem, true },
-	[ORDER_DRAIN] = { do_drain, true },    [ORDER_RESUME] = { do_resume, false },
+	[ORDER_START] = { "start", do_start, false },    [ORDER_STOP] = { "stop", do_stop, true },
+	[ORDER_CALL] = { "call", do_call, false },       [ORDER_ERR] = { "err", do_err, false },
+	[ORDER_ENABLE] = { "enable", do_enable, false }, [ORDER_MEM] = { "memory", do_mem, true },
+	[ORDER_DRAIN] = { "drain", do_drain, true },     [ORDER_RESUME] = { "resume", do_resume, false },
 };
 _Static_assert(sizeof(order_kinds) / sizeof(order_kinds[0]) == ORDER_COUNT, "every order has its function");
 
@@ -364,6 +405,7 @@ static void on_orders(void *arg)
 	take_mail(q);
 	while ((o = q->orders) && (!order_kinds[o->type].quiet || !q->taken)) {
 		q->orders = o->next;
+		flight_say(&q->flight, FLIGHT_ORDER, o->type, order_kinds[o->type].name);
 		order_kinds[o->type].run(q, o);
 		order_list_put(&q->server->done, o);
 		loop_bh_post(&q->server->done_bh);
@@ -381,6 +423,8 @@ int queue_init(struct server_queue *q, struct server *server, unsigned index, st
 	q->kick = q->call = q->err = -1;
 	order_list_init(&q->mailbox);
 	loop_bh_init(&q->bh, q->loop, on_orders, q);
+	recovery_init(q);
+	flight_open_queue(server->flight, index, &q->flight);
 	return server->device->queue_open(server->dev, q, &q->state);
 }
 
@@ -390,6 +434,7 @@ void queue_fini(struct server_queue *q)
 		return;
 	loop_bh_cancel(&q->bh);
 	forget_ring(q);
+	recovery_fini(q);
 	if (q->state)
 		q->server->device->queue_close(q->state);
 	lock_destroy(&q->mailbox.lock);

@@ -72,6 +72,7 @@ void server_end(struct server *s)
 	if (s->ending)
 		return;
 	s->ending = true;
+	flight_say(&s->log, FLIGHT_STATE, 0, "ending");
 	front_end(s);
 }
 
@@ -328,6 +329,7 @@ static int live(struct server *s, int listener)
 			log_error_errno(err, "the front end can't be served");
 	}
 	if (!err) {
+		flight_say(&s->log, FLIGHT_STATE, 0, "ready");
 		control_ready(s);
 		log_info("ready");
 		err = loop_run(s->main);
@@ -351,6 +353,35 @@ static int check_connection(int fd)
 	if (err)
 		log_error_errno(err, "--vhost-fd %d: must be a connected unix stream socket", fd);
 	return err;
+}
+
+/* The memory that is left behind: the supervisor's, or without one our own, so that there always is some. */
+static int open_flight(struct server *s)
+{
+	int fd = s->opts.flight_fd, err;
+
+	if (fd < 0) {
+		err = flight_alloc(s->opts.queues, &s->flight);
+		if (err)
+			log_error_errno(err, "the flight recorder's memory");
+		return err;
+	}
+	err = flight_map(fd, true, &s->flight);
+	if (!err && flight_queues(s->flight) < s->opts.queues)
+		err = -ENOSPC;
+	if (err)
+		log_error_errno(err, "--flight-fd %d: must be memory made for it and for %u queues", fd,
+				s->opts.queues);
+	else
+		close(fd);
+	return err;
+}
+
+static void begin_flight(struct server *s)
+{
+	flight_begin(s->flight);
+	flight_open_main(s->flight, &s->log);
+	flight_say(&s->log, FLIGHT_STATE, 0, "starting");
 }
 
 /* True if nobody outside waits for this process, so that a guardian must. */
@@ -381,6 +412,8 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 		return 2;
 	if (device->open(dev, &settings, &s.features) < 0)
 		return 2;
+	if (open_flight(&s) < 0)
+		return 2;
 	if (s.opts.socket) {
 		listener = listen_open(s.opts.socket);
 		if (listener < 0)
@@ -388,7 +421,9 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	}
 	if (by_hand(&s.opts) && listen_guard(s.opts.socket, s.opts.sandbox, &s.life) < 0)
 		return 1;
+	begin_flight(&s);
 	status = live(&s, listener);
 	device->close(dev);
+	flight_free(s.flight);
 	return status;
 }

@@ -22,6 +22,7 @@
 #define SERVER_QUEUES_MAX     64
 #define SERVER_IO_THREADS_MAX 16
 
+struct flight_ring;
 struct server_queue;
 
 /* An option of the device's own. */
@@ -78,8 +79,9 @@ struct server_device {
 	bool (*service)(void *state);
 	/* True if service could take one more request now. */
 	bool (*has_room)(void *state);
-	/* True if something runs whose end a descriptor will announce: polling would earn little meanwhile. */
-	bool (*busy)(void *state);
+	/* Requests that the kernel or the storage holds now, whose end a descriptor or a completed job will announce:
+	 * polling would earn little meanwhile, and a watcher knows that it is not we who are slow. */
+	unsigned (*held)(void *state);
 	/* True if service has something to do that no descriptor will announce. */
 	bool (*pending)(void *state);
 
@@ -100,6 +102,9 @@ int server_pop(struct server_queue *queue, struct vq_chain *chain);
  * of the pass. */
 void server_push(struct server_queue *queue, uint16_t head, uint32_t written);
 
+/* A request that was taken again is about to be failed, as too many servers died with it. */
+void server_poisoned(struct server_queue *queue, uint16_t head);
+
 /* Shows the driver now what was completed so far, so that it works on while this thread goes on. */
 void server_flush(struct server_queue *queue);
 
@@ -109,6 +114,9 @@ void server_break(struct server_queue *queue, const char *why);
 
 /* One pass: service, publish, signal. For the device's own descriptor handlers and job completions. */
 void server_run(struct server_queue *queue);
+
+/* Where the queue's records go. */
+struct flight_ring *server_flight(struct server_queue *queue);
 
 /* Feature bits that the driver of the running ring acknowledged. */
 uint64_t server_features(const struct server_queue *queue);

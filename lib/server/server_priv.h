@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "bus.h"
+#include "flight.h"
 #include "lock.h"
 #include "server.h"
 #include "vhost_be.h"
@@ -22,6 +23,7 @@ struct options {
 	int vhost_fd;       /* -1: none */
 	const char *id;
 	const char *bus; /* directory, or NULL */
+	int flight_fd;   /* -1: none */
 	unsigned queues;
 	unsigned io_threads;
 	bool sandbox;
@@ -73,6 +75,7 @@ struct order {
 	int fd;
 	bool on;
 	bool kept; /* not to be freed: it is part of something else */
+	bool live; /* ORDER_START on a ring that was served before */
 	uint32_t base;
 };
 
@@ -93,8 +96,47 @@ enum ring_state {
 };
 
 struct queue_stats { /* written by the queue's thread, read by any */
-	_Atomic uint64_t requests, resubmitted, completed, bytes_in, kicks, calls, passes, broken;
+	_Atomic uint64_t requests, resubmitted, poisoned, completed, bytes_in, kicks, calls, passes, broken;
 };
+
+/* ---- recovery.c: what a start on rings that were served before comes to ---- */
+
+enum recovery_state {
+	RECOVERY_OVER,   /* nothing to watch; ends with the start of such a ring */
+	RECOVERY_REPLAY, /* requests of the predecessor wait to be taken; ends when none is left */
+	RECOVERY_FIRST,  /* all were taken; ends with the first completion */
+};
+
+struct recovery { /* the queue's thread's; the main loop's while report is posted */
+	enum recovery_state state;
+	uint16_t left;
+	uint32_t resubmitted, poisoned;
+	uint64_t replayed_ns, first_ns;
+	struct loop_bh report;
+};
+
+struct recovery_sum { /* the main loop's */
+	unsigned rings, reported;
+	uint32_t resubmitted, poisoned;
+	uint64_t start_ns, replayed_ns, first_ns;
+};
+
+struct server_queue;
+
+/* Main loop. */
+void recovery_init(struct server_queue *q);
+void recovery_fini(struct server_queue *q);
+/* The first of so many rings is about to start; the others' announcements change nothing. */
+void recovery_expect(struct server *s, unsigned rings);
+/* A connection is over, and no ring runs. */
+void recovery_forget(struct server *s);
+
+/* The queue's thread: a ring that was served before starts; one of its requests was taken again; a pass is over, which
+ * showed the driver completions or did not; the ring is given up. */
+void recovery_begin(struct server_queue *q);
+void recovery_took(struct server_queue *q, const struct vq_chain *chain);
+void recovery_pass(struct server_queue *q, bool shown);
+void recovery_end(struct server_queue *q);
 
 struct io_thread;
 
@@ -119,6 +161,9 @@ struct server_queue {
 	unsigned staged; /* completions not yet published */
 	struct order *orders, *orders_last;
 	struct loop_bh bh; /* orders arrived, or one that waited may go on */
+
+	struct flight_ring flight;
+	struct recovery recovery;
 
 	struct order_list mailbox;
 	struct queue_stats stats;
@@ -164,6 +209,7 @@ void front_end(struct server *s);
 struct control {
 	struct bus *bus;
 	bool ready;
+	bool recovered;                 /* server.recovery is complete */
 	uint64_t drain_id, shutdown_id; /* requests that wait for an answer; 0: none */
 	unsigned draining;              /* ORDER_DRAINs not answered */
 };
@@ -171,6 +217,9 @@ struct control {
 int control_init(struct server *s, const char *socket);
 void control_fini(struct server *s);
 void control_ready(struct server *s);
+
+/* All parts of server.recovery are there. */
+void control_recovered(struct server *s);
 
 /* The last words before the process exits: answers SHUTDOWN. */
 void control_farewell(struct server *s);
@@ -209,7 +258,10 @@ struct server {
 	struct loop_bh done_bh;
 	struct front front;
 	struct control control;
-	int life; /* end-of-file: end; -1: none */
+	struct recovery_sum recovery;
+	struct flight *flight;
+	struct flight_ring log; /* the main loop's */
+	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
 	bool ending;
 };

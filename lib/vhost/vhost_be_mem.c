@@ -256,6 +256,29 @@ static int first_index(struct vhost_be *be, const struct be_ring *r, uint16_t *i
 	return 0;
 }
 
+/* Part index of the region, for rings as large as it says. */
+static void *part_at(const struct vhost_be *be, unsigned index)
+{
+	const struct vhost_inflight *d = &be->inflight_desc;
+
+	return (char *)be->inflight + d->offset + index * inflight_queue_bytes(d->queue_size, is_packed(be));
+}
+
+uint16_t be_inflight_live(const struct vhost_be *be, unsigned index)
+{
+	const struct vhost_inflight *d = &be->inflight_desc;
+	uint16_t live = 0;
+	uint64_t bytes;
+
+	if (!be->inflight || !inflight_bytes(be, d, &bytes) || bytes > d->size)
+		return 0;
+	if (index >= d->queues || inflight_is_blank(part_at(be, index)))
+		return 0;
+	for (unsigned i = 0; i < MIN(d->queues, be->ops->queues); i++)
+		live = (uint16_t)(live + !inflight_is_blank(part_at(be, i)));
+	return live;
+}
+
 int be_inflight_part(struct vhost_be *be, unsigned index, const struct be_ring *r, void **part)
 {
 	const struct vhost_inflight *d = &be->inflight_desc;
@@ -269,7 +292,7 @@ int be_inflight_part(struct vhost_be *be, unsigned index, const struct be_ring *
 	/* Again, because features that came after the region may have changed the ring's kind. */
 	if (r->size > d->queue_size || !inflight_bytes(be, d, &bytes) || bytes > d->size)
 		return be_refuse(be, -EINVAL, "a ring larger than its part of the in-flight region");
-	*part = (char *)be->inflight + d->offset + index * inflight_queue_bytes(d->queue_size, is_packed(be));
+	*part = part_at(be, index);
 	if (!inflight_is_blank(*part))
 		return 0;
 	err = first_index(be, r, &first);

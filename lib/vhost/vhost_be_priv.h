@@ -116,5 +116,7 @@ int be_apply_log(struct vhost_be *be);
 /* The part of the in-flight region that is ring's, made fit for it if it is blank; *part NULL without a
  * region. */
 int be_inflight_part(struct vhost_be *be, unsigned index, const struct be_ring *ring, void **part);
+/* How many parts of the region are not blank if part index is among them, else 0; before be_inflight_part. */
+uint16_t be_inflight_live(const struct vhost_be *be, unsigned index);
 
 #endif

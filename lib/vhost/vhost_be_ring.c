@@ -170,8 +170,10 @@ static int hand_over(struct vhost_be *be, unsigned index)
 			    .base = r->base,
 			    .log_used = true },
 	};
-	int err = be_inflight_part(be, index, r, &ring.config.inflight);
+	int err;
 
+	ring.live = be_inflight_live(be, index);
+	err = be_inflight_part(be, index, r, &ring.config.inflight);
 	if (err)
 		return err;
 	ring.kick = take_fd(&r->kick);

@@ -157,6 +157,11 @@ bool vq_has_avail(const struct vq *vq)
 	return !vq->broken && (vq->n_resubmit || vq->ops->has_avail(vq));
 }
 
+uint16_t vq_resubmits(const struct vq *vq)
+{
+	return vq->n_resubmit;
+}
+
 uint16_t vq_in_flight(const struct vq *vq)
 {
 	return vq->n_taken;

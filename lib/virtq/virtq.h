@@ -83,6 +83,9 @@ bool vq_has_avail(const struct vq *vq);
 /* Requests taken and not yet published; those that wait to be resubmitted were not taken yet. */
 uint16_t vq_in_flight(const struct vq *vq);
 
+/* Requests of an earlier process that are still to be taken again. */
+uint16_t vq_resubmits(const struct vq *vq);
+
 /* What VHOST_USER_GET_VRING_BASE returns; meaningful when nothing is in flight. Packed: with the used index
  * above. */
 uint32_t vq_base(const struct vq *vq);

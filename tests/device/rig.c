@@ -92,7 +92,7 @@ static int spawn(struct rig *rig)
 				     .die_with_parent = true };
 	const char *what = "";
 	unsigned n = 13;
-	int pair[2], fds[2], err;
+	int pair[2], fds[3], err;
 
 	snprintf(queues, sizeof(queues), "%u", rig->queues);
 	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
@@ -103,6 +103,11 @@ static int spawn(struct rig *rig)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	fds[0] = pair[1];
 	fds[1] = rig->lock_fd;
+	if (rig->options.flight_fd) {
+		fds[how.nfds++] = rig->options.flight_fd;
+		argv[n++] = "--flight-fd";
+		argv[n++] = "5";
+	}
 	how.fds = fds;
 	getrlimit(RLIMIT_FSIZE, &old);
 	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };

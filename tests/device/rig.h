@@ -34,6 +34,7 @@ struct rig_options {
 	bool readonly;
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
+	int flight_fd;           /* the flight recorder's memory; 0: none */
 	bool by_hand;            /* started as a person does: --socket DIR/socket --image DIR/image */
 };
 

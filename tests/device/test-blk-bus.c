@@ -9,6 +9,7 @@
 
 #include "bus.h"
 #include "clock.h"
+#include "inflight_priv.h"
 #include "num.h"
 #include "rig.h"
 #include "sandbox.h"
@@ -21,6 +22,8 @@ struct supervisor {
 	struct loop *loop;
 	struct bus *bus;
 	bool hello, ready, ready_first;
+	unsigned nrecovered;
+	struct bus_msg recovered;
 	struct bus_msg first;
 	/* The last answer. */
 	bool answered;
@@ -38,6 +41,9 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	} else if (msg->type == BUS_READY) {
 		s->ready = true;
 		s->ready_first = !s->hello;
+	} else if (msg->type == BUS_RECOVERED) {
+		s->nrecovered++;
+		s->recovered = *msg;
 	}
 }
 
@@ -225,5 +231,79 @@ Test(blk_bus, survives_its_front_end)
 	rig_disconnect(&s.rig);
 	ask_ok(&s, BUS_PING);
 	ask_ok(&s, BUS_GET_STATS);
+	tear_down(&s);
+}
+
+/* ---- what a start on rings that were served before comes to ---- */
+
+static void restart(struct supervisor *s)
+{
+	s->hello = s->ready = false;
+	s->nrecovered = 0;
+	rig_respawn(&s->rig);
+	bus_expect(s->bus, s->rig.pid);
+	until(s, s->ready && s->nrecovered);
+}
+
+/* Adds a read that the dead server had taken, and died with so many times before that. */
+static int add_taken(struct supervisor *s, unsigned queue, uint64_t gpa, uint64_t counter, uint8_t deaths)
+{
+	const struct rig_queue *q = &s->rig.queue[queue];
+	size_t step = inflight_queue_bytes(RIG_SIZE, false);
+	struct inflight_split *r = (struct inflight_split *)(void *)(s->rig.inflight + queue * step);
+	int slot = rig_add(&s->rig, queue, VIRTIO_BLK_T_IN, 0, gpa, 4096), id = 0;
+
+	while (q->slot_of[id] != slot)
+		id++;
+	r->desc[id].counter = counter;
+	inflight_mark(&r->desc[id].inflight, deaths);
+	return slot;
+}
+
+Test(blk_bus, tells_what_was_recovered)
+{
+	struct supervisor s;
+	uint64_t gpa, begun;
+	int poison;
+
+	set_up(&s, 2);
+	gpa = rig_alloc(&s.rig, 8 * 4096, 4096);
+	ask_ok(&s, BUS_PING); /* what it has to say about its own start is here before that */
+	rig_kill(&s.rig);
+	add_taken(&s, 0, gpa, 10, 0);
+	poison = add_taken(&s, 0, gpa + 4096, 11, 1);
+	add_taken(&s, 1, gpa + 8192, 3, 0);
+	rig_add(&s.rig, 1, VIRTIO_BLK_T_IN, 0, gpa + 3 * 4096, 4096);
+	begun = clock_ns();
+	restart(&s);
+	cr_expect_eq(s.recovered.recovered.resubmitted, 3);
+	cr_expect_eq(s.recovered.recovered.poisoned, 1);
+	cr_expect_gt(s.recovered.recovered.start_ns, begun);
+	cr_expect_geq(s.recovered.recovered.replayed_ns, s.recovered.recovered.start_ns);
+	cr_expect_geq(s.recovered.recovered.first_ns, s.recovered.recovered.start_ns);
+	cr_expect_lt(s.recovered.recovered.first_ns, clock_ns());
+	cr_expect_eq(stat_of(&s, "resubmitted"), 3);
+	cr_expect_eq(stat_of(&s, "poisoned"), 1);
+	cr_expect_eq(s.nrecovered, 1, "told %u times", s.nrecovered);
+	for (unsigned i = 0; i < 4; i++) {
+		struct rig_done done = rig_wait(&s.rig, i / 2);
+		bool feared = i < 2 && done.slot == poison;
+
+		cr_expect_eq(done.status, feared ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	}
+	tear_down(&s);
+}
+
+Test(blk_bus, tells_that_nothing_was_in_flight)
+{
+	struct supervisor s;
+
+	set_up(&s, 2);
+	rig_kill(&s.rig);
+	restart(&s);
+	cr_expect_eq(s.recovered.recovered.resubmitted, 0);
+	cr_expect_eq(s.recovered.recovered.poisoned, 0);
+	cr_expect_eq(s.recovered.recovered.first_ns, 0);
+	cr_expect_gt(s.recovered.recovered.start_ns, 0);
 	tear_down(&s);
 }

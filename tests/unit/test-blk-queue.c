@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "num.h"
 #include "blk_queue.h"
+#include "flight.h"
 #include "request.h"
 
 TestSuite(blk_queue, .timeout = 30);
@@ -33,6 +34,9 @@ struct server_queue {
 	unsigned completed;
 	uint32_t written[REQUESTS];
 	uint64_t features;
+	struct flight *memory;
+	struct flight_ring flight;
+	unsigned poisoned;
 };
 
 int server_pop(struct server_queue *s, struct vq_chain *chain)
@@ -52,6 +56,17 @@ void server_push(struct server_queue *s, uint16_t head, uint32_t written)
 {
 	s->completed++;
 	s->written[head] = written;
+}
+
+struct flight_ring *server_flight(struct server_queue *s)
+{
+	return &s->flight;
+}
+
+void server_poisoned(struct server_queue *s, uint16_t head)
+{
+	(void)head;
+	s->poisoned++;
 }
 
 void server_break(struct server_queue *s, const char *why)
@@ -209,7 +224,7 @@ static bool fake_pending(const struct engine *e)
 	return e->nstaged > 0;
 }
 
-static bool fake_busy(const struct engine *e)
+static unsigned fake_busy(const struct engine *e)
 {
 	(void)e;
 	return script.slow;
@@ -249,6 +264,8 @@ static void set_up(const struct engine_ops *engine, int fd)
 				     .io_align = 512,
 				     .engine = engine };
 	bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;
+	cr_assert_eq(flight_alloc(1, &bench.server.memory), 0);
+	flight_open_queue(bench.server.memory, 0, &bench.server.flight);
 	cr_assert_eq(loop_new("test", &bench.server.loop), 0);
 	cr_assert_eq(loop_pool_new(1, &bench.server.pool), 0);
 	cr_assert_eq(blk_queue_open(&bench.disk, &bench.server, &bench.server.queue), 0);
@@ -259,6 +276,7 @@ static void tear_down(void)
 	blk_queue_close(bench.server.queue);
 	loop_pool_free(bench.server.pool);
 	loop_free(bench.server.loop);
+	flight_free(bench.server.memory);
 }
 
 /* Puts request i into the ring: len bytes of data at offset off of both disk and buffer. */

@@ -7,16 +7,17 @@ cd "$top_srcdir" || exit 99
 # The folders whose headers each may include; itself is understood.
 declare -A may=(
 	[lib/base]=""
+	[lib/flight]="lib/base"
 	[lib/loop]="lib/base"
 	[lib/mem]="lib/base"
 	[lib/sandbox]="lib/base"
 	[lib/virtq]="lib/base lib/mem"
 	[lib/bus]="lib/base lib/loop"
 	[lib/vhost]="lib/base lib/loop lib/mem lib/virtq"
-	[lib/server]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
-	[vmm-core]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
-	[blk-server]="lib/base lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox lib/server"
-	[supervisor]="lib/base lib/loop lib/bus lib/sandbox"
+	[lib/server]="lib/base lib/flight lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
+	[vmm-core]="lib/base lib/flight lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox"
+	[blk-server]="lib/base lib/flight lib/loop lib/mem lib/virtq lib/bus lib/vhost lib/sandbox lib/server"
+	[supervisor]="lib/base lib/flight lib/loop lib/bus lib/sandbox"
 )
 for folder in "${!may[@]}"; do
 	bad=
