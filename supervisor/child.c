@@ -206,7 +206,7 @@ static void start_failed(struct child *c, int err, const char *what)
 int child_start(struct child *c, const int *fds, size_t nfds)
 {
 	CLEAN_FD int log_fd = -1;
-	char what[64] = "its log pipe";
+	char what[128] = "its log pipe";
 	int err = logs_pipe_new(c->loop, c->process, c->device, &c->log, &log_fd);
 
 	c->times = (struct child_times) { .begun = clock_ns() };

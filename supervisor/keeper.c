@@ -36,7 +36,7 @@ struct keeper_request {
 
 struct keeper_answer {
 	int32_t err, pid, code, status;
-	char what[64];
+	char what[128];
 };
 
 struct keeper {

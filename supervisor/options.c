@@ -242,8 +242,8 @@ static int disk_pairs(struct vmconf_disk *disk, char *value, struct vmconf_error
 			return vmconf_refuse(
 			    error,
 			    "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
-			    "queues, cache, vhost-user",
-			    key);
+			    "queues, cache, vhost-user%s%s",
+			    key, val ? "" : "; an image is path=", val ? "" : key);
 		if (!val || !*val)
 			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
 		if (given[i])

@@ -59,8 +59,11 @@ static int find_program(const char *name, char **path, struct vmconf_error *erro
 		free(*path);
 		*path = NULL;
 	}
-	return vmconf_refuse(error, "the program %s is not installed; looked in $BULKHEAD_PATH, %s, %s", name,
-			     PKGLIBEXECDIR, BINDIR);
+	return vmconf_refuse(
+	    error,
+	    "the program %s is not installed; looked in $BULKHEAD_PATH (absolute, with colons), "
+	    "%s, %s",
+	    name, PKGLIBEXECDIR, BINDIR);
 }
 
 /* One image given to two disks would be refused by its lock anyway, but this says it better. */

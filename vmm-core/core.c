@@ -26,9 +26,6 @@
 #define BACKEND_DEADLINE (10 * NS_PER_S) /* of one request; a reset includes the requests in flight */
 #define DRAIN_DEADLINE   (2 * NS_PER_S)  /* for the console's reader, once the guest is over */
 
-#define EXIT_PANIC 3
-#define EXIT_CRASH 4
-
 void core_quit(struct core *core, int status)
 {
 	core->exit_status = status;
@@ -252,8 +249,11 @@ static int make_memory(struct core *core)
 	}
 	boot.ram = core->ram;
 	r = boot_load(&boot, &core->entry, err, sizeof(err));
-	if (r < 0)
+	if (r < 0) {
 		log_error("%s", err);
+		/* The files or their sizes are wrong, which is the configuration's fault. */
+		core->exit_status = EXIT_USAGE;
+	}
 	return r;
 }
 
@@ -296,6 +296,7 @@ int core_new(struct core *core, const struct options *opts)
 	int r;
 
 	core->opts = opts;
+	core->exit_status = 1;
 	r = loop_new("main", &core->loop);
 	if (r == 0)
 		r = loop_add_timer(core->loop, on_drained, core, &core->drain_timer);
@@ -310,5 +311,7 @@ int core_new(struct core *core, const struct options *opts)
 		r = make_machine(core);
 	if (r == 0)
 		r = make_models(core);
+	if (r == 0)
+		core->exit_status = 0;
 	return r;
 }

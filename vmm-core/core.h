@@ -59,7 +59,10 @@ struct core {
 	int exit_status;
 };
 
-/* Makes the machine: RAM, kernel, tables, KVM, models. 0, or logs and returns -errno. */
+/* Exit statuses besides 0 and 1; vmm-core(8) says when. */
+enum core_exit { EXIT_USAGE = 2, EXIT_PANIC = 3, EXIT_CRASH = 4 };
+
+/* Makes the machine: RAM, kernel, tables, KVM, models. 0, or logs, leaves an exit status and returns -errno. */
 int core_new(struct core *core, const struct options *opts);
 
 /* Declared devices get a life each; sockets[i] is a connection for device i, or -1. Takes the sockets over. */

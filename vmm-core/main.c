@@ -20,8 +20,6 @@
 #include "sandbox.h"
 #include "syscalls.h"
 
-#define EXIT_USAGE 2
-
 static struct loop_bh on_signal;
 static volatile sig_atomic_t signal_number;
 static volatile pid_t ward;
@@ -156,7 +154,7 @@ int main(int argc, char **argv)
 	if (opts.sandbox)
 		enter_sandbox(&core, &opts);
 	if (core_new(&core, &opts) < 0)
-		return 1;
+		return core.exit_status;
 	watch_signals(&core);
 	if (control_start(&core) < 0 || core_add_devices(&core, sockets) < 0 || attach_start(&core) < 0)
 		return 1;

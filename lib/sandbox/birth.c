@@ -226,7 +226,7 @@ int birth_run(const struct birth *birth, void (*child)(void *arg, int sock), voi
 		return -errno;
 	mine = pair[0];
 	theirs = pair[1];
-	*what = "create namespaces (clone3; are user namespaces allowed on this host?)";
+	*what = "create namespaces (clone3; user namespaces must be allowed, which they are not in a chroot)";
 	if (!birth->namespaces)
 		*what = "create a process (clone3)";
 	sigfillset(&all);

@@ -54,6 +54,7 @@ refused "--initrd missing file" "--initrd: \"/nonexistent\" can't be opened: No 
 
 refused "--disk without a path" '--disk: names no image' --disk id=a
 refused "--disk unknown key" '--disk: "frmat" is no key of a disk; allowed: path, id' --disk "path=$tmp/disk.img,frmat=raw"
+refused "--disk with a path alone" '--disk: "root.img" is no key .*; an image is path=root.img$' --disk root.img
 refused "--disk key twice" '--disk: "id" is given twice' --disk "path=$tmp/disk.img,id=a,id=b"
 refused "--disk key without value" '--disk: "readonly" needs a value' --disk "path=$tmp/disk.img,readonly"
 refused "--disk empty key" '--disk: .* empty key' --disk ",path=x"
@@ -115,10 +116,19 @@ like "... says so" "$out" '"nobody": no machine of this name runs in'
 check "ps of nothing" "$bulkhead" ps --run-dir "$run_dir"
 
 out=$(env -u BULKHEAD_PATH BULKHEAD_PATH=/nonexistent "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1)
-if [ -w /dev/kvm ]; then
-	like "programs that are not installed" "$out" 'the program vmm-core is not installed; looked in|^$'
-else
+if [ ! -w /dev/kvm ]; then
 	skip "programs that are not installed" "no /dev/kvm"
+elif [[ $out == *"neither a bzImage nor an ELF"* ]]; then
+	skip "programs that are not installed" "they are installed on this machine"
+else
+	like "programs that are not installed" "$out" 'the program vmm-core is not installed; looked in \$BULKHEAD_PATH'
+fi
+if [ "$(id -u)" -eq 0 ] && [ -w /dev/kvm ] && ! sanitized && mkdir "$tmp/root" && unshare -m mount --rbind / "$tmp/root"; then
+	out=$(unshare -m sh -c 'mount --rbind / "$0" && exec chroot "$0" "$@"' "$tmp/root" \
+		env BULKHEAD_PATH="$bin" "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1 </dev/null)
+	like "in a chroot, where the kernel allows no namespaces" "$out" 'must be allowed, .* not in a chroot\): Operation not permitted'
+else
+	skip "in a chroot" "needs root, mounts and /dev/kvm, and no sanitizers"
 fi
 if [ "$(id -u)" -eq 0 ] && [ -e /dev/kvm ] && ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
 	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead" && chmod 644 "$tmp/kernel"
