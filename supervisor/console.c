@@ -394,6 +394,11 @@ static int open_socket(struct console *c, const char *path, struct vmconf_error 
 	return 0;
 }
 
+int console_listener(const struct console *c)
+{
+	return c->listener.fd;
+}
+
 int console_open(const struct vmconf *conf, struct console **out, struct vmconf_error *error)
 {
 	struct console *c = calloc(1, sizeof(*c));

@@ -20,6 +20,9 @@ int console_open(const struct vmconf *conf, struct console **out, struct vmconf_
 /* If the user's end is a terminal whose settings were changed: its descriptor, and what they were; else -1. */
 int console_terminal(const struct console *c, struct termios *settings);
 
+/* The socket on which clients connect, or -1. */
+int console_listener(const struct console *c);
+
 /* Starts relaying on loop. on_quit is called when the user asks for the end by Ctrl-A x. */
 int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *arg), void *arg);
 

@@ -246,6 +246,8 @@ __attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan
 	signal(SIGHUP, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_SIZE(s.pidfd); i++)
 		s.pidfd[i] = -1;
+	if (plan->listener >= 0)
+		close(plan->listener);
 	while (serve(&s))
 		;
 	status = s.finished ? 0 : supervisor_status(&s);

@@ -37,6 +37,7 @@ struct keeper_plan {
 	struct rundir *dir;
 	int terminal; /* -1, or the terminal whose settings are to be restored */
 	struct termios settings;
+	int listener; /* -1, or the console's, which the keeper closes: it must not outlive the supervisor */
 };
 
 struct keeper;

@@ -79,6 +79,7 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	if (console_open(&r->conf, &m->console, error))
 		return -EINVAL;
 	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
+	r->plan.listener = console_listener(m->console);
 	return 0;
 }
 
