@@ -120,10 +120,28 @@ static int spawn(struct rig *rig)
 	return pair[0];
 }
 
+/* The program as a descriptor, since a test that is no longer root may not reach the folder it is in. */
+static int program_fd(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open(server_path(), O_PATH | O_CLOEXEC);
+	cr_assert(fd >= 0, "%s: %s", server_path(), strerror(errno));
+	return fd;
+}
+
+void rig_become_user(void)
+{
+	program_fd();
+	if (geteuid() == 0)
+		cr_assert(setgid(65533) == 0 && setuid(65533) == 0);
+}
+
 /* fork and exec, with standard error to err (-1: as it is). */
 static pid_t start_program(const char *const *args, int err)
 {
-	const char *path = server_path();
+	int fd = program_fd();
 	pid_t pid = fork();
 
 	cr_assert(pid >= 0);
@@ -131,7 +149,7 @@ static pid_t start_program(const char *const *args, int err)
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves none behind */
 		if (err >= 0)
 			dup2(err, 2);
-		execv(path, (char *const *)(uintptr_t)args);
+		fexecve(fd, (char *const *)(uintptr_t)args, environ);
 		_exit(127);
 	}
 	return pid;

@@ -68,6 +68,9 @@ struct rig {
 	bool lost;
 };
 
+/* If this is root it goes on as an ordinary user, who can still start the program wherever it is. */
+void rig_become_user(void);
+
 /* Image, memory, rings, server, handshake: everything up to rings that are served. */
 void rig_start(struct rig *rig, const struct rig_options *options);
 

@@ -142,8 +142,7 @@ Test(blk_socket, ordinary_user)
 	struct rig_options options = { .by_hand = true };
 	struct rig rig;
 
-	if (geteuid() == 0)
-		cr_assert(setgid(65533) == 0 && setuid(65533) == 0);
+	rig_become_user();
 	rig_start(&rig, &options);
 	check_alive(&rig);
 	rig_stop(&rig);
