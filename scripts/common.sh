@@ -22,6 +22,27 @@ alone() {
 	[ $? -eq 0 ] || exit 1
 }
 
+# logged LOG COMMAND...: runs a long step with its output in a log, whose last line it shows now and then, so that
+# one sees the step move. What looks at the log ends with the script, if that is interrupted.
+progress_seconds=20
+logged() {
+	logged_to=$1 logged_status=0
+	shift
+	: >"$logged_to"
+	{
+		seconds=0
+		while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+			seconds=$((seconds + 1))
+			[ $((seconds % progress_seconds)) = 0 ] && say "  $(tail -n 1 "$logged_to" | cut -c 1-100)"
+		done
+	} </dev/null 9>&- &
+	logged_pid=$!
+	"$@" >"$logged_to" 2>&1 || logged_status=$?
+	kill "$logged_pid" 2>/dev/null
+	wait "$logged_pid" 2>/dev/null || :
+	return "$logged_status"
+}
+
 packages_build='autoconf automake make gcc pkg-config libnng-dev protobuf-c-compiler libprotobuf-c-dev libaio-dev
 	libseccomp-dev liburcu-dev libjansson-dev libcap-ng-dev libcriterion-dev acpica-tools'
 packages_guest='busybox-static cpio e2fsprogs fio qemu-system-x86'
@@ -47,10 +68,12 @@ install_lacking() {
 		die "these Debian packages are missing; as root: apt-get install$lacking"
 	fi
 	say "installing$lacking"
-	{
-		apt-get update -q &&
-			DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $lacking
-	} >"$cache/apt.log" 2>&1 || { tail -n 20 "$cache/apt.log" >&2; die "apt-get failed, see $cache/apt.log"; }
+	# shellcheck disable=SC2086
+	logged "$cache/apt.log" apt_install $lacking ||
+		{ tail -n 20 "$cache/apt.log" >&2; die "apt-get failed, see $cache/apt.log"; }
+}
+apt_install() {
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
 
 # build_tree DIR [CONFIGURE-OPTION...]: configures (once) and builds in DIR; the log of each step is kept there.
@@ -58,20 +81,26 @@ build_tree() {
 	dir=$1
 	shift
 	mkdir -p "$dir"
-	if [ ! -x "$top/configure" ] ||
+	if [ -e "$top/config.status" ]; then
+		die "this source tree was configured in place, which rules other builds of it out; run make distclean first"
+	fi
+	# The stamp says that autoreconf came to its end.
+	if [ ! -x "$top/configure" ] || [ ! -e "$top/autom4te.cache/complete" ] ||
 		[ -n "$(find "$top" -path "$top/build" -prune -o \( -name Makefile.am -o -name configure.ac -o -name tap.mk \) \
 			-newer "$top/configure" -print)" ]; then
 		say "generating configure"
-		(cd "$top" && autoreconf -fi) >"$dir/autoreconf.log" 2>&1 ||
+		rm -f "$top/autom4te.cache/complete"
+		logged "$dir/autoreconf.log" env -C "$top" autoreconf -fi ||
 			{ tail -n 20 "$dir/autoreconf.log" >&2; die "autoreconf failed"; }
+		: >"$top/autom4te.cache/complete"
 	fi
 	if [ ! -f "$dir/Makefile" ] || [ "$top/configure" -nt "$dir/config.status" ]; then
-		say "configuring ${dir##*/} $*"
-		(cd "$dir" && "$top/configure" --silent "$@") >"$dir/configure.log" 2>&1 ||
+		say "configuring ${dir##*/}${*:+ }$*"
+		logged "$dir/configure.log" env -C "$dir" "$top/configure" --silent "$@" ||
 			{ tail -n 20 "$dir/configure.log" >&2; die "configure failed"; }
 	fi
 	say "building ${dir##*/}"
-	make -C "$dir" -j"$(nproc)" >"$dir/make.log" 2>&1 ||
+	logged "$dir/make.log" make -C "$dir" -j"$(nproc)" ||
 		{ grep -E 'error|Error' "$dir/make.log" | head -n 20 >&2; die "the build failed, see $dir/make.log"; }
 }
 
