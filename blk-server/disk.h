@@ -24,6 +24,8 @@ struct disk {
 	const char *image; /* NULL: image_fd */
 	int image_fd;      /* -1: image */
 	bool readonly;
+	bool
+	    refuse_writes; /* the driver was promised a disk that can be written to, and gets errors instead */
 	bool buffered;
 
 	int fd;
@@ -40,6 +42,11 @@ struct disk {
 	_Atomic bool flush_failed; /* data may be lost; no later flush may say otherwise */
 	struct gate *gate;         /* only if io_align is more than a sector: slow.h */
 };
+
+static inline bool disk_takes_writes(const struct disk *disk)
+{
+	return !disk->readonly && !disk->refuse_writes;
+}
 
 /* Opens and examines the image; *features gets the device's feature bits. Logs why not. 0 or -errno. */
 int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features);

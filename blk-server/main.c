@@ -46,6 +46,13 @@ static int set_readonly(void *dev, const char *value)
 	return 0;
 }
 
+static int set_refuse_writes(void *dev, const char *value)
+{
+	(void)value;
+	((struct blk *)dev)->disk.refuse_writes = true;
+	return 0;
+}
+
 static int set_cache(void *dev, const char *value)
 {
 	((struct blk *)dev)->disk.buffered = !strcmp(value, "buffered");
@@ -58,6 +65,8 @@ static const struct server_option options[] = {
 	  "a descriptor from 3 to 1023", set_image_fd },
 	{ "format", "FORMAT", "Format of the image; raw is the only one (raw).", "raw", set_format },
 	{ "readonly", NULL, "Refuse to write.", NULL, set_readonly },
+	{ "refuse-writes", NULL, "Answer writes with an error, on a disk that offers them.", NULL,
+	  set_refuse_writes },
 	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
 	  set_cache },
 	{ .name = NULL },

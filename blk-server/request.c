@@ -136,7 +136,7 @@ static void start_write(struct request *r, struct parts *p, uint64_t sector)
 
 	r->kind = REQUEST_WRITE;
 	blk_count(&q->stats.writes, 1);
-	if (q->disk->readonly) {
+	if (!disk_takes_writes(q->disk)) {
 		request_finish(r, VIRTIO_BLK_S_IOERR);
 		return;
 	}
@@ -199,7 +199,7 @@ static uint8_t read_ranges(struct request *r, struct parts *p)
 
 static void start_ranges(struct request *r, struct parts *p)
 {
-	uint8_t status = r->queue->disk->readonly ? VIRTIO_BLK_S_IOERR : read_ranges(r, p);
+	uint8_t status = disk_takes_writes(r->queue->disk) ? read_ranges(r, p) : VIRTIO_BLK_S_IOERR;
 
 	r->io.dsync = r->queue->dsync;
 	if (status == VIRTIO_BLK_S_OK)
@@ -213,7 +213,7 @@ static void start_discard(struct request *r, struct parts *p, uint64_t sector)
 	(void)sector;
 	r->kind = REQUEST_DISCARD;
 	blk_count(&r->queue->stats.discards, 1);
-	if (r->queue->disk->can_discard || r->queue->disk->readonly)
+	if (r->queue->disk->can_discard || !disk_takes_writes(r->queue->disk))
 		start_ranges(r, p);
 	else
 		request_finish(r, VIRTIO_BLK_S_UNSUPP);

@@ -35,22 +35,33 @@ void child_kill(struct child *c, const char *reason)
 	keeper_kill(c->keeper, c->index);
 }
 
-static void describe_death(const struct child *c, const struct child_death *death)
+/* By us, and not of something else before. */
+static bool was_killed(const struct child *c, const struct child_death *death)
 {
-	int code = death->code, status = death->status;
+	return c->killed && death->code == CLD_KILLED && death->status == SIGKILL;
+}
 
-	if (death->by_order && (code != CLD_EXITED || status))
-		say_debug("%s: ended with code %d, status %d", c->id, code, status);
-	else if (death->by_order)
-		return;
-	else if (c->killed && code == CLD_KILLED && status == SIGKILL) /* and not of something else before */
-		say_debug("%s: %s (process %d) was killed", c->id, c->process, (int)c->pid);
-	else if (code == CLD_EXITED)
-		say_warn("%s: %s (process %d) ended with status %d", c->id, c->process, (int)c->pid, status);
+void child_describe(const struct child *c, const struct child_death *death, char *text, size_t size)
+{
+	if (was_killed(c, death))
+		snprintf(text, size, "was killed: %s", c->reason);
+	else if (death->code == CLD_EXITED)
+		snprintf(text, size, "ended with status %d", death->status);
 	else
-		say_warn("%s: %s (process %d) died of signal %d (%s)%s", c->id, c->process, (int)c->pid,
-			 status, strsignal(status),
-			 status == SIGSYS ? ": a system call that its sandbox forbids" : "");
+		snprintf(text, size, "died of signal %d (%s)%s", death->status, strsignal(death->status),
+			 death->status == SIGSYS ? ": a system call that its sandbox forbids" : "");
+}
+
+static void log_death(const struct child *c, const struct child_death *death)
+{
+	bool well = death->by_order && death->code == CLD_EXITED && !death->status;
+	char text[BUS_TEXT_MAX];
+
+	child_describe(c, death, text, sizeof(text));
+	if (death->by_order || was_killed(c, death))
+		say_debug("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, well ? "ended" : text);
+	else
+		say_warn("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, text);
 }
 
 static void forget_process(struct child *c)
@@ -77,7 +88,7 @@ static void on_death(void *arg, uint32_t events)
 	if (err)
 		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
 	forget_process(c);
-	describe_death(c, &death);
+	log_death(c, &death);
 	c->ops->died(c->arg, c, &death);
 }
 
@@ -120,6 +131,7 @@ static void on_hello(struct child *c, const struct bus_msg *msg)
 	}
 	if (!c->times.hello)
 		c->times.hello = clock_ns();
+	memcpy(c->version, msg->hello.version, sizeof(c->version));
 }
 
 static void on_ready(struct child *c)
@@ -146,6 +158,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		return;
 	if (msg->type == BUS_HELLO)
 		on_hello(c, msg);
+	else if (!c->times.hello && msg->type == BUS_RECOVERED)
+		say_debug("%s: it was early", c->id); /* sent into a connection before, that was refused */
 	else if (!c->times.hello)
 		child_kill(c, "it spoke before it said hello");
 	else if (msg->type == BUS_READY)
@@ -215,8 +229,8 @@ int child_start(struct child *c, const int *fds, size_t nfds)
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
 	if (!err)
-		err = keeper_spawn(c->keeper, c->index, log_fd, fds, nfds, &c->pid, &c->pidfd, what,
-				   sizeof(what));
+		err = keeper_spawn(c->keeper, c->index, c->restricted, log_fd, fds, nfds, &c->pid, &c->pidfd,
+				   what, sizeof(what));
 	if (!err) {
 		c->times.spawned = clock_ns();
 		snprintf(what, sizeof(what), "its endpoint");

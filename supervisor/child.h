@@ -61,6 +61,8 @@ struct child {
 	char id[BUS_NAME_MAX];
 	uint64_t start_ns; /* deadline of a start */
 
+	bool restricted; /* of the next start: with the plan's restricting option */
+
 	enum child_state state;
 	pid_t pid;
 	int pidfd;
@@ -72,6 +74,7 @@ struct child {
 	unsigned missed; /* signs of life that did not come, in a row */
 	bool killed;     /* SIGKILL was sent, for reason */
 	char reason[BUS_TEXT_MAX];
+	char version[BUS_NAME_MAX]; /* as its HELLO says */
 	struct child_times times;
 };
 
@@ -87,6 +90,9 @@ bool child_stop(struct child *c, uint64_t deadline_ns);
 
 /* Kills it, for a reason that is logged; ops->died follows. */
 void child_kill(struct child *c, const char *reason);
+
+/* In a few words, for a person: how it ended. */
+void child_describe(const struct child *c, const struct child_death *death, char *text, size_t size);
 
 /* Takes in its last log lines; the process must be gone or left to the keeper. */
 void child_fini(struct child *c);

@@ -18,27 +18,32 @@
 #include "rundir.h"
 #include "vmconf.h"
 
-#define CTL_NS (15 * NS_PER_S)
-#define PS_NS  (2 * NS_PER_S) /* for each machine: one that hangs must not hide the others */
+#define CTL_NS    (15 * NS_PER_S)
+#define CHANGE_NS (180 * NS_PER_S) /* a process may have to start first, and another to end */
+#define PS_NS     (2 * NS_PER_S)   /* for each machine: one that hangs must not hide the others */
 
 static const struct {
 	const char *verb, *help;
+	bool device; /* it is about one, which is named */
 } verbs[] = {
-	{ "status", "what the machine and its processes do" },
-	{ "pause", "stop its vCPUs" },
-	{ "resume", "let its vCPUs run on" },
-	{ "power-button", "press the ACPI power button" },
-	{ "quit", "end it at once, without asking the guest" },
+	{ "status", "what the machine and its processes do", false },
+	{ "pause", "stop its vCPUs", false },
+	{ "resume", "let its vCPUs run on", false },
+	{ "power-button", "press the ACPI power button", false },
+	{ "quit", "end it at once, without asking the guest", false },
+	{ "revive", "start a device again that was given up, or let it write again", true },
+	{ "upgrade", "have a device served by a new version of its program", true },
 };
 
 void client_ctl_help(FILE *to)
 {
-	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST\n"
+	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE] [--exec PROGRAM]\n"
 	      "Asks a running machine for something.\n\n",
 	      to);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		fprintf(to, "  %-14s %s\n", verbs[i].verb, verbs[i].help);
-	fputs("\n  --json         print the answer as JSON\n"
+	fputs("\n  --exec PROGRAM the program to upgrade to; else what is installed now\n"
+	      "  --json         print the answer as JSON\n"
 	      "  --run-dir DIR  the directory that bulkhead run was given\n"
 	      "  --help         print this and exit\n",
 	      to);
@@ -59,7 +64,8 @@ void client_ps_help(FILE *to)
 struct client {
 	bool json, help;
 	const char *run_dir;
-	const char *word[2];
+	const char *exec; /* NULL: none */
+	const char *word[3];
 	int nwords;
 	char base[RUNDIR_PATH_MAX];
 };
@@ -87,9 +93,17 @@ static int read_words(struct client *c, const char *command, int max, int argc, 
 			if (i + 1 == argc)
 				return refuse(command, word, "needs a value: DIR");
 			c->run_dir = argv[++i];
+		} else if (max && !strncmp(word, "--exec=", 7)) {
+			c->exec = word + 7;
+		} else if (max && !strcmp(word, "--exec")) {
+			if (i + 1 == argc)
+				return refuse(command, word, "needs a value: PROGRAM");
+			c->exec = argv[++i];
 		} else if (*word == '-') {
-			return refuse(command, word,
-				      "no such option; allowed: --json, --run-dir DIR, --help");
+			return refuse(
+			    command, word,
+			    max ? "no such option; allowed: --exec PROGRAM, --json, --run-dir DIR, --help"
+				: "no such option; allowed: --json, --run-dir DIR, --help");
 		} else if (c->nwords == max) {
 			return refuse(command, word, "one word too many; --help tells what is allowed");
 		} else {
@@ -139,11 +153,17 @@ static void print_child(const json_t *child)
 		printf(" process %lld", number_of(child, "pid"));
 	if (number_of(child, "restarts"))
 		printf(", %lld restarts", number_of(child, "restarts"));
+	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
+		printf(", spare %s", text_of(child, "spare"));
+	if (json_is_true(json_object_get(child, "refuses_writes")))
+		printf(", refuses writes");
+	if (json_object_get(child, "last_death"))
+		printf(", the last %s", text_of(child, "last_death"));
 	if (json_is_object(recovery)) {
 		const char *key;
 		json_t *value;
 
-		printf(", the last in %.1f ms (", json_number_value(json_object_get(recovery, "total")));
+		printf(", back in %.1f ms (", json_number_value(json_object_get(recovery, "total")));
 		json_object_foreach((json_t *)(uintptr_t)recovery, key, value)
 		{
 			if (strcmp(key, "total"))
@@ -194,13 +214,43 @@ static int call_failed(const struct client *c, int err)
 	return EXIT_INTERNAL;
 }
 
+/* What the words ask for: its place in the table, or -1 after having said what is wrong. */
+static int find_request(const struct client *c)
+{
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(verbs) && strcmp(c->word[1], verbs[i].verb))
+		i++;
+	if (i == ARRAY_SIZE(verbs)) {
+		refuse(
+		    "ctl", c->word[1],
+		    "no such request; allowed: status, pause, resume, power-button, quit, revive, upgrade");
+		return -1;
+	}
+	if (!vmconf_name_ok(c->word[0])) {
+		refuse("ctl", c->word[0], "not a machine's name; bulkhead ps lists all");
+		return -1;
+	}
+	if (verbs[i].device != (c->nwords == 3)) {
+		refuse("ctl", c->word[1],
+		       verbs[i].device ? "needs a device's id after it" : "takes no device");
+		return -1;
+	}
+	if (c->exec && (strcmp(verbs[i].verb, "upgrade") || *c->exec != '/')) {
+		refuse("ctl", c->exec, "--exec takes an absolute path, and only goes with upgrade");
+		return -1;
+	}
+	return (int)i;
+}
+
 int client_ctl(int argc, char **argv)
 {
 	CLEAN_FREE struct bus_ctl_result *result = calloc(1, sizeof(*result));
 	struct client c = { 0 };
 	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
-	int err = read_words(&c, "ctl", 2, argc, argv);
-	size_t i = 0;
+	const char *args[2];
+	size_t nargs = 0;
+	int err = read_words(&c, "ctl", 3, argc, argv), request;
 
 	if (c.help)
 		client_ctl_help(stdout);
@@ -210,17 +260,17 @@ int client_ctl(int argc, char **argv)
 		client_ctl_help(stderr);
 		return EXIT_CONFIG;
 	}
-	while (i < ARRAY_SIZE(verbs) && strcmp(c.word[1], verbs[i].verb))
-		i++;
-	if (i == ARRAY_SIZE(verbs))
-		return refuse("ctl", c.word[1],
-			      "no such request; allowed: status, pause, resume, power-button, quit");
-	if (!vmconf_name_ok(c.word[0]))
-		return refuse("ctl", c.word[0], "not a machine's name; bulkhead ps lists all");
+	request = find_request(&c);
+	if (request < 0)
+		return EXIT_CONFIG;
 	if (!result)
 		return EXIT_INTERNAL;
+	if (verbs[request].device)
+		args[nargs++] = c.word[2];
+	if (c.exec)
+		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
-	err = bus_ctl_call(path, c.word[1], 0, NULL, CTL_NS, result);
+	err = bus_ctl_call(path, c.word[1], nargs, args, verbs[request].device ? CHANGE_NS : CTL_NS, result);
 	if (err)
 		return call_failed(&c, err);
 	if (result->err) {

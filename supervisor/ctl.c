@@ -163,29 +163,89 @@ static void ask_quit(struct machine *m, struct bus_ctl_request *req)
 	machine_quit(m);
 }
 
+/* ---- requests about a device ---- */
+
+/* The answer to a change of a device. */
+static void on_changed(void *arg, int err, const char *text)
+{
+	struct bus_ctl_request *req = arg;
+
+	if (err)
+		bus_ctl_refuse(req, err, text);
+	else
+		bus_ctl_answer(req, text);
+}
+
+static struct device *find_device(struct machine *m, struct bus_ctl_request *req, const char *id)
+{
+	struct device *d = machine_device(m, id);
+	char text[BUS_TEXT_MAX];
+
+	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED) {
+		snprintf(text, sizeof(text), "not possible while the machine is %s", machine_state_name(m));
+		bus_ctl_refuse(req, -EBUSY, text);
+		return NULL;
+	}
+	if (!d)
+		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
+	return d;
+}
+
+static void ask_revive(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
+{
+	struct device *d = find_device(m, req, argv[0]);
+
+	if (d)
+		device_revive(d, on_changed, req);
+}
+
+static void ask_upgrade(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
+{
+	struct device *d = find_device(m, req, argv[0]);
+
+	if (d)
+		device_upgrade(d, argv[1], on_changed, req);
+}
+
 static const struct {
 	const char *verb;
 	void (*fn)(struct machine *m, struct bus_ctl_request *req);
+	void (*fn_args)(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+	size_t min_args, max_args;
 } verbs[] = {
-	{ "status", ask_status },       { "pause", ask_pause }, { "resume", ask_resume },
-	{ "power-button", ask_button }, { "quit", ask_quit },
+	{ "status", .fn = ask_status },
+	{ "pause", .fn = ask_pause },
+	{ "resume", .fn = ask_resume },
+	{ "power-button", .fn = ask_button },
+	{ "quit", .fn = ask_quit },
+	{ "revive", .fn_args = ask_revive, .min_args = 1, .max_args = 1 },
+	{ "upgrade", .fn_args = ask_upgrade, .min_args = 1, .max_args = 2 },
 };
 
 static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc,
 		       const char *const *argv)
 {
-	(void)argv;
-	if (argc) {
-		bus_ctl_refuse(req, -EINVAL, "this takes no arguments");
+	const char *words[3] = { NULL }; /* those that are not there are NULL */
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(verbs) && strcmp(verb, verbs[i].verb))
+		i++;
+	if (i == ARRAY_SIZE(verbs)) {
+		bus_ctl_refuse(
+		    req, -EINVAL,
+		    "no such request; there are status, pause, resume, power-button, quit, revive, upgrade");
 		return;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
-		if (!strcmp(verb, verbs[i].verb)) {
-			verbs[i].fn(arg, req);
-			return;
-		}
+	if (argc < verbs[i].min_args || argc > verbs[i].max_args) {
+		bus_ctl_refuse(req, -EINVAL, "it has too many or too few arguments");
+		return;
 	}
-	bus_ctl_refuse(req, -EINVAL, "no such request; there are status, pause, resume, power-button, quit");
+	for (size_t w = 0; w < argc; w++)
+		words[w] = argv[w];
+	if (verbs[i].fn)
+		verbs[i].fn(arg, req);
+	else
+		verbs[i].fn_args(arg, req, words);
 }
 
 int ctl_open(struct machine *m)

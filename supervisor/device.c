@@ -1,75 +1,75 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device. Theory of operation: once its process was reaped (child.c), a new socketpair is made, the successor
- * started, and the core given its end. The device is up when its process has said READY and the core has said
- * DEVICE_UP. A death leads to a restart, at once or after a back-off if the process hardly served, until there were too
- * many in too short a time.
+ * A device. Theory of operation: it has two slots for processes. The active one serves; the other may hold a spare,
+ * ready but for a front end. Once the active process was reaped (child.c), and not before, the core is given the socket
+ * of its successor: the spare's, or that of a new process in the same slot. The device is up when its process has
+ * said READY and the core DEVICE_UP.
+ *
+ * A death leads to a restart. A spare takes over at once, since spares are rationed by themselves; a new process is
+ * started at once or, if those before hardly served, after a time that grows to what the limit of restarts allows for.
+ * Too many deaths in too short a time, and the device's policy rules. Waiting costs nothing but the guest's time: the
+ * rings and the in-flight region are where they were, so it makes no difference after how long they are taken up.
  */
 #include "device.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "clean.h"
-#include "clock.h"
+#include "device_priv.h"
 #include "num.h"
 
 #define BACKOFF_FIRST_NS (50 * NS_PER_MS)
-#define BACKOFF_MAX_NS   NS_PER_S
-#define LONG_LIFE_NS     NS_PER_S /* of service, after which a death is not taken for the same fault again */
-#define STATUS_WRONG     2        /* exit status of a process that refuses its options */
+#define CHANGE_NS        (5 * NS_PER_S) /* for a process that is told to end because another takes over */
+#define STATUS_WRONG     2              /* exit status of a process that refuses its options */
 
-static double ms(uint64_t from, uint64_t to)
-{
-	return from && to > from ? (double)(to - from) / (double)NS_PER_MS : 0.0;
-}
+static void start_later(struct device *d);
 
-static const char *state_name(const struct device *d)
+const char *device_state_name(const struct device *d)
 {
 	static const char *const names[] = {
 		[DEVICE_IDLE] = "idle",         [DEVICE_STARTING] = "starting", [DEVICE_UP] = "up",
-		[DEVICE_STOPPING] = "stopping", [DEVICE_WAITING] = "waiting",   [DEVICE_FAILED] = "failed",
+		[DEVICE_CHANGING] = "changing", [DEVICE_STOPPING] = "stopping", [DEVICE_WAITING] = "waiting",
+		[DEVICE_FAILED] = "failed",
 	};
 	return names[d->state];
 }
 
-/* ---- becoming up ---- */
-
-static void report_start(struct device *d)
+uint64_t device_pace_ns(const struct device *d)
 {
-	const struct device_times *t = &d->now;
+	uint64_t each = d->policy.restarts_s * NS_PER_S / MAX(d->policy.restarts, 1U);
 
-	if (!d->recovering) {
-		say_info("%s is up in %.1f ms", d->id, ms(t->begun, MAX(t->linked, t->ready)));
-		return;
-	}
-	d->last = *t;
-	if (d->external) {
-		say_info("%s is back after %.1f ms", d->id, ms(t->sign, MAX(t->linked, t->ready)));
-		return;
-	}
-	say_info("%s is back after %.1f ms: detect %.1f, reap %.1f, wait %.1f, spawn %.1f, hello %.1f, "
-		 "handshake %.1f, ready %.1f",
-		 d->id, ms(t->sign, MAX(t->linked, t->ready)), ms(t->sign, t->noticed),
-		 ms(t->noticed, t->reaped), ms(t->reaped, t->begun), ms(t->begun, t->spawned),
-		 ms(t->spawned, t->hello), ms(t->hello, t->linked), ms(t->hello, t->ready));
+	return MIN(each, NS_PER_S);
 }
+
+static void answer_revival(struct device *d, int err, const char *text)
+{
+	device_done_fn done = d->revived;
+
+	d->revived = NULL;
+	if (done)
+		done(d->revived_arg, err, text);
+}
+
+/* ---- becoming up ---- */
 
 static void check_up(struct device *d)
 {
 	if (d->state != DEVICE_STARTING || !d->linked || !d->now.ready)
 		return;
 	d->state = DEVICE_UP;
-	d->served = true;
+	d->was_up = true;
 	d->absences = 0;
 	loop_disarm_timer(d->timer);
-	report_start(d);
+	device_report_start(d);
 	d->recovering = false;
 	d->now.sign = 0; /* that was its predecessor's; there is none of its own yet */
+	device_upgrade_up(d);
+	answer_revival(d, 0, NULL);
+	device_plan_spare(d);
 	d->ops->up(d->arg, d);
 }
 
@@ -88,6 +88,11 @@ static void on_ready(void *arg, struct child *child)
 {
 	struct device *d = arg;
 
+	if (child != device_active(d)) {
+		if (!device_upgrade_ready(d))
+			say_debug("%s: process %d is ready as spare", d->id, (int)child->pid);
+		return;
+	}
 	d->now.spawned = child->times.spawned;
 	d->now.hello = child->times.hello;
 	d->now.ready = child->times.ready;
@@ -107,37 +112,76 @@ static bool too_many(struct device *d)
 	return recent > d->policy.restarts;
 }
 
+static void forget_deaths(struct device *d)
+{
+	d->ndeaths = 0;
+	d->short_lives = d->absences = 0;
+	d->spare_deaths = 0;
+}
+
+/* It died too often: what now is the policy's. */
+static void give_up(struct device *d, bool wrong)
+{
+	static const char *const what_now[] = {
+		[FAILURE_QUARANTINE] = "the guest's requests to it wait until it is revived",
+		[FAILURE_READ_ONLY] = "the guest's requests to it wait until it is revived",
+		[FAILURE_NEEDS_RESET] = "the guest is told that it needs a reset",
+		[FAILURE_STOP] = "the machine ends",
+	};
+	bool read_only = d->policy.on_failure == FAILURE_READ_ONLY && !d->restricted && d->was_up;
+
+	if (!d->external)
+		child_stop(device_spare(d), CHANGE_NS);
+	if (!wrong)
+		say_error("%s: given up, it died more than %u times in %u s, the last one %s; %s", d->id,
+			  d->policy.restarts, d->policy.restarts_s, d->last_death,
+			  read_only ? "it goes on and refuses writes" : what_now[d->policy.on_failure]);
+	if (read_only) {
+		d->restricted = true;
+		forget_deaths(d);
+		d->ops->event(d->arg, d, "device-read-only", "it died too often and refuses writes now");
+		d->nrestarts++;
+		start_later(d);
+		return;
+	}
+	d->state = DEVICE_FAILED;
+	loop_disarm_timer(d->timer);
+	answer_revival(d, -EIO, "it died too often again and was given up");
+	d->ops->given_up(d->arg, d, wrong);
+}
+
 static void start_later(struct device *d)
 {
 	uint64_t wait = 0;
 
+	d->recovering = true;
 	if (d->short_lives > 1)
-		wait = MIN(BACKOFF_FIRST_NS << MIN(d->short_lives - 2, 10U), BACKOFF_MAX_NS);
+		wait = MIN(BACKOFF_FIRST_NS << MIN(d->short_lives - 2, 10U), device_pace_ns(d));
 	d->state = DEVICE_WAITING;
 	loop_arm_timer(d->timer, clock_ns() + wait);
 }
 
-/* It is gone and reaped: starts it again, now or later, or gives it up. */
-static void after_death(struct device *d, bool wrong)
+static void replace(struct device *d)
 {
-	/* Somebody else's back end that is not back yet does not die by that; it may stay away as long as it likes. */
-	bool absent = d->external && d->served && !d->now.hello;
-	bool short_life = !d->now.ready || clock_ns() - d->now.ready < LONG_LIFE_NS;
-
-	d->short_lives = short_life ? d->short_lives + 1 : 0;
-	if (wrong || (!absent && too_many(d))) {
-		d->state = DEVICE_FAILED;
-		loop_disarm_timer(d->timer);
-		if (!wrong)
-			say_error("%s: given up, it died more than %u times in %u s; the guest's requests to "
-				  "it wait for ever",
-				  d->id, d->policy.restarts, d->policy.restarts_s);
-		d->ops->given_up(d->arg, d, wrong);
+	d->nrestarts++;
+	if (d->external || !child_is_alive(device_spare(d))) {
+		start_later(d);
 		return;
 	}
-	d->nrestarts++;
 	d->recovering = true;
-	start_later(d);
+	device_take_spare(d);
+}
+
+/* It is gone and reaped: has it replaced, now or later, or gives it up. */
+static void after_death(struct device *d, bool wrong)
+{
+	bool short_life = !d->now.ready || clock_ns() - d->now.ready < device_pace_ns(d);
+
+	d->short_lives = short_life ? d->short_lives + 1 : 0;
+	if (wrong || too_many(d))
+		give_up(d, wrong);
+	else
+		replace(d);
 }
 
 /* The beginning of an outage is whatever told us first. */
@@ -151,99 +195,107 @@ static void take_death_times(struct device *d, const struct child_times *t)
 		d->now.sign = t->noticed;
 }
 
-static void on_died(void *arg, struct child *child, const struct child_death *death)
+static void active_died(struct device *d, struct child *child, const struct child_death *death)
 {
-	struct device *d = arg;
 	bool refused = death->code == CLD_EXITED && death->status == STATUS_WRONG;
 
 	take_death_times(d, &child->times);
-	if (death->by_order) {
-		d->state = DEVICE_IDLE;
-		loop_disarm_timer(d->timer);
-		d->ops->ended(d->arg, d);
+	child_describe(child, death, d->last_death, sizeof(d->last_death));
+	if (device_upgrade_active_died(d))
 		return;
+	if (death->by_order)
+		start_later(d); /* told to end, so that another can be started */
+	else
+		after_death(d, refused && !d->was_up && !child->times.ready);
+}
+
+static void check_stopped(struct device *d)
+{
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		if (!d->external && d->slot[i].state != CHILD_IDLE)
+			return;
+	d->state = DEVICE_IDLE;
+	d->ops->ended(d->arg, d);
+}
+
+static void on_died(void *arg, struct child *child, const struct child_death *death)
+{
+	struct device *d = arg;
+	size_t slot = (size_t)(child - d->slot);
+
+	clean_fd(&d->front[slot]);
+	d->front[slot] = -1;
+	if (d->state == DEVICE_STOPPING)
+		check_stopped(d);
+	else if (slot == d->active)
+		active_died(d, child, death);
+	else if (!device_upgrade_spare_died(d, death))
+		device_spare_died(d, child, death);
+}
+
+/* Nobody reaps a back end of somebody else's. That it is away, however long, is no death of it. */
+void device_external_lost(struct device *d, const char *reason)
+{
+	bool count = d->state == DEVICE_UP || !d->was_up;
+
+	if (d->state == DEVICE_UP)
+		say_warn("%s: the back end is gone: %s", d->id, reason);
+	snprintf(d->last_death, sizeof(d->last_death), "left: %s", reason);
+	d->now.noticed = d->now.reaped = clock_ns();
+	if (count) {
+		after_death(d, false);
+	} else {
+		d->short_lives++;
+		replace(d);
 	}
-	after_death(d, refused && !d->nrestarts && !child->times.ready);
 }
 
 void device_unlinked(struct device *d, const char *reason)
 {
-	bool was = d->linked;
-
-	if (!d->now.sign || d->state == DEVICE_UP)
+	/*
+	 * This may be about the predecessor, whose end the core saw later than we did. If the core never saw that, we take
+	 * its first word about the present one for it; then the deadline will tell.
+	 */
+	if (d->stale) {
+		d->stale = false;
+		return;
+	}
+	d->down = true;
+	if (d->state == DEVICE_UP || !d->now.sign)
 		d->now.sign = clock_ns();
 	d->linked = false;
-	if (d->external && (d->state == DEVICE_UP || d->state == DEVICE_STARTING)) {
-		if (d->state == DEVICE_UP)
-			say_warn("%s: the back end is gone: %s", d->id, reason);
-		d->now.noticed = d->now.reaped = clock_ns();
-		after_death(d, false);
+	if (d->state != DEVICE_UP && d->state != DEVICE_STARTING)
 		return;
-	}
-	/*
-	 * For one that is still starting this may be about its predecessor, whose end the core saw later than we did; if
-	 * it is about this one, the deadline of its start will tell.
-	 */
-	if (was && d->state == DEVICE_UP)
-		child_kill(&d->child, reason);
+	if (d->external)
+		device_external_lost(d, reason);
+	else
+		child_kill(device_active(d), reason);
 }
 
-/* ---- starting ---- */
+void device_hung(struct device *d, const struct bus_msg *msg)
+{
+	char reason[BUS_TEXT_MAX];
 
-static void start_failed(struct device *d)
+	snprintf(reason, sizeof(reason), "queue %u made no progress for %.0f ms: %.400s",
+		 msg->device_hung.queue, (double)msg->device_hung.stalled_ns / (double)NS_PER_MS,
+		 msg->device_hung.reason);
+	if (d->external) {
+		say_warn("%s: %s", d->id, reason);
+		return;
+	}
+	if (d->state == DEVICE_UP) {
+		d->ops->event(d->arg, d, "device-hung", reason);
+		child_kill(device_active(d), reason);
+	} else if (d->state == DEVICE_CHANGING) {
+		device_upgrade_hung(d, reason);
+	}
+}
+
+void device_start_failed(struct device *d)
 {
 	d->now.noticed = d->now.reaped = clock_ns();
+	snprintf(d->last_death, sizeof(d->last_death), "could not be started");
 	after_death(d, false);
-}
-
-static void start_process(struct device *d)
-{
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
-		say_error_errno(errno, "%s: can't make its socket", d->id);
-		start_failed(d);
-		return;
-	}
-	if (child_start(&d->child, &pair[1], 1))
-		start_failed(d);
-	else if (d->ops->hand_over(d->arg, d, pair[0]))
-		child_kill(&d->child, "the core takes no descriptor");
-	close(pair[0]);
-	close(pair[1]);
-}
-
-static void start_external(struct device *d)
-{
-	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
-	int err = fd < 0 ? fd : d->ops->hand_over(d->arg, d, fd);
-
-	if (!err) {
-		d->now.spawned = d->now.hello = clock_ns();
-		return;
-	}
-	if (!d->absences++)
-		say_warn_errno(err, "%s: can't connect to the back end", d->id);
-	start_failed(d);
-}
-
-static void start(struct device *d)
-{
-	struct device_times before = d->now;
-
-	d->now = (struct device_times) { .begun = clock_ns() };
-	if (d->recovering) {
-		d->now.sign = before.sign;
-		d->now.noticed = before.noticed;
-		d->now.reaped = before.reaped;
-	}
-	d->linked = false;
-	d->state = DEVICE_STARTING;
-	loop_arm_timer(d->timer, d->now.begun + d->policy.start_ns);
-	if (d->external)
-		start_external(d);
-	else
-		start_process(d);
 }
 
 static void on_timer(void *arg)
@@ -251,76 +303,66 @@ static void on_timer(void *arg)
 	struct device *d = arg;
 
 	if (d->state == DEVICE_WAITING)
-		start(d);
+		device_start_active(d);
 	else if (d->state == DEVICE_STARTING && d->external)
-		after_death(d, false);
-	else if (d->state == DEVICE_STARTING && d->child.state == CHILD_READY)
-		child_kill(&d->child, "the core did not take it up in time");
+		device_external_lost(d, "it did not answer in time");
+	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY)
+		child_kill(device_active(d), "the core did not take it up in time");
 }
 
 void device_start(struct device *d)
 {
-	d->ndeaths = 0;
-	d->short_lives = d->absences = 0;
-	d->recovering = d->served = false;
+	forget_deaths(d);
+	d->recovering = d->restricted = d->was_up = d->given = false;
 	memset(&d->now, 0, sizeof(d->now));
-	start(d);
+	device_start_active(d);
+}
+
+void device_revive(struct device *d, device_done_fn done, void *arg)
+{
+	if (d->revived || d->upgrade.step ||
+	    (d->state != DEVICE_FAILED && !(d->state == DEVICE_UP && d->restricted))) {
+		done(arg, -EBUSY, d->state == DEVICE_UP ? "it serves already" : "it is on its way already");
+		return;
+	}
+	say_info("%s: revived on request", d->id);
+	forget_deaths(d);
+	d->restricted = false;
+	d->revived = done;
+	d->revived_arg = arg;
+	if (d->state == DEVICE_FAILED) {
+		start_later(d);
+		return;
+	}
+	d->state = DEVICE_CHANGING;
+	child_stop(device_spare(d), CHANGE_NS);
+	child_stop(device_active(d), CHANGE_NS);
 }
 
 /* ---- ending ---- */
 
 void device_stop(struct device *d, uint64_t deadline_ns)
 {
+	device_upgrade_abort(d, -ECANCELED, "the machine is ending");
+	answer_revival(d, -ECANCELED, "the machine is ending");
 	loop_disarm_timer(d->timer);
+	loop_disarm_timer(d->spare_timer);
 	d->state = DEVICE_STOPPING;
-	if (!d->external && child_stop(&d->child, deadline_ns))
-		return;
-	d->state = DEVICE_IDLE;
-	d->ops->ended(d->arg, d);
-}
-
-/* ---- status ---- */
-
-json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child)
-{
-	struct bus_counters counters = { 0 };
-
-	if (child && child->bus)
-		bus_get_counters(child->bus, &counters);
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I}", "id", id, "process", process, "state", state,
-			 "pid", child && child->pidfd >= 0 ? (int)child->pid : 0, "malformed_messages",
-			 (json_int_t)counters.malformed, "refused_peers", (json_int_t)counters.refused_peers);
-}
-
-/* What the last recovery took, step by step, in ms; null if there was none. */
-static json_t *recovery_json(const struct device *d)
-{
-	const struct device_times *t = &d->last;
-
-	if (!t->sign)
-		return json_null();
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "total",
-			 ms(t->sign, MAX(t->linked, t->ready)), "detect", ms(t->sign, t->noticed), "reap",
-			 ms(t->noticed, t->reaped), "wait", ms(t->reaped, t->begun), "spawn",
-			 ms(t->begun, t->spawned), "hello", ms(t->spawned, t->hello), "handshake",
-			 ms(t->hello, t->linked), "ready", ms(t->hello, t->ready));
-}
-
-json_t *device_json(const struct device *d)
-{
-	json_t *json = device_child_json(d->id, d->process, state_name(d), d->external ? NULL : &d->child);
-
-	json_object_set_new(json, "restarts", json_integer((json_int_t)d->nrestarts));
-	json_object_set_new(json, "last_recovery_ms", recovery_json(d));
-	return json;
+	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++)
+		child_stop(&d->slot[i], deadline_ns);
+	check_stopped(d);
 }
 
 /* ---- the whole ---- */
 
 static void on_message(void *arg, struct child *child, const struct bus_msg *msg)
 {
-	(void)arg;
-	say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
+	struct device *d = arg;
+
+	if (msg->type == BUS_RECOVERED && child == device_active(d))
+		device_recovered(d, msg);
+	else
+		say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
 }
 
 static const struct child_ops device_child_ops = {
@@ -329,30 +371,48 @@ static const struct child_ops device_child_ops = {
 	.message = on_message,
 };
 
-int device_init(struct device *d, const char *bus_path)
+static int init_slot(struct device *d, size_t slot, const char *dir)
 {
-	struct child *c = &d->child;
-	int err = loop_add_timer(d->loop, on_timer, d, &d->timer);
+	struct child *c = &d->slot[slot];
+	char folder[RUNDIR_SLOT_MAX], path[RUNDIR_PATH_MAX + RUNDIR_SLOT_MAX + 8];
 
-	d->state = DEVICE_IDLE;
-	if (err || d->external)
-		return err;
 	c->loop = d->loop;
 	c->keeper = d->keeper;
 	c->ops = &device_child_ops;
 	c->arg = d;
-	c->index = d->index;
+	c->index = d->index + slot;
 	c->process = d->process;
 	c->kind = "blk";
 	c->device = d->id;
 	memcpy(c->id, d->id, sizeof(c->id));
 	c->start_ns = d->policy.start_ns;
-	return child_init(c, bus_path);
+	d->front[slot] = -1;
+	rundir_slot(folder, d->id, slot);
+	snprintf(path, sizeof(path), "%s/%s/bus", dir, folder);
+	return child_init(c, path);
+}
+
+int device_init(struct device *d, const char *dir)
+{
+	int err = loop_add_timer(d->loop, on_timer, d, &d->timer);
+
+	d->state = DEVICE_IDLE;
+	if (!err)
+		err = loop_add_timer(d->loop, device_on_spare_timer, d, &d->spare_timer);
+	if (!err)
+		err = loop_add_timer(d->loop, device_on_trial_timer, d, &d->trial_timer);
+	for (size_t i = 0; !err && i < KEEPER_SLOTS && !d->external; i++)
+		err = init_slot(d, i, dir);
+	return err;
 }
 
 void device_fini(struct device *d)
 {
-	if (!d->external)
-		child_fini(&d->child);
+	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
+		child_fini(&d->slot[i]);
+		clean_fd(&d->front[i]);
+	}
 	loop_del_timer(TAKE_PTR(d->timer));
+	loop_del_timer(TAKE_PTR(d->spare_timer));
+	loop_del_timer(TAKE_PTR(d->trial_timer));
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device of a machine: its process, or a back end that somebody else runs, is started, linked with the core, and
- * replaced when it is lost, by the device's restart policy. The machine hears of it through the device_ops; all on the
- * loop's thread.
+ * A device of a machine. Its process, or a back end that somebody else runs, is started, linked with the core, and
+ * replaced when it is lost or hangs: by a spare that waits, if there is one, else by a new one. How often, and what
+ * follows when that was too often, is the device's policy. A new version of its program can take over while it is in
+ * use. The machine hears of it through the device_ops; all on the loop's thread.
  */
 #ifndef SUPERVISOR_DEVICE_H
 #define SUPERVISOR_DEVICE_H
@@ -12,26 +13,31 @@
 #include <stdint.h>
 
 #include "child.h"
+#include "vmconf.h"
 
 enum device_state {
 	DEVICE_IDLE,     /* no process: not started yet, or ended by order */
-	DEVICE_STARTING, /* a process starts and is passed to the core; a deadline runs until both are content */
-	DEVICE_UP,       /* it serves and the core knows it */
-	DEVICE_STOPPING, /* told to end; the death of its process leads to DEVICE_IDLE */
+	DEVICE_STARTING, /* its active process was passed to the core; a deadline runs until both are content */
+	DEVICE_UP,       /* it serves and the core knows it; here alone it can be found to hang */
+	DEVICE_CHANGING, /* its active process is told to finish, for another to take its place */
+	DEVICE_STOPPING, /* told to end; the death of its last process leads to DEVICE_IDLE */
 	DEVICE_WAITING,  /* it died and was reaped; a timer leads to DEVICE_STARTING */
-	DEVICE_FAILED,   /* it died too often: stays away until the next generation of the machine */
+	DEVICE_FAILED, /* it died too often: stays away until it is revived or the machine's next generation */
 };
 
 /* When each step of a start happened (clock_ns, 0: not yet). */
 struct device_times {
+	bool warm;        /* by a spare that was ready */
 	uint64_t sign;    /* first sign of the predecessor's death; of a first start, 0 */
 	uint64_t noticed; /* its pidfd woke us */
 	uint64_t reaped;
-	uint64_t begun; /* the start of the successor, after a back-off if there was one */
-	uint64_t spawned;
-	uint64_t hello;
-	uint64_t ready;
+	uint64_t
+	    begun; /* the start of the successor, after a back-off if there was one, or the spare taken */
+	uint64_t spawned, hello, ready;
+	uint64_t given;  /* its socket was passed to the core */
 	uint64_t linked; /* the core has finished the handshake */
+	/* As the process says, if its rings were live: begun, what was in flight resubmitted, the first completed. */
+	uint64_t rings, replayed, first;
 };
 
 struct device;
@@ -45,11 +51,39 @@ struct device_ops {
 	void (*ended)(void *arg, struct device *d);
 	/* It was given up; before the machine ever ran, wrong says that its status was that of a wrong option. */
 	void (*given_up)(void *arg, struct device *d, bool wrong);
+	/* Something else that people may want to know: a short name, and a line. */
+	void (*event)(void *arg, struct device *d, const char *kind, const char *text);
 };
+
+/* How a change that was asked for ended: err is 0 or -errno, text the answer's JSON or the reason. */
+typedef void (*device_done_fn)(void *arg, int err, const char *text);
 
 struct device_policy {
 	unsigned restarts, restarts_s; /* more deaths than that in that time: given up */
 	uint64_t start_ns;             /* deadline of a start */
+	bool spare;
+	enum vmconf_failure on_failure;
+};
+
+enum upgrade_step {
+	UPGRADE_NONE,
+	UPGRADE_CLEARING,  /* the spare is told to end; its slot becomes the new process's */
+	UPGRADE_STARTING,  /* the new process starts beside the old one, which serves */
+	UPGRADE_DRAINING,  /* the old one finishes what it has taken */
+	UPGRADE_STOPPING,  /* the old one is told to end */
+	UPGRADE_LINKING,   /* the core takes up the new one */
+	UPGRADE_TRIAL,     /* the new one serves; should it die now, the old program takes over again */
+	UPGRADE_REVERTING, /* the old program comes up again */
+};
+
+struct device_upgrade {
+	enum upgrade_step step;
+	size_t slot; /* of the new process */
+	device_done_fn done;
+	void *arg;
+	uint64_t drain, stop; /* when these steps began */
+	char program[KEEPER_PATH_MAX];
+	char why[BUS_TEXT_MAX]; /* the old program had to come back */
 };
 
 #define DEVICE_DEATHS_MAX 1001
@@ -61,37 +95,60 @@ struct device {
 	const struct device_ops *ops;
 	void *arg;
 	struct device_policy policy;
-	size_t index;  /* in the keeper's plan */
-	bool external; /* somebody else runs its back end */
+	size_t index;  /* of its first slot in the keeper's plan; the others follow */
+	bool external; /* somebody else runs its back end; there are no slots */
 	const char *process;
 	char id[BUS_NAME_MAX];
 
 	enum device_state state;
-	struct child child;       /* not of an external one */
-	struct loop_timer *timer; /* deadline or back-off, by state */
-	unsigned short_lives;     /* deaths in a row without a second of service */
-	unsigned absences;        /* of an external one: connects that failed in a row */
-	unsigned nrestarts;       /* all of them */
+	struct child slot[KEEPER_SLOTS];
+	int front[KEEPER_SLOTS];        /* the front end's end of its socket until the core has it; -1 */
+	size_t active;                  /* the slot that serves; the other one is the spare's */
+	struct loop_timer *timer;       /* deadline or back-off, by state */
+	struct loop_timer *spare_timer; /* until a spare is started */
+	struct loop_timer *trial_timer; /* of an upgrade */
+	unsigned short_lives;           /* deaths in a row without a time of service */
+	unsigned absences;              /* of an external one: connects that failed in a row */
+	unsigned spare_deaths;          /* of spares, in a row */
+	unsigned nrestarts;             /* all of them */
 	bool linked;
-	bool served;                       /* it was up in this generation */
+	bool given, down, stale;           /* device_unlinked tells */
+	bool was_up;                       /* in this generation */
 	bool recovering;                   /* this start follows a death */
+	bool restricted;                   /* it died too often and refuses writes since */
 	uint64_t death[DEVICE_DEATHS_MAX]; /* ring of the times of the last deaths */
 	size_t ndeaths;
-	struct device_times now, last; /* of the present start, and of the last finished recovery */
+	char last_death[BUS_TEXT_MAX];
+	struct device_times now, last;  /* of the present start, and of the last finished recovery */
+	uint64_t resubmitted, poisoned; /* requests, of all recoveries */
+	device_done_fn revived;
+	void *revived_arg;
+	struct device_upgrade upgrade;
 };
 
-/* Sets up; bus_path is where its process's endpoint is to be (not of an external one). Starts nothing. -errno. */
-int device_init(struct device *d, const char *bus_path);
+/* Sets up; dir is where the folders of its slots are (not of an external one). Starts nothing. -errno. */
+int device_init(struct device *d, const char *dir);
 
 /* Starts it for a new generation of the machine; former deaths are forgotten. Errors count as deaths. */
 void device_start(struct device *d);
 
-/* Ends its process in order, and kills it after deadline_ns. ops->ended follows, at once if there is none. */
+/* Ends its processes in order, and kills them after deadline_ns. ops->ended follows, at once if there is none. */
 void device_stop(struct device *d, uint64_t deadline_ns);
 
-/* The core says that the device is linked, or no more. */
+/* The core says that the device is linked, or no more, or that its rings make no progress. */
 void device_linked(struct device *d);
 void device_unlinked(struct device *d, const char *reason);
+void device_hung(struct device *d, const struct bus_msg *msg);
+
+/* Starts it again after it was given up, or with writes again; done is called when it is up, or not. */
+void device_revive(struct device *d, device_done_fn done, void *arg);
+
+/*
+ * Replaces its process by one of the program at path (NULL: what is installed now). The old one is untouched until the
+ * new one is ready; if that dies before it served for a while the old program takes over again. done is called when
+ * it is known how it ended.
+ */
+void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
 
 /* Its part of the status; a new reference, NULL without memory. */
 json_t *device_json(const struct device *d);

@@ -22,16 +22,28 @@
 #include "files.h"
 #include "logs.h"
 #include "num.h"
+#include "program.h"
 #include "sandbox.h"
 
 #define ANSWER_SECONDS    60 /* making namespaces can take long while a host removes many */
 #define SUPERVISOR_END_MS 2000
 
 /* KEEPER_FINISH has no answer but the keeper's end. */
-enum keeper_verb { KEEPER_SPAWN = 1, KEEPER_REAP, KEEPER_KILL, KEEPER_CONNECT, KEEPER_FINISH, KEEPER_VERBS };
+enum keeper_verb {
+	KEEPER_SPAWN = 1,
+	KEEPER_REAP,
+	KEEPER_KILL,
+	KEEPER_CONNECT,
+	KEEPER_PROGRAM,
+	KEEPER_SAME_PROGRAM,
+	KEEPER_FINISH,
+	KEEPER_VERBS
+};
 
 struct keeper_request {
 	uint32_t verb, child;
+	uint32_t option;            /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
+	char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */
 };
 
 struct keeper_answer {
@@ -48,6 +60,7 @@ struct keeper {
 
 struct state {
 	const struct keeper_plan *plan;
+	struct program program[KEEPER_CHILDREN_MAX];
 	int sock;
 	int supervisor_fd; /* pidfd, or -1 */
 	pid_t supervisor;
@@ -55,17 +68,38 @@ struct state {
 	int pidfd[KEEPER_CHILDREN_MAX];
 };
 
-/* spawn: fds[0] is the child's stderr, the others are its sockets. */
-static void do_spawn(struct state *s, size_t i, int *fds, size_t nfds, struct keeper_answer *answer,
-		     int *send_fd)
+static void do_program(struct state *s, const struct keeper_request *request, struct keeper_answer *answer)
 {
+	const struct keeper_child *child = &s->plan->child[request->child];
+
+	answer->err = -EINVAL;
+	if (child->program && memchr(request->path, 0, sizeof(request->path)))
+		answer->err =
+		    program_set(&s->program[request->child], *request->path ? request->path : child->program,
+				answer->what, sizeof(answer->what));
+}
+
+static int do_same_program(struct state *s, const struct keeper_request *request)
+{
+	if (request->option >= s->plan->nchildren)
+		return -EINVAL;
+	return program_copy(&s->program[request->child], &s->program[request->option]);
+}
+
+/* spawn: fds[0] is the child's stderr, the others are its sockets. */
+static void do_spawn(struct state *s, const struct keeper_request *request, int *fds, size_t nfds,
+		     struct keeper_answer *answer, int *send_fd)
+{
+	size_t i = request->child;
 	const struct keeper_child *child = &s->plan->child[i];
+	struct program *program = &s->program[i];
+	CLEAN_FREE char **argv = NULL;
+	char exe[PROGRAM_EXE_MAX];
 	int all[KEEPER_FIXED_MAX + KEEPER_PASSED_MAX];
 	const char *what = "";
 	pid_t pid = 0;
 	struct sandbox_spawn spawn = {
-		.path = child->program,
-		.argv = child->argv,
+		.path = exe,
 		.envp = s->plan->sandbox ? NULL : environ,
 		.fds = all,
 		.nfds = child->nfixed + nfds - 1,
@@ -78,6 +112,12 @@ static void do_spawn(struct state *s, size_t i, int *fds, size_t nfds, struct ke
 		answer->err = -EINVAL;
 		return;
 	}
+	answer->err = program_take(program, child, request->option, exe, &argv);
+	if (answer->err) {
+		snprintf(answer->what, sizeof(answer->what), "open the program");
+		return;
+	}
+	spawn.argv = argv;
 	spawn.stderr_fd = fds[0];
 	for (size_t f = 0; f < child->nfixed; f++) {
 		all[f] = child->fixed[f];
@@ -137,11 +177,15 @@ static bool serve(struct state *s)
 	if (n != sizeof(request) || request.child >= s->plan->nchildren || request.verb >= KEEPER_VERBS) {
 		answer.err = -EINVAL;
 	} else if (request.verb == KEEPER_SPAWN) {
-		do_spawn(s, request.child, fds, nfds, &answer, &send_fd);
+		do_spawn(s, &request, fds, nfds, &answer, &send_fd);
 	} else if (request.verb == KEEPER_REAP) {
 		do_reap(s, request.child, &answer);
 	} else if (request.verb == KEEPER_KILL) {
 		do_kill(s, request.child);
+	} else if (request.verb == KEEPER_PROGRAM) {
+		do_program(s, &request, &answer);
+	} else if (request.verb == KEEPER_SAME_PROGRAM) {
+		answer.err = do_same_program(s, &request);
 	} else if (request.verb == KEEPER_CONNECT && s->plan->child[request.child].connect) {
 		send_fd = made = files_connect(s->plan->child[request.child].connect);
 		answer.err = made < 0 ? made : 0;
@@ -245,7 +289,7 @@ __attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	for (size_t i = 0; i < ARRAY_SIZE(s.pidfd); i++)
-		s.pidfd[i] = -1;
+		s.pidfd[i] = s.program[i].fd = -1;
 	if (plan->listener >= 0)
 		close(plan->listener);
 	while (serve(&s))
@@ -291,13 +335,12 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out)
 }
 
 /* Asks and waits for the answer; *fd_out (if any) is the descriptor that came with it. */
-static int ask(struct keeper *k, enum keeper_verb verb, size_t i, const int *fds, size_t nfds,
+static int ask(struct keeper *k, const struct keeper_request *request, const int *fds, size_t nfds,
 	       struct keeper_answer *answer, int *fd_out)
 {
-	struct keeper_request request = { .verb = verb, .child = (uint32_t)i };
 	int got[FD_PASS_MAX];
 	size_t ngot = 0;
-	ssize_t n = fd_send(k->sock, &request, sizeof(request), fds, nfds);
+	ssize_t n = fd_send(k->sock, request, sizeof(*request), fds, nfds);
 
 	if (n >= 0)
 		n = fd_recv(k->sock, answer, sizeof(*answer), got, ARRAY_SIZE(got), &ngot);
@@ -312,15 +355,25 @@ static int ask(struct keeper *k, enum keeper_verb verb, size_t i, const int *fds
 	return n == sizeof(*answer) ? answer->err : -EPIPE;
 }
 
-int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size_t nfds, pid_t *pid,
-		 int *pidfd, char *what, size_t what_size)
+/* The same for a request that is a verb and a child. */
+static int ask_plain(struct keeper *k, enum keeper_verb verb, size_t i, struct keeper_answer *answer,
+		     int *fd_out)
 {
+	struct keeper_request request = { .verb = verb, .child = (uint32_t)i };
+
+	return ask(k, &request, NULL, 0, answer, fd_out);
+}
+
+int keeper_spawn(struct keeper *k, size_t i, bool restricted, int stderr_fd, const int *fds, size_t nfds,
+		 pid_t *pid, int *pidfd, char *what, size_t what_size)
+{
+	struct keeper_request request = { .verb = KEEPER_SPAWN, .child = (uint32_t)i, .option = restricted };
 	struct keeper_answer answer = { 0 };
 	int all[KEEPER_PASSED_MAX + 1] = { stderr_fd };
 	int err;
 
 	memcpy(all + 1, fds, nfds * sizeof(int));
-	err = ask(k, KEEPER_SPAWN, i, all, nfds + 1, &answer, pidfd);
+	err = ask(k, &request, all, nfds + 1, &answer, pidfd);
 	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
 	*pid = answer.pid;
 	return err;
@@ -329,7 +382,7 @@ int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status)
 {
 	struct keeper_answer answer = { 0 };
-	int err = ask(k, KEEPER_REAP, i, NULL, 0, &answer, NULL);
+	int err = ask_plain(k, KEEPER_REAP, i, &answer, NULL);
 
 	*code = answer.code;
 	*status = answer.status;
@@ -340,13 +393,37 @@ int keeper_kill(struct keeper *k, size_t i)
 {
 	struct keeper_answer answer = { 0 };
 
-	return ask(k, KEEPER_KILL, i, NULL, 0, &answer, NULL);
+	return ask_plain(k, KEEPER_KILL, i, &answer, NULL);
+}
+
+int keeper_program(struct keeper *k, size_t i, const char *path, char *what, size_t what_size)
+{
+	struct keeper_request request = { .verb = KEEPER_PROGRAM, .child = (uint32_t)i };
+	struct keeper_answer answer = { 0 };
+	int err = -ENAMETOOLONG;
+
+	if (!path || strlen(path) < sizeof(request.path)) {
+		snprintf(request.path, sizeof(request.path), "%s", path ? path : "");
+		err = ask(k, &request, NULL, 0, &answer, NULL);
+	}
+	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
+	return err;
+}
+
+int keeper_same_program(struct keeper *k, size_t i, size_t j)
+{
+	struct keeper_request request = { .verb = KEEPER_SAME_PROGRAM,
+					  .child = (uint32_t)i,
+					  .option = (uint32_t)j };
+	struct keeper_answer answer = { 0 };
+
+	return ask(k, &request, NULL, 0, &answer, NULL);
 }
 
 int keeper_connect(struct keeper *k, size_t i)
 {
 	struct keeper_answer answer = { 0 };
-	int fd, err = ask(k, KEEPER_CONNECT, i, NULL, 0, &answer, &fd);
+	int fd, err = ask_plain(k, KEEPER_CONNECT, i, &answer, &fd);
 
 	return err ? err : fd;
 }

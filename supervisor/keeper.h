@@ -17,14 +17,21 @@
 #include "rundir.h"
 #include "vmconf.h"
 
-#define KEEPER_CHILDREN_MAX (VMCONF_DISKS_MAX + 1)
-#define KEEPER_FIXED_MAX    4 /* descriptors that a child gets at each start: image, kernel, ... */
-#define KEEPER_PASSED_MAX   2 /* ... and that are new at each start: sockets */
+#define KEEPER_SLOTS        2 /* children that a disk can have at a time: one serves, one waits or is new */
+#define KEEPER_CHILDREN_MAX (KEEPER_SLOTS * VMCONF_DISKS_MAX + 1)
+#define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
+#define KEEPER_FIXED_MAX    4   /* descriptors that a child gets at each start: image, kernel, ... */
+#define KEEPER_PASSED_MAX   2   /* ... and that are new at each start: sockets */
+
+/* The place of slot s of disk i in the plan; 0 is the core's. An external back end has slot 0 alone. */
+#define KEEPER_INDEX(i, s) (1 + KEEPER_SLOTS * (i) + (s))
 
 struct keeper_child {
-	char *program; /* absolute path; NULL for a back end that somebody else runs */
-	char **argv;
-	char *connect; /* its socket then */
+	const char *program; /* absolute path; NULL for a back end that somebody else runs, and for nothing */
+	char **argv;         /* argv[0] is replaced where the program is */
+	size_t argc;
+	const char *restricted; /* one more option, if that is asked for at the start; NULL: there is none */
+	char *connect;          /* the socket of a back end that somebody else runs */
 	int fixed[KEEPER_FIXED_MAX];
 	size_t nfixed;
 	uid_t uid; /* if we are root */
@@ -46,17 +53,28 @@ struct keeper;
 int keeper_start(const struct keeper_plan *plan, struct keeper **out);
 
 /*
- * Starts child i; fixed descriptors become 3, ..., then the passed ones. On error *what (a constant string) names the
+ * Starts child i, with its plan's restricting option or without; fixed descriptors become 3, ..., then the passed ones. On error *what (a constant string) names the
  * step. Blocks for a few milliseconds, at most a minute (-ETIMEDOUT), as do the following.
  */
-int keeper_spawn(struct keeper *k, size_t i, int stderr_fd, const int *fds, size_t nfds, pid_t *pid,
-		 int *pidfd, char *what, size_t what_size);
+int keeper_spawn(struct keeper *k, size_t i, bool restricted, int stderr_fd, const int *fds, size_t nfds,
+		 pid_t *pid, int *pidfd, char *what, size_t what_size);
 
 /* Reaps child i, whose pidfd is readable: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status as in siginfo_t. */
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status);
 
 /* Sends child i SIGKILL; fine if it is dead already. */
 int keeper_kill(struct keeper *k, size_t i);
+
+/*
+ * Child i runs the program at path (NULL: the plan's path, opened anew) from its next start on. Refused are what is
+ * not an absolute path, not a regular file, not executable, writable by group or others, or the file of a user other
+ * than root and this one; what then says why. The file opened here is the one started, whatever becomes of the path:
+ * the same holds for the plan's own, which are opened at their first start.
+ */
+int keeper_program(struct keeper *k, size_t i, const char *path, char *what, size_t what_size);
+
+/* Child i runs the program of child j from its next start on. */
+int keeper_same_program(struct keeper *k, size_t i, size_t j);
 
 /* Connects to the socket of external back end i. The descriptor, or -errno. */
 int keeper_connect(struct keeper *k, size_t i);

@@ -6,6 +6,7 @@
  * machine_end leads out of a generation; it may be called in every state and from every callback.
  */
 #include "machine.h"
+#include "machine_priv.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -168,7 +169,7 @@ static void end_servers(struct machine *m)
 	loop_bh_post(&m->ended_bh);
 }
 
-static void on_all_ended(void *arg)
+void machine_on_all_ended(void *arg)
 {
 	struct machine *m = arg;
 
@@ -227,7 +228,7 @@ static void end_after_crash(struct machine *m, int status)
 
 /* ---- what the processes do ---- */
 
-static void on_keeper_dead(void *arg, uint32_t events)
+void machine_on_keeper_dead(void *arg, uint32_t events)
 {
 	struct machine *m = arg;
 
@@ -297,15 +298,47 @@ static void on_device_ended(void *arg, struct device *d)
 	loop_bh_post(&m->ended_bh);
 }
 
+static void on_device_failed(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)arg;
+	(void)reply;
+	if (err && err != -ECANCELED)
+		say_warn_errno(err, "the core can't tell the guest that a device needs a reset");
+}
+
+/* Its process is reaped, so nothing of it can write to the guest's memory any more. */
+static void fail_device(struct machine *m, const struct device *d)
+{
+	struct bus_msg msg = { .type = BUS_FAIL_DEVICE };
+	int err;
+
+	snprintf(msg.fail_device.device, sizeof(msg.fail_device.device), "%s", d->id);
+	err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_device_failed, m);
+	if (err)
+		on_device_failed(m, err, NULL);
+}
+
 static void on_given_up(void *arg, struct device *d, bool wrong)
 {
 	struct machine *m = arg;
 
 	machine_publish(m, d->id, "device-failed", "given up after %u restarts", d->nrestarts);
-	if (m->state == MACHINE_STARTING)
+	if (m->state == MACHINE_STARTING) {
 		machine_end(m, wrong && !m->ever_ran ? EXIT_CONFIG : EXIT_DEVICE, false);
-	else if (!is_ending(m))
-		m->device_failed = true;
+		return;
+	}
+	if (is_ending(m))
+		return;
+	m->device_failed = true;
+	if (d->policy.on_failure == FAILURE_STOP)
+		machine_end(m, EXIT_DEVICE, false);
+	else if (d->policy.on_failure == FAILURE_NEEDS_RESET)
+		fail_device(m, d);
+}
+
+static void on_device_event(void *arg, struct device *d, const char *kind, const char *text)
+{
+	machine_publish(arg, d->id, kind, "%s", text);
 }
 
 static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
@@ -347,128 +380,55 @@ static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
 	}
 }
 
+/* The device that a message of the core is about; NULL and a warning if there is none. */
+static struct device *spoken_of(struct machine *m, const char *id)
+{
+	struct device *d = machine_device(m, id);
+
+	if (!d)
+		say_warn("core: it speaks of a device that does not exist");
+	return d;
+}
+
 static void on_core_message(void *arg, struct child *core, const struct bus_msg *msg)
 {
 	struct machine *m = arg;
-	struct device *device = NULL;
+	struct device *d;
 
 	if (msg->type == BUS_GUEST_ENDED) {
 		on_guest_ended(m, msg);
-	} else if (msg->type == BUS_DEVICE_UP || msg->type == BUS_DEVICE_DOWN) {
-		bool up = msg->type == BUS_DEVICE_UP;
-
-		device = machine_device(m, up ? msg->device_up.device : msg->device_down.device);
-		if (!device)
-			say_warn("core: it speaks of a device that does not exist");
-		else if (up)
-			device_linked(device);
-		else if (!is_ending(m))
-			device_unlinked(device, msg->device_down.reason);
+	} else if (msg->type == BUS_DEVICE_UP) {
+		d = spoken_of(m, msg->device_up.device);
+		if (d)
+			device_linked(d);
+	} else if (msg->type == BUS_DEVICE_DOWN) {
+		d = spoken_of(m, msg->device_down.device);
+		if (d && !is_ending(m))
+			device_unlinked(d, msg->device_down.reason);
+	} else if (msg->type == BUS_DEVICE_HUNG) {
+		d = spoken_of(m, msg->device_hung.device);
+		if (d && !is_ending(m))
+			device_hung(d, msg);
 	} else {
 		say_debug("%s: message %d is not for the supervisor", core->id, (int)msg->type);
 	}
 }
 
-static const struct child_ops core_ops = {
+const struct child_ops machine_core_ops = {
 	.ready = on_core_ready,
 	.died = on_core_died,
 	.message = on_core_message,
 };
 
-static const struct device_ops machine_device_ops = {
+const struct device_ops machine_device_ops = {
 	.hand_over = hand_over,
 	.up = on_device_up,
 	.ended = on_device_ended,
 	.given_up = on_given_up,
+	.event = on_device_event,
 };
 
 /* ---- the whole ---- */
-
-static void on_console_quit(void *arg)
-{
-	machine_quit(arg);
-}
-
-static int init_core(struct machine *m)
-{
-	struct child *c = &m->core;
-	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
-
-	c->loop = m->loop;
-	c->keeper = m->keeper;
-	c->ops = &core_ops;
-	c->arg = m;
-	c->index = 0;
-	c->process = "vmm-core";
-	c->kind = "core";
-	c->start_ns = m->conf->start_timeout_s * NS_PER_S;
-	snprintf(c->id, sizeof(c->id), "core");
-	snprintf(path, sizeof(path), "%s/core/bus", m->dir->path);
-	return child_init(c, path);
-}
-
-static int init_device(struct machine *m, size_t i)
-{
-	const struct vmconf_disk *disk = &m->conf->disk[i];
-	struct device *d = &m->device[i];
-	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
-
-	d->loop = m->loop;
-	d->keeper = m->keeper;
-	d->ops = &machine_device_ops;
-	d->arg = m;
-	d->index = i + 1;
-	d->external = disk->vhost_user;
-	d->process = disk->vhost_user ? "vhost-user" : "blk-server";
-	d->policy = (struct device_policy) { .restarts = m->conf->restarts,
-					     .restarts_s = m->conf->restarts_s,
-					     .start_ns = m->conf->start_timeout_s * NS_PER_S };
-	snprintf(d->id, sizeof(d->id), "%s", disk->id);
-	snprintf(path, sizeof(path), "%s/%s/bus", m->dir->path, d->id);
-	return device_init(d, path);
-}
-
-static int init_children(struct machine *m)
-{
-	int err = init_core(m);
-
-	m->ndevices = m->conf->ndisks;
-	for (size_t i = 0; !err && i < m->ndevices; i++)
-		err = init_device(m, i);
-	return err;
-}
-
-int machine_init(struct machine *m, int signal_fd, const char **what)
-{
-	int err;
-
-	m->desc_fd = -1;
-	m->signal_fd = signal_fd;
-	*what = "the event loop";
-	err = loop_new("supervisor", &m->loop);
-	if (err)
-		return err;
-	loop_bh_init(&m->ended_bh, m->loop, on_all_ended, m);
-	err = loop_add_timer(m->loop, machine_on_grace_over, m, &m->grace);
-	if (!err)
-		err = loop_add_fd(m->loop, signal_fd, EPOLLIN, machine_on_signal, m, &m->signal_watch);
-	if (!err)
-		err = loop_add_fd(m->loop, keeper_fd(m->keeper), EPOLLHUP | EPOLLRDHUP, on_keeper_dead, m,
-				  &m->keeper_watch);
-	if (!err) {
-		*what = "the bus";
-		err = init_children(m);
-	}
-	if (!err) {
-		*what = "the endpoints of ctl and events";
-		err = ctl_open(m);
-	}
-	if (!err) {
-		*what = "the console";
-		err = console_start(m->console, m->loop, on_console_quit, m);
-	}
-	return err;
-}
 
 int machine_run(struct machine *m)
 {
@@ -483,12 +443,4 @@ int machine_run(struct machine *m)
 	if (m->status == EXIT_POWEROFF && m->device_failed)
 		return EXIT_DEVICE;
 	return m->status;
-}
-
-void machine_fini(struct machine *m)
-{
-	child_fini(&m->core);
-	for (size_t i = 0; i < m->ndevices; i++)
-		device_fini(&m->device[i]);
-	clean_fd(&m->desc_fd);
 }

@@ -83,10 +83,6 @@ void machine_end(struct machine *m, int status, bool again);
 void machine_quit(struct machine *m);
 void machine_power_off(struct machine *m);
 
-/* Handlers of machine_power.c: a signal came, the time of grace is over. */
-void machine_on_signal(void *arg, uint32_t events);
-void machine_on_grace_over(void *arg);
-
 /* The device of that id, or NULL. */
 struct device *machine_device(struct machine *m, const char *id);
 

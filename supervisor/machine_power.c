@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a user ends a machine: at once, or by the power button and a time of grace; and the signals that ask for it. */
 #include "machine.h"
+#include "machine_priv.h"
 
 #include <errno.h>
 #include <sys/signalfd.h>

@@ -56,6 +56,20 @@ static int take_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* The folders of the bus of a disk's processes. */
+static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
+{
+	const struct vmconf_disk *disk = &r->conf.disk[i];
+	char folder[RUNDIR_SLOT_MAX];
+
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !disk->vhost_user; slot++) {
+		rundir_slot(folder, disk->id, slot);
+		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))
+			return -EINVAL;
+	}
+	return 0;
+}
+
 /* The side effects that come before the first process: the run directory and the console. */
 static int prepare(struct run *r, struct vmconf_error *error)
 {
@@ -70,8 +84,7 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	if (rundir_add(&r->dir, "core", plan_uid(&r->conf, 0), error))
 		return -EINVAL;
 	for (size_t i = 0; i < r->conf.ndisks; i++)
-		if (!r->conf.disk[i].vhost_user &&
-		    rundir_add(&r->dir, r->conf.disk[i].id, plan_uid(&r->conf, i + 1), error))
+		if (add_folders(r, i, error))
 			return -EINVAL;
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
 		return vmconf_refuse(error, "out of memory");

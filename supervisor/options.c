@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of what `bulkhead run` can be told, and the command line read by it. */
 #include "options.h"
+#include "options_priv.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -11,15 +12,6 @@
 #include "num.h"
 #include "parse.h"
 
-static int keep(char **to, const char *value, struct vmconf_error *error)
-{
-	if (!*value)
-		return vmconf_refuse(error, "is empty; a path is needed");
-	free(*to);
-	*to = strdup(value);
-	return *to ? 0 : vmconf_refuse(error, "out of memory");
-}
-
 static int number(const char *value, uint64_t min, uint64_t max, unsigned *to, struct vmconf_error *error)
 {
 	uint64_t v;
@@ -28,16 +20,6 @@ static int number(const char *value, uint64_t min, uint64_t max, unsigned *to, s
 		return vmconf_refuse(error, "\"%s\" is not a number from %llu to %llu", value,
 				     (unsigned long long)min, (unsigned long long)max);
 	*to = (unsigned)v;
-	return 0;
-}
-
-/* One of two words into false (first) or true (second). */
-static int choice(const char *value, const char *first, const char *second, bool *is_second,
-		  struct vmconf_error *error)
-{
-	*is_second = !strcmp(value, second);
-	if (!*is_second && strcmp(value, first))
-		return vmconf_refuse(error, "\"%s\" is not possible; allowed: %s, %s", value, first, second);
 	return 0;
 }
 
@@ -53,12 +35,12 @@ static int parse_name(struct vmconf *conf, char *value, struct vmconf_error *err
 
 static int parse_kernel(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return keep(&conf->kernel, value, error);
+	return options_keep(&conf->kernel, value, error);
 }
 
 static int parse_initrd(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return keep(&conf->initrd, value, error);
+	return options_keep(&conf->initrd, value, error);
 }
 
 static int parse_append(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -142,128 +124,7 @@ static int parse_cpu(struct vmconf *conf, char *value, struct vmconf_error *erro
 			    error, "\"%.*s\" does not take a feature away; allowed: host[,-feature...]",
 			    (int)len - 1, p + 1);
 	}
-	return keep(&conf->cpu, value, error);
-}
-
-static int disk_id(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	static const char *const taken[] = { "core", "ctl", "events", "lock" };
-
-	if (!vmconf_name_ok(value))
-		return vmconf_refuse(
-		    error, "id=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
-		    value, BUS_NAME_MAX - 1);
-	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
-		if (!strcmp(value, taken[i]))
-			return vmconf_refuse(error, "id=\"%s\" is Bulkhead's own; choose another name",
-					     value);
-	memcpy(disk->id, value, strlen(value) + 1);
-	return 0;
-}
-
-static int disk_format(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	(void)disk;
-	return strcmp(value, "raw")
-		   ? vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw", value)
-		   : 0;
-}
-
-static int disk_readonly(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	int on = parse_on_off(value);
-
-	if (on < 0)
-		return vmconf_refuse(error, "readonly=\"%s\" is not possible; allowed: on, off", value);
-	disk->readonly = on;
-	return 0;
-}
-
-static int disk_queues(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	uint64_t v;
-
-	if (parse_u64(value, 1, VMCONF_QUEUES_MAX, &v))
-		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %d", value,
-				     VMCONF_QUEUES_MAX);
-	disk->queues = (unsigned)v;
-	return 0;
-}
-
-static int disk_cache(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	bool buffered;
-
-	if (choice(value, "direct", "buffered", &buffered, error))
-		return vmconf_refuse(error, "cache=\"%s\" is not possible; allowed: direct, buffered", value);
-	disk->cache = buffered ? CACHE_BUFFERED : CACHE_DIRECT;
-	return 0;
-}
-
-static int disk_path(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	return keep(&disk->path, value, error);
-}
-
-static int disk_vhost_user(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
-{
-	if (strlen(value) > VMCONF_SOCKET_MAX)
-		return vmconf_refuse(error, "vhost-user=\"%s\" has %zu bytes; a socket's path can have %d",
-				     value, strlen(value), VMCONF_SOCKET_MAX);
-	return keep(&disk->vhost_user, value, error);
-}
-
-static const struct {
-	const char *key;
-	int (*parse)(struct vmconf_disk *disk, const char *value, struct vmconf_error *error);
-	bool own; /* only for an image of which we run the server */
-} disk_keys[] = {
-	{ "path", disk_path, true },
-	{ "id", disk_id, false },
-	{ "format", disk_format, true },
-	{ "readonly", disk_readonly, true },
-	{ "queues", disk_queues, true },
-	{ "cache", disk_cache, true },
-	{ "vhost-user", disk_vhost_user, false },
-};
-
-static int disk_pairs(struct vmconf_disk *disk, char *value, struct vmconf_error *error)
-{
-	bool given[ARRAY_SIZE(disk_keys)] = { false };
-	char *key, *val;
-	int got;
-
-	while ((got = parse_next_pair(&value, &key, &val)) > 0) {
-		size_t i = 0;
-
-		while (i < ARRAY_SIZE(disk_keys) && strcmp(key, disk_keys[i].key))
-			i++;
-		if (i == ARRAY_SIZE(disk_keys))
-			return vmconf_refuse(
-			    error,
-			    "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
-			    "queues, cache, vhost-user%s%s",
-			    key, val ? "" : "; an image is path=", val ? "" : key);
-		if (!val || !*val)
-			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
-		if (given[i])
-			return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
-		given[i] = true;
-		if (disk_keys[i].parse(disk, val, error))
-			return -EINVAL;
-	}
-	if (got < 0)
-		return vmconf_refuse(error, "\"%s\" has an empty key; allowed: path=FILE[,KEY=VALUE...]",
-				     value);
-	if (!given[0] && !disk->vhost_user)
-		return vmconf_refuse(
-		    error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
-	for (size_t i = 0; disk->vhost_user && i < ARRAY_SIZE(disk_keys); i++)
-		if (given[i] && disk_keys[i].own)
-			return vmconf_refuse(error,
-					     "\"%s\" does not go with vhost-user; allowed beside it: id",
-					     disk_keys[i].key);
-	return 0;
+	return options_keep(&conf->cpu, value, error);
 }
 
 static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -274,8 +135,8 @@ static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *err
 		return vmconf_refuse(error, "\"%s\" is one too many; at most %d disks are possible", value,
 				     VMCONF_DISKS_MAX);
 	conf->ndisks++;
-	*disk = (struct vmconf_disk) { .queues = 1 };
-	return disk_pairs(disk, value, error);
+	*disk = (struct vmconf_disk) { .queues = 1, .spare = true };
+	return options_disk(disk, value, error);
 }
 
 static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -300,7 +161,7 @@ static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *
 		if (kinds[i].kind == CONSOLE_SOCKET && strlen(value + len) > VMCONF_SOCKET_MAX)
 			return vmconf_refuse(error, "\"%s\" has %zu bytes; a socket's path can have %d",
 					     value + len, strlen(value + len), VMCONF_SOCKET_MAX);
-		return keep(&conf->console_path, value + len, error);
+		return options_keep(&conf->console_path, value + len, error);
 	}
 	return vmconf_refuse(error, "\"%s\" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET",
 			     value);
@@ -308,7 +169,7 @@ static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *
 
 static int parse_config(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return keep(&conf->config, value, error);
+	return options_keep(&conf->config, value, error);
 }
 
 static int parse_run_dir(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -316,35 +177,22 @@ static int parse_run_dir(struct vmconf *conf, char *value, struct vmconf_error *
 	if (*value != '/')
 		return vmconf_refuse(error, "\"%s\" is not absolute; a path that starts with / is needed",
 				     value);
-	return keep(&conf->run_dir, value, error);
+	return options_keep(&conf->run_dir, value, error);
 }
 
 static int parse_on_reboot(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return choice(value, "exit", "restart", &conf->restart_on_reboot, error);
+	return options_choice(value, "exit", "restart", &conf->restart_on_reboot, error);
 }
 
 static int parse_on_crash(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return choice(value, "stop", "restart", &conf->restart_on_crash, error);
+	return options_choice(value, "stop", "restart", &conf->restart_on_crash, error);
 }
 
 static int parse_restarts(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	char *slash = strchr(value, '/');
-	uint64_t n, s;
-
-	if (slash)
-		*slash = '\0';
-	if (!slash || parse_u64(value, 0, 1000, &n) || parse_u64(slash + 1, 1, 86400, &s)) {
-		if (slash)
-			*slash = '/';
-		return vmconf_refuse(
-		    error, "\"%s\" is not N/SECONDS with N from 0 to 1000, SECONDS from 1 to 86400", value);
-	}
-	conf->restarts = (unsigned)n;
-	conf->restarts_s = (unsigned)s;
-	return 0;
+	return options_restarts(value, &conf->restarts, &conf->restarts_s, error);
 }
 
 static int parse_grace(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -359,19 +207,19 @@ static int parse_start_timeout(struct vmconf *conf, char *value, struct vmconf_e
 
 static int parse_test_devices(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return choice(value, "off", "on", &conf->test_devices, error);
+	return options_choice(value, "off", "on", &conf->test_devices, error);
 }
 
 static int parse_sandbox(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return choice(value, "off", "on", &conf->sandbox, error);
+	return options_choice(value, "off", "on", &conf->sandbox, error);
 }
 
 static int parse_log(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	bool syslog;
 
-	if (choice(value, "stderr", "syslog", &syslog, error))
+	if (options_choice(value, "stderr", "syslog", &syslog, error))
 		return -EINVAL;
 	conf->log = syslog ? LOG_TO_SYSLOG : LOG_TO_STDERR;
 	return 0;
@@ -399,8 +247,9 @@ const struct option_def option_table[] = {
 	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named",
 	  .parse = parse_cpu },
 	{ "disk",
-	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered] | "
-	  "vhost-user=SOCKET[,id=ID]",
+	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered]"
+	  "[,spare=on|off][,restarts=N/SECONDS][,on-failure=quarantine|read-only|needs-reset|stop] | "
+	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
 	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
 	  .parse = parse_disk },
 	{ "console", "stdio|pty|file=FILE|socket=SOCKET", "stdio", "where the serial console is",

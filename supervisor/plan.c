@@ -18,13 +18,13 @@
 #include "num.h"
 
 /*
- * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 32 ids above this
+ * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 64 ids above this
  * base, far above what distributions and containers hand out, so that children of two machines share an id
  * only by a collision of their names.
  */
 #define UID_BASE  0x6b000000U
 #define UID_SLOTS 65536U
-#define UID_STEP  32U
+#define UID_STEP  64U
 
 static_assert(KEEPER_CHILDREN_MAX <= UID_STEP, "each child of a machine needs a user id of its own");
 
@@ -185,7 +185,8 @@ static void add_fd(struct args *a, const char *option, size_t place)
 	add(a, "%zu", place + 3);
 }
 
-static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id)
+static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id,
+		       const char *folder)
 {
 	static const char *const levels[] = {
 		[LOG_LEVEL_ERROR] = "error",
@@ -196,7 +197,7 @@ static void add_common(struct args *a, const struct vmconf *conf, const struct r
 
 	add_pair(a, "--id", id);
 	add(a, "--bus");
-	add(a, "%s/%s", dir->path, id);
+	add(a, "%s/%s", dir->path, folder);
 	add_pair(a, "--sandbox", conf->sandbox ? "on" : "off");
 	add_pair(a, "--log-level", levels[conf->log_level]);
 }
@@ -209,7 +210,7 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 
 	child->program = files->core;
 	add(&a, "%s", files->core);
-	add_common(&a, conf, dir, "core");
+	add_common(&a, conf, dir, "core", "core");
 	fixed[child->nfixed++] = files->kvm;
 	add_fd(&a, "--kvm-fd", 0);
 	fixed[child->nfixed++] = files->kernel;
@@ -235,18 +236,22 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	if (conf->test_devices)
 		add(&a, "--test-devices");
 	child->argv = a.word;
+	child->argc = a.n;
 	return a.failed ? -ENOMEM : 0;
 }
 
-static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i,
+static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
 		       const struct plan_files *files, const struct rundir *dir)
 {
 	const struct vmconf_disk *disk = &conf->disk[i];
+	char folder[RUNDIR_SLOT_MAX];
 	struct args a = { 0 };
 
 	child->program = files->blk;
+	child->restricted = "--refuse-writes";
 	add(&a, "%s", files->blk);
-	add_common(&a, conf, dir, disk->id);
+	rundir_slot(folder, disk->id, slot);
+	add_common(&a, conf, dir, disk->id, folder);
 	child->fixed[child->nfixed++] = files->image[i];
 	add_fd(&a, "--image-fd", 0);
 	add_fd(&a, "--vhost-fd", 1);
@@ -257,6 +262,7 @@ static int fill_server(struct keeper_child *child, const struct vmconf *conf, si
 	add(&a, "%u", disk->queues);
 	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
 	child->argv = a.word;
+	child->argc = a.n;
 	return a.failed ? -ENOMEM : 0;
 }
 
@@ -266,11 +272,11 @@ int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct 
 	int err = fill_core(&plan->child[0], conf, files, dir);
 
 	plan->sandbox = conf->sandbox;
-	plan->nchildren = conf->ndisks + 1;
-	for (size_t i = 0; !err && i < conf->ndisks; i++) {
-		plan->child[i + 1].connect = conf->disk[i].vhost_user;
-		if (!conf->disk[i].vhost_user)
-			err = fill_server(&plan->child[i + 1], conf, i, files, dir);
+	plan->nchildren = KEEPER_INDEX(conf->ndisks, 0);
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		plan->child[KEEPER_INDEX(i, 0)].connect = conf->disk[i].vhost_user;
+		for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !conf->disk[i].vhost_user; slot++)
+			err = fill_server(&plan->child[KEEPER_INDEX(i, slot)], conf, i, slot, files, dir);
 	}
 	for (size_t i = 0; i < plan->nchildren; i++)
 		plan->child[i].uid = plan_uid(conf, i);

@@ -80,9 +80,13 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 
 	if (rundir_base(conf->run_dir, base, sizeof(base), error))
 		return -EINVAL;
-	for (size_t i = 0; i < conf->ndisks; i++)
-		if (strlen(conf->disk[i].id) + strlen("/bus") > longest)
-			longest = strlen(conf->disk[i].id) + strlen("/bus");
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		char folder[RUNDIR_SLOT_MAX];
+
+		rundir_slot(folder, conf->disk[i].id, 1);
+		if (!conf->disk[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
+			longest = strlen(folder) + strlen("/bus");
+	}
 	if (strlen("core/bus") > longest)
 		longest = strlen("core/bus");
 	len = strlen(base) + 1 + strlen(conf->name) + 1 + longest;
@@ -234,6 +238,11 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 		vmconf_refuse(error, "--name: \"%s\" is being removed by another process; try again",
 			      dir->name);
 	return err ? -EINVAL : 0;
+}
+
+void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot)
+{
+	snprintf(folder, RUNDIR_SLOT_MAX, "%s%s", id, slot ? ".b" : "");
 }
 
 int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error)

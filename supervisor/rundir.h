@@ -10,6 +10,7 @@
 #include "vmconf.h"
 
 #define RUNDIR_PATH_MAX 256
+#define RUNDIR_SLOT_MAX (BUS_NAME_MAX + 2)
 
 struct rundir {
 	int base_fd, dir_fd, lock_fd;
@@ -33,6 +34,9 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error);
 
 /* Makes RUN if needed and RUN/NAME, locked for this process; takes over what a dead machine left there. */
 int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_error *error);
+
+/* The name of the folder of a device's slot: its id, or the id with an end that no id can have. */
+void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot);
 
 /* Makes RUN/NAME/ID, into which only the group gid may look. */
 int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error);

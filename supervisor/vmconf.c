@@ -219,5 +219,11 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->append = strdup("");
 	if (!conf->cpu || !conf->append)
 		return vmconf_refuse(error, "out of memory");
+	for (size_t i = 0; i < conf->ndisks; i++) {
+		if (conf->disk[i].own_restarts)
+			continue;
+		conf->disk[i].restarts = conf->restarts;
+		conf->disk[i].restarts_s = conf->restarts_s;
+	}
 	return give_ids(conf, error);
 }

@@ -31,6 +31,9 @@ enum vmconf_console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_SOCKET }
 enum vmconf_cache { CACHE_DEFAULT, CACHE_DIRECT, CACHE_BUFFERED };
 enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 
+/* What becomes of a device that died too often. */
+enum vmconf_failure { FAILURE_QUARANTINE, FAILURE_READ_ONLY, FAILURE_NEEDS_RESET, FAILURE_STOP };
+
 struct vmconf_disk {
 	char id[BUS_NAME_MAX];
 	char *path;       /* the image, or NULL */
@@ -38,6 +41,10 @@ struct vmconf_disk {
 	bool readonly;
 	unsigned queues;
 	enum vmconf_cache cache;
+	bool spare; /* a second process waits to take over */
+	bool own_restarts;
+	unsigned restarts, restarts_s; /* the machine's, unless own_restarts */
+	enum vmconf_failure on_failure;
 };
 
 struct vmconf {

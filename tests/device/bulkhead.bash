@@ -18,7 +18,7 @@ make_machine() {
 	ln -sf fake-child "$bin/blk-server"
 	echo kernel >"$tmp/kernel"
 	truncate -s 1M "$tmp/disk.img" "$tmp/disk1.img"
-	mkfifo "$bin/core.ctl" "$bin/disk0.ctl" "$bin/disk1.ctl"
+	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare}.ctl
 	chmod 666 "$bin"/*.ctl
 	export BULKHEAD_PATH=$bin
 }
@@ -68,3 +68,6 @@ clean_after() {
 	pgrep -f "$run_dir/$1/" >/dev/null && left="$left processes $(pgrep -af "$run_dir/$1/")"
 	is "$2" "$left" ""
 }
+
+# Kills the process of that id, which comes out of a status: 0 is none, and would be this test with all its children.
+slay() { [ "${1:-0}" -gt 0 ] && kill -KILL "$1"; }

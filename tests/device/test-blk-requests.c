@@ -84,6 +84,32 @@ Test(blk_requests, write_zeroes_without_fallocate)
 	zero_in("/dev/shm");
 }
 
+/* A disk that the driver knows as writable and that takes no writes any more, nor loses what it has. */
+Test(blk_requests, refuse_writes_offers_writes_and_fails_them)
+{
+	static const char *const args[] = { "--refuse-writes", NULL };
+	struct rig_options options = { 0 };
+	struct rig rig;
+	uint64_t features, gpa;
+
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, DATA, 4096);
+	fill(&rig, gpa);
+	features = rig.info.features;
+	rig_kill(&rig);
+	rig.options.args = args;
+	rig_respawn(&rig);
+	cr_assert_eq(rig.info.features, features);
+	memset(rig_ptr(&rig, gpa), 0x55, DATA);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, DATA).status, VIRTIO_BLK_S_IOERR);
+	cr_assert_eq(range(&rig, VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+	cr_assert_eq(range(&rig, VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, DATA).status, VIRTIO_BLK_S_OK);
+	cr_assert(rig_check(rig_ptr(&rig, gpa), 0, DATA, 1));
+	rig_stop(&rig);
+}
+
 Test(blk_requests, range_flags_and_bounds)
 {
 	struct rig_options options = { 0 };

@@ -3,12 +3,17 @@
  * Stands in for vmm-core or blk-server under the supervisor, and misbehaves on command. Called as DIR/vmm-core or
  * DIR/blk-server (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl, a FIFO, takes commands
  * while it runs, one a line. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console.
+ * It writes a byte to each device's socket, so that a server knows when it is no spare any more; until then a server
+ * takes its commands from DIR/ID.spare.ctl.
  *
  *   words:    exit=N (at once)  hello-exit=N (after HELLO)  no-hello  no-ready  wrong-name  mute (answers nothing but
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
- *             unlink-late (as the core, tells no end of a device)
+ *             unlink-late (as the core, tells no end of a device)  no-link (as the core, never says DEVICE_UP again)
+ *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
+ *             no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
+ *             recovered-early (the same, of times before)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
- *             fds
+ *             fds   args   hang ID   reject ID (as the core: of a device)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +45,11 @@ struct device {
 };
 
 static struct {
-	bool core, mute, deaf, stay, silent_down, said_ready;
+	bool core, mute, deaf, stay, silent_down, said_ready, active, late;
+	int argc;
+	char **argv;
+	struct loop_timer *exit_timer, *ready_timer;
+	struct loop_fd *command_watch;
 	char dir[200];
 	const char *id, *bus_dir;
 	char script[512];
@@ -130,6 +139,31 @@ static void list_fds(void)
 	}
 }
 
+static void list_args(void)
+{
+	for (int i = 0; i < fake.argc; i++)
+		log_info("arg %d is %s", i, fake.argv[i]);
+}
+
+static void tell_of_hang(const char *id)
+{
+	struct bus_msg msg = { .type = BUS_DEVICE_HUNG,
+			       .device_hung = {
+				   .queue = 1, .stalled_ns = 1500 * NS_PER_MS, .reason = "says the test" } };
+
+	snprintf(msg.device_hung.device, sizeof(msg.device_hung.device), "%s", id);
+	send_event(&msg);
+}
+
+static void tell_of_end(const char *id, const char *reason)
+{
+	struct bus_msg msg = { .type = BUS_DEVICE_DOWN };
+
+	snprintf(msg.device_down.device, sizeof(msg.device_down.device), "%s", id);
+	snprintf(msg.device_down.reason, sizeof(msg.device_down.reason), "%s", reason);
+	send_event(&msg);
+}
+
 static void end_guest(const char *how)
 {
 	static const char *const names[] = { [BUS_END_POWEROFF] = "poweroff",
@@ -174,6 +208,12 @@ static void obey(char *line)
 		dprintf(fake.console_fd, "%s\r\n", rest);
 	else if (!strcmp(line, "fds"))
 		list_fds();
+	else if (!strcmp(line, "args"))
+		list_args();
+	else if (!strcmp(line, "hang"))
+		tell_of_hang(rest);
+	else if (!strcmp(line, "reject"))
+		tell_of_end(rest, "the test rejects it");
 }
 
 static void on_command(void *arg, uint32_t events)
@@ -194,7 +234,6 @@ static void on_command(void *arg, uint32_t events)
 static void on_device_gone(void *arg, uint32_t events)
 {
 	struct device *d = arg;
-	struct bus_msg msg = { .type = BUS_DEVICE_DOWN };
 	char byte;
 
 	(void)events;
@@ -203,10 +242,8 @@ static void on_device_gone(void *arg, uint32_t events)
 	loop_del_fd(TAKE_PTR(d->watch));
 	close(d->fd);
 	d->fd = -1;
-	snprintf(msg.device_down.device, sizeof(msg.device_down.device), "%s", d->id);
-	snprintf(msg.device_down.reason, sizeof(msg.device_down.reason), "its connection was closed");
 	if (!fake.silent_down)
-		send_event(&msg);
+		tell_of_end(d->id, "its connection was closed");
 }
 
 static void say_ready(void)
@@ -215,8 +252,20 @@ static void say_ready(void)
 
 	if (fake.said_ready || script_word("no-ready") > 0)
 		return;
+	if (script_word("slow-ready") > 0 && !fake.late) {
+		loop_arm_timer(fake.ready_timer,
+			       clock_ns() + (uint64_t)script_word("slow-ready") * NS_PER_MS);
+		return;
+	}
 	fake.said_ready = true;
 	send_event(&msg);
+}
+
+static void on_ready_timer(void *arg)
+{
+	(void)arg;
+	fake.late = true;
+	say_ready();
 }
 
 static void core_progress(void)
@@ -228,6 +277,8 @@ static void core_progress(void)
 		struct bus_msg msg = { .type = BUS_DEVICE_UP };
 
 		if (d->watch || d->fd < 0)
+			continue;
+		if (fake.said_ready && script_word("no-link") > 0)
 			continue;
 		snprintf(msg.device_up.device, sizeof(msg.device_up.device), "%s", d->id);
 		loop_add_fd(fake.loop, d->fd, EPOLLIN, on_device_gone, d, &d->watch);
@@ -242,12 +293,17 @@ static void on_descriptor(void *arg, uint32_t events)
 	char id[BUS_NAME_MAX];
 	struct device *d = NULL;
 	size_t nfds;
-	int fd;
+	int fds[2], fd;
 
 	(void)arg;
 	(void)events;
-	if (fd_recv(fake.desc_fd, id, sizeof(id), &fd, 1, &nfds) != sizeof(id) || nfds != 1)
+	if (fd_recv(fake.desc_fd, id, sizeof(id), fds, ARRAY_SIZE(fds), &nfds) != sizeof(id) || !nfds)
 		log_die(1, 0, "bad message on the descriptor socket");
+	while (nfds > 1)
+		close(fds[--nfds]);
+	fd = fds[0];
+	if (send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_info("%s is gone already", id);
 	for (size_t i = 0; i < fake.linked; i++)
 		if (!strcmp(fake.device[i].id, id))
 			d = &fake.device[i];
@@ -287,10 +343,15 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	struct bus_msg done = { .type = BUS_OK };
 
 	(void)arg;
-	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay))
+	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay) ||
+	    (msg->type == BUS_DRAIN && script_word("no-drain") > 0))
 		return;
 	if (msg->type == BUS_RESUME && script_word("resume-exit") >= 0)
 		_exit(script_word("resume-exit"));
+	if (msg->type == BUS_FAIL_DEVICE)
+		log_info("device %s failed", msg->fail_device.device);
+	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
+		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
 	bus_reply(fake.bus, msg->id, &done);
 	if (msg->type == BUS_SHUTDOWN)
 		end();
@@ -335,15 +396,49 @@ static void on_malformed(void *arg, unsigned count, const char *what)
 
 static const struct bus_ops ops = { on_message, on_connected, on_malformed };
 
+static void open_commands(void);
+
+static void on_exit_timer(void *arg)
+{
+	(void)arg;
+	_exit(7);
+}
+
+static void tell_recovered(bool early)
+{
+	uint64_t now = clock_ns(), then = early ? 1 : now;
+	struct bus_msg msg = { .type = BUS_RECOVERED, .recovered = { 5, 1, then, then, then } };
+
+	send_event(&msg);
+}
+
+/* The core has taken this server: it is no spare any more. */
+static void become_active(void)
+{
+	fake.active = true;
+	open_commands();
+	if (script_word("active-exit") >= 0)
+		loop_arm_timer(fake.exit_timer,
+			       clock_ns() + (uint64_t)script_word("active-exit") * NS_PER_MS);
+	if (script_word("recovered") > 0)
+		tell_recovered(false);
+	if (script_word("recovered-early") > 0)
+		tell_recovered(true);
+}
+
 /* A server whose front end went away ends, as the real one does. */
 static void on_front_end(void *arg, uint32_t events)
 {
 	char byte;
+	ssize_t n;
 
 	(void)arg;
 	(void)events;
-	if (recv(fake.vhost_fd, &byte, 1, MSG_DONTWAIT) == 0)
+	n = recv(fake.vhost_fd, &byte, 1, MSG_DONTWAIT);
+	if (n == 0)
 		_exit(0);
+	if (n > 0 && !fake.active)
+		become_active();
 }
 
 /* ---- set-up ---- */
@@ -388,15 +483,18 @@ static void read_script(void)
 
 static void open_commands(void)
 {
-	struct loop_fd *watch;
 	char path[300];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/%s.ctl", fake.dir, fake.id);
+	loop_del_fd(TAKE_PTR(fake.command_watch));
+	if (fake.commands)
+		fclose(fake.commands);
+	snprintf(path, sizeof(path), "%s/%s%s.ctl", fake.dir, fake.id,
+		 fake.core || fake.active ? "" : ".spare");
 	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	fake.commands = fd < 0 ? NULL : fdopen(fd, "r");
 	if (fake.commands)
-		loop_add_fd(fake.loop, fd, EPOLLIN, on_command, NULL, &watch);
+		loop_add_fd(fake.loop, fd, EPOLLIN, on_command, NULL, &fake.command_watch);
 }
 
 int main(int argc, char **argv)
@@ -410,6 +508,8 @@ int main(int argc, char **argv)
 		return 2;
 	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
 	fake.core = !strcmp(slash, "/vmm-core");
+	fake.argc = argc;
+	fake.argv = argv;
 	log_init(slash + 1, NULL, true);
 	setrlimit(RLIMIT_CORE, &no_core);
 	read_options(argc, argv);
@@ -417,7 +517,9 @@ int main(int argc, char **argv)
 	flood(script_word("flood"));
 	if (script_word("exit") >= 0)
 		return script_word("exit");
-	if (loop_new("fake", &fake.loop))
+	if (loop_new("fake", &fake.loop) ||
+	    loop_add_timer(fake.loop, on_exit_timer, NULL, &fake.exit_timer) ||
+	    loop_add_timer(fake.loop, on_ready_timer, NULL, &fake.ready_timer))
 		return 1;
 	open_commands();
 	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of a device share. */
+#ifndef SUPERVISOR_DEVICE_PRIV_H
+#define SUPERVISOR_DEVICE_PRIV_H
+
+#include "clock.h"
+#include "device.h"
+
+/* ---- device.c ---- */
+
+static inline struct child *device_active(struct device *d)
+{
+	return &d->slot[d->active];
+}
+
+static inline size_t device_other(const struct device *d)
+{
+	return 1 - d->active;
+}
+
+/* The spare, or whatever else is in the other slot. */
+static inline struct child *device_spare(struct device *d)
+{
+	return &d->slot[device_other(d)];
+}
+
+static inline bool child_is_alive(const struct child *c)
+{
+	return c->state == CHILD_STARTING || c->state == CHILD_READY;
+}
+
+/* What deaths are apart if they never become too many; at most a second. Longer lives are no sign of a storm. */
+uint64_t device_pace_ns(const struct device *d);
+
+const char *device_state_name(const struct device *d);
+
+/* The start failed; what was started of it is gone. */
+void device_start_failed(struct device *d);
+
+/* The back end that somebody else runs is away. */
+void device_external_lost(struct device *d, const char *reason);
+
+/* ---- device_start.c ---- */
+
+/* Starts a process in a slot, with a socket of its own. -errno, logged. */
+int device_start_slot(struct device *d, size_t slot);
+
+/* Starts the active slot's process and passes it to the core. */
+void device_start_active(struct device *d);
+
+/* What is in the other slot becomes active and is passed to the core; there must be something alive. */
+void device_take_spare(struct device *d);
+
+/* ---- device_spare.c ---- */
+
+/* Has a spare started in time, if there should be one and there is none. To be called whenever that may have changed. */
+void device_plan_spare(struct device *d);
+
+void device_on_spare_timer(void *arg);
+void device_spare_died(struct device *d, const struct child *spare, const struct child_death *death);
+
+/* ---- device_upgrade.c: what it makes of events; true if it dealt with them ---- */
+
+bool device_upgrade_ready(struct device *d);
+bool device_upgrade_spare_died(struct device *d, const struct child_death *death);
+bool device_upgrade_active_died(struct device *d);
+void device_upgrade_up(struct device *d);
+void device_upgrade_hung(struct device *d, const char *reason);
+void device_upgrade_abort(struct device *d, int err, const char *why);
+void device_on_trial_timer(void *arg);
+
+/* ---- device_times.c ---- */
+
+static inline double device_ms(uint64_t from, uint64_t to)
+{
+	return from && to > from ? (double)(to - from) / (double)NS_PER_MS : 0.0;
+}
+
+/* Logs how long a start took, and keeps it if it was a recovery. */
+void device_report_start(struct device *d);
+
+/* The active process tells how it went on with the rings. */
+void device_recovered(struct device *d, const struct bus_msg *msg);
+
+json_t *device_recovery_json(const struct device *d);
+
+#endif

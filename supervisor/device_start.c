@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device's process is started, or its spare is taken, and the core is given its socket. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "device_priv.h"
+
+#define TAKE_NS (2 * NS_PER_S) /* for the core and a spare that is ready */
+
+static void begin(struct device *d, bool warm)
+{
+	struct device_times before = d->now;
+
+	d->now = (struct device_times) { .warm = warm, .begun = clock_ns() };
+	if (d->recovering) {
+		d->now.sign = before.sign;
+		d->now.noticed = before.noticed;
+		d->now.reaped = before.reaped;
+	}
+	d->linked = false;
+	d->state = DEVICE_STARTING;
+	loop_arm_timer(d->timer, d->now.begun + (warm ? TAKE_NS : d->policy.start_ns));
+}
+
+/* The core is to know this connection now; what it says about the one before may be still to come. */
+static int give(struct device *d, int fd)
+{
+	int err = d->ops->hand_over(d->arg, d, fd);
+
+	d->stale = d->given && !d->down;
+	d->given = true;
+	d->down = false;
+	d->now.given = clock_ns();
+	return err;
+}
+
+static void give_active(struct device *d)
+{
+	int err = give(d, d->front[d->active]);
+
+	close(d->front[d->active]);
+	d->front[d->active] = -1;
+	if (err)
+		child_kill(device_active(d), "the core takes no descriptor");
+}
+
+int device_start_slot(struct device *d, size_t slot)
+{
+	int pair[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		err = -errno;
+		say_error_errno(err, "%s: can't make its socket", d->id);
+		return err;
+	}
+	d->slot[slot].restricted = d->restricted;
+	err = child_start(&d->slot[slot], &pair[1], 1);
+	close(pair[1]);
+	if (err)
+		close(pair[0]);
+	else
+		d->front[slot] = pair[0];
+	return err;
+}
+
+void device_take_spare(struct device *d)
+{
+	struct child *c = device_spare(d);
+
+	d->active = device_other(d);
+	begin(d, c->state == CHILD_READY);
+	d->now.spawned = c->times.spawned;
+	d->now.hello = c->times.hello;
+	if (c->state == CHILD_READY)
+		d->now.ready = d->now.begun;
+	give_active(d);
+}
+
+static void start_external(struct device *d)
+{
+	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
+	int err = fd < 0 ? fd : give(d, fd);
+
+	if (!err) {
+		d->now.spawned = d->now.hello = clock_ns();
+		return;
+	}
+	if (!d->absences++)
+		say_warn_errno(err, "%s: can't connect to the back end", d->id);
+	device_external_lost(d, strerror(-err));
+}
+
+void device_start_active(struct device *d)
+{
+	begin(d, false);
+	if (d->external)
+		start_external(d);
+	else if (device_start_slot(d, d->active))
+		device_start_failed(d);
+	else
+		give_active(d);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How long a device was away, step by step: detect (from the first sign to the pidfd), reap, then either wait (the
+ * back-off), spawn, hello, handshake and ready of a new process or take and handshake of a spare; and, if the rings were
+ * live, replay (of what was in flight) and first completion as the new process tells them.
+ */
+#include "device_priv.h"
+#include "num.h"
+
+static uint64_t end_of(const struct device_times *t)
+{
+	return MAX(t->linked, t->ready);
+}
+
+static void log_recovery(const struct device *d, const struct device_times *t)
+{
+	double total = device_ms(t->sign, end_of(t)), detect = device_ms(t->sign, t->noticed);
+	double reap = device_ms(t->noticed, t->reaped);
+
+	if (d->external)
+		say_info("%s is back after %.1f ms", d->id, total);
+	else if (t->warm)
+		say_info("%s is back after %.1f ms by its spare: detect %.1f, reap %.1f, take %.1f, "
+			 "handshake %.1f",
+			 d->id, total, detect, reap, device_ms(t->reaped, t->given),
+			 device_ms(t->given, t->linked));
+	else
+		say_info(
+		    "%s is back after %.1f ms: detect %.1f, reap %.1f, wait %.1f, spawn %.1f, hello %.1f, "
+		    "handshake %.1f, ready %.1f",
+		    d->id, total, detect, reap, device_ms(t->reaped, t->begun),
+		    device_ms(t->begun, t->spawned), device_ms(t->spawned, t->hello),
+		    device_ms(t->hello, t->linked), device_ms(t->hello, t->ready));
+}
+
+void device_report_start(struct device *d)
+{
+	const struct device_times *t = &d->now;
+
+	if (!d->recovering) {
+		say_info("%s is up in %.1f ms", d->id, device_ms(t->begun, end_of(t)));
+		return;
+	}
+	d->last = *t;
+	log_recovery(d, t);
+}
+
+/* Is it possible that the process did this then? It must not make us report nonsense. */
+static bool is_plausible(const struct device *d, const struct bus_msg *msg)
+{
+	uint64_t rings = msg->recovered.start_ns, replayed = msg->recovered.replayed_ns;
+	uint64_t first = msg->recovered.first_ns, now = clock_ns();
+
+	return rings >= d->now.given && replayed >= rings && replayed <= now &&
+	       (!first || (first >= rings && first <= now));
+}
+
+void device_recovered(struct device *d, const struct bus_msg *msg)
+{
+	struct device_times *t = &d->now;
+
+	if (msg->recovered.start_ns == t->rings)
+		return; /* said again on a new connection */
+	if (!is_plausible(d, msg)) {
+		say_warn("%s: %s says that it recovered at an impossible time", d->id, d->process);
+		return;
+	}
+	t->rings = msg->recovered.start_ns;
+	t->replayed = msg->recovered.replayed_ns;
+	t->first = msg->recovered.first_ns;
+	d->resubmitted += msg->recovered.resubmitted;
+	d->poisoned += msg->recovered.poisoned;
+	if (d->last.begun == t->begun) {
+		d->last.rings = t->rings;
+		d->last.replayed = t->replayed;
+		d->last.first = t->first;
+	}
+	if (!d->last.sign || d->last.begun != t->begun)
+		return; /* a first start, or an upgrade: there was nothing to recover from */
+	say_info(
+	    "%s took up its rings: %u requests again, %u of them failed as poisoned; replay %.1f ms, first "
+	    "completion %.1f ms",
+	    d->id, msg->recovered.resubmitted, msg->recovered.poisoned, device_ms(t->rings, t->replayed),
+	    device_ms(t->rings, t->first));
+	if (msg->recovered.poisoned)
+		d->ops->event(d->arg, d, "device-poisoned",
+			      "requests that were in flight at two deaths were failed");
+}
+
+static void add(json_t *json, const char *name, uint64_t from, uint64_t to)
+{
+	json_object_set_new(json, name, json_real(device_ms(from, to)));
+}
+
+/* What the last recovery took, step by step, in ms; null if there was none. */
+json_t *device_recovery_json(const struct device *d)
+{
+	const struct device_times *t = &d->last;
+	json_t *json;
+
+	if (!t->sign)
+		return json_null();
+	json = json_object();
+	add(json, "total", t->sign, end_of(t));
+	add(json, "detect", t->sign, t->noticed);
+	add(json, "reap", t->noticed, t->reaped);
+	if (t->warm) {
+		add(json, "take", t->reaped, t->given);
+		add(json, "handshake", t->given, t->linked);
+	} else {
+		add(json, "wait", t->reaped, t->begun);
+		add(json, "spawn", t->begun, t->spawned);
+		add(json, "hello", t->spawned, t->hello);
+		add(json, "handshake", t->hello, t->linked);
+		add(json, "ready", t->hello, t->ready);
+	}
+	if (t->rings) {
+		add(json, "replay", t->rings, t->replayed);
+		add(json, "first_completion", t->rings, t->first);
+		add(json, "stall", t->sign, MAX(t->first, end_of(t)));
+	}
+	return json;
+}
+
+json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child)
+{
+	struct bus_counters counters = { 0 };
+
+	if (child && child->bus)
+		bus_get_counters(child->bus, &counters);
+	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:I}", "id", id, "process", process, "state", state,
+			 "pid", child && child->pidfd >= 0 ? (int)child->pid : 0, "version",
+			 child ? child->version : "", "malformed_messages", (json_int_t)counters.malformed,
+			 "refused_peers", (json_int_t)counters.refused_peers);
+}
+
+static const char *spare_state(const struct device *d, const struct child *spare)
+{
+	static const char *const names[] = {
+		[CHILD_IDLE] = "none",
+		[CHILD_STARTING] = "starting",
+		[CHILD_READY] = "ready",
+		[CHILD_STOPPING] = "stopping",
+	};
+
+	if (spare->state == CHILD_IDLE && !d->policy.spare)
+		return "off";
+	return names[spare->state];
+}
+
+json_t *device_json(const struct device *d)
+{
+	const struct child *active = d->external ? NULL : &d->slot[d->active];
+	const struct child *spare = d->external ? NULL : &d->slot[device_other(d)];
+	json_t *json = device_child_json(d->id, d->process, device_state_name(d), active);
+
+	json_object_set_new(json, "restarts", json_integer((json_int_t)d->nrestarts));
+	json_object_set_new(json, "refuses_writes", json_boolean(d->restricted));
+	if (spare) {
+		json_object_set_new(json, "spare", json_string(spare_state(d, spare)));
+		json_object_set_new(json, "spare_pid", json_integer(spare->pidfd >= 0 ? (int)spare->pid : 0));
+	}
+	if (*d->last_death)
+		json_object_set_new(json, "last_death", json_string(d->last_death));
+	json_object_set_new(json, "resubmitted", json_integer((json_int_t)d->resubmitted));
+	json_object_set_new(json, "poisoned", json_integer((json_int_t)d->poisoned));
+	if (d->last.sign)
+		json_object_set_new(json, "last_recovery_by", json_string(d->last.warm ? "spare" : "start"));
+	json_object_set_new(json, "last_recovery_ms", device_recovery_json(d));
+	return json;
+}

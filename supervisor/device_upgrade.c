@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device's program is replaced while it is in use. Theory of operation: the new program is started in the spare's
+ * slot, and nothing of the old process is touched before the new one is ready. Then the old one finishes the requests
+ * that it has taken and takes no more, is told to end, and is reaped; the core is given the new one's socket, as after a
+ * death, but with nothing in flight. From there on a spare of the old program waits beside the new process for a time
+ * of trial: should that die or not be taken up by the core, the old program is back as after any death. Only after the
+ * trial do both slots run the new program.
+ *
+ * An old process that dies or hangs on its last steps needs no care: its requests are resubmitted by the new one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "device_priv.h"
+#include "num.h"
+
+#define CLEAR_NS (5 * NS_PER_S)
+#define DRAIN_NS (5 * NS_PER_S) /* for what the storage has in hand */
+#define STOP_NS  (2 * NS_PER_S)
+#define TRIAL_NS (3 * NS_PER_S)
+
+static void on_ignored(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)arg;
+	(void)err;
+	(void)reply;
+}
+
+static size_t old_slot(const struct device *d)
+{
+	return 1 - d->upgrade.slot;
+}
+
+static void finish(struct device *d, int err, const char *text)
+{
+	device_done_fn done = d->upgrade.done;
+
+	loop_disarm_timer(d->trial_timer);
+	d->upgrade.step = UPGRADE_NONE;
+	d->upgrade.done = NULL;
+	if (err)
+		say_warn("%s: not upgraded: %s", d->id, text);
+	if (done)
+		done(d->upgrade.arg, err, text);
+}
+
+/* The slot that was to be the new program's is the old one's again. */
+static void give_slot_back(struct device *d)
+{
+	int err = keeper_same_program(d->keeper, d->index + d->upgrade.slot, d->index + old_slot(d));
+
+	if (err)
+		say_error_errno(err, "%s: the old program can't be had for the spare", d->id);
+}
+
+/* Ends before anything happened to the old process. */
+static void refuse(struct device *d, int err, const char *why)
+{
+	give_slot_back(d);
+	child_stop(&d->slot[d->upgrade.slot], 0);
+	finish(d, err, why);
+	device_plan_spare(d);
+}
+
+void device_upgrade_abort(struct device *d, int err, const char *why)
+{
+	if (d->upgrade.step == UPGRADE_NONE)
+		return;
+	give_slot_back(d);
+	finish(d, err, why);
+}
+
+/* ---- the new process ---- */
+
+static void start_new(struct device *d)
+{
+	const char *path = *d->upgrade.program ? d->upgrade.program : NULL;
+	char what[128], why[BUS_TEXT_MAX];
+	int err = keeper_program(d->keeper, d->index + d->upgrade.slot, path, what, sizeof(what));
+
+	if (err) {
+		snprintf(why, sizeof(why), "%s: %s", path ? path : d->process, *what ? what : strerror(-err));
+		finish(d, err, why);
+		device_plan_spare(d);
+		return;
+	}
+	d->upgrade.step = UPGRADE_STARTING;
+	err = device_start_slot(d, d->upgrade.slot);
+	if (err)
+		refuse(d, err, "the new program can't be started");
+}
+
+void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg)
+{
+	char text[BUS_TEXT_MAX];
+
+	if (d->external) {
+		done(arg, -EOPNOTSUPP, "its back end is run by somebody else");
+		return;
+	}
+	if (d->state != DEVICE_UP || d->upgrade.step != UPGRADE_NONE) {
+		snprintf(text, sizeof(text), "not possible while it is %s",
+			 d->upgrade.step != UPGRADE_NONE ? "being upgraded" : device_state_name(d));
+		done(arg, -EBUSY, text);
+		return;
+	}
+	d->upgrade = (struct device_upgrade) {
+		.step = UPGRADE_CLEARING, .slot = device_other(d), .done = done, .arg = arg
+	};
+	snprintf(d->upgrade.program, sizeof(d->upgrade.program), "%s", path ? path : "");
+	loop_disarm_timer(d->spare_timer);
+	say_info("%s: upgrading to %s", d->id, path ? path : "the program that is installed now");
+	if (!child_stop(device_spare(d), CLEAR_NS))
+		start_new(d);
+}
+
+/* ---- the old one's last steps ---- */
+
+static void stop_old(struct device *d)
+{
+	d->upgrade.step = UPGRADE_STOPPING;
+	d->upgrade.stop = clock_ns();
+	child_stop(&d->slot[old_slot(d)], STOP_NS);
+}
+
+/* The old one is to serve on as if nothing had been. */
+static void resume_old(struct device *d, int err, const char *why)
+{
+	struct bus_msg msg = { .type = BUS_RESUME };
+
+	d->state = DEVICE_UP;
+	if (bus_request(device_active(d)->bus, &msg, DRAIN_NS, on_ignored, NULL))
+		child_kill(device_active(d), "it can't be told to serve on");
+	refuse(d, err, why);
+}
+
+static void on_drained(void *arg, int err, const struct bus_msg *reply)
+{
+	struct device *d = arg;
+
+	(void)reply;
+	if (d->upgrade.step != UPGRADE_DRAINING)
+		return;
+	if (err)
+		resume_old(d, err, "the old process did not finish its requests in time");
+	else
+		stop_old(d);
+}
+
+bool device_upgrade_ready(struct device *d)
+{
+	struct bus_msg msg = { .type = BUS_DRAIN };
+	int err;
+
+	if (d->upgrade.step != UPGRADE_STARTING)
+		return false;
+	d->upgrade.step = UPGRADE_DRAINING;
+	d->upgrade.drain = clock_ns();
+	d->state = DEVICE_CHANGING;
+	err = bus_request(device_active(d)->bus, &msg, DRAIN_NS, on_drained, d);
+	if (err)
+		on_drained(d, err, NULL);
+	return true;
+}
+
+void device_upgrade_hung(struct device *d, const char *reason)
+{
+	if (d->upgrade.step != UPGRADE_DRAINING)
+		return;
+	stop_old(d);
+	child_kill(&d->slot[old_slot(d)], reason);
+}
+
+/* ---- deaths ---- */
+
+bool device_upgrade_spare_died(struct device *d, const struct child_death *death)
+{
+	char text[BUS_TEXT_MAX], why[BUS_TEXT_MAX];
+
+	child_describe(device_spare(d), death, text, sizeof(text));
+	snprintf(why, sizeof(why), "the new process %.400s", text);
+	switch (d->upgrade.step) {
+	case UPGRADE_CLEARING:
+		start_new(d);
+		return true;
+	case UPGRADE_STARTING:
+		refuse(d, -EIO, why);
+		return true;
+	case UPGRADE_DRAINING:
+		resume_old(d, -EIO, why);
+		return true;
+	case UPGRADE_STOPPING:
+		snprintf(d->upgrade.why, sizeof(d->upgrade.why), "%s", why);
+		return true; /* too late for the old process to go on; its end comes next */
+	case UPGRADE_NONE:
+	case UPGRADE_LINKING:
+	case UPGRADE_TRIAL:
+	case UPGRADE_REVERTING:
+		break;
+	}
+	return false;
+}
+
+/* The new process is gone: whatever there is of the old program comes up. */
+static void revert(struct device *d)
+{
+	say_warn("%s: the old program takes over again: %s", d->id, d->upgrade.why);
+	loop_disarm_timer(d->trial_timer);
+	d->upgrade.step = UPGRADE_REVERTING;
+	d->nrestarts++;
+	d->recovering = true;
+	give_slot_back(d);
+	d->active = d->upgrade.slot;
+	if (child_is_alive(device_spare(d))) {
+		device_take_spare(d);
+	} else {
+		d->active = old_slot(d);
+		device_start_active(d);
+	}
+}
+
+bool device_upgrade_active_died(struct device *d)
+{
+	switch (d->upgrade.step) {
+	case UPGRADE_CLEARING:
+	case UPGRADE_STARTING:
+		refuse(d, -EIO, "the old process died meanwhile");
+		return false;
+	case UPGRADE_DRAINING:
+	case UPGRADE_STOPPING:
+		if (!d->upgrade.stop)
+			d->upgrade.stop = clock_ns();
+		if (!child_is_alive(device_spare(d))) {
+			revert(d);
+			return true;
+		}
+		d->upgrade.step = UPGRADE_LINKING;
+		device_take_spare(d);
+		return true;
+	case UPGRADE_LINKING:
+	case UPGRADE_TRIAL:
+		snprintf(d->upgrade.why, sizeof(d->upgrade.why), "the new process %.400s", d->last_death);
+		revert(d);
+		return true;
+	case UPGRADE_REVERTING:
+		finish(d, -EIO, d->upgrade.why);
+		break;
+	case UPGRADE_NONE:
+		break;
+	}
+	return false;
+}
+
+/* ---- the end ---- */
+
+void device_upgrade_up(struct device *d)
+{
+	const struct device_times *t = &d->now;
+
+	if (d->upgrade.step == UPGRADE_REVERTING) {
+		finish(d, -EIO, d->upgrade.why);
+	} else if (d->upgrade.step == UPGRADE_LINKING) {
+		d->upgrade.step = UPGRADE_TRIAL;
+		say_info("%s: handed over to version %s after %.1f ms: drain %.1f, stop %.1f, handshake %.1f",
+			 d->id, device_active(d)->version, device_ms(d->upgrade.drain, t->linked),
+			 device_ms(d->upgrade.drain, d->upgrade.stop), device_ms(d->upgrade.stop, t->given),
+			 device_ms(t->given, t->linked));
+		loop_arm_timer(d->trial_timer, clock_ns() + TRIAL_NS);
+	}
+}
+
+void device_on_trial_timer(void *arg)
+{
+	struct device *d = arg;
+	const struct device_times *t = &d->now;
+	char json[BUS_TEXT_MAX];
+	int err;
+
+	if (d->upgrade.step != UPGRADE_TRIAL)
+		return;
+	err = keeper_same_program(d->keeper, d->index + old_slot(d), d->index + d->upgrade.slot);
+	if (err)
+		say_error_errno(err, "%s: the spare stays with the old program", d->id);
+	snprintf(
+	    json, sizeof(json),
+	    "{\"device\":\"%s\",\"stall_ms\":%.3f,\"drain_ms\":%.3f,\"stop_ms\":%.3f,\"handshake_ms\":%.3f}",
+	    d->id, device_ms(d->upgrade.drain, t->linked), device_ms(d->upgrade.drain, d->upgrade.stop),
+	    device_ms(d->upgrade.stop, t->given), device_ms(t->given, t->linked));
+	say_info("%s: upgraded", d->id);
+	d->ops->event(d->arg, d, "device-upgraded", *d->upgrade.program ? d->upgrade.program : d->process);
+	child_stop(&d->slot[old_slot(d)], CLEAR_NS);
+	finish(d, 0, json);
+	device_plan_spare(d);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sets up a machine: its loop, the core, its devices, the endpoints; nothing is started yet. */
+#include <stdio.h>
+#include <sys/epoll.h>
+
+#include "clean.h"
+#include "clock.h"
+#include "machine.h"
+#include "machine_priv.h"
+
+static void on_console_quit(void *arg)
+{
+	machine_quit(arg);
+}
+
+static int init_core(struct machine *m)
+{
+	struct child *c = &m->core;
+	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
+
+	c->loop = m->loop;
+	c->keeper = m->keeper;
+	c->ops = &machine_core_ops;
+	c->arg = m;
+	c->index = 0;
+	c->process = "vmm-core";
+	c->kind = "core";
+	c->start_ns = m->conf->start_timeout_s * NS_PER_S;
+	snprintf(c->id, sizeof(c->id), "core");
+	snprintf(path, sizeof(path), "%s/core/bus", m->dir->path);
+	return child_init(c, path);
+}
+
+static int init_device(struct machine *m, size_t i)
+{
+	const struct vmconf_disk *disk = &m->conf->disk[i];
+	struct device *d = &m->device[i];
+
+	d->loop = m->loop;
+	d->keeper = m->keeper;
+	d->ops = &machine_device_ops;
+	d->arg = m;
+	d->index = KEEPER_INDEX(i, 0);
+	d->external = disk->vhost_user;
+	d->process = disk->vhost_user ? "vhost-user" : "blk-server";
+	d->policy = (struct device_policy) { .restarts = disk->restarts,
+					     .restarts_s = disk->restarts_s,
+					     .start_ns = m->conf->start_timeout_s * NS_PER_S,
+					     .spare = disk->spare,
+					     .on_failure = disk->on_failure };
+	snprintf(d->id, sizeof(d->id), "%s", disk->id);
+	return device_init(d, m->dir->path);
+}
+
+static int init_children(struct machine *m)
+{
+	int err = init_core(m);
+
+	m->ndevices = m->conf->ndisks;
+	for (size_t i = 0; !err && i < m->ndevices; i++)
+		err = init_device(m, i);
+	return err;
+}
+
+int machine_init(struct machine *m, int signal_fd, const char **what)
+{
+	int err;
+
+	m->desc_fd = -1;
+	m->signal_fd = signal_fd;
+	*what = "the event loop";
+	err = loop_new("supervisor", &m->loop);
+	if (err)
+		return err;
+	loop_bh_init(&m->ended_bh, m->loop, machine_on_all_ended, m);
+	err = loop_add_timer(m->loop, machine_on_grace_over, m, &m->grace);
+	if (!err)
+		err = loop_add_fd(m->loop, signal_fd, EPOLLIN, machine_on_signal, m, &m->signal_watch);
+	if (!err)
+		err = loop_add_fd(m->loop, keeper_fd(m->keeper), EPOLLHUP | EPOLLRDHUP,
+				  machine_on_keeper_dead, m, &m->keeper_watch);
+	if (!err) {
+		*what = "the bus";
+		err = init_children(m);
+	}
+	if (!err) {
+		*what = "the endpoints of ctl and events";
+		err = ctl_open(m);
+	}
+	if (!err) {
+		*what = "the console";
+		err = console_start(m->console, m->loop, on_console_quit, m);
+	}
+	return err;
+}
+
+void machine_fini(struct machine *m)
+{
+	child_fini(&m->core);
+	for (size_t i = 0; i < m->ndevices; i++)
+		device_fini(&m->device[i]);
+	clean_fd(&m->desc_fd);
+}
