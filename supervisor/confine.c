@@ -50,6 +50,10 @@ int confine_calls(const char **what)
 	struct sandbox_filter *filter;
 	int err;
 
+	*what = "the handler of forbidden calls";
+	err = sandbox_set_trap(&(const struct sandbox_trap) { .prefix = "bulkhead: " });
+	if (err)
+		return err;
 	*what = "compiling the system-call filter";
 	supervisor_abort[1].args[0].value = (uint64_t)getpid();
 	json_object_seed(0); /* reads random bytes, once; later it could not */

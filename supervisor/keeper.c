@@ -268,10 +268,7 @@ static void report_supervisor(const struct state *s, int status)
 	else
 		say_error("%s: the supervisor (process %d) died of signal %d (%s)%s; all others were ended",
 			  name, (int)s->supervisor, WTERMSIG(status), strsignal(WTERMSIG(status)),
-			  WTERMSIG(status) == SIGSYS
-			      ? ": a system call that its sandbox forbids; the kernel's "
-				"log has its number"
-			      : "");
+			  WTERMSIG(status) == SIGSYS ? ": a system call that its sandbox forbids" : "");
 }
 
 __attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan, int sock, int supervisor_fd)

@@ -86,6 +86,19 @@ static void compile(const struct sandbox_rule *const *tables, struct sandbox_fil
 		log_die(1, r, "a filter can't be made");
 }
 
+/* A forbidden call is told of before the core dies of it. */
+static void set_trap(void)
+{
+	char prefix[64];
+	const struct sandbox_trap trap = { .prefix = prefix };
+	int r;
+
+	log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));
+	r = sandbox_set_trap(&trap);
+	if (r < 0)
+		log_die(1, r, "no handler for forbidden calls");
+}
+
 static void enter_sandbox(struct core *core, const struct options *o)
 {
 	struct sandbox_enter enter = {
@@ -102,6 +115,7 @@ static void enter_sandbox(struct core *core, const struct options *o)
 	compile(syscalls_stage_one, &first);
 	compile(syscalls_steady, &core->steady);
 	compile(syscalls_vcpu, &core->vcpu);
+	set_trap();
 	enter.filter = first;
 	r = sandbox_enter(&enter, &what);
 	if (r < 0)

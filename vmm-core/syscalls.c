@@ -54,6 +54,15 @@ static const struct sandbox_rule steady[] = {
 };
 
 static const struct sandbox_rule stage_one[] = {
+	{ .nr = __NR_rt_sigaction,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SIGNAL_KICK } },
+	  .why = "the handler of the signal that brings a vCPU out of the guest" },
+	{ .nr = __NR_rt_sigaction,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SIGTERM } },
+	  .why = "told to end" },
+	{ .nr = __NR_rt_sigaction,
+	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SIGINT } },
+	  .why = "told to end, from a terminal" },
 	{ .nr = __NR_getpid, .why = "for signals to vCPU threads" },
 	{ .nr = __NR_memfd_create, .why = "guest RAM, in-flight regions" },
 	{ .nr = __NR_ftruncate, .why = "their size" },

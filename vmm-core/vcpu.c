@@ -31,6 +31,7 @@
 #include "lock.h"
 #include "num.h"
 #include "space.h"
+#include "thread.h"
 #include "vcpu_priv.h"
 #include "vm.h"
 
@@ -231,12 +232,13 @@ static void *vcpu_thread(void *arg)
 	sigset_t set;
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
-	pthread_setname_np(pthread_self(), name);
+	thread_set_name(name);
 	v->tid = gettid();
 	own_run = v->run;
 	space_thread_enter();
 	sigemptyset(&set);
 	sigaddset(&set, kick_signal());
+	sigaddset(&set, SIGSYS); /* a forbidden call is to be told of */
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	for (;;) {
 		switch (wait_at_gate(v)) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "num.h"
 
 static const char *log_process = "bulkhead";
 static const char *log_device;
@@ -72,20 +73,28 @@ __attribute__((format(printf, 3, 4))) static size_t appendf(char *line, size_t a
 	return at;
 }
 
+size_t log_prefix(enum log_level level, char *out, size_t size)
+{
+	int n;
+
+	if (log_supervised)
+		n = snprintf(out, size, "<%d>", (int)level);
+	else if (log_device)
+		n = snprintf(out, size, "%s[%s]: ", log_process, log_device);
+	else
+		n = snprintf(out, size, "%s: ", log_process);
+	return MIN((size_t)MAX(n, 0), size - 1);
+}
+
 __attribute__((format(printf, 3, 0))) static void log_write(enum log_level level, int err, const char *fmt,
 							    va_list ap)
 {
 	char line[LOG_LINE_MAX], text[128];
-	size_t len = 0;
+	size_t len;
 
 	if ((int)level > atomic_load_explicit(&log_max_level, memory_order_relaxed))
 		return;
-	if (log_supervised)
-		len = appendf(line, len, "<%d>", (int)level);
-	else if (log_device)
-		len = appendf(line, len, "%s[%s]: ", log_process, log_device);
-	else
-		len = appendf(line, len, "%s: ", log_process);
+	len = log_prefix(level, line, sizeof(line));
 	len = append(line, len, fmt, ap);
 	if (err)
 		len = appendf(line, len, ": %s", strerror_r(err < 0 ? -err : err, text, sizeof(text)));

@@ -11,6 +11,7 @@
 #define BASE_LOG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define LOG_LINE_MAX 1024
@@ -28,6 +29,9 @@ void log_set_level(enum log_level level);
 
 /* "error", "warning", "info" or "debug" to its level; -EINVAL for another word. */
 int log_level_parse(const char *word);
+
+/* What every line of this level begins with, for one that is written in another way; its length. size is not 0. */
+size_t log_prefix(enum log_level level, char *out, size_t size);
 
 /* Lines dropped because stderr would have blocked. Any thread. */
 uint64_t log_dropped(void);

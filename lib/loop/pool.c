@@ -75,6 +75,7 @@ static int start_threads(struct loop_pool *pool, unsigned n)
 	int err = 0;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGSYS); /* that one is for the thread that it is about */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (!err && pool->nthreads < n) {
 		err = pthread_create(&pool->thread[pool->nthreads], NULL, worker, pool);

@@ -21,6 +21,7 @@
 
 #include "clean.h"
 #include "sandbox_priv.h"
+#include "thread.h"
 
 int single_thread(void)
 {
@@ -85,7 +86,7 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 	if (sethostname(host, sizeof(host) - 1) < 0)
 		return -errno;
 	/* Executed by descriptor, the process would be listed under its number. */
-	prctl(PR_SET_NAME, program_invocation_short_name);
+	thread_set_name(program_invocation_short_name);
 	sandbox_tame_malloc();
 	err = caps_drop(what);
 	if (!err)

@@ -3,8 +3,8 @@
  * Tables into seccomp filters.
  *
  * libseccomp compiles; the program is taken out of it (through a memfd) and kept, so that installing it is one
- * system call without allocation. The default is to kill the process, for a foreign architecture too, whose
- * default in libseccomp is to kill the thread alone.
+ * system call without allocation. The default is SIGSYS, for a foreign architecture too, which trap.c says more about;
+ * one number that is no call's is answered by killing the process, for the handler's last step.
  *
  * Which alternatives it is given. Joining several rules of one call, libseccomp 2.5.4 may never return if they look at
  * different arguments or at the same in different ways, and what it makes of several conditions like <= or != may
@@ -164,7 +164,7 @@ static int convert_rule(const struct sandbox_rule *rule, struct scmp_arg_cmp *cm
 		if (find_arg(rule, arg->index) != arg)
 			return -EINVAL;
 	}
-	if (rule->nr < 0 || rule->refuse < 0 || (rule->refuse && *n))
+	if (rule->nr < 0 || rule->nr == SANDBOX_CALL_DIE || rule->refuse < 0 || (rule->refuse && *n))
 		return -EINVAL;
 	return 0;
 }
@@ -217,12 +217,14 @@ static int export_filter(scmp_filter_ctx ctx, struct sandbox_filter **out)
 
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
 {
-	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int err;
 
 	if (!ctx)
 		return -ENOMEM;
-	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_KILL_PROCESS, SANDBOX_CALL_DIE, 0);
 	for (size_t t = 0; t < n && !err; t++)
 		for (const struct sandbox_rule *rule = tables[t]; rule->why && !err; rule++)
 			err = add_rule(ctx, tables, n, rule);

@@ -89,9 +89,9 @@ struct sandbox_rule {
 
 struct sandbox_filter;
 
-/* Compiles n tables, joined, into a filter that kills the process on anything else, and on any architecture
- * but x86-64's native one. -EINVAL for rules that can't be had.
- * Allocates; do it before stage one. */
+/* Compiles n tables, joined, into a filter that refuses anything else by SIGSYS, and any architecture but x86-64's
+ * native one: the process dies, after the handler of sandbox_set_trap has told of what if there is one. -EINVAL for
+ * rules that can't be had. Allocates; do it before stage one. */
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 
@@ -103,6 +103,25 @@ size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n);
  * sandbox_enter sees to that). Filters add up: what an earlier one forbids stays forbidden. Async-signal-safe.
  */
 int sandbox_install(const struct sandbox_filter *filter, bool all_threads);
+
+/* ---- a forbidden call ---- */
+
+/* No system call has this number. Every filter answers it by killing the process, handler or not. */
+#define SANDBOX_CALL_DIE 1023
+
+struct sandbox_trap {
+	const char *prefix; /* what lines on standard error begin with; copied */
+	/* Notes the call somewhere that outlives the process. In a signal handler, on any thread; may be NULL. thread is
+	 * its name or "". */
+	void (*note)(void *arg, int nr, uint32_t arch, const char *thread);
+	void *arg;
+};
+
+/* Has the process tell of the forbidden call that it dies of. Before the first filter. 0 or -errno. */
+int sandbox_set_trap(const struct sandbox_trap *trap);
+
+/* "socket (41, x86_64)": a call's name and number, and what arch (AUDIT_ARCH_*) is called. Both may be anything. */
+void sandbox_describe_call(int nr, uint32_t arch, char *out, size_t size);
 
 /* ---- the child's side ---- */
 

@@ -26,6 +26,7 @@
 #include "log.h"
 #include "num.h"
 #include "server_priv.h"
+#include "thread.h"
 
 #define WORKERS       2   /* threads for calls that block */
 #define LIMIT_FILES   512 /* each ring has three eventfds, each memory region came with one */
@@ -119,6 +120,24 @@ static void later_free(struct later *later)
 	sandbox_filter_free(later->io);
 }
 
+static void note_trap(void *arg, int nr, uint32_t arch, const char *thread)
+{
+	struct flight_trap trap = { .nr = nr, .arch = arch };
+
+	strncpy(trap.thread, thread, sizeof(trap.thread) - 1);
+	flight_set_trap(arg, &trap);
+}
+
+/* A forbidden call is told of, and noted where the supervisor finds it, before the process dies of it. */
+static int set_trap(struct server *s)
+{
+	char prefix[64];
+	const struct sandbox_trap trap = { .prefix = prefix, .note = note_trap, .arg = s->flight };
+
+	log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));
+	return sandbox_set_trap(&trap);
+}
+
 /* Stage one, and the filters of stage two. */
 static int confine(struct server *s, struct later *later)
 {
@@ -135,6 +154,10 @@ static int confine(struct server *s, struct later *later)
 			      &later->steady);
 	if (!err)
 		err = compile(server_io, s->device->io, &later->io);
+	if (!err) {
+		what = "handler of forbidden calls";
+		err = set_trap(s);
+	}
 	if (!err) {
 		enter.filter = first;
 		err = sandbox_enter(&enter, &what);
@@ -188,7 +211,7 @@ static void *io_main(void *arg)
 	struct io_thread *t = arg;
 	int err;
 
-	pthread_setname_np(pthread_self(), loop_name(t->loop));
+	thread_set_name(loop_name(t->loop));
 	sem_post(&t->step);
 	err = loop_run(t->loop);
 

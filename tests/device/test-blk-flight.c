@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What blk-server leaves behind in the flight recorder when it is killed, and what it does not. */
 #include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/audit.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clean.h"
+#include "config.h"
 #include "flight.h"
+#include "inject.h"
 #include "rig.h"
 
 TestSuite(blk_flight, .timeout = 60);
@@ -24,7 +31,7 @@ static struct flight *start(struct rig *rig, unsigned queues, int *fd)
 
 	*fd = options.flight_fd = flight_create(queues);
 	cr_assert_geq(*fd, 0);
-	cr_assert_eq(flight_map(*fd, false, &f), 0);
+	cr_assert_eq(flight_map(*fd, true, &f), 0);
 	rig_start(rig, &options);
 	return f;
 }
@@ -125,4 +132,65 @@ Test(blk_flight, nothing_of_the_guest_is_recorded)
 	rig_stop(&rig);
 	flight_free(f);
 	close(fd);
+}
+
+/* ---- a forbidden call of the real server ---- */
+
+/* The server's end, and what it left of it. */
+static void forbid(const char *thread, long nr, bool by_32, uint32_t arch)
+{
+	struct flight_trap trap = { 0 };
+	siginfo_t info = { 0 };
+	struct flight *f;
+	struct rig rig;
+	uint64_t gpa;
+	int fd, err;
+
+	f = start(&rig, 1, &fd);
+	gpa = rig_alloc(&rig, 4096, 4096);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
+	err = inject_call(rig.pid, thread, nr, by_32);
+	if (err == -EPERM || err == -EACCES) {
+		rig_kill(&rig);
+		cr_skip_test("this user may not trace the server");
+	}
+	cr_assert_eq(err, 0, "%s", strerror(-err));
+	cr_assert_eq(waitid(P_PIDFD, (id_t)rig.pidfd, &info, WEXITED | WNOWAIT), 0);
+	cr_expect(info.si_code != CLD_EXITED && info.si_status == SIGSYS, "code %d, status %d", info.si_code,
+		  info.si_status);
+	cr_expect(flight_get_trap(f, &trap));
+	cr_expect_eq(trap.nr, nr);
+	cr_expect_eq(trap.arch, arch);
+	cr_expect_str_eq(trap.thread, thread);
+	rig_kill(&rig);
+	flight_reset(f);
+	rig_respawn(&rig);
+	cr_expect_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
+	rig_stop(&rig);
+	flight_free(f);
+	close(fd);
+}
+
+Test(blk_flight, a_forbidden_call_of_an_io_thread)
+{
+#ifdef BH_SANITIZE
+	cr_skip_test("sanitizer builds run without the sandbox");
+#endif
+	forbid("io0", SYS_socket, false, AUDIT_ARCH_X86_64);
+}
+
+Test(blk_flight, a_forbidden_call_of_the_main_thread)
+{
+#ifdef BH_SANITIZE
+	cr_skip_test("sanitizer builds run without the sandbox");
+#endif
+	forbid("blk-server", SYS_execve, false, AUDIT_ARCH_X86_64);
+}
+
+Test(blk_flight, a_forbidden_call_by_the_32_bit_interface)
+{
+#ifdef BH_SANITIZE
+	cr_skip_test("sanitizer builds run without the sandbox");
+#endif
+	forbid("io0", 102 /* socketcall */, true, AUDIT_ARCH_I386);
 }

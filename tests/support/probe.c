@@ -33,9 +33,11 @@ __attribute__((noreturn)) static void end(int status)
 		syscall(SYS_exit, status);
 }
 
+static int complaints = STDERR_FILENO;
+
 __attribute__((noreturn)) static void broken(const char *what, int err)
 {
-	fprintf(stderr, "probe: %s: %s\n", what, strerror(-err));
+	dprintf(complaints, "probe: %s: %s\n", what, strerror(-err));
 	end(EXIT_BROKEN);
 }
 
@@ -73,6 +75,7 @@ static void go_in(const struct probe_subject *s, enum probe_stage stage, const c
 {
 	struct sandbox_enter enter = { .bus_dir = *bus_dir ? bus_dir : NULL, .limits = s->limits };
 	struct sandbox_filter *steady = NULL, *thread = NULL;
+	const struct sandbox_trap trap = { .prefix = "probe: " };
 	const char *what = "";
 	int err;
 
@@ -81,7 +84,9 @@ static void go_in(const struct probe_subject *s, enum probe_stage stage, const c
 		steady = compile(s->steady, s->steady_more);
 	if (stage >= PROBE_THREAD)
 		thread = compile(s->thread, s->thread_more);
-	err = sandbox_enter(&enter, &what);
+	err = sandbox_set_trap(&trap);
+	if (!err)
+		err = sandbox_enter(&enter, &what);
 	if (!err && steady)
 		err = sandbox_narrow(steady, &what);
 	if (!err && thread)
@@ -102,6 +107,11 @@ void probe_main(int argc, char **argv, const struct probe_subject *subjects, siz
 	which = strtoul(argv[2], NULL, 10);
 	if (which >= n)
 		broken("subject", -EINVAL);
+	if (strcmp(argv[4], HOLD)) {
+		/* What is tried is expected to be forbidden, and told of each time. */
+		complaints = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
+		dup2(STDIN_FILENO, STDERR_FILENO);
+	}
 	go_in(&subjects[which], (enum probe_stage)strtoul(argv[3], NULL, 10), argv[5]);
 	if (!strcmp(argv[4], HOLD)) {
 		syscall(SYS_write, STDERR_FILENO, "in\n", 3);

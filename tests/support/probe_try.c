@@ -117,6 +117,24 @@ static int try_proc_of_parent(pid_t parent)
 }
 
 /* getpid of the 32-bit interface. */
+/* As the kernel takes it: handler, flags, restorer, mask. */
+static int try_handler(pid_t parent)
+{
+	static const uint64_t ignore[4] = { 1 /* SIG_IGN */ };
+
+	(void)parent;
+	return syscall(SYS_rt_sigaction, SIGSYS, ignore, NULL, sizeof(uint64_t)) < 0 ? -errno : 0;
+}
+
+static int try_blocked(pid_t parent)
+{
+	static const uint64_t all = UINT64_MAX;
+
+	(void)parent;
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, sizeof(all));
+	return syscall(SYS_socket, AF_INET, SOCK_STREAM, 0) < 0 ? -errno : 0;
+}
+
 static int try_foreign_arch(pid_t parent)
 {
 	long n = 20;
@@ -173,6 +191,8 @@ const struct probe_try probe_tries[] = {
 	{ "change the personality", try_personality, false, false },
 	{ "make a shared descriptor blocking", try_blocking, false, true },
 	{ "make a shared descriptor blocking (ioctl)", try_blocking_ioctl, false, false },
+	{ "replace the handler of forbidden calls", try_handler, false, false },
+	{ "a forbidden call with its signal blocked", try_blocked, false, false },
 	{ "call by the 32-bit interface", try_foreign_arch, false, false },
 };
 
