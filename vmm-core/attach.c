@@ -5,32 +5,39 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "core.h"
 #include "fd.h"
+#include "flight.h"
 #include "log.h"
 
 #define MESSAGE_SIZE 32 /* the device's id, padded with NUL */
+#define FDS_MAX      2  /* its connection, and its flight recorder's memory if it has one */
 
-static struct core_device *find(struct core *core, const char id[MESSAGE_SIZE])
+/* What a device process tells of itself, if it came with the connection. A peer may have prepared it, so it is looked at
+ * closely, and a region that is none costs the connection nothing. */
+static struct flight *map_flight(const struct core_device *d, int fd)
 {
-	for (unsigned i = 0; i < core->opts->n_devices; i++)
-		if (!strncmp(device_id(core->devices[i].device), id, MESSAGE_SIZE))
-			return &core->devices[i];
-	return NULL;
+	struct flight *flight = NULL;
+	int r = flight_map_health(fd, &flight);
+
+	if (r < 0)
+		log_warn_errno(r, "the health words of device %s are refused", device_id(d->device));
+	return flight;
 }
 
-static void take(struct core *core, const char id[MESSAGE_SIZE], int fd)
+static void take(struct core *core, const char id[MESSAGE_SIZE], int fds[FDS_MAX], size_t nfds)
 {
-	struct core_device *d = find(core, id);
+	CLEAN_FD int socket = fds[0], region = nfds > 1 ? fds[1] : -1;
+	struct core_device *d = core_find_device(core, id, MESSAGE_SIZE);
 	int r;
 
 	if (!d) {
 		log_warn_limited("a connection came for a device that is not declared");
-		close(fd);
 		return;
 	}
 	control_device_pending(d);
-	r = device_attach(d->device, 0, fd);
+	r = device_attach(d->device, 0, take_fd(&socket), region < 0 ? NULL : map_flight(d, region));
 	if (r < 0)
 		log_warn_errno(r, "the connection for device %s can't be used", device_id(d->device));
 }
@@ -39,20 +46,20 @@ static void on_message(void *arg, uint32_t events)
 {
 	struct core *core = arg;
 	char id[MESSAGE_SIZE];
+	int fds[FDS_MAX];
 	size_t nfds;
-	int fd;
 	ssize_t n;
 
 	(void)events;
-	n = fd_recv(core->opts->desc_fd, id, sizeof(id), &fd, 1, &nfds);
+	n = fd_recv(core->opts->desc_fd, id, sizeof(id), fds, FDS_MAX, &nfds);
 	if (n == -EAGAIN || n == -EINTR)
 		return;
-	if (n == MESSAGE_SIZE && nfds == 1) {
-		take(core, id, fd);
+	if (n == MESSAGE_SIZE && nfds > 0) {
+		take(core, id, fds, nfds);
 	} else if (n > 0 || n == -E2BIG) {
 		log_warn_limited("a malformed message came on the descriptor socket");
-		if (n > 0 && nfds == 1)
-			close(fd);
+		while (n > 0 && nfds)
+			close(fds[--nfds]);
 	} else {
 		/* The supervisor is gone; devices that die from now on stay away. */
 		loop_del_fd(core->desc_watch);

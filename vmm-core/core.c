@@ -176,6 +176,14 @@ int core_pause(struct core *core)
 
 /* ---- devices ---- */
 
+struct core_device *core_find_device(struct core *core, const char *id, size_t len)
+{
+	for (unsigned i = 0; i < core->opts->n_devices; i++)
+		if (!strncmp(device_id(core->devices[i].device), id, len))
+			return &core->devices[i];
+	return NULL;
+}
+
 static void on_up(void *arg, struct device *device, bool resumed, uint64_t handshake_ns)
 {
 	struct core_device *d = arg;
@@ -216,7 +224,7 @@ int core_add_devices(struct core *core, int *sockets)
 		core->devices[i].core = core;
 		r = device_new(&args, &core->devices[i].device);
 		if (r == 0 && sockets[i] >= 0)
-			r = device_attach(core->devices[i].device, 0, sockets[i]);
+			r = device_attach(core->devices[i].device, 0, sockets[i], NULL);
 		if (r < 0) {
 			log_error_errno(r, "device %s can't be made", o->id);
 			return r;

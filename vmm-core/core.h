@@ -4,6 +4,7 @@
 #define CORE_CORE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "boot.h"
@@ -71,6 +72,9 @@ int core_add_devices(struct core *core, int *sockets);
 /* Lets the vCPUs into the guest, or out of it. -EAGAIN while devices are awaited, -ESHUTDOWN once the guest has ended. */
 int core_resume(struct core *core);
 int core_pause(struct core *core);
+
+/* The declared device of that id, of at most len bytes; NULL if there is none. */
+struct core_device *core_find_device(struct core *core, const char *id, size_t len);
 
 /* Ends the process's loop with that exit status. */
 void core_quit(struct core *core, int status);

@@ -23,6 +23,7 @@
 #include "clock.h"
 #include "device_priv.h"
 #include "fd.h"
+#include "flight.h"
 #include "num.h"
 
 static void advance(struct device *d);
@@ -34,14 +35,22 @@ struct backend *device_backend_of(struct device *d, unsigned queue)
 
 /* ---- losing a back end ---- */
 
+/* Drops the connection and what came with it. */
+static void disconnect(struct backend *b)
+{
+	vhost_fe_free(b->fe);
+	b->fe = NULL;
+	flight_free(b->flight);
+	b->flight = NULL;
+	b->state = BACKEND_ABSENT;
+	b->reading_config = b->read_again = false;
+}
+
 static void backend_down(struct backend *b, const char *reason)
 {
 	struct device *d = b->dev;
 
-	vhost_fe_free(b->fe);
-	b->fe = NULL;
-	b->state = BACKEND_ABSENT;
-	b->reading_config = b->read_again = false;
+	disconnect(b);
 	d->stats.lost++;
 	d->args.ops->down(d->args.arg, d, reason);
 	advance(d);
@@ -418,7 +427,7 @@ static void on_probed(void *arg, int err)
 	advance(d);
 }
 
-int device_attach(struct device *d, unsigned index, int fd)
+int device_attach(struct device *d, unsigned index, int fd, struct flight *flight)
 {
 	static const struct vhost_fe_ops ops = { .lost = on_lost, .config_changed = on_config_changed };
 	struct backend *b;
@@ -426,13 +435,13 @@ int device_attach(struct device *d, unsigned index, int fd)
 
 	if (index >= d->args.backends) {
 		close(fd);
+		flight_free(flight);
 		return -ERANGE;
 	}
 	b = &d->backends[index];
-	vhost_fe_free(b->fe);
-	b->fe = NULL;
-	b->state = BACKEND_ABSENT;
-	b->tainted = b->reading_config = b->read_again = false;
+	disconnect(b);
+	b->tainted = false;
+	b->flight = flight;
 	d->stats.attached++;
 	r = vhost_fe_new(d->args.loop, fd, d->args.timeout_ns, &ops, b, &b->fe);
 	if (r < 0) {
@@ -481,7 +490,7 @@ void device_free(struct device *d)
 	if (!d)
 		return;
 	for (unsigned i = 0; i < d->args.backends; i++) {
-		vhost_fe_free(d->backends[i].fe);
+		disconnect(&d->backends[i]);
 		device_rings_free_inflight(&d->backends[i]);
 	}
 	loop_bh_cancel(&d->on_driver_ok);

@@ -16,6 +16,7 @@
 #define DEVICE_BACKENDS_MAX 8
 
 struct device;
+struct flight;
 struct loop;
 struct pci_bus;
 struct ram;
@@ -68,11 +69,11 @@ void device_free(struct device *d);
 const char *device_id(const struct device *d);
 
 /*
- * Gives back end index the connected socket fd (taken over, also on error). A connection that it has is dropped
- * first: whoever calls has seen to it that the process behind it is gone and writes no more. -errno; ops->up or
- * ops->down follows.
+ * Gives back end index the connected socket fd and, if it has one, its flight recorder's region (both taken over,
+ * also on error; they are kept as long as the connection). A connection that it has is dropped first: whoever calls
+ * has seen to it that the process behind it is gone and writes no more. -errno; ops->up or ops->down follows.
  */
-int device_attach(struct device *d, unsigned index, int fd);
+int device_attach(struct device *d, unsigned index, int fd, struct flight *flight);
 
 /* The guest may run: every back end was there once, so that all the guest may ask is known. */
 bool device_is_known(const struct device *d);

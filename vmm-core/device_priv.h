@@ -26,6 +26,7 @@ struct backend {
 	unsigned index;
 	enum backend_state state;
 	struct vhost_fe *fe;
+	struct flight *flight; /* the process's health words; NULL: none */
 	/* A process that was given the rings may still write to them: set when a start is sent, cleared when a
 	 * reset is acknowledged or a new descriptor tells that the old process is gone. */
 	bool tainted;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "boot.h"
+#include "clock.h"
 #include "config.h"
 #include "cpuid.h"
 #include "layout.h"
@@ -23,6 +24,10 @@
 #define MEMORY_DEFAULT (512ULL << 20)
 #define SOCKET_MAX     107
 #define FIRST_VAL      256 /* getopt's own values lie below */
+#define DEVICE_FORM    "ID:KIND[,socket=PATH][,hang-timeout=MS]"
+
+#define HANG_TIMEOUT_DEFAULT (1500 * NS_PER_MS)
+#define HANG_TIMEOUT_MAX_MS  3600000
 
 struct context {
 	struct options *o;
@@ -155,6 +160,29 @@ static int set_cpu(const struct context *c, const char *option, char *value)
 	return 0;
 }
 
+static int set_device_key(const struct context *c, const char *option, struct options_device *d,
+			  const char *key, const char *arg)
+{
+	uint64_t ms;
+
+	if (!strcmp(key, "socket")) {
+		if (!arg || !*arg || strlen(arg) > SOCKET_MAX)
+			return refuse(c, option, key, "must be socket=PATH, PATH at most %d bytes",
+				      SOCKET_MAX);
+		d->socket = arg;
+		return 0;
+	}
+	if (!strcmp(key, "hang-timeout")) {
+		if (!arg || parse_u64(arg, 0, HANG_TIMEOUT_MAX_MS, &ms) < 0)
+			return refuse(c, option, key,
+				      "must be hang-timeout=MS, MS at most %d; 0 turns it off",
+				      HANG_TIMEOUT_MAX_MS);
+		d->hang_timeout_ns = ms * NS_PER_MS;
+		return 0;
+	}
+	return refuse(c, option, key, "must be socket or hang-timeout");
+}
+
 static int set_device(const struct context *c, const char *option, char *value)
 {
 	struct options_device *d = &c->o->devices[c->o->n_devices];
@@ -167,23 +195,21 @@ static int set_device(const struct context *c, const char *option, char *value)
 	colon = r == 1 && !arg ? strchr(name, ':') : NULL;
 	if (!colon || !name_ok(name, (size_t)(colon - name)))
 		return refuse(c, option, value,
-			      "must be ID:KIND[,socket=PATH], ID 1 to %d letters, digits, '.', '_' or '-'",
+			      "must be " DEVICE_FORM ", ID 1 to %d letters, digits, '.', '_' or '-'",
 			      DEVICE_ID_MAX - 1);
-	*d = (struct options_device) { .kind = device_kind_find(colon + 1) };
+	*d = (struct options_device) { .kind = device_kind_find(colon + 1),
+				       .hang_timeout_ns = HANG_TIMEOUT_DEFAULT };
 	if (!d->kind)
 		return refuse(c, option, colon + 1, "kind of device must be one of: %s", device_kind_names());
 	memcpy(d->id, name, (size_t)(colon - name));
 	for (unsigned i = 0; i < c->o->n_devices; i++)
 		if (!strcmp(c->o->devices[i].id, d->id))
 			return refuse(c, option, d->id, "is there twice");
-	while ((r = parse_next_pair(&list, &key, &arg)) == 1) {
-		if (strcmp(key, "socket") || !arg || !*arg || strlen(arg) > SOCKET_MAX)
-			return refuse(c, option, key, "must be socket=PATH, PATH at most %d bytes",
-				      SOCKET_MAX);
-		d->socket = arg;
-	}
+	while ((r = parse_next_pair(&list, &key, &arg)) == 1)
+		if (set_device_key(c, option, d, key, arg) < 0)
+			return -EINVAL;
 	if (r < 0)
-		return refuse(c, option, d->id, "must be ID:KIND[,socket=PATH]");
+		return refuse(c, option, d->id, "must be " DEVICE_FORM);
 	c->o->n_devices++;
 	return 0;
 }
@@ -234,7 +260,7 @@ static const struct {
 	{ "cpus", "N", "virtual processors (1)", set_cpus },
 	{ "memory", "SIZE[,hugepages=on|off]", "guest RAM (512M)", set_memory },
 	{ "cpu", "host[,-FEATURE...]", "processor features (host)", set_cpu },
-	{ "device", "ID:KIND[,socket=PATH]", "a PCI device, in the order of slots; repeatable", set_device },
+	{ "device", DEVICE_FORM, "a PCI device, in the order of slots; repeatable", set_device },
 	{ "test-devices", NULL, "a debug-exit port at 0xf4", set_test_devices },
 	{ "sandbox", "on|off", "give up what is not needed (on)", set_sandbox },
 	{ "log-level", "LEVEL", "error, warning, info or debug (info)", set_log_level },

@@ -14,7 +14,8 @@
 struct options_device {
 	char id[DEVICE_ID_MAX];
 	const struct device_kind *kind;
-	const char *socket; /* path to connect to; NULL: the connection comes over desc_fd */
+	const char *socket;       /* path to connect to; NULL: the connection comes over desc_fd */
+	uint64_t hang_timeout_ns; /* without progress it counts as hung; 0: never */
 };
 
 /* Strings point into argv. A descriptor that was not given is -1. */

@@ -40,11 +40,16 @@ static const struct sandbox_rule vcpu[] = {
 
 static const struct sandbox_rule steady[] = {
 	IOCTL(KVM_IOEVENTFD, "kicks of a device that the guest starts, resets or moves"),
-	{ .nr = __NR_preadv2, .why = "emptying an eventfd without waiting, whoever shares it" },
+	{ .nr = __NR_preadv2,
+	  .why = "emptying an eventfd without waiting, whoever shares it; are health words there?" },
 	{ .nr = __NR_socketpair,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = AF_UNIX } },
 	  .why = "a new back end's channel for its own requests" },
 	SANDBOX_FCNTL(F_DUPFD_CLOEXEC, 0, "descriptors queued for a back end"),
+	SANDBOX_FCNTL(F_GET_SEALS, 0, "a new back end's health words: can they shrink?"),
+	{ .nr = __NR_mmap,
+	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC } },
+	  .why = "reading them; never executable" },
 	SANDBOX_FCNTL(F_GETFL, 0, "a new back end's connection becomes non-blocking"),
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "a new back end's connection becomes non-blocking"),
 	{ .nr = __NR_tgkill,

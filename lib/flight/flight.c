@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -61,7 +62,7 @@ static int make(unsigned queues, struct flight **out)
 	return 0;
 }
 
-static int map(int fd, unsigned queues, int prot, struct flight **out)
+static int map(int fd, unsigned queues, size_t size, int prot, struct flight **out)
 {
 	CLEAN_FREE struct flight *f = NULL;
 	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
@@ -69,7 +70,8 @@ static int map(int fd, unsigned queues, int prot, struct flight **out)
 
 	if (err)
 		return err;
-	f->base = mmap(NULL, f->size, prot, flags, fd, 0);
+	f->size = size;
+	f->base = mmap(NULL, size, prot, flags, fd, 0);
 	if (f->base == MAP_FAILED)
 		return -errno;
 	f->mapped = true;
@@ -77,28 +79,52 @@ static int map(int fd, unsigned queues, int prot, struct flight **out)
 	return 0;
 }
 
-int flight_map(int fd, bool writable, struct flight **out)
+/* -EPERM if the file could shrink under us. */
+static int check_seals(int fd)
 {
-	int seals = fcntl(fd, F_GET_SEALS), queues;
-	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS, 0);
 
 	if (seals < 0)
 		return -errno;
-	if (!(seals & F_SEAL_SHRINK))
-		return -EPERM;
+	return seals & F_SEAL_SHRINK ? 0 : -EPERM;
+}
+
+int flight_map(int fd, bool writable, struct flight **out)
+{
+	int err = check_seals(fd), queues;
+	struct stat st;
+
+	if (err)
+		return err;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	queues = st.st_size < 0 ? -EINVAL : region_queues((uint64_t)st.st_size);
 	if (queues < 0)
 		return queues;
-	return map(fd, (unsigned)queues, writable ? PROT_READ | PROT_WRITE : PROT_READ, out);
+	return map(fd, (unsigned)queues, region_size((unsigned)queues),
+		   writable ? PROT_READ | PROT_WRITE : PROT_READ, out);
+}
+
+int flight_map_health(int fd, struct flight **out)
+{
+	int err = check_seals(fd);
+	struct iovec iov;
+	char last;
+
+	if (err)
+		return err;
+	/* What can be read and can't shrink is there for good. */
+	iov = (struct iovec) { &last, sizeof(last) };
+	if (preadv2(fd, &iov, 1, FLIGHT_HEAD - 1, 0) != 1)
+		return -EINVAL;
+	return map(fd, FLIGHT_QUEUES_MAX, FLIGHT_HEAD, PROT_READ, out);
 }
 
 int flight_alloc(unsigned queues, struct flight **out)
 {
 	if (queues > FLIGHT_QUEUES_MAX)
 		return -EINVAL;
-	return map(-1, queues, PROT_READ | PROT_WRITE, out);
+	return map(-1, queues, region_size(queues), PROT_READ | PROT_WRITE, out);
 }
 
 int flight_load(int fd, off_t off, struct flight **out)

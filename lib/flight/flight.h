@@ -88,6 +88,11 @@ int flight_reader(int fd);
  * its size, -EPERM if it could shrink under us. fd stays the caller's. */
 int flight_map(int fd, bool writable, struct flight **out);
 
+/* Maps only what says how the queues get on, for reading, with no other calls than fcntl, preadv2 and mmap; so many
+ * queues as there can be, all 0 where the process has none. Nothing but flight_queue and flight_free may be
+ * used on it. Errors as of flight_map. */
+int flight_map_health(int fd, struct flight **out);
+
 /* A region that nobody else sees, for a process that was given none. -errno. */
 int flight_alloc(unsigned queues, struct flight **out);
 

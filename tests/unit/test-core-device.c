@@ -189,7 +189,7 @@ static void attach(void)
 
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	close(pair[1]);
-	cr_assert_eq(device_attach(d, 0, pair[0]), 0);
+	cr_assert_eq(device_attach(d, 0, pair[0], NULL), 0);
 }
 
 static void probe_with(uint64_t features, uint64_t protocol_features, uint16_t queues)
