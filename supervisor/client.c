@@ -284,6 +284,12 @@ int client_ctl(int argc, char **argv)
 
 		print_status(root);
 		json_decref(root);
+	} else if (!strcmp(c.word[1], "upgrade")) {
+		json_t *root = json_loads(result->json, 0, NULL);
+
+		printf("%s: upgraded; its requests waited for %.1f ms\n", c.word[2],
+		       json_number_value(json_object_get(root, "stall_ms")));
+		json_decref(root);
 	}
 	return 0;
 }

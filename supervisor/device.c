@@ -73,12 +73,13 @@ static void check_up(struct device *d)
 	d->ops->up(d->arg, d);
 }
 
-void device_linked(struct device *d)
+void device_linked(struct device *d, bool resumed)
 {
 	if (d->state != DEVICE_STARTING || d->linked)
 		return;
 	d->linked = true;
 	d->now.linked = clock_ns();
+	d->now.resumed = resumed;
 	if (d->external)
 		d->now.ready = d->now.linked;
 	check_up(d);

@@ -38,6 +38,8 @@ struct device_times {
 	uint64_t linked; /* the core has finished the handshake */
 	/* As the process says, if its rings were live: begun, what was in flight resubmitted, the first completed. */
 	uint64_t rings, replayed, first;
+	uint32_t resubmitted, poisoned; /* requests */
+	bool resumed;                   /* the core says that the rings were live */
 };
 
 struct device;
@@ -52,7 +54,7 @@ struct device_ops {
 	/* It was given up; before the machine ever ran, wrong says that its status was that of a wrong option. */
 	void (*given_up)(void *arg, struct device *d, bool wrong);
 	/* Something else that people may want to know: a short name, and a line. */
-	void (*event)(void *arg, struct device *d, const char *kind, const char *text);
+	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);
 };
 
 /* How a change that was asked for ended: err is 0 or -errno, text the answer's JSON or the reason. */
@@ -136,7 +138,7 @@ void device_start(struct device *d);
 void device_stop(struct device *d, uint64_t deadline_ns);
 
 /* The core says that the device is linked, or no more, or that its rings make no progress. */
-void device_linked(struct device *d);
+void device_linked(struct device *d, bool resumed);
 void device_unlinked(struct device *d, const char *reason);
 void device_hung(struct device *d, const struct bus_msg *msg);
 

@@ -33,58 +33,69 @@ static void log_recovery(const struct device *d, const struct device_times *t)
 		    device_ms(t->hello, t->linked), device_ms(t->hello, t->ready));
 }
 
+static void log_replay(const struct device *d, const struct device_times *t)
+{
+	say_info(
+	    "%s took up its rings: %u requests again, %u of them failed as poisoned; replay %.1f ms, first "
+	    "completion %.1f ms",
+	    d->id, t->resubmitted, t->poisoned, device_ms(t->rings, t->replayed),
+	    device_ms(t->rings, t->first));
+	if (t->poisoned)
+		d->ops->event(d->arg, d, "device-poisoned",
+			      "requests that were in flight at two deaths were failed");
+}
+
 void device_report_start(struct device *d)
 {
 	const struct device_times *t = &d->now;
 
+	if (!t->resumed)
+		d->now.rings = 0; /* that was for a driver that has only begun */
+	if (d->upgrade.step == UPGRADE_LINKING)
+		return; /* that is reported otherwise */
 	if (!d->recovering) {
 		say_info("%s is up in %.1f ms", d->id, device_ms(t->begun, end_of(t)));
 		return;
 	}
 	d->last = *t;
 	log_recovery(d, t);
+	if (t->rings)
+		log_replay(d, t);
 }
 
-/* Is it possible that the process did this then? It must not make us report nonsense. */
-static bool is_plausible(const struct device *d, const struct bus_msg *msg)
+/* Is it possible that the process did this then? It must not make us report nonsense. 0: it had nothing to do. */
+static bool is_plausible(uint64_t at, uint64_t from, uint64_t now)
 {
-	uint64_t rings = msg->recovered.start_ns, replayed = msg->recovered.replayed_ns;
-	uint64_t first = msg->recovered.first_ns, now = clock_ns();
-
-	return rings >= d->now.given && replayed >= rings && replayed <= now &&
-	       (!first || (first >= rings && first <= now));
+	return !at || (at >= from && at <= now);
 }
 
 void device_recovered(struct device *d, const struct bus_msg *msg)
 {
+	uint64_t rings = msg->recovered.start_ns, now = clock_ns();
 	struct device_times *t = &d->now;
 
-	if (msg->recovered.start_ns == t->rings)
-		return; /* said again on a new connection */
-	if (!is_plausible(d, msg)) {
+	/* It is said again on each new connection, and of each start by a driver; the first one is what counts. */
+	if (t->rings || (d->state == DEVICE_UP && !t->resumed))
+		return;
+	if (!rings || !is_plausible(rings, t->begun, now) ||
+	    !is_plausible(msg->recovered.replayed_ns, rings, now) ||
+	    !is_plausible(msg->recovered.first_ns, rings, now)) {
 		say_warn("%s: %s says that it recovered at an impossible time", d->id, d->process);
 		return;
 	}
-	t->rings = msg->recovered.start_ns;
+	t->rings = rings;
 	t->replayed = msg->recovered.replayed_ns;
 	t->first = msg->recovered.first_ns;
-	d->resubmitted += msg->recovered.resubmitted;
-	d->poisoned += msg->recovered.poisoned;
-	if (d->last.begun == t->begun) {
-		d->last.rings = t->rings;
-		d->last.replayed = t->replayed;
-		d->last.first = t->first;
-	}
-	if (!d->last.sign || d->last.begun != t->begun)
-		return; /* a first start, or an upgrade: there was nothing to recover from */
-	say_info(
-	    "%s took up its rings: %u requests again, %u of them failed as poisoned; replay %.1f ms, first "
-	    "completion %.1f ms",
-	    d->id, msg->recovered.resubmitted, msg->recovered.poisoned, device_ms(t->rings, t->replayed),
-	    device_ms(t->rings, t->first));
-	if (msg->recovered.poisoned)
-		d->ops->event(d->arg, d, "device-poisoned",
-			      "requests that were in flight at two deaths were failed");
+	t->resubmitted = msg->recovered.resubmitted;
+	t->poisoned = msg->recovered.poisoned;
+	d->resubmitted += t->resubmitted;
+	d->poisoned += t->poisoned;
+	if (d->state != DEVICE_UP || !d->last.sign || d->last.begun != t->begun)
+		return; /* to be reported when it is up; or a first start: nothing was lost */
+	d->last.rings = t->rings;
+	d->last.replayed = t->replayed;
+	d->last.first = t->first;
+	log_replay(d, t);
 }
 
 static void add(json_t *json, const char *name, uint64_t from, uint64_t to)

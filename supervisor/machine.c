@@ -336,7 +336,7 @@ static void on_given_up(void *arg, struct device *d, bool wrong)
 		fail_device(m, d);
 }
 
-static void on_device_event(void *arg, struct device *d, const char *kind, const char *text)
+static void on_device_event(void *arg, const struct device *d, const char *kind, const char *text)
 {
 	machine_publish(arg, d->id, kind, "%s", text);
 }
@@ -400,7 +400,7 @@ static void on_core_message(void *arg, struct child *core, const struct bus_msg 
 	} else if (msg->type == BUS_DEVICE_UP) {
 		d = spoken_of(m, msg->device_up.device);
 		if (d)
-			device_linked(d);
+			device_linked(d, msg->device_up.resumed);
 	} else if (msg->type == BUS_DEVICE_DOWN) {
 		d = spoken_of(m, msg->device_down.device);
 		if (d && !is_ending(m))
