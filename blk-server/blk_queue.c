@@ -104,10 +104,15 @@ static bool reap(struct blk_queue *q)
 
 	do {
 		n = q->disk->engine->reap(q->engine, done, REAP_MAX);
-		for (unsigned i = 0; i < n; i++)
-			transfer_done(CONTAINER_OF(done[i], struct request, io));
+		for (unsigned i = 0; i < n; i++) {
+			struct request *r = CONTAINER_OF(done[i], struct request, io);
+
+			server_take_up(q->server, r->head);
+			transfer_done(r);
+		}
 		total += n;
 	} while (n == REAP_MAX);
+	server_lay_down(q->server);
 	return total > 0;
 }
 
@@ -122,6 +127,7 @@ static unsigned take(struct blk_queue *q)
 
 	while (q->free && server_pop(q->server, &chain) == 1) {
 		request_start(q, &chain);
+		server_lay_down(q->server);
 		if (++n % BATCH == 0 && q->slow_disk)
 			q->disk->engine->submit(q->engine);
 	}

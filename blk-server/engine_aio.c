@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "crash.h"
 #include "engine.h"
 #include "num.h"
 
@@ -155,7 +156,11 @@ static unsigned aio_submit(struct engine *e)
 	unsigned done = 0;
 
 	while (done < e->nstaged) {
-		int n = io_submit(e->context, (long)(e->nstaged - done), e->staged + done);
+		int n;
+
+		CRASH_POINT("submit before");
+		n = io_submit(e->context, (long)(e->nstaged - done), e->staged + done);
+		CRASH_POINT("submit after");
 
 		if (n > 0) {
 			count_submitted(e, e->staged + done, (unsigned)n);
@@ -192,8 +197,11 @@ static unsigned reap_ring(struct engine *e, struct engine_io **done, unsigned ma
 		done[n++] = io;
 		head = head + 1 == ring->nr ? 0 : head + 1;
 	}
-	if (n)
+	if (n) {
+		CRASH_POINT("completion before");
 		atomic_store_explicit(&ring->head, head, memory_order_release);
+		CRASH_POINT("completion after");
+	}
 	return n;
 }
 

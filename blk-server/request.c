@@ -9,12 +9,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "crash.h"
 #include "flight.h"
 #include "log.h"
 #include "num.h"
 #include "slow.h"
-
-#define ATTEMPTS_MAX 2 /* deaths in a row that a request may be part of */
 
 /* A chain as it is taken apart: what is left of its readable and writable vectors. */
 struct parts {
@@ -52,11 +51,21 @@ void request_finish(struct request *r, uint8_t status)
 		blk_count(&q->stats.errors, 1);
 	if (r->plain_write)
 		gate_leave(q->disk->gate);
+	CRASH_POINT("status before");
 	*(volatile uint8_t *)r->status = status;
+	CRASH_POINT("status after");
 	if (mem_logging(mem))
 		mem_dirty_ptr(mem, r->status, 1);
 	server_push(q->server, r->head, filled ? r->done + 1 : 1);
+	CRASH_POINT("push after");
 	put_free(r);
+}
+
+void request_flushed(struct request *r, int err)
+{
+	if (err)
+		server_fail(r->queue->server, r->head);
+	request_finish(r, err ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 }
 
 /* ---- vectors ---- */
@@ -233,14 +242,20 @@ static void (*const starts[])(struct request *r, struct parts *p, uint64_t secto
 	[VIRTIO_BLK_T_DISCARD] = start_discard, [VIRTIO_BLK_T_WRITE_ZEROES] = start_zero,
 };
 
-/* It was in flight when two servers died in a row; a third is not given the chance. */
-static void poisoned(struct request *r, unsigned attempts, uint32_t type, uint64_t sector)
+/* Servers died of it: another is not given the chance. Said again by each that dies before the driver was told. */
+static void give_up(struct request *r, unsigned deaths, uint32_t type, uint64_t sector)
 {
 	log_warn_limited(
-	    "a request that %u servers died with is answered with an error: type %u, sector %llu", attempts,
+	    "a request that %u servers died with is answered with an error: type %u, sector %llu", deaths,
 	    type, (unsigned long long)sector);
 	server_poisoned(r->queue->server, r->head);
 	request_finish(r, VIRTIO_BLK_S_IOERR);
+}
+
+/* A flush that failed under a predecessor, which died before it could say so. The kernel tells of lost data once. */
+static void fail_again(struct request *r)
+{
+	request_flushed(r, disk_flushed(r->queue->disk, -EIO));
 }
 
 void request_start(struct blk_queue *q, struct vq_chain *chain)
@@ -271,11 +286,12 @@ void request_start(struct blk_queue *q, struct vq_chain *chain)
 	type = le32toh(header.type);
 	flight_request(server_flight(q->server), type, le64toh(header.sector), chain->head,
 		       MAX(p.out_len, p.in_len));
-	if (chain->attempts >= ATTEMPTS_MAX) {
-		poisoned(r, chain->attempts, type, le64toh(header.sector));
-		return;
-	}
-	if (type < ARRAY_SIZE(starts) && starts[type])
+	CRASH_POINT_AT("poison", le64toh(header.sector));
+	if (chain->failed)
+		fail_again(r);
+	else if (chain->poisoned)
+		give_up(r, chain->deaths, type, le64toh(header.sector));
+	else if (type < ARRAY_SIZE(starts) && starts[type])
 		starts[type](r, &p, le64toh(header.sector));
 	else
 		request_finish(r, VIRTIO_BLK_S_UNSUPP);

@@ -96,6 +96,10 @@ void request_start(struct blk_queue *q, struct vq_chain *chain);
 /* A job's or a transfer's end. status is VIRTIO_BLK_S_*; the request is free afterwards. */
 void request_finish(struct request *r, uint8_t status);
 
+/* A flush's end, 0 or -errno. The kernel tells of lost data once, so if we die before the driver was told, our successor
+ * must not try again. */
+void request_flushed(struct request *r, int err);
+
 /* ---- transfer.c: reads and writes ---- */
 
 /* Starts or continues what is left of r. */

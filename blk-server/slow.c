@@ -257,7 +257,10 @@ static void done(void *arg)
 	if (next)
 		submit(next);
 	r->queue->njobs--;
-	request_finish(r, status_of(r));
+	if (r->kind == REQUEST_FLUSH)
+		request_flushed(r, r->result);
+	else
+		request_finish(r, status_of(r));
 	server_run(server);
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "crash.h"
 #include "log.h"
 #include "num.h"
 #include "request.h"
@@ -187,7 +188,8 @@ static void flush_done(struct request *r)
 		slow_start(r); /* no asynchronous fsync on this file system */
 		return;
 	}
-	request_finish(r, disk_flushed(r->queue->disk, r->io.res) ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	r->io.res = CRASH_RESULT("flush", r->io.res);
+	request_flushed(r, disk_flushed(r->queue->disk, r->io.res));
 }
 
 void transfer_done(struct request *r)

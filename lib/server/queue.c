@@ -20,6 +20,7 @@
 
 #include "clean.h"
 #include "clock.h"
+#include "crash.h"
 #include "fd.h"
 #include "log.h"
 #include "server_priv.h"
@@ -76,7 +77,9 @@ static void signal_driver(struct server_queue *q)
 {
 	if (q->call < 0)
 		return;
+	CRASH_POINT("call before");
 	fd_event_set(q->call);
+	CRASH_POINT("call after");
 	stat_add(&q->stats.calls, 1);
 }
 
@@ -155,6 +158,8 @@ int server_pop(struct server_queue *q, struct vq_chain *chain)
 
 	if (!may_take(q))
 		return 0;
+	CRASH_POINT_IF(vq_resubmits(q->vq), "resubmit before");
+	CRASH_POINT("fetch before");
 	n = vq_pop(q->vq, chain);
 	if (n == 0)
 		return 0;
@@ -168,7 +173,9 @@ int server_pop(struct server_queue *q, struct vq_chain *chain)
 	if (chain->resubmitted) {
 		stat_add(&q->stats.resubmitted, 1);
 		recovery_took(q, chain);
+		CRASH_POINT("resubmit after");
 	}
+	CRASH_POINT("fetch after");
 	return 1;
 }
 
@@ -179,6 +186,24 @@ void server_push(struct server_queue *q, uint16_t head, uint32_t written)
 	q->staged++;
 	stat_add(&q->stats.bytes_in, written);
 	flight_note(&q->flight, FLIGHT_DONE, head, written, 0);
+}
+
+void server_take_up(struct server_queue *q, uint16_t head)
+{
+	vq_take_up(q->vq, head);
+}
+
+void server_lay_down(struct server_queue *q)
+{
+	if (q->vq)
+		vq_lay_down(q->vq);
+}
+
+void server_fail(struct server_queue *q, uint16_t head)
+{
+	CRASH_POINT("failure before");
+	vq_fail(q->vq, head);
+	CRASH_POINT("failure after");
 }
 
 void server_poisoned(struct server_queue *q, uint16_t head)
@@ -317,7 +342,9 @@ static void do_start(struct server_queue *q, struct order *o)
 		server_break(q, strerrorname_np(-err));
 	}
 	/* The predecessor may have died between publishing and signalling. */
+	CRASH_POINT("recover-call before");
 	signal_driver(q);
+	CRASH_POINT("recover-call after");
 }
 
 static void do_stop(struct server_queue *q, struct order *o)

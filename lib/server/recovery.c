@@ -71,7 +71,7 @@ void recovery_begin(struct server_queue *q)
 
 void recovery_took(struct server_queue *q, const struct vq_chain *chain)
 {
-	flight_note(&q->flight, FLIGHT_AGAIN, chain->head, chain->attempts, 0);
+	flight_note(&q->flight, FLIGHT_AGAIN, chain->head, chain->deaths, 0);
 	q->recovery.resubmitted++;
 	q->recovery.left -= q->recovery.left > 0;
 }

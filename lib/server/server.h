@@ -102,7 +102,15 @@ int server_pop(struct server_queue *queue, struct vq_chain *chain);
  * of the pass. */
 void server_push(struct server_queue *queue, uint16_t head, uint32_t written);
 
-/* A request that was taken again is about to be failed, as too many servers died with it. */
+/* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
+void server_take_up(struct server_queue *queue, uint16_t head);
+void server_lay_down(struct server_queue *queue);
+
+/* A request failed so that trying it again could hide it; said before server_push, it is not forgotten if the process
+ * dies between the two. */
+void server_fail(struct server_queue *queue, uint16_t head);
+
+/* A request that was taken again is about to be failed, as servers died of it. */
 void server_poisoned(struct server_queue *queue, uint16_t head);
 
 /* Shows the driver now what was completed so far, so that it works on while this thread goes on. */

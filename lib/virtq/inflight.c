@@ -45,6 +45,18 @@ void inflight_init(void *queue, uint16_t size, bool packed, uint16_t base)
 		init_split(queue, size, base);
 }
 
+uint8_t inflight_note_death(uint8_t note)
+{
+	uint8_t deaths = note & NOTE_DEATHS;
+	uint8_t now = note & (NOTE_SUSPECT | NOTE_POISON | NOTE_FAILED);
+
+	if ((note & NOTE_TRIAL) || ((note & NOTE_HAND) && (note & NOTE_SUSPECT)))
+		now |= NOTE_POISON;
+	if (note & NOTE_HAND)
+		now |= NOTE_SUSPECT;
+	return (uint8_t)(now | MIN(deaths + 1, NOTE_DEATHS));
+}
+
 bool inflight_is_blank(const void *queue)
 {
 	return INFLIGHT_LOAD(((const struct inflight_split *)queue)->version) == 0;

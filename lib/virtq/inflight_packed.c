@@ -14,6 +14,7 @@
 #include <errno.h>
 
 #include "clean.h"
+#include "crash.h"
 #include "num.h"
 #include "packed_priv.h"
 #include "virtq_priv.h"
@@ -70,6 +71,7 @@ static int walk_free(struct vq *vq, struct inflight_packed *r, struct survey *s)
 		s->seen[at] = true;
 		s->free++;
 		INFLIGHT_STORE(r->desc[at].inflight, 0);
+		CRASH_POINT("packed recover-free cleared");
 		vq->slots[at].next = INFLIGHT_LOAD(r->desc[at].next);
 	}
 	return 0;
@@ -122,8 +124,10 @@ static int list_one(struct vq *vq, struct inflight_packed *r, struct survey *s, 
 	if (p->ids[slot->id / 64] & bit)
 		return -EPROTO;
 	p->ids[slot->id / 64] |= bit;
-	slot->attempts = (uint8_t)MIN(INFLIGHT_LOAD(r->desc[head].attempts) + 1, UINT8_MAX);
-	inflight_mark(&r->desc[head].inflight, slot->attempts);
+	slot->note = inflight_note_death(INFLIGHT_LOAD(r->desc[head].note));
+	CRASH_POINT("recover-note before");
+	inflight_mark(&r->desc[head].inflight, slot->note);
+	CRASH_POINT("recover-note after");
 	slot->state = SLOT_PENDING;
 	s->counters[head] = counter;
 	p->counter = MAX(p->counter, counter + 1);
@@ -142,8 +146,11 @@ static void mark_available(struct vq *vq, uint16_t taken)
 		uint64_t want = (uint64_t)packed_avail_flags(at.wrap) << 48;
 		uint64_t rest = __atomic_load_n(&p->desc[at.idx].rest, __ATOMIC_RELAXED);
 
-		if ((rest & both) != want)
-			__atomic_store_n(&p->desc[at.idx].rest, (rest & ~both) | want, __ATOMIC_RELEASE);
+		if ((rest & both) == want)
+			continue;
+		CRASH_POINT("packed recover-available before");
+		__atomic_store_n(&p->desc[at.idx].rest, (rest & ~both) | want, __ATOMIC_RELEASE);
+		CRASH_POINT("packed recover-available after");
 	}
 }
 
@@ -153,9 +160,13 @@ static void write_down(struct vq *vq, struct inflight_packed *r)
 {
 	struct vq_packed *p = &vq->packed;
 
+	CRASH_POINT("recover-settle before");
 	INFLIGHT_STORE(r->free_head, p->free_head);
+	CRASH_POINT("packed recover-settle head");
 	INFLIGHT_STORE(r->old_free_head, p->free_head);
+	CRASH_POINT("packed recover-settle heads");
 	inflight_positions(r, vq_pos_code(p->used), vq_pos_code(p->used));
+	CRASH_POINT("recover-settle after");
 }
 
 static int survey(struct vq *vq, struct inflight_packed *r, struct survey *s)
@@ -183,6 +194,7 @@ int inflight_packed_recover(struct vq *vq)
 	p->saved = calloc(vq->size, sizeof(*p->saved));
 	if (!seen || !counters || !p->saved)
 		return -ENOMEM;
+	CRASH_POINT("recover-read before");
 	err = check_header(vq, r);
 	if (!err)
 		err = settle(vq, r);
@@ -195,5 +207,6 @@ int inflight_packed_recover(struct vq *vq)
 	vq_sort_by_counter(vq->resubmit, vq->n_resubmit, counters);
 	p->taken = (uint16_t)s.taken;
 	p->avail = vq_pos_add(p->used, p->taken, vq->size);
+	CRASH_POINT("recover-read after");
 	return 0;
 }

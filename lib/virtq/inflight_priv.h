@@ -12,9 +12,27 @@
 /* A batch head that names no descriptor: no ring is as large. */
 #define INFLIGHT_NO_HEAD 0xffff
 
+/*
+ * What a request's entry says beside the fact that it is in flight, in the one byte of padding that both layouts have.
+ * When a process dies, many requests are in flight and at most one of them is to blame; the others must not pay for it.
+ * HAND is set while the queue's thread itself works on a request: from the moment it is marked in flight until it lies
+ * with the kernel or waits, and again while its end is dealt with. Who dies of a request dies with it in hand, so one
+ * that was in hand at two deaths is not given a third chance. What does its damage without being in hand at once, say
+ * by memory that it spoils, is found by trial: from its second death on a request is taken up alone, when nothing else
+ * of the queue is in flight, and a death during the trial convicts it.
+ */
+enum {
+	NOTE_DEATHS = 7,       /* a number: processes that it has outlived, at most 7 */
+	NOTE_HAND = 1 << 3,    /* in hand now */
+	NOTE_SUSPECT = 1 << 4, /* was in hand at an earlier death */
+	NOTE_TRIAL = 1 << 5,   /* taken up alone */
+	NOTE_POISON = 1 << 6,  /* to be answered with an error */
+	NOTE_FAILED = 1 << 7,  /* it did fail, and only its answer is missing */
+};
+
 struct inflight_split_desc {
 	uint8_t inflight;
-	uint8_t attempts; /* of the specification's padding: resubmissions so far */
+	uint8_t note; /* of the specification's padding: NOTE_ bits */
 	uint8_t padding[4];
 	uint16_t next;
 	uint64_t counter;
@@ -31,7 +49,7 @@ struct inflight_split {
 
 struct inflight_packed_desc {
 	uint8_t inflight;
-	uint8_t attempts; /* of the specification's padding */
+	uint8_t note; /* all of the specification's padding */
 	uint16_t next;
 	uint16_t last;
 	uint16_t num;
@@ -75,11 +93,14 @@ typedef uint64_t __attribute__((may_alias)) inflight_word64;
 /* A read of what another process may be writing: once, into a local. */
 #define INFLIGHT_LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 
-/* inflight and the attempts beside it as one store, so that neither is ever seen without the other. */
-static inline void inflight_mark(uint8_t *inflight, uint8_t attempts)
+/* inflight and the note beside it as one store, so that neither is ever seen without the other. */
+static inline void inflight_mark(uint8_t *inflight, uint8_t note)
 {
-	INFLIGHT_STORE(*(inflight_word16 *)(void *)inflight, 1U | (unsigned)attempts << 8);
+	INFLIGHT_STORE(*(inflight_word16 *)(void *)inflight, 1U | (unsigned)note << 8);
 }
+
+/* The note of a request that is in flight after one more death. */
+uint8_t inflight_note_death(uint8_t note);
 
 /*
  * The used positions of a packed ring (index, wrap bit in bit 15) by one store. An index whose wrap bit was not

@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "clean.h"
+#include "crash.h"
 #include "num.h"
 #include "virtq_priv.h"
 
@@ -26,26 +27,32 @@ static int finish_batch(struct vq *vq, struct inflight_split *r)
 	for (; left; left--) {
 		if (head >= vq->size)
 			return -EPROTO;
+		CRASH_POINT("split recover-batch before");
 		INFLIGHT_STORE(r->desc[head].inflight, 0);
+		CRASH_POINT("split recover-batch after");
 		head = INFLIGHT_LOAD(r->desc[head].next);
 	}
+	CRASH_POINT("recover-settle before");
 	INFLIGHT_STORE(r->used_idx, vq->split.used_idx);
+	CRASH_POINT("recover-settle after");
 	return 0;
 }
 
 static int list_one(struct vq *vq, struct inflight_split_desc *d, uint16_t head, uint64_t *counter)
 {
-	uint8_t inflight = INFLIGHT_LOAD(d->inflight), attempts = INFLIGHT_LOAD(d->attempts);
+	uint8_t inflight = INFLIGHT_LOAD(d->inflight), note;
 
 	if (!inflight)
 		return 0;
 	*counter = INFLIGHT_LOAD(d->counter);
 	if (inflight != 1 || *counter == UINT64_MAX)
 		return -EPROTO;
-	attempts = (uint8_t)MIN(attempts + 1, UINT8_MAX);
-	inflight_mark(&d->inflight, attempts);
+	note = inflight_note_death(INFLIGHT_LOAD(d->note));
+	CRASH_POINT("recover-note before");
+	inflight_mark(&d->inflight, note);
+	CRASH_POINT("recover-note after");
 	vq->slots[head].state = SLOT_PENDING;
-	vq->slots[head].attempts = attempts;
+	vq->slots[head].note = note;
 	vq->resubmit[vq->n_resubmit++] = head;
 	vq->split.counter = MAX(vq->split.counter, *counter + 1);
 	return 0;
@@ -62,10 +69,12 @@ int inflight_split_recover(struct vq *vq)
 	if (INFLIGHT_LOAD(r->features) || INFLIGHT_LOAD(r->version) != INFLIGHT_VERSION ||
 	    INFLIGHT_LOAD(r->desc_num) != vq->size)
 		return -EPROTO;
+	CRASH_POINT("recover-read before");
 	err = finish_batch(vq, r);
 	for (uint16_t head = 0; !err && head < vq->size; head++)
 		err = list_one(vq, &r->desc[head], head, &counters[head]);
 	if (!err)
 		vq_sort_by_counter(vq->resubmit, vq->n_resubmit, counters);
+	CRASH_POINT("recover-read after");
 	return err;
 }

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "chain.h"
+#include "crash.h"
 #include "num.h"
 #include "packed_priv.h"
 
@@ -68,6 +69,10 @@ static int packed_init(struct vq *vq, const struct vq_config *config)
 	if (!p->ids)
 		return -ENOMEM;
 	p->region = config->inflight;
+	if (p->region) {
+		vq->notes = &p->region->desc[0].note;
+		vq->note_step = sizeof(p->region->desc[0]);
+	}
 	if (p->region && !inflight_is_blank(p->region))
 		return inflight_packed_recover(vq);
 	/* The used index in base's upper half can't differ: nothing is known to be in flight. */
@@ -121,9 +126,11 @@ static void region_start(struct vq_packed *p, uint16_t head)
 {
 	struct inflight_packed_desc *d = &p->region->desc[head];
 
+	CRASH_POINT("mark before");
 	INFLIGHT_STORE(d->num, 0);
 	INFLIGHT_STORE(d->counter, p->counter++);
-	inflight_mark(&d->inflight, 0);
+	inflight_mark(&d->inflight, NOTE_HAND);
+	CRASH_POINT("packed mark begun");
 }
 
 static void region_desc(struct vq_packed *p, uint16_t slot, struct vq_desc d)
@@ -134,6 +141,7 @@ static void region_desc(struct vq_packed *p, uint16_t slot, struct vq_desc d)
 	INFLIGHT_STORE(to->len, vq_desc_len(d));
 	INFLIGHT_STORE(to->flags, flags_of(d.rest));
 	INFLIGHT_STORE(to->id, d.rest >> 32);
+	CRASH_POINT("packed mark copied");
 }
 
 /* The request counts as fetched from the store of old_free_head on; before it, a successor finds its slots in
@@ -145,7 +153,9 @@ static void region_finish(struct vq_packed *p, uint16_t head, uint16_t last, uin
 	INFLIGHT_STORE(r->desc[head].last, last);
 	INFLIGHT_STORE(r->desc[head].num, num);
 	INFLIGHT_STORE(r->free_head, p->free_head);
+	CRASH_POINT("packed mark listed");
 	INFLIGHT_STORE(r->old_free_head, p->free_head);
+	CRASH_POINT("mark after");
 }
 
 /* Makes the chain in c the caller's, unless its buffer id is that of another in flight. */
@@ -187,7 +197,6 @@ static int pop_resubmit(struct vq *vq, struct vq_chain *c)
 	vq->n_taken++;
 	c->head = head;
 	c->resubmitted = true;
-	c->attempts = slot->attempts;
 	return 1;
 }
 
@@ -252,7 +261,6 @@ static int packed_pop(struct vq *vq, struct vq_chain *c)
 	p->avail = vq_pos_add(p->avail, slot->num, vq->size);
 	p->taken = (uint16_t)(p->taken + slot->num);
 	c->resubmitted = false;
-	c->attempts = 0;
 	return 1;
 }
 
@@ -301,6 +309,7 @@ static void free_chain(struct vq *vq, uint16_t head)
 static void region_before(struct vq_packed *p, struct vq_pos used)
 {
 	INFLIGHT_STORE(p->region->free_head, p->free_head);
+	CRASH_POINT("packed free-head ahead");
 	inflight_positions(p->region, vq_pos_code(used), vq_pos_code(p->used));
 }
 
@@ -308,9 +317,13 @@ static void region_after(struct vq *vq, struct vq_pos used)
 {
 	struct inflight_packed *r = vq->packed.region;
 
-	for (uint16_t i = 0; i < vq->n_staged; i++)
+	for (uint16_t i = 0; i < vq->n_staged; i++) {
+		CRASH_POINT("flag-clear before");
 		INFLIGHT_STORE(r->desc[vq->staged[i]].inflight, 0);
+		CRASH_POINT("flag-clear after");
+	}
 	INFLIGHT_STORE(r->old_free_head, vq->packed.free_head);
+	CRASH_POINT("packed free-head settled");
 	inflight_positions(r, vq_pos_code(used), vq_pos_code(used));
 }
 
@@ -325,19 +338,25 @@ static bool packed_publish(struct vq *vq)
 		const struct vq_slot *slot = &vq->slots[vq->staged[i]];
 		uint64_t word = used_word(slot, at.wrap);
 
+		CRASH_POINT("used-element before");
 		if (i == 0)
 			first_word = word;
 		else
 			__atomic_store_n(&p->desc[at.idx].rest, word, __ATOMIC_RELAXED);
+		CRASH_POINT("used-element after");
 		at = vq_pos_add(at, slot->num, vq->size);
 		num = (uint16_t)(num + slot->num);
 		free_chain(vq, vq->staged[i]);
+		CRASH_POINT("packed chain freed");
 	}
 	if (p->region)
 		region_before(p, at);
+	CRASH_POINT("used-index before");
 	__atomic_store_n(first, first_word, __ATOMIC_SEQ_CST);
+	CRASH_POINT("used-index after");
 	if (p->region)
 		region_after(vq, at);
+	CRASH_POINT("publish settled");
 	p->used = at;
 	p->taken = (uint16_t)(p->taken - num);
 	vq->n_taken = (uint16_t)(vq->n_taken - vq->n_staged);

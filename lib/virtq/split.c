@@ -12,6 +12,7 @@
 #include <linux/virtio_ring.h>
 
 #include "chain.h"
+#include "crash.h"
 #include "num.h"
 #include "virtq_priv.h"
 
@@ -72,6 +73,10 @@ static int split_init(struct vq *vq, const struct vq_config *config)
 
 	s->used_idx = __atomic_load_n(&s->used[IDX], __ATOMIC_RELAXED);
 	s->region = config->inflight;
+	if (s->region) {
+		vq->notes = &s->region->desc[0].note;
+		vq->note_step = sizeof(s->region->desc[0]);
+	}
 	if (!s->region) {
 		if (config->base > UINT16_MAX)
 			return -EINVAL;
@@ -153,7 +158,6 @@ static void take(struct vq *vq, struct vq_chain *c, uint16_t head, bool resubmit
 	vq->n_taken++;
 	c->head = head;
 	c->resubmitted = resubmitted;
-	c->attempts = resubmitted ? slot->attempts : 0;
 }
 
 static int pop_resubmit(struct vq *vq, struct vq_chain *c)
@@ -207,8 +211,11 @@ static int split_pop(struct vq *vq, struct vq_chain *c)
 	if (VQ_UNLIKELY(err))
 		return err;
 	if (s->region) {
+		CRASH_POINT("mark before");
 		INFLIGHT_STORE(s->region->desc[head].counter, s->counter++);
-		inflight_mark(&s->region->desc[head].inflight, 0);
+		CRASH_POINT("split mark counted");
+		inflight_mark(&s->region->desc[head].inflight, NOTE_HAND);
+		CRASH_POINT("mark after");
 	}
 	s->last_avail++;
 	take(vq, c, head, false);
@@ -232,8 +239,11 @@ static void write_elements(struct vq *vq)
 		uint32_t at = RING + 4U * ((uint32_t)(s->used_idx + i) & mask);
 		uint32_t *element = (uint32_t *)(void *)&s->used[at];
 
+		CRASH_POINT("used-element before");
 		__atomic_store_n(&element[0], head, __ATOMIC_RELAXED);
+		CRASH_POINT("split used-element half");
 		__atomic_store_n(&element[1], vq->slots[head].written, __ATOMIC_RELAXED);
+		CRASH_POINT("used-element after");
 	}
 }
 
@@ -246,6 +256,7 @@ static void link_batch(struct vq *vq, struct inflight_split *r)
 	for (uint16_t i = 0; i < vq->n_staged; i++) {
 		INFLIGHT_STORE(r->desc[vq->staged[i]].next, head);
 		head = vq->staged[i];
+		CRASH_POINT("split batch linked");
 	}
 	INFLIGHT_STORE(r->last_batch_head, head);
 }
@@ -258,14 +269,19 @@ static bool split_publish(struct vq *vq)
 	write_elements(vq);
 	if (s->region)
 		link_batch(vq, s->region);
+	CRASH_POINT("used-index before");
 	__atomic_store_n(&s->used[IDX], now, __ATOMIC_SEQ_CST);
+	CRASH_POINT("used-index after");
 	for (uint16_t i = 0; i < vq->n_staged; i++) {
+		CRASH_POINT("flag-clear before");
 		if (s->region)
 			INFLIGHT_STORE(s->region->desc[vq->staged[i]].inflight, 0);
+		CRASH_POINT("flag-clear after");
 		vq->slots[vq->staged[i]].state = SLOT_FREE;
 	}
 	if (s->region)
 		INFLIGHT_STORE(s->region->used_idx, now);
+	CRASH_POINT("publish settled");
 	s->used_idx = now;
 	vq->n_taken = (uint16_t)(vq->n_taken - vq->n_staged);
 	vq->n_staged = 0;

@@ -16,6 +16,8 @@
 
 #define FEATURE(bit) (1ULL << (bit))
 
+#define TRIAL_DEATHS 2 /* from which on a request is taken up alone */
+
 static void free_cleanup(struct vq **vq)
 {
 	vq_free(*vq);
@@ -55,6 +57,7 @@ int vq_new(const struct vq_config *config, struct vq **out)
 	vq->mem = mem_get(config->mem);
 	vq->size = config->size;
 	vq->iov_max = config->iov_max;
+	vq->hand = VQ_NO_HAND;
 	vq->event_idx = config->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
 	vq->indirect = config->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
 	vq->log_used = config->log_used;
@@ -88,16 +91,93 @@ void vq_free(struct vq *vq)
 	free(vq);
 }
 
+/* ---- what the in-flight region says of a request ---- */
+
+static void set_note(struct vq *vq, uint16_t head, unsigned note)
+{
+	vq->slots[head].note = (uint8_t)note;
+	if (vq->notes)
+		INFLIGHT_STORE(vq->notes[head * vq->note_step], note);
+}
+
+void vq_lay_down(struct vq *vq)
+{
+	if (vq->hand == VQ_NO_HAND)
+		return;
+	set_note(vq, (uint16_t)vq->hand, vq->slots[vq->hand].note & ~(unsigned)NOTE_HAND);
+	vq->hand = VQ_NO_HAND;
+}
+
+void vq_take_up(struct vq *vq, uint16_t head)
+{
+	vq_lay_down(vq);
+	set_note(vq, head, vq->slots[head].note | NOTE_HAND);
+	vq->hand = head;
+}
+
+void vq_fail(struct vq *vq, uint16_t head)
+{
+	set_note(vq, head, vq->slots[head].note | NOTE_FAILED);
+}
+
+/* ---- taking requests ---- */
+
+static bool needs_trial(const struct vq *vq)
+{
+	uint8_t note;
+
+	if (!vq->n_resubmit)
+		return false;
+	note = vq->slots[vq->resubmit[vq->next_resubmit]].note;
+	return (note & NOTE_DEATHS) >= TRIAL_DEATHS && !(note & (NOTE_POISON | NOTE_FAILED));
+}
+
+/* True while nothing may be taken: for a trial, or since one is about to begin. */
+static bool must_wait(const struct vq *vq)
+{
+	return vq->n_taken && (vq->trial || needs_trial(vq));
+}
+
+static void pop_again(struct vq *vq, struct vq_chain *chain)
+{
+	unsigned note = vq->slots[chain->head].note;
+
+	chain->poisoned = note & NOTE_POISON;
+	chain->failed = note & NOTE_FAILED;
+	chain->deaths = note & NOTE_DEATHS;
+	set_note(vq, chain->head, note | NOTE_HAND | (vq->trial ? NOTE_TRIAL : 0U));
+}
+
+static void pop_new(struct vq *vq, struct vq_chain *chain)
+{
+	vq->slots[chain->head].note = NOTE_HAND; /* the region says so since it was marked */
+	chain->poisoned = chain->failed = false;
+	chain->deaths = 0;
+}
+
 int vq_pop(struct vq *vq, struct vq_chain *chain)
 {
 	int got;
 
 	if (VQ_UNLIKELY(vq->broken))
 		return -ENOTCONN;
+	vq_lay_down(vq);
+	if (VQ_UNLIKELY(vq->trial || vq->n_resubmit)) {
+		if (must_wait(vq))
+			return 0;
+		vq->trial = needs_trial(vq);
+	}
 	got = vq->ops->pop(vq, chain);
 	if (VQ_UNLIKELY(got < 0))
 		vq->broken = true;
-	return got;
+	if (got <= 0)
+		return got;
+	if (VQ_UNLIKELY(chain->resubmitted))
+		pop_again(vq, chain);
+	else
+		pop_new(vq, chain);
+	vq->hand = chain->head;
+	return 1;
 }
 
 void vq_push(struct vq *vq, uint16_t head, uint32_t written)
@@ -147,14 +227,15 @@ void vq_disable_kicks(struct vq *vq)
 
 bool vq_enable_kicks(struct vq *vq)
 {
-	if (vq->broken)
+	/* The end of a trial wakes the caller, no kick. */
+	if (vq->broken || must_wait(vq))
 		return false;
 	return vq->ops->enable_kicks(vq) || vq->n_resubmit;
 }
 
 bool vq_has_avail(const struct vq *vq)
 {
-	return !vq->broken && (vq->n_resubmit || vq->ops->has_avail(vq));
+	return !vq->broken && !must_wait(vq) && (vq->n_resubmit || vq->ops->has_avail(vq));
 }
 
 uint16_t vq_resubmits(const struct vq *vq)

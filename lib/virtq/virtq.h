@@ -48,7 +48,9 @@ struct vq_chain {
 	uint16_t out_num;  /* iov[0 .. out_num) are readable by the device */
 	uint16_t in_num;   /* iov[out_num .. out_num + in_num) are writable by it */
 	bool resubmitted;  /* it was in flight when an earlier process died */
-	uint8_t attempts;  /* how many processes it has outlived, at most 255: 2 is a request to be feared */
+	bool poisoned;     /* processes died of it: to be answered with an error, not to be tried again */
+	bool failed;       /* it failed (vq_fail) and was not answered: to be answered with an error */
+	uint8_t deaths;    /* processes that it has outlived, at most 7 */
 	uint32_t out_len;  /* bytes */
 	uint32_t in_len;   /* bytes */
 	struct iovec *iov; /* the caller's, iov_max vectors */
@@ -60,8 +62,20 @@ struct vq_chain {
  * writable before a readable descriptor), -EFAULT (an address outside RAM), -ELOOP (a chain longer than the
  * ring), -E2BIG (more vectors than iov_max), -ERANGE (head or index out of range), -EALREADY (a head that is
  * in flight), -ENOTCONN (broken before).
+ *
+ * The request is in hand from then on, until vq_lay_down, the next vq_pop or vq_take_up. If the process dies, the one
+ * in hand is suspected of it; inflight_priv.h says how the culprit is found. For that, a request which outlived two
+ * deaths is handed out when no other is in flight, and until it is published there is none.
  */
 int vq_pop(struct vq *vq, struct vq_chain *chain);
+
+/* The caller goes on working on a request that it has; and it works on none. */
+void vq_take_up(struct vq *vq, uint16_t head);
+void vq_lay_down(struct vq *vq);
+
+/* The request failed in a way that trying it again could hide. Should the process die before the driver sees the
+ * answer, its successor is told (vq_chain.failed). */
+void vq_fail(struct vq *vq, uint16_t head);
 
 /* Stages the completion of a request, in any order: written bytes of its writable part were filled (clamped
  * to it). Nothing is visible to the driver before vq_publish. */

@@ -30,8 +30,8 @@ enum vq_slot_state {
 /* What the queue itself remembers of a request, by head (split) or table slot (packed): never read back from
  * shared memory. The fields from id on are the packed ring's. */
 struct vq_slot {
-	uint8_t state;    /* enum vq_slot_state */
-	uint8_t attempts; /* for vq_chain */
+	uint8_t state; /* enum vq_slot_state */
+	uint8_t note;  /* what its entry in the region says, NOTE_ bits */
 	uint32_t in_len;
 	uint32_t written;
 	uint16_t id;   /* the driver's buffer id */
@@ -103,16 +103,22 @@ struct vq {
 	bool log_used;
 	bool call_once; /* the first publication always asks for a notification: the last one may be lost */
 	bool broken;
+	bool trial;             /* what is in flight is there alone */
 	bool gone;              /* the rings are in no memory any more: completions lead nowhere */
 	uint16_t n_resubmit;    /* left to be popped */
 	uint16_t next_resubmit; /* index into resubmit */
 	uint16_t *resubmit;     /* slots, in counter order */
+	uint8_t *notes;         /* of the in-flight region's first entry; NULL: there is no region */
+	size_t note_step;       /* from one to the next */
+	uint32_t hand;          /* the slot that is in hand; VQ_NO_HAND: none */
 	uint64_t desc_user, avail_user, used_user;
 	union {
 		struct vq_split split;
 		struct vq_packed packed;
 	};
 };
+
+#define VQ_NO_HAND UINT32_MAX
 
 /* Orders the slots[] in heads by counters[slot], lowest first, equal ones by slot. */
 void vq_sort_by_counter(uint16_t *heads, uint16_t n, uint64_t *counters);

@@ -36,7 +36,8 @@ struct server_queue {
 	uint64_t features;
 	struct flight *memory;
 	struct flight_ring flight;
-	unsigned poisoned;
+	unsigned poisoned, failed;
+	int hand;
 };
 
 int server_pop(struct server_queue *s, struct vq_chain *chain)
@@ -67,6 +68,22 @@ void server_poisoned(struct server_queue *s, uint16_t head)
 {
 	(void)head;
 	s->poisoned++;
+}
+
+void server_take_up(struct server_queue *s, uint16_t head)
+{
+	s->hand = head;
+}
+
+void server_lay_down(struct server_queue *s)
+{
+	s->hand = -1;
+}
+
+void server_fail(struct server_queue *s, uint16_t head)
+{
+	(void)head;
+	s->failed++;
 }
 
 void server_break(struct server_queue *s, const char *why)

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Places where a test has a process die, to see what its successor makes of it. Nothing at all unless compiled with
+ * BH_CRASH_POINTS, as only programs of tests are, together with what says when to die (tests/support/crash.c).
+ *
+ * A label is two parts, "STEP when": unique in a program but for the two ring formats, which share the labels of what
+ * they have in common; labels that begin with "split " or "packed " are one format's, those that begin with "failure "
+ * are reached only where something fails.
+ */
+#ifndef BASE_CRASH_H
+#define BASE_CRASH_H
+
+#ifdef BH_CRASH_POINTS
+
+#include <stdint.h>
+
+struct crash_point {
+	const char *label;
+};
+
+void crash_here(const struct crash_point *point);
+void crash_here_at(const struct crash_point *point, uint64_t what);
+int64_t crash_result(const struct crash_point *point, int64_t result);
+
+/* The linker gathers pointers to all of them in one section, where the table of points comes from. */
+#define CRASH_DEFINE_(name)                                                                                  \
+	static const struct crash_point crash_point_ = { name };                                             \
+	static const struct crash_point *const crash_entry_ __attribute__((section("crash_points"), used)) = \
+	    &crash_point_
+
+#define CRASH_POINT(name)                                                                                    \
+	do {                                                                                                 \
+		CRASH_DEFINE_(name);                                                                         \
+		crash_here(&crash_point_);                                                                   \
+	} while (0)
+
+#define CRASH_POINT_IF(condition, name)                                                                      \
+	do {                                                                                                 \
+		CRASH_DEFINE_(name);                                                                         \
+		if (condition)                                                                               \
+			crash_here(&crash_point_);                                                           \
+	} while (0)
+
+/* The process dies every time that it comes here with that very number. */
+#define CRASH_POINT_AT(name, what)                                                                           \
+	do {                                                                                                 \
+		CRASH_DEFINE_(name);                                                                         \
+		crash_here_at(&crash_point_, what);                                                          \
+	} while (0)
+
+/* The result, or the one that the test wants in its place. */
+#define CRASH_RESULT(name, result)                                                                           \
+	({                                                                                                   \
+		CRASH_DEFINE_(name);                                                                         \
+		crash_result(&crash_point_, result);                                                         \
+	})
+
+#else
+
+#define CRASH_POINT(name)               ((void)0)
+#define CRASH_POINT_IF(condition, name) ((void)0)
+#define CRASH_POINT_AT(name, what)      ((void)0)
+#define CRASH_RESULT(name, result)      (result)
+
+#endif
+#endif
