@@ -217,8 +217,12 @@ static void start_failed(struct child *c, int err, const char *what)
 	c->times.noticed = c->times.reaped = clock_ns();
 }
 
-int child_start(struct child *c, const int *fds, size_t nfds)
+int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld)
 {
+	int all_held[KEEPER_HELD_MAX];
+	struct keeper_launch launch = {
+		.restricted = c->restricted, .fds = fds, .nfds = nfds, .held = all_held, .nheld = nheld + 1
+	};
 	CLEAN_FD int log_fd = -1;
 	char what[128] = "its log pipe";
 	int err = logs_pipe_new(c->loop, c->process, c->device, &c->log, &log_fd);
@@ -228,9 +232,11 @@ int child_start(struct child *c, const int *fds, size_t nfds)
 	c->missed = 0;
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
+	launch.stderr_fd = log_fd;
+	all_held[KEEPER_HELD_LOG] = err ? -1 : logs_pipe_fd(c->log);
+	memcpy(all_held + 1, held, nheld * sizeof(int));
 	if (!err)
-		err = keeper_spawn(c->keeper, c->index, c->restricted, log_fd, fds, nfds, &c->pid, &c->pidfd,
-				   what, sizeof(what));
+		err = keeper_spawn(c->keeper, c->index, &launch, &c->pid, &c->pidfd, what, sizeof(what));
 	if (!err) {
 		c->times.spawned = clock_ns();
 		snprintf(what, sizeof(what), "its endpoint");

@@ -81,9 +81,12 @@ struct child {
 /* Sets up; bus_path is where its endpoint is to be. Starts nothing. -errno. */
 int child_init(struct child *c, const char *bus_path);
 
-/* Starts it with the sockets fds (the caller closes its copies). -errno if it can't be started, which is logged; then
- * nothing of it is left and ops->died is not called. */
-int child_start(struct child *c, const int *fds, size_t nfds);
+/*
+ * Starts it with the sockets fds (the caller closes its copies), and has the keeper hold what the next supervisor needs
+ * (KEEPER_HELD_DESC and so on). -errno if it can't be started, which is logged; then nothing of it is left and ops->died
+ * is not called.
+ */
+int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld);
 
 /* Asks it to end in order, and kills it after deadline_ns; ops->died follows. False if there is no process. */
 bool child_stop(struct child *c, uint64_t deadline_ns);

@@ -456,6 +456,11 @@ int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *ar
 	return err;
 }
 
+int console_core_fd(const struct console *c)
+{
+	return c->core.fd;
+}
+
 int console_connect(struct console *c, int *core_fd)
 {
 	int pair[2], err;

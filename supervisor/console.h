@@ -29,6 +29,9 @@ int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *ar
 /* A socketpair for a new core, of which *core_fd is the core's end; replaces the last one. -errno. */
 int console_connect(struct console *c, int *core_fd);
 
+/* Our end of that, or -1. */
+int console_core_fd(const struct console *c);
+
 /* Where the console is, for status: "stdio", "/dev/pts/3", a path. */
 const char *console_where(const struct console *c);
 

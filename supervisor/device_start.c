@@ -37,10 +37,13 @@ static int give(struct device *d, int fd)
 	return err;
 }
 
+/* The keeper forgets the socket first: one that it still holds was certainly not given to the core. */
 static void give_active(struct device *d)
 {
-	int err = give(d, d->front[d->active]);
+	int err;
 
+	keeper_forget(d->keeper, d->index + d->active);
+	err = give(d, d->front[d->active]);
 	close(d->front[d->active]);
 	d->front[d->active] = -1;
 	if (err)
@@ -57,7 +60,7 @@ int device_start_slot(struct device *d, size_t slot)
 		return err;
 	}
 	d->slot[slot].restricted = d->restricted;
-	err = child_start(&d->slot[slot], &pair[1], 1);
+	err = child_start(&d->slot[slot], &pair[1], 1, &pair[0], 1);
 	close(pair[1]);
 	if (err)
 		close(pair[0]);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keeper process: starts, reaps and kills the children of the plan, and cleans up when the supervisor is gone. */
-#include "keeper.h"
-
+/*
+ * The keeper process: starts, reaps and kills the children of the plan, and cleans up when the supervisor is gone, or
+ * stays with them until another one comes (keeper_alone.c).
+ */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -9,66 +10,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "clean.h"
 #include "fd.h"
 #include "files.h"
+#include "keeper_priv.h"
 #include "logs.h"
 #include "num.h"
-#include "program.h"
 #include "sandbox.h"
 
-#define ANSWER_SECONDS    60 /* making namespaces can take long while a host removes many */
-#define SUPERVISOR_END_MS 2000
+/* ---- requests ---- */
 
-/* KEEPER_FINISH has no answer but the keeper's end. */
-enum keeper_verb {
-	KEEPER_SPAWN = 1,
-	KEEPER_REAP,
-	KEEPER_KILL,
-	KEEPER_CONNECT,
-	KEEPER_PROGRAM,
-	KEEPER_SAME_PROGRAM,
-	KEEPER_FINISH,
-	KEEPER_VERBS
-};
-
-struct keeper_request {
-	uint32_t verb, child;
-	uint32_t option;            /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
-	char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */
-};
-
-struct keeper_answer {
-	int32_t err, pid, code, status;
-	char what[128];
-};
-
-struct keeper {
-	int sock;
-	pid_t pid;
-};
-
-/* ---- the keeper's side ---- */
-
-struct state {
-	const struct keeper_plan *plan;
-	struct program program[KEEPER_CHILDREN_MAX];
-	int sock;
-	int supervisor_fd; /* pidfd, or -1 */
-	pid_t supervisor;
-	bool finished; /* it took its leave */
-	int pidfd[KEEPER_CHILDREN_MAX];
-};
-
-static void do_program(struct state *s, const struct keeper_request *request, struct keeper_answer *answer)
+static void do_program(struct keeper_self *s, const struct keeper_request *request,
+		       struct keeper_answer *answer)
 {
 	const struct keeper_child *child = &s->plan->child[request->child];
 
@@ -79,15 +38,30 @@ static void do_program(struct state *s, const struct keeper_request *request, st
 				answer->what, sizeof(answer->what));
 }
 
-static int do_same_program(struct state *s, const struct keeper_request *request)
+static int do_same_program(struct keeper_self *s, const struct keeper_request *request)
 {
 	if (request->option >= s->plan->nchildren)
 		return -EINVAL;
 	return program_copy(&s->program[request->child], &s->program[request->option]);
 }
 
-/* spawn: fds[0] is the child's stderr, the others are its sockets. */
-static void do_spawn(struct state *s, const struct keeper_request *request, int *fds, size_t nfds,
+static void let_go(struct keeper_self *s, size_t i, size_t from)
+{
+	for (size_t h = from; h < KEEPER_HELD_MAX; h++) {
+		clean_fd(&s->held[i][h]);
+		s->held[i][h] = -1;
+	}
+}
+
+/* Takes what the supervisor wants to be held, if it is there for another one later. */
+static void hold(struct keeper_self *s, size_t i, int *fds, size_t nfds)
+{
+	for (size_t h = 0; s->plan->keep && h < nfds; h++)
+		s->held[i][h] = take_fd(&fds[h]);
+}
+
+/* spawn: fds[0] is the child's stderr, then come its sockets. */
+static void do_spawn(struct keeper_self *s, const struct keeper_request *request, const int *fds, size_t nfds,
 		     struct keeper_answer *answer, int *send_fd)
 {
 	size_t i = request->child;
@@ -131,11 +105,25 @@ static void do_spawn(struct state *s, const struct keeper_request *request, int 
 		snprintf(answer->what, sizeof(answer->what), "%s", what ? what : "");
 		return;
 	}
-	answer->pid = pid;
+	answer->pid = s->pid[i] = pid;
 	*send_fd = s->pidfd[i];
 }
 
-static void do_reap(struct state *s, size_t i, struct keeper_answer *answer)
+static void spawn_and_hold(struct keeper_self *s, const struct keeper_request *request, int *fds, size_t nfds,
+			   struct keeper_answer *answer, int *send_fd)
+{
+	size_t nheld = request->nheld;
+
+	if (nheld > KEEPER_HELD_MAX || nheld > nfds) {
+		answer->err = -EINVAL;
+		return;
+	}
+	do_spawn(s, request, fds, nfds - nheld, answer, send_fd);
+	if (!answer->err)
+		hold(s, request->child, fds + nfds - nheld, nheld);
+}
+
+static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answer)
 {
 	siginfo_t info = { 0 };
 
@@ -149,23 +137,97 @@ static void do_reap(struct state *s, size_t i, struct keeper_answer *answer)
 	}
 	close(s->pidfd[i]);
 	s->pidfd[i] = -1;
+	let_go(s, i, 0);
 	answer->code = info.si_code;
 	answer->status = info.si_status;
 }
 
-static void do_kill(struct state *s, size_t i)
+static void do_kill(struct keeper_self *s, size_t i)
 {
 	if (s->pidfd[i] >= 0)
 		syscall(SYS_pidfd_send_signal, s->pidfd[i], SIGKILL, NULL, 0);
 }
 
+/* All that there is of a child: its pidfd and what is held of it. */
+static size_t do_fetch(const struct keeper_self *s, size_t i, struct keeper_answer *answer, int *fds)
+{
+	size_t n = 0;
+
+	if (s->pidfd[i] < 0)
+		return 0;
+	answer->pid = s->pid[i];
+	fds[n++] = s->pidfd[i];
+	for (size_t h = 0; h < KEEPER_HELD_MAX; h++) {
+		if (s->held[i][h] < 0)
+			continue;
+		answer->mask |= 1U << h;
+		fds[n++] = s->held[i][h];
+	}
+	return n;
+}
+
+/* From now on our lines go where the adopter's go, and its terminal is ours to give back. */
+static void do_settle(struct keeper_self *s, const struct keeper_request *request, int *fds, size_t nfds)
+{
+	if (nfds > 0) {
+		dup2(fds[0], STDERR_FILENO);
+		logs_stderr_changed();
+	}
+	if (nfds > 1) {
+		s->terminal = take_fd(&fds[1]);
+		s->settings = request->settings;
+	}
+}
+
+/* Carries out a request; what is to be sent with the answer is put into out, and *made is closed afterwards. */
+static size_t obey(struct keeper_self *s, const struct keeper_request *request, int *fds, size_t nfds,
+		   struct keeper_answer *answer, int *out, int *made)
+{
+	const struct keeper_child *child = &s->plan->child[request->child];
+
+	switch ((enum keeper_verb)request->verb) {
+	case KEEPER_SPAWN:
+		spawn_and_hold(s, request, fds, nfds, answer, out);
+		return !answer->err;
+	case KEEPER_REAP:
+		do_reap(s, request->child, answer);
+		return 0;
+	case KEEPER_KILL:
+		do_kill(s, request->child);
+		return 0;
+	case KEEPER_PROGRAM:
+		do_program(s, request, answer);
+		return 0;
+	case KEEPER_SAME_PROGRAM:
+		answer->err = do_same_program(s, request);
+		return 0;
+	case KEEPER_CONNECT:
+		*out = *made = child->connect ? files_connect(child->connect) : -EINVAL;
+		answer->err = *made < 0 ? *made : 0;
+		return *made >= 0;
+	case KEEPER_FORGET:
+		let_go(s, request->child, KEEPER_HELD_LOG + 1);
+		return 0;
+	case KEEPER_FETCH:
+		return do_fetch(s, request->child, answer, out);
+	case KEEPER_SETTLE:
+		do_settle(s, request, fds, nfds);
+		return 0;
+	case KEEPER_FINISH:
+	case KEEPER_VERBS:
+	default:
+		answer->err = -EINVAL;
+	}
+	return 0;
+}
+
 /* One request; false at the end of the supervisor, which says so if it can. */
-static bool serve(struct state *s)
+static bool serve(struct keeper_self *s)
 {
 	struct keeper_answer answer = { 0 };
 	struct keeper_request request;
-	int fds[FD_PASS_MAX], send_fd = -1, made = -1;
-	size_t nfds = 0;
+	int fds[FD_PASS_MAX], out[KEEPER_HELD_MAX + 1], made = -1;
+	size_t nfds = 0, nout = 0;
 	ssize_t n = fd_recv(s->sock, &request, sizeof(request), fds, ARRAY_SIZE(fds), &nfds);
 
 	if (n <= 0)
@@ -174,33 +236,21 @@ static bool serve(struct state *s)
 		s->finished = true;
 		return false;
 	}
-	if (n != sizeof(request) || request.child >= s->plan->nchildren || request.verb >= KEEPER_VERBS) {
+	if (n == sizeof(request) && request.child < s->plan->nchildren)
+		nout = obey(s, &request, fds, nfds, &answer, out, &made);
+	else
 		answer.err = -EINVAL;
-	} else if (request.verb == KEEPER_SPAWN) {
-		do_spawn(s, &request, fds, nfds, &answer, &send_fd);
-	} else if (request.verb == KEEPER_REAP) {
-		do_reap(s, request.child, &answer);
-	} else if (request.verb == KEEPER_KILL) {
-		do_kill(s, request.child);
-	} else if (request.verb == KEEPER_PROGRAM) {
-		do_program(s, &request, &answer);
-	} else if (request.verb == KEEPER_SAME_PROGRAM) {
-		answer.err = do_same_program(s, &request);
-	} else if (request.verb == KEEPER_CONNECT && s->plan->child[request.child].connect) {
-		send_fd = made = files_connect(s->plan->child[request.child].connect);
-		answer.err = made < 0 ? made : 0;
-	} else {
-		answer.err = -EINVAL;
-	}
 	while (nfds)
-		close(fds[--nfds]);
-	n = fd_send(s->sock, &answer, sizeof(answer), &send_fd, send_fd >= 0);
+		clean_fd(&fds[--nfds]);
+	n = fd_send(s->sock, &answer, sizeof(answer), out, nout);
 	clean_fd(&made);
 	return n >= 0;
 }
 
+/* ---- the whole ---- */
+
 /* All that is left of the machine ends here. */
-static void clean_up(struct state *s)
+static void clean_up(struct keeper_self *s)
 {
 	struct keeper_answer unused;
 
@@ -209,75 +259,41 @@ static void clean_up(struct state *s)
 	for (size_t i = 0; i < s->plan->nchildren; i++)
 		if (s->pidfd[i] >= 0)
 			do_reap(s, i, &unused);
-	if (s->plan->terminal >= 0)
-		tcsetattr(s->plan->terminal, TCSANOW, &s->plan->settings);
+	if (s->terminal >= 0)
+		tcsetattr(s->terminal, TCSANOW, &s->settings);
 	rundir_remove(s->plan->dir);
 }
 
-/* ---- what became of the supervisor ---- */
-
-/* linux/pidfd.h of 6.15 on, which tells how a process ended that others have reaped. */
-struct exit_info {
-	uint64_t mask, cgroup;
-	uint32_t ids[11];
-	int32_t status;
-};
-#define GET_EXIT_INFO  _IOWR(0xff, 11, struct exit_info)
-#define EXIT_INFO_EXIT (1U << 3)
-
-/* The status, as of wait(2), of one that nobody has reaped yet: the last field of its stat. -1 if there is none. */
-static int status_of_zombie(pid_t pid)
+/* Until the machine is to end. */
+static void keep_house(struct keeper_self *s)
 {
-	char path[32], line[1024];
-	CLEAN_FILE FILE *f = NULL;
-	const char *state, *last;
+	for (;;) {
+		struct pollfd wait[] = { { .fd = s->sock, .events = POLLIN },
+					 { .fd = s->listener, .events = POLLIN } };
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f || !fgets(line, sizeof(line), f))
-		return -1;
-	state = strrchr(line, ')');
-	last = strrchr(line, ' ');
-	return state && last && state[1] && state[2] == 'Z' ? atoi(last) : -1;
+		if (poll(wait, ARRAY_SIZE(wait), -1) < 0)
+			continue;
+		if (wait[0].revents && !serve(s)) {
+			if (s->finished || !keeper_can_stay(s))
+				return;
+			keeper_stay_alone(s);
+		} else if (wait[1].revents) {
+			keeper_answer_door(s);
+		}
+	}
 }
 
-/* Its parent is not us, so how it ended is known only if we look in time or the kernel is a new one. -1: not known. */
-static int supervisor_status(const struct state *s)
+void keeper_main(const struct keeper_plan *plan, int sock, int listener, int supervisor_fd)
 {
-	struct pollfd ended = { .fd = s->supervisor_fd, .events = POLLIN };
-	struct exit_info info = { .mask = EXIT_INFO_EXIT };
-	int status;
+	static struct keeper_self s; /* large */
 
-	if (s->supervisor_fd < 0 || poll(&ended, 1, SUPERVISOR_END_MS) != 1)
-		return -1;
-	status = status_of_zombie(s->supervisor);
-	if (status >= 0)
-		return status;
-	if (ioctl(s->supervisor_fd, GET_EXIT_INFO, &info) || !(info.mask & EXIT_INFO_EXIT))
-		return -1;
-	return info.status;
-}
-
-static void report_supervisor(const struct state *s, int status)
-{
-	const char *name = s->plan->dir->name;
-
-	if (status < 0 || !WIFSIGNALED(status))
-		say_error("%s: the supervisor (process %d) died; all others were ended", name,
-			  (int)s->supervisor);
-	else
-		say_error("%s: the supervisor (process %d) died of signal %d (%s)%s; all others were ended",
-			  name, (int)s->supervisor, WTERMSIG(status), strsignal(WTERMSIG(status)),
-			  WTERMSIG(status) == SIGSYS ? ": a system call that its sandbox forbids" : "");
-}
-
-__attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan, int sock, int supervisor_fd)
-{
-	struct state s = {
-		.plan = plan, .sock = sock, .supervisor_fd = supervisor_fd, .supervisor = getppid()
-	};
-	int status;
-
+	s = (struct keeper_self) { .plan = plan,
+				   .sock = sock,
+				   .listener = listener,
+				   .supervisor_fd = supervisor_fd,
+				   .supervisor = getppid(),
+				   .terminal = plan->terminal,
+				   .settings = plan->settings };
 	prctl(PR_SET_NAME, "bulkhead-keeper");
 	/* A session of its own: what the terminal sends to the supervisor is not meant for us. */
 	setsid();
@@ -285,159 +301,14 @@ __attribute__((noreturn)) static void keeper_main(const struct keeper_plan *plan
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	for (size_t i = 0; i < ARRAY_SIZE(s.pidfd); i++)
+	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		s.pidfd[i] = s.program[i].fd = -1;
-	if (plan->listener >= 0)
+		for (size_t h = 0; h < KEEPER_HELD_MAX; h++)
+			s.held[i][h] = -1;
+	}
+	if (!plan->keep && plan->listener >= 0)
 		close(plan->listener);
-	while (serve(&s))
-		;
-	status = s.finished ? 0 : supervisor_status(&s);
-	clean_up(&s);
-	if (!s.finished)
-		report_supervisor(&s, status);
+	keep_house(&s);
+	keeper_end(&s, clean_up);
 	_exit(0);
-}
-
-/* ---- the supervisor's side ---- */
-
-int keeper_start(const struct keeper_plan *plan, struct keeper **out)
-{
-	struct timeval limit = { .tv_sec = ANSWER_SECONDS };
-	CLEAN_FREE struct keeper *k = calloc(1, sizeof(*k));
-	CLEAN_FD int self = -1;
-	int pair[2];
-
-	if (!k)
-		return -ENOMEM;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-		return -errno;
-	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	k->pid = fork();
-	if (k->pid < 0) {
-		int err = -errno;
-
-		close(pair[0]);
-		close(pair[1]);
-		return err;
-	}
-	if (!k->pid) {
-		close(pair[0]);
-		keeper_main(plan, pair[1], self);
-	}
-	close(pair[1]);
-	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	k->sock = pair[0];
-	*out = TAKE_PTR(k);
-	return 0;
-}
-
-/* Asks and waits for the answer; *fd_out (if any) is the descriptor that came with it. */
-static int ask(struct keeper *k, const struct keeper_request *request, const int *fds, size_t nfds,
-	       struct keeper_answer *answer, int *fd_out)
-{
-	int got[FD_PASS_MAX];
-	size_t ngot = 0;
-	ssize_t n = fd_send(k->sock, request, sizeof(*request), fds, nfds);
-
-	if (n >= 0)
-		n = fd_recv(k->sock, answer, sizeof(*answer), got, ARRAY_SIZE(got), &ngot);
-	if (fd_out)
-		*fd_out = -1;
-	if (fd_out && ngot)
-		*fd_out = got[--ngot];
-	while (ngot)
-		close(got[--ngot]);
-	if (n < 0)
-		return n == -EAGAIN ? -ETIMEDOUT : (int)n;
-	return n == sizeof(*answer) ? answer->err : -EPIPE;
-}
-
-/* The same for a request that is a verb and a child. */
-static int ask_plain(struct keeper *k, enum keeper_verb verb, size_t i, struct keeper_answer *answer,
-		     int *fd_out)
-{
-	struct keeper_request request = { .verb = verb, .child = (uint32_t)i };
-
-	return ask(k, &request, NULL, 0, answer, fd_out);
-}
-
-int keeper_spawn(struct keeper *k, size_t i, bool restricted, int stderr_fd, const int *fds, size_t nfds,
-		 pid_t *pid, int *pidfd, char *what, size_t what_size)
-{
-	struct keeper_request request = { .verb = KEEPER_SPAWN, .child = (uint32_t)i, .option = restricted };
-	struct keeper_answer answer = { 0 };
-	int all[KEEPER_PASSED_MAX + 1] = { stderr_fd };
-	int err;
-
-	memcpy(all + 1, fds, nfds * sizeof(int));
-	err = ask(k, &request, all, nfds + 1, &answer, pidfd);
-	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
-	*pid = answer.pid;
-	return err;
-}
-
-int keeper_reap(struct keeper *k, size_t i, int *code, int *status)
-{
-	struct keeper_answer answer = { 0 };
-	int err = ask_plain(k, KEEPER_REAP, i, &answer, NULL);
-
-	*code = answer.code;
-	*status = answer.status;
-	return err;
-}
-
-int keeper_kill(struct keeper *k, size_t i)
-{
-	struct keeper_answer answer = { 0 };
-
-	return ask_plain(k, KEEPER_KILL, i, &answer, NULL);
-}
-
-int keeper_program(struct keeper *k, size_t i, const char *path, char *what, size_t what_size)
-{
-	struct keeper_request request = { .verb = KEEPER_PROGRAM, .child = (uint32_t)i };
-	struct keeper_answer answer = { 0 };
-	int err = -ENAMETOOLONG;
-
-	if (!path || strlen(path) < sizeof(request.path)) {
-		snprintf(request.path, sizeof(request.path), "%s", path ? path : "");
-		err = ask(k, &request, NULL, 0, &answer, NULL);
-	}
-	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
-	return err;
-}
-
-int keeper_same_program(struct keeper *k, size_t i, size_t j)
-{
-	struct keeper_request request = { .verb = KEEPER_SAME_PROGRAM,
-					  .child = (uint32_t)i,
-					  .option = (uint32_t)j };
-	struct keeper_answer answer = { 0 };
-
-	return ask(k, &request, NULL, 0, &answer, NULL);
-}
-
-int keeper_connect(struct keeper *k, size_t i)
-{
-	struct keeper_answer answer = { 0 };
-	int fd, err = ask_plain(k, KEEPER_CONNECT, i, &answer, &fd);
-
-	return err ? err : fd;
-}
-
-int keeper_fd(const struct keeper *k)
-{
-	return k->sock;
-}
-
-void keeper_finish(struct keeper *k)
-{
-	struct keeper_request request = { .verb = KEEPER_FINISH };
-	int status;
-
-	fd_send(k->sock, &request, sizeof(request), NULL, 0);
-	close(k->sock);
-	while (waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	free(k);
 }

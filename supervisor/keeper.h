@@ -3,8 +3,9 @@
  * The keeper: a small process that the supervisor forks before it reads anything hostile. It alone may start
  * processes, and only those that the plan lists, with the options that the plan lists: the supervisor, which
  * then gives up that right for itself, can ask for number 3 to be started, reaped or killed, no more. The keeper
- * outlives a supervisor that dies: it then ends every child, gives the terminal back and removes the run
- * directory, and with its end the locks on images and name are released.
+ * outlives a supervisor that dies: it gives the terminal back, and then either ends every child, removes the run
+ * directory and with its end the locks on images and name are released; or, if the machine is to be kept, it holds all
+ * that another supervisor will need, until one comes (keeper_join).
  */
 #ifndef SUPERVISOR_KEEPER_H
 #define SUPERVISOR_KEEPER_H
@@ -22,6 +23,12 @@
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
 #define KEEPER_FIXED_MAX    4   /* descriptors that a child gets at each start: image, kernel, ... */
 #define KEEPER_PASSED_MAX   2   /* ... and that are new at each start: sockets */
+#define KEEPER_HELD_MAX     3   /* ... and that the keeper holds for the next supervisor */
+#define KEEPER_CONSOLE_MAX  3   /* of the console: see console_keep */
+
+/* What is held of a child: the reading end of its log, and the supervisor's ends of its sockets: those of the core, or
+ * that of a device's front end until the core has it. */
+enum { KEEPER_HELD_LOG, KEEPER_HELD_DESC, KEEPER_HELD_CONSOLE, KEEPER_HELD_FRONT = KEEPER_HELD_DESC };
 
 /* The place of slot s of disk i in the plan; 0 is the core's. An external back end has slot 0 alone. */
 #define KEEPER_INDEX(i, s) (1 + KEEPER_SLOTS * (i) + (s))
@@ -44,7 +51,34 @@ struct keeper_plan {
 	struct rundir *dir;
 	int terminal; /* -1, or the terminal whose settings are to be restored */
 	struct termios settings;
-	int listener; /* -1, or the console's, which the keeper closes: it must not outlive the supervisor */
+	int listener; /* -1, or the console's, which must not outlive a supervisor with which all ends */
+	bool keep;    /* the machine outlives its supervisor */
+	int saved_fd; /* the memory of its state then (saved.h) */
+	int console[KEEPER_CONSOLE_MAX]; /* -1, or what the next supervisor needs to go on with the console */
+};
+
+/* A start: of a child with its plan's restricting option or without; fixed descriptors become 3, ..., then these. */
+struct keeper_launch {
+	bool restricted;
+	int stderr_fd;
+	const int *fds;
+	size_t nfds;
+	const int *held; /* to be held, by KEEPER_HELD_LOG etc. */
+	size_t nheld;
+};
+
+/* What there is of a child; all descriptors are the caller's, -1 if absent. */
+struct keeper_found {
+	pid_t pid;
+	int pidfd; /* -1: there is no such child */
+	int held[KEEPER_HELD_MAX];
+};
+
+/* What there is of a machine that is taken over. */
+struct keeper_estate {
+	pid_t before; /* the supervisor before, or the one that lives */
+	int saved_fd;
+	int console[KEEPER_CONSOLE_MAX];
 };
 
 struct keeper;
@@ -53,11 +87,26 @@ struct keeper;
 int keeper_start(const struct keeper_plan *plan, struct keeper **out);
 
 /*
- * Starts child i, with its plan's restricting option or without; fixed descriptors become 3, ..., then the passed ones. On error *what (a constant string) names the
- * step. Blocks for a few milliseconds, at most a minute (-ETIMEDOUT), as do the following.
+ * Becomes the supervisor of the machine whose keeper listens at path. -EBUSY: it has one, estate->before. -EACCES: this
+ * user may not. -EPROTONOSUPPORT: the keeper is of another version. -ECONNREFUSED, -ENOENT and the like: there is none.
  */
-int keeper_spawn(struct keeper *k, size_t i, bool restricted, int stderr_fd, const int *fds, size_t nfds,
-		 pid_t *pid, int *pidfd, char *what, size_t what_size);
+int keeper_join(const char *path, struct keeper **out, struct keeper_estate *estate);
+
+/*
+ * Starts child i. On error *what (a constant string) names the step. Blocks for a few milliseconds, at most a minute
+ * (-ETIMEDOUT), as do the following.
+ */
+int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *start, pid_t *pid, int *pidfd,
+		 char *what, size_t what_size);
+
+/* What is held of child i besides its log is held no longer. */
+void keeper_forget(struct keeper *k, size_t i);
+
+/* What there is of child i, for a supervisor that did not start it. */
+int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found);
+
+/* From now on the keeper logs where we do and, should we die, gives back our terminal (-1: none). */
+int keeper_settle(struct keeper *k, int terminal, const struct termios *settings);
 
 /* Reaps child i, whose pidfd is readable: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status as in siginfo_t. */
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status);

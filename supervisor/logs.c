@@ -42,6 +42,11 @@ static bool stderr_is_journal(void)
 	       st.st_dev == dev && st.st_ino == ino;
 }
 
+void logs_stderr_changed(void)
+{
+	sink.journal = sink.kind == LOG_TO_STDERR && stderr_is_journal();
+}
+
 static int connect_syslog(void)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
@@ -57,7 +62,7 @@ int logs_open(enum vmconf_log kind, int level, const char *machine, struct vmcon
 	sink.kind = kind;
 	sink.level = level;
 	sink.machine = machine;
-	sink.journal = kind == LOG_TO_STDERR && stderr_is_journal();
+	logs_stderr_changed();
 	if (kind == LOG_TO_STDERR)
 		return 0;
 	sink.fd = connect_syslog();
@@ -231,6 +236,11 @@ int logs_pipe_new(struct loop *loop, const char *process, const char *device, st
 	*write_fd = take_fd(&write_end);
 	*out = TAKE_PTR(p);
 	return 0;
+}
+
+int logs_pipe_fd(const struct logs_pipe *p)
+{
+	return p->fd;
 }
 
 void logs_pipe_free(struct logs_pipe *p)

@@ -29,6 +29,9 @@ __attribute__((format(printf, 3, 4))) void logs_say(int level, int err, const ch
 #define say_error_errno(err, ...) logs_say(LOG_LEVEL_ERROR, (err), __VA_ARGS__)
 #define say_warn_errno(err, ...)  logs_say(LOG_LEVEL_WARNING, (err), __VA_ARGS__)
 
+/* Stderr leads elsewhere now. */
+void logs_stderr_changed(void);
+
 /* Lines that no receiver took, of all processes. */
 uint64_t logs_dropped(void);
 
@@ -38,6 +41,9 @@ struct logs_pipe;
 /* Makes the pipe and watches its reading end; *write_fd is for the child (the caller closes its copy). -errno. */
 int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
 		  int *write_fd);
+
+/* The reading end, which stays the pipe's. */
+int logs_pipe_fd(const struct logs_pipe *pipe);
 
 /* Reads what is left (never waiting), and frees. NULL is ignored. */
 void logs_pipe_free(struct logs_pipe *pipe);

@@ -132,14 +132,16 @@ static int core_sockets(struct machine *m, int *fds, size_t *nfds)
 
 static void start_core(struct machine *m)
 {
-	int fds[KEEPER_PASSED_MAX];
+	int fds[KEEPER_PASSED_MAX], held[2];
 	size_t nfds = 0;
 	int err = core_sockets(m, fds, &nfds);
 
 	if (err)
 		say_error_errno(err, "core: can't make its sockets");
-	else
-		err = child_start(&m->core, fds, nfds);
+	held[KEEPER_HELD_DESC - 1] = m->desc_fd;
+	held[KEEPER_HELD_CONSOLE - 1] = console_core_fd(m->console);
+	if (!err)
+		err = child_start(&m->core, fds, nfds, held, ARRAY_SIZE(held));
 	while (nfds)
 		close(fds[--nfds]);
 	if (err)

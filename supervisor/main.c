@@ -93,6 +93,9 @@ static int prepare(struct run *r, struct vmconf_error *error)
 		return -EINVAL;
 	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
 	r->plan.listener = console_listener(m->console);
+	r->plan.saved_fd = -1;
+	for (size_t i = 0; i < KEEPER_CONSOLE_MAX; i++)
+		r->plan.console[i] = -1;
 	return 0;
 }
 

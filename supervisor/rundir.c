@@ -19,6 +19,8 @@
 
 #include "clean.h"
 
+#define ALONE "without supervisor" /* what the lock file says of a machine that waits to be adopted */
+
 /* Children of root have user ids of their own and must get through to their directories; nobody may look around. */
 static mode_t dir_mode(void)
 {
@@ -166,13 +168,23 @@ static void empty(int dir_fd, bool deep)
 		closedir(dir);
 }
 
+int rundir_set_owner(struct rundir *dir, pid_t pid, bool alone)
+{
+	char text[64];
+	int n = snprintf(text, sizeof(text), "%d%s\n", (int)pid, alone ? " " ALONE : "");
+
+	/* Never shorter than the line, or a reader could take half a number. */
+	if (pwrite(dir->lock_fd, text, (size_t)n, 0) != n || ftruncate(dir->lock_fd, n))
+		return -EIO;
+	return 0;
+}
+
 /* One attempt; -EAGAIN if the directory was removed by its last owner meanwhile. */
 static int take_dir(struct rundir *dir, struct vmconf_error *error)
 {
 	CLEAN_FD int fd = -1;
 	struct stat st;
-	char text[32];
-	int pid = 0, err, n;
+	int pid = 0, err;
 
 	if (mkdirat(dir->base_fd, dir->name, dir_mode()) && errno != EEXIST) {
 		if (errno == ENOENT)
@@ -197,8 +209,7 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 				     strerror(-err));
 	empty(fd, true);
 	dir->stale_pid = pid;
-	n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	if (ftruncate(dir->lock_fd, 0) || pwrite(dir->lock_fd, text, (size_t)n, 0) != n)
+	if (rundir_set_owner(dir, getpid(), false))
 		return vmconf_refuse(error, "--run-dir: \"%s/lock\" can't be written: %s", dir->path,
 				     strerror(errno));
 	dir->dir_fd = take_fd(&fd);
@@ -255,6 +266,27 @@ int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_erro
 		return vmconf_refuse(error, "--run-dir: \"%s/%s\" can't be made: %s", dir->path, id,
 				     strerror(errno));
 	return 0;
+}
+
+void rundir_drop_sockets(struct rundir *dir)
+{
+	int fd = openat(dir->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *all = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	unlinkat(dir->dir_fd, "ctl", 0);
+	unlinkat(dir->dir_fd, "events", 0);
+	while (all && (entry = readdir(all))) {
+		CLEAN_FD int sub = -1;
+
+		if (*entry->d_name != '.')
+			sub = openat(dir->dir_fd, entry->d_name,
+				     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (sub >= 0)
+			unlinkat(sub, "bus", 0);
+	}
+	if (all)
+		closedir(all);
 }
 
 void rundir_remove(struct rundir *dir)

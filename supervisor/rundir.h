@@ -41,6 +41,12 @@ void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot);
 /* Makes RUN/NAME/ID, into which only the group gid may look. */
 int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error);
 
+/* Tells in the lock file whose machine it is: the supervisor's, or alone: that of a keeper without one. */
+int rundir_set_owner(struct rundir *dir, pid_t pid, bool alone);
+
+/* Removes the sockets on which nobody listens while there is no supervisor. */
+void rundir_drop_sockets(struct rundir *dir);
+
 /* Removes RUN/NAME with all that is in it, never following a link, and RUN if we made it and nobody uses it; closes all. */
 void rundir_remove(struct rundir *dir);
 

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keeper's inside: what it is asked and answers, and what its files share. */
+#ifndef SUPERVISOR_KEEPER_PRIV_H
+#define SUPERVISOR_KEEPER_PRIV_H
+
+#include <stdint.h>
+
+#include "keeper.h"
+#include "program.h"
+
+#define KEEPER_PROTOCOL 1 /* between a keeper and an adopter, which may be of another version */
+
+/* KEEPER_FINISH has no answer but the keeper's end. */
+enum keeper_verb {
+	KEEPER_SPAWN = 1,
+	KEEPER_REAP,
+	KEEPER_KILL,
+	KEEPER_CONNECT,
+	KEEPER_PROGRAM,
+	KEEPER_SAME_PROGRAM,
+	KEEPER_FORGET, /* what it holds of a child besides the log */
+	KEEPER_FETCH,  /* all that it has of a child */
+	KEEPER_SETTLE, /* an adopter's stderr, and its terminal if it has one */
+	KEEPER_FINISH,
+	KEEPER_VERBS
+};
+
+struct keeper_request {
+	uint32_t verb, child;
+	uint32_t option;            /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
+	uint32_t nheld;             /* of SPAWN: how many of its descriptors, the last ones, are to be held */
+	char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */
+	struct termios settings;    /* of SETTLE with a terminal */
+};
+
+/* Also the first thing that an adopter hears: err, or the protocol as status and what there is of the rest as mask. */
+struct keeper_answer {
+	int32_t err, pid, code, status;
+	uint32_t
+	    mask; /* of FETCH and to an adopter: which of the possible descriptors came along, in order */
+	char what[64];
+};
+
+/* The keeper's state. */
+struct keeper_self {
+	const struct keeper_plan *plan;
+	struct program program[KEEPER_CHILDREN_MAX];
+	int sock;          /* to the supervisor; -1: there is none */
+	int listener;      /* for adopters; -1 unless the machine outlives its supervisor */
+	int supervisor_fd; /* pidfd, or -1 */
+	pid_t supervisor;
+	bool finished; /* it took its leave */
+	pid_t pid[KEEPER_CHILDREN_MAX];
+	int pidfd[KEEPER_CHILDREN_MAX];
+	int held[KEEPER_CHILDREN_MAX][KEEPER_HELD_MAX];
+	int terminal; /* as in the plan, of the present supervisor */
+	struct termios settings;
+};
+
+/* ---- keeper.c ---- */
+
+/* The keeper's life; listener is -1 or the socket of keeper_listen. */
+__attribute__((noreturn)) void keeper_main(const struct keeper_plan *plan, int sock, int listener,
+					   int supervisor_fd);
+
+/* ---- keeper_alone.c ---- */
+
+/* The socket on which adopters knock. -errno. */
+int keeper_listen(const struct keeper_plan *plan);
+
+/* Somebody knocked: it is let in as the supervisor if it may and there is none. */
+void keeper_answer_door(struct keeper_self *s);
+
+/* Whether the machine can do without a supervisor: if that is wanted, and from when all of it is started. */
+bool keeper_can_stay(const struct keeper_self *s);
+
+/* The supervisor is gone: makes sure of it, says what became of it, and makes all ready for an adopter. */
+void keeper_stay_alone(struct keeper_self *s);
+
+/* The machine ends: cleans up, and says what became of the supervisor unless it took its leave. */
+void keeper_end(struct keeper_self *s, void (*clean_up)(struct keeper_self *s));
+
+#endif
