@@ -228,6 +228,8 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	int err = logs_pipe_new(c->loop, c->process, c->device, &c->log, &log_fd);
 
 	c->times = (struct child_times) { .begun = clock_ns() };
+	if (c->flight)
+		flight_reset(c->flight);
 	c->killed = false;
 	c->missed = 0;
 	c->state = CHILD_STARTING;

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "bus.h"
+#include "flight.h"
 #include "keeper.h"
 #include "logs.h"
 #include "loop.h"
@@ -59,7 +60,8 @@ struct child {
 	const char *kind;    /* what its HELLO is to say */
 	const char *device;  /* whose log lines its are; NULL: the machine's */
 	char id[BUS_NAME_MAX];
-	uint64_t start_ns; /* deadline of a start */
+	uint64_t start_ns;     /* deadline of a start */
+	struct flight *flight; /* what it records; emptied before each start; NULL: nothing */
 
 	bool restricted; /* of the next start: with the plan's restricting option */
 

@@ -376,6 +376,7 @@ static int init_slot(struct device *d, size_t slot, const char *dir)
 {
 	struct child *c = &d->slot[slot];
 	char folder[RUNDIR_SLOT_MAX], path[RUNDIR_PATH_MAX + RUNDIR_SLOT_MAX + 8];
+	int err;
 
 	c->loop = d->loop;
 	c->keeper = d->keeper;
@@ -388,6 +389,9 @@ static int init_slot(struct device *d, size_t slot, const char *dir)
 	memcpy(c->id, d->id, sizeof(c->id));
 	c->start_ns = d->policy.start_ns;
 	d->front[slot] = -1;
+	err = flight_map(d->flight[slot], true, &c->flight);
+	if (err)
+		return err;
 	rundir_slot(folder, d->id, slot);
 	snprintf(path, sizeof(path), "%s/%s/bus", dir, folder);
 	return child_init(c, path);
@@ -411,6 +415,7 @@ void device_fini(struct device *d)
 {
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
 		child_fini(&d->slot[i]);
+		flight_free(d->slot[i].flight);
 		clean_fd(&d->front[i]);
 	}
 	loop_del_timer(TAKE_PTR(d->timer));

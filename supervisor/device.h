@@ -45,8 +45,9 @@ struct device_times {
 struct device;
 
 struct device_ops {
-	/* Passes the core the front end's end of its socket (the caller closes its copy). -errno. */
-	int (*hand_over)(void *arg, struct device *d, int fd);
+	/* Passes the core the front end's end of its socket (the caller closes its copy) and, unless -1, what reads its
+	 * flight recorder. -errno. */
+	int (*hand_over)(void *arg, struct device *d, int fd, int flight_fd);
 	/* It came to DEVICE_UP. */
 	void (*up)(void *arg, struct device *d);
 	/* It came to DEVICE_IDLE, as told. */
@@ -101,6 +102,8 @@ struct device {
 	bool external; /* somebody else runs its back end; there are no slots */
 	const char *process;
 	char id[BUS_NAME_MAX];
+	const int *flight,
+	    *flight_reader; /* of each slot: the recorder's memory, and what reads it; kept by reference */
 
 	enum device_state state;
 	struct child slot[KEEPER_SLOTS];

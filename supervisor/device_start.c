@@ -26,9 +26,9 @@ static void begin(struct device *d, bool warm)
 }
 
 /* The core is to know this connection now; what it says about the one before may be still to come. */
-static int give(struct device *d, int fd)
+static int give(struct device *d, int fd, int flight_fd)
 {
-	int err = d->ops->hand_over(d->arg, d, fd);
+	int err = d->ops->hand_over(d->arg, d, fd, flight_fd);
 
 	d->stale = d->given && !d->down;
 	d->given = true;
@@ -43,7 +43,7 @@ static void give_active(struct device *d)
 	int err;
 
 	keeper_forget(d->keeper, d->index + d->active);
-	err = give(d, d->front[d->active]);
+	err = give(d, d->front[d->active], d->flight_reader[d->active]);
 	close(d->front[d->active]);
 	d->front[d->active] = -1;
 	if (err)
@@ -85,7 +85,7 @@ void device_take_spare(struct device *d)
 static void start_external(struct device *d)
 {
 	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
-	int err = fd < 0 ? fd : give(d, fd);
+	int err = fd < 0 ? fd : give(d, fd, -1);
 
 	if (!err) {
 		d->now.spawned = d->now.hello = clock_ns();

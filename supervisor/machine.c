@@ -243,14 +243,15 @@ void machine_on_keeper_dead(void *arg, uint32_t events)
 	loop_stop(m->loop);
 }
 
-static int hand_over(void *arg, struct device *d, int fd)
+static int hand_over(void *arg, struct device *d, int fd, int flight_fd)
 {
 	struct machine *m = arg;
 	char message[DEVICE_MESSAGE_SIZE] = "";
+	int fds[] = { fd, flight_fd };
 	ssize_t n;
 
 	memcpy(message, d->id, strlen(d->id));
-	n = fd_send(m->desc_fd, message, sizeof(message), &fd, 1);
+	n = fd_send(m->desc_fd, message, sizeof(message), fds, flight_fd < 0 ? 1 : 2);
 	return n < 0 ? (int)n : 0;
 }
 
@@ -286,10 +287,14 @@ static void on_device_up(void *arg, struct device *d)
 {
 	struct machine *m = arg;
 
-	if (m->state == MACHINE_STARTING)
+	if (m->state == MACHINE_STARTING) {
 		run_if_all_up(m);
-	else
-		machine_publish(m, d->id, "device-restarted", "restart %u", d->nrestarts);
+		return;
+	}
+	machine_publish(m, d->id, "device-restarted", "restart %u", d->nrestarts);
+	m->device_failed = false;
+	for (size_t i = 0; i < m->ndevices; i++)
+		m->device_failed |= m->device[i].state == DEVICE_FAILED;
 }
 
 static void on_device_ended(void *arg, struct device *d)

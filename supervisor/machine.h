@@ -13,6 +13,7 @@
 #include "device.h"
 #include "keeper.h"
 #include "loop.h"
+#include "plan.h"
 #include "rundir.h"
 #include "vmconf.h"
 
@@ -39,6 +40,7 @@ enum machine_state {
 struct machine {
 	const struct vmconf *conf;
 	const struct rundir *dir;
+	const struct plan_files *files;
 	struct keeper *keeper;
 	struct console *console;
 	struct loop *loop;

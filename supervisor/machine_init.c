@@ -42,6 +42,8 @@ static int init_device(struct machine *m, size_t i)
 	d->arg = m;
 	d->index = KEEPER_INDEX(i, 0);
 	d->external = disk->vhost_user;
+	d->flight = &m->files->flight[d->index];
+	d->flight_reader = &m->files->flight_reader[d->index];
 	d->process = disk->vhost_user ? "vhost-user" : "blk-server";
 	d->policy = (struct device_policy) { .restarts = disk->restarts,
 					     .restarts_s = disk->restarts_s,

@@ -108,6 +108,7 @@ static int run_machine(struct run *r)
 
 	m->conf = &r->conf;
 	m->dir = &r->dir;
+	m->files = &r->files;
 	err = keeper_start(&r->plan, &m->keeper);
 	if (err) {
 		console_close(m->console);

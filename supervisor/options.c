@@ -135,7 +135,7 @@ static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *err
 		return vmconf_refuse(error, "\"%s\" is one too many; at most %d disks are possible", value,
 				     VMCONF_DISKS_MAX);
 	conf->ndisks++;
-	*disk = (struct vmconf_disk) { .queues = 1, .spare = true };
+	*disk = (struct vmconf_disk) { .queues = 1, .spare = true, .hang_timeout_ms = 1500 };
 	return options_disk(disk, value, error);
 }
 
@@ -248,7 +248,8 @@ const struct option_def option_table[] = {
 	  .parse = parse_cpu },
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered]"
-	  "[,spare=on|off][,restarts=N/SECONDS][,on-failure=quarantine|read-only|needs-reset|stop] | "
+	  "[,spare=on|off][,restarts=N/"
+	  "SECONDS][,on-failure=quarantine|read-only|needs-reset|stop][,hang-timeout=MS] | "
 	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
 	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
 	  .parse = parse_disk },

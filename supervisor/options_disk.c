@@ -140,6 +140,18 @@ static int disk_on_failure(struct vmconf_disk *disk, const char *value, struct v
 	    value);
 }
 
+static int disk_hang_timeout(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
+{
+	uint64_t v;
+
+	if (parse_u64(value, 0, VMCONF_HANG_MAX, &v))
+		return vmconf_refuse(error,
+				     "hang-timeout=\"%s\" is not a number of milliseconds from 0 to %d",
+				     value, VMCONF_HANG_MAX);
+	disk->hang_timeout_ms = (unsigned)v;
+	return 0;
+}
+
 static int disk_path(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
 {
 	return options_keep(&disk->path, value, error);
@@ -167,6 +179,7 @@ static const struct {
 	{ "spare", disk_spare, true },
 	{ "restarts", disk_restarts, false },
 	{ "on-failure", disk_on_failure, false },
+	{ "hang-timeout", disk_hang_timeout, true },
 	{ "vhost-user", disk_vhost_user, false },
 };
 
@@ -185,7 +198,7 @@ int options_disk(struct vmconf_disk *disk, char *value, struct vmconf_error *err
 			return vmconf_refuse(
 			    error,
 			    "\"%s\" is no key of a disk; allowed: path, id, format, readonly, "
-			    "queues, cache, spare, restarts, on-failure, vhost-user%s%s",
+			    "queues, cache, spare, restarts, on-failure, hang-timeout, vhost-user%s%s",
 			    key, val ? "" : "; an image is path=", val ? "" : key);
 		if (!val || !*val)
 			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);

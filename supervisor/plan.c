@@ -14,6 +14,7 @@
 
 #include "clean.h"
 #include "files.h"
+#include "flight.h"
 #include "log.h"
 #include "num.h"
 
@@ -107,6 +108,22 @@ static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *fil
 	return 0;
 }
 
+static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files *files,
+			  struct vmconf_error *error)
+{
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->disk[i].vhost_user; slot++) {
+		size_t index = KEEPER_INDEX(i, slot);
+
+		files->flight[index] = flight_create(conf->disk[i].queues);
+		files->flight_reader[index] =
+		    files->flight[index] < 0 ? files->flight[index] : flight_reader(files->flight[index]);
+		if (files->flight_reader[index] < 0)
+			return vmconf_refuse(error, "memory for the flight recorder of %s can't be had: %s",
+					     conf->disk[i].id, strerror(-files->flight_reader[index]));
+	}
+	return 0;
+}
+
 int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
 {
 	struct vmconf_error why;
@@ -114,6 +131,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	*files = (struct plan_files) { .kvm = -1, .kernel = -1, .initrd = -1 };
 	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
 		files->image[i] = -1;
+	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
+		files->flight[i] = files->flight_reader[i] = -1;
 	files->kernel = files_open(conf->kernel, &why);
 	if (files->kernel < 0)
 		return vmconf_refuse(error, "--kernel: %s", why.text);
@@ -123,7 +142,7 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 			return vmconf_refuse(error, "--initrd: %s", why.text);
 	}
 	for (size_t i = 0; i < conf->ndisks; i++)
-		if (open_disk(conf, i, files, error))
+		if (open_disk(conf, i, files, error) || make_recorders(conf, i, files, error))
 			return -EINVAL;
 	files->kvm = files_open_kvm(error);
 	if (files->kvm < 0)
@@ -144,6 +163,10 @@ void plan_close(struct plan_files *files)
 	clean_fd(&files->initrd);
 	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
 		clean_fd(&files->image[i]);
+	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
+		clean_fd(&files->flight[i]);
+		clean_fd(&files->flight_reader[i]);
+	}
 	free(files->core);
 	free(files->blk);
 }
@@ -231,7 +254,7 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	add_pair(&a, "--cpu", conf->cpu);
 	for (size_t i = 0; i < conf->ndisks; i++) {
 		add(&a, "--device");
-		add(&a, "%s:blk", conf->disk[i].id);
+		add(&a, "%s:blk,hang-timeout=%u", conf->disk[i].id, conf->disk[i].hang_timeout_ms);
 	}
 	if (conf->test_devices)
 		add(&a, "--test-devices");
@@ -254,7 +277,9 @@ static int fill_server(struct keeper_child *child, const struct vmconf *conf, si
 	add_common(&a, conf, dir, disk->id, folder);
 	child->fixed[child->nfixed++] = files->image[i];
 	add_fd(&a, "--image-fd", 0);
-	add_fd(&a, "--vhost-fd", 1);
+	child->fixed[child->nfixed++] = files->flight[KEEPER_INDEX(i, slot)];
+	add_fd(&a, "--flight-fd", 1);
+	add_fd(&a, "--vhost-fd", 2);
 	add_pair(&a, "--format", "raw");
 	if (disk->readonly)
 		add(&a, "--readonly");

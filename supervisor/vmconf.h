@@ -13,8 +13,9 @@
 #define VMCONF_DISKS_MAX   16
 #define VMCONF_CPUS_MAX    64
 #define VMCONF_QUEUES_MAX  64
-#define VMCONF_APPEND_MAX  2047 /* what a Linux guest keeps of its command line */
-#define VMCONF_SOCKET_MAX  107  /* bytes of a path that a unix socket address can hold */
+#define VMCONF_APPEND_MAX  2047    /* what a Linux guest keeps of its command line */
+#define VMCONF_HANG_MAX    3600000 /* ms */
+#define VMCONF_SOCKET_MAX  107     /* bytes of a path that a unix socket address can hold */
 #define VMCONF_MEMORY_MIN  (16ULL << 20)
 #define VMCONF_MEMORY_MAX  (1ULL << 40)
 #define VMCONF_MEMORY_STEP (1ULL << 20)
@@ -45,6 +46,7 @@ struct vmconf_disk {
 	bool own_restarts;
 	unsigned restarts, restarts_s; /* the machine's, unless own_restarts */
 	enum vmconf_failure on_failure;
+	unsigned hang_timeout_ms; /* without progress; 0: it may take for ever */
 };
 
 struct vmconf {

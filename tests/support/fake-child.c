@@ -11,7 +11,7 @@
  *             unlink-late (as the core, tells no end of a device)  no-link (as the core, never says DEVICE_UP again)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
  *             no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
- *             recovered-early (the same, of times before)
+ *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   args   hang ID   reject ID (as the core: of a device)
  */
@@ -45,7 +45,7 @@ struct device {
 };
 
 static struct {
-	bool core, mute, deaf, stay, silent_down, said_ready, active, late;
+	bool core, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted;
 	int argc;
 	char **argv;
 	struct loop_timer *exit_timer, *ready_timer;
@@ -274,7 +274,7 @@ static void core_progress(void)
 		return;
 	for (size_t i = 0; i < fake.linked; i++) {
 		struct device *d = &fake.device[i];
-		struct bus_msg msg = { .type = BUS_DEVICE_UP };
+		struct bus_msg msg = { .type = BUS_DEVICE_UP, .device_up = { .resumed = fake.runs } };
 
 		if (d->watch || d->fd < 0)
 			continue;
@@ -355,6 +355,7 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	bus_reply(fake.bus, msg->id, &done);
 	if (msg->type == BUS_SHUTDOWN)
 		end();
+	fake.runs |= msg->type == BUS_RESUME;
 	if (msg->type == BUS_RESUME && fake.console_fd >= 0)
 		dprintf(fake.console_fd, "fake guest runs\r\n");
 	if (msg->type == BUS_POWER_BUTTON && !fake.deaf)
@@ -458,6 +459,8 @@ static void read_options(int argc, char **argv)
 			fake.console_fd = atoi(value);
 		else if (!strcmp(argv[i], "--vhost-fd"))
 			fake.vhost_fd = atoi(value);
+		else if (!strcmp(argv[i], "--refuse-writes"))
+			fake.restricted = true;
 		else if (!strcmp(argv[i], "--device"))
 			fake.declared++;
 	}
@@ -475,6 +478,8 @@ static void read_script(void)
 	f = fopen(path, "re");
 	n = f ? fread(fake.script, 1, sizeof(fake.script) - 1, f) : 0;
 	fake.script[n] = '\0';
+	if (script_word("free-only") > 0 && fake.restricted)
+		fake.script[0] = '\0';
 	fake.mute = script_word("mute") > 0;
 	fake.deaf = script_word("deaf") > 0;
 	fake.stay = script_word("stay") > 0;
