@@ -237,11 +237,14 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	launch.stderr_fd = log_fd;
 	all_held[KEEPER_HELD_LOG] = err ? -1 : logs_pipe_fd(c->log);
 	memcpy(all_held + 1, held, nheld * sizeof(int));
+	if (!err) {
+		snprintf(what, sizeof(what), "its endpoint");
+		err = bus_expect(c->bus, BUS_NOBODY);
+	}
 	if (!err)
 		err = keeper_spawn(c->keeper, c->index, &launch, &c->pid, &c->pidfd, what, sizeof(what));
 	if (!err) {
 		c->times.spawned = clock_ns();
-		snprintf(what, sizeof(what), "its endpoint");
 		err = bus_expect(c->bus, c->pid);
 	}
 	if (!err) {

@@ -43,8 +43,8 @@ struct bus_counters {
 /*
  * Listens on the unix socket path (at most 107 bytes, -ENAMETOOLONG; -EADDRINUSE if something listens there).
  * Only the process peer_pid may connect (0: any process of this user or root; BUS_NOBODY); bus_expect changes it
- * when a child is there or is replaced, drops the present connection, lifts a fence, and listens afresh if nng no longer
- * accepts (errors as of bus_listen).
+ * when a child is there or is replaced, drops the present connection and lifts a fence. With BUS_NOBODY, to be
+ * said before a process is started, it also listens afresh if nng may no longer accept (errors as of bus_listen).
  */
 #define BUS_NOBODY (-1)
 int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,

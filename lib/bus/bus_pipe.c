@@ -146,7 +146,6 @@ static int redial(struct bus *bus)
 static int listen_if_deaf(struct bus *bus)
 {
 	bus_pipe_retry(bus, BUS_RETRY_MAX_NS);
-	/* Not without need: nng loses what is connecting when a listener is closed. */
 	if (bus->listener.id && !bus_wire_is_deaf(bus->listener, &bus->accept_errors))
 		return 0;
 	if (bus->listener.id)
@@ -196,7 +195,9 @@ int bus_expect(struct bus *bus, pid_t peer_pid)
 	if (!bus->closed) {
 		bus->fenced = false;
 		bus->malformed = 0;
-		err = listen_if_deaf(bus);
+		/* Only while nobody is about to connect: nng would lose it, and keep what it had made of it for ever. */
+		if (peer_pid == BUS_NOBODY || !bus->listener.id)
+			err = listen_if_deaf(bus);
 		bus_pipe_cut(bus, peer_pid);
 	}
 	bus_leave(bus);
