@@ -12,11 +12,15 @@ check() {
 	shift 2
 	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
 }
-pid_of() { bulkhead ctl vm status --json | tr -d '\n' | sed -n 's/.*"id":"disk0"[^}]*"pid":\([1-9][0-9]*\).*/\1/p'; }
-# replaced PID: another process serves the disk.
+# pid_of DISK: the process that serves it, nothing while none does.
+pid_of() {
+	bulkhead ctl vm status --json | tr -d '\n ' |
+		sed -n 's/.*"id":"'"$1"'","process":"[^"]*","state":"up","pid":\([1-9][0-9]*\).*/\1/p'
+}
+# replaced DISK PID: another process serves it.
 replaced() {
-	new=$(pid_of)
-	[ -n "$new" ] && [ "$new" != "$1" ]
+	new=$(pid_of "$1")
+	[ -n "$new" ] && [ "$new" != "$2" ]
 }
 # until_true SECONDS COMMAND...: looks every 20 ms.
 until_true() {
@@ -28,12 +32,14 @@ until_true() {
 		usleep 20000
 	done
 }
-# machine CPUS SCRIPT: starts bulkhead in the background on a fresh copy of the disk; $vm is its process.
+# machine CPUS SCRIPT OPTION...: starts bulkhead in the background on a fresh copy of the disk; $vm is its process.
 machine() {
+	cpus_now=$1 script_now=$2
+	shift 2
 	cp /guest/root.img /tmp/root.img
-	bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus "$1" --memory 384M \
-		--append "console=ttyS0 quiet panic=-1 bulkhead.run=$2" --disk "path=/tmp/root.img,queues=$1" \
-		--console file=/tmp/console </dev/null 2>/tmp/log &
+	bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus "$cpus_now" --memory 384M \
+		--append "console=ttyS0 quiet panic=-1 bulkhead.run=$script_now" \
+		--disk "path=/tmp/root.img,queues=$cpus_now" --console file=/tmp/console "$@" </dev/null 2>/tmp/log &
 	vm=$!
 }
 clean_disk() {
@@ -71,27 +77,50 @@ for cpus in $1; do
 	nothing_left "$what"
 done
 
+# Two disks with four queues each; the host kills the server of one, of the other, or of both at once.
 rm -f /tmp/console
-machine 2 kills
+truncate -s 64M /tmp/data.img
+machine 4 kills --disk path=/tmp/data.img,queues=4 --restarts 1000/60
 until_true 60 grep "guest: writing" /tmp/console
 kills=0
 seed=$$
-while [ $kills -lt "$2" ]; do
-	until_true 20 sh -c "bulkhead ctl vm status | grep -q running" || break
+random() {
 	seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
-	usleep $((seed % 900000))
-	pid=$(pid_of)
-	[ -n "$pid" ] && kill -KILL "$pid" || break
-	kills=$((kills + 1))
-	until_true 20 replaced "$pid" || break
+	drawn=$(((seed >> 8) % $1))
+}
+# killed DISK...: kills their servers together and waits for all successors; false if something is amiss.
+killed() {
+	pids=
+	for d; do
+		until_true 20 replaced "$d" none || return 1
+		pids="$pids$new "
+	done
+	# shellcheck disable=SC2086
+	kill -KILL $pids || return 1
+	for d; do
+		kills=$((kills + 1))
+		until_true 20 replaced "$d" "${pids%% *}" || return 1
+		pids=${pids#* }
+	done
+}
+while [ $kills -lt "$2" ]; do
+	random 900000
+	usleep "$drawn"
+	random 3
+	case $drawn in
+	0) killed disk0 ;;
+	1) killed disk1 ;;
+	*) killed disk0 disk1 ;;
+	esac || break
 done
-check "kills: blk-server was killed $2 times ($kills)" /tmp/log [ $kills = "$2" ]
+check "kills: blk-server was killed $kills times, at least $2" /tmp/log [ "$kills" -ge "$2" ]
 bulkhead ctl vm power-button
 until_true 120 sh -c "! kill -0 $vm" || kill -KILL $vm
 wait $vm
 status=$?
 check "kills: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
 check "kills: the guest finished its writing" /tmp/console grep "guest: finished" /tmp/console
+check "kills: both disks have four queues" /tmp/console grep "guest: queues 4 4" /tmp/console
 check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/console grep "rounds, 0 failed" /tmp/console
 check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 clean_disk kills

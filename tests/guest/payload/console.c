@@ -69,9 +69,14 @@ unsigned report_count(void)
 	return reports;
 }
 
+bool has_byte(void)
+{
+	return in8(COM1 + 5) & 1;
+}
+
 uint8_t read_byte(void)
 {
-	while (!(in8(COM1 + 5) & 1))
+	while (!has_byte())
 		;
 	return in8(COM1);
 }

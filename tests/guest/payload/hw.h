@@ -73,8 +73,9 @@ void print_hex(uint64_t value);
 void report(bool ok, const char *what);
 unsigned report_failures(void);
 unsigned report_count(void);
-/* The next byte that the host sends on the serial line. */
+/* The next byte that the host sends on the serial line, and whether there is one. */
 uint8_t read_byte(void);
+bool has_byte(void);
 
 /* The legacy 0xcf8 mechanism; width 1, 2 or 4. */
 uint32_t pci_read(unsigned slot, unsigned off);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
- * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset".
+ * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
+ * and "storm" and "probe" (storm.c).
  */
-#include "virtio.h"
+#include "storm.h"
 
 #define BLOCK   4096
 #define BLOCKS  256 /* of the disk that are used */
@@ -193,6 +194,17 @@ void main(const struct start_info *info)
 	if (has_word(line, "irq")) {
 		report(vdev_start(&d, true), "the device starts again, with MSI-X");
 		test_io(&d, true, 0x22222222);
+	}
+	if (has_word(line, "storm")) {
+		report(vdev_start(&d, false), "the device starts, polled");
+		storm_run(&d);
+	}
+	if (has_word(line, "probe")) {
+		struct vdev other;
+
+		report(vdev_start(&d, false) && vdev_find(&other, 1),
+		       "the device starts, and there is another");
+		storm_probe(&d, &other);
 	}
 	if (has_word(line, "regs")) {
 		report(vdev_start(&d, false), "the device starts, polled");

@@ -5,6 +5,8 @@
 #define DESC_NEXT  1
 #define DESC_WRITE 2
 
+#define USED_NO_NOTIFY 1
+
 #define STATUS_DRIVER 3
 #define STATUS_OK     8
 #define STATUS_DRV_OK 4
@@ -143,10 +145,9 @@ bool vdev_start(struct vdev *d, bool irq)
 	return true;
 }
 
-void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len)
+void vdev_queue_slot(unsigned slot, unsigned type, uint64_t sector, void *buf, uint32_t len)
 {
-	unsigned slot = queued % (QUEUE_SIZE / 4), d = slot * 4;
-	unsigned next = d + (len ? 2 : 1);
+	unsigned d = slot * 4, next = d + (len ? 2 : 1);
 
 	headers[slot].type = type;
 	headers[slot].sector = sector;
@@ -161,11 +162,36 @@ void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len)
 	queued++;
 }
 
+void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len)
+{
+	vdev_queue_slot(queued % VDEV_SLOTS, type, sector, buf, len);
+}
+
 void vdev_kick(struct vdev *d)
 {
 	__atomic_store_n(&avail.idx, queued, __ATOMIC_RELEASE);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	MMIO_WRITE(uint16_t, d->notify, 0);
+}
+
+void vdev_kick_wanted(struct vdev *d)
+{
+	__atomic_store_n(&avail.idx, queued, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!(used.flags & USED_NO_NOTIFY))
+		MMIO_WRITE(uint16_t, d->notify, 0);
+}
+
+bool vdev_reap(unsigned *slot, bool *good)
+{
+	if (__atomic_load_n(&used.idx, __ATOMIC_ACQUIRE) == seen)
+		return false;
+	*slot = used.ring[seen % QUEUE_SIZE].id / 4;
+	if (*slot > VDEV_SLOTS)
+		*slot = VDEV_SLOTS; /* no request of ours */
+	*good = *slot < VDEV_SLOTS && !statuses[*slot];
+	seen++;
+	return true;
 }
 
 bool vdev_wait(bool irq)

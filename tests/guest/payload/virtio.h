@@ -6,6 +6,7 @@
 #include "hw.h"
 
 #define QUEUE_SIZE 64
+#define VDEV_SLOTS (QUEUE_SIZE / 4) /* requests at a time */
 
 #define BLK_IN     0
 #define BLK_OUT    1
@@ -50,6 +51,12 @@ void vdev_reset(struct vdev *d);
 /* Queues one request; several may be queued before the kick. The buffer is guest memory. */
 void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len);
 void vdev_kick(struct vdev *d);
+
+/* The same out of order: the caller keeps track of which slots (below VDEV_SLOTS) are in use. If the device is broken,
+ * vdev_reap may give back a slot that is in none, or VDEV_SLOTS; it is false if nothing is complete. */
+void vdev_queue_slot(unsigned slot, unsigned type, uint64_t sector, void *buf, uint32_t len);
+void vdev_kick_wanted(struct vdev *d); /* if the device has not said that it polls */
+bool vdev_reap(unsigned *slot, bool *good);
 
 /* Waits until all that was queued is complete, polling or sleeping; true if every status was OK. */
 bool vdev_wait(bool irq);

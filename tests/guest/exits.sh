@@ -1,0 +1,71 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A register of one device answers as fast as ever while another device's process dies and is replaced: the worst read
+# in a window with a kill against the median read. What this machine itself does to a read is measured the same way,
+# in windows without a kill, in turn, in which the host does all else the same. The vCPU's thread gets the scheduler's
+# first choice where that is allowed: to be waiting for a processor is not to be waiting for another process.
+. "${top_srcdir:?}/tests/support/tap.sh"
+. "$top_srcdir/tests/guest/storm.bash"
+kills=15
+[ -z "${BULKHEAD_LONG-}" ] || kills=100
+
+truncate -s 16M "$tmp/disk.img" "$tmp/other.img"
+storm_start probe --disk "path=$tmp/disk.img" --disk "path=$tmp/other.img" || not_ok "the guest starts"
+n=0
+core=$(storm_status | sed -n 's/.*"id":"core"[^}]*"pid":\([1-9][0-9]*\).*/\1/p')
+for task in /proc/"$core"/task/*; do
+	[[ $(<"$task/comm") != vcpu* ]] || vcpu=${task##*/}
+done
+# vcpu_first yes|no: only for the windows, since the scheduler stops who takes all of a processor for a second.
+vcpu_first() {
+	if [ "$1" = yes ]; then chrt -f -p 1 "${vcpu:-none}"; else chrt -o -p 0 "${vcpu:-none}"; fi 2>"$tmp/chrt"
+}
+vcpu_first no || diag "the vCPU competes with all others: $(<"$tmp/chrt")"
+# storm_kill without the kill.
+storm_spare_it() {
+	local end=$((${EPOCHREALTIME/./} + $1))
+	while [ "${EPOCHREALTIME/./}" -lt $end ]; do
+		storm_serving
+		pause_at_most 20
+	done
+}
+# Windows of the kind w are not counted: the first warms up, the others are between two that are.
+storm_say w
+while [ $n -lt $kills ]; do
+	pause_at_most 100
+	vcpu_first yes
+	storm_say k || break
+	begun=${EPOCHREALTIME/./}
+	pause_at_most 20
+	storm_kill || break
+	took=$((${EPOCHREALTIME/./} - begun))
+	storm_say w || break
+	vcpu_first no
+	pause_at_most 100
+	vcpu_first yes
+	storm_say n || break
+	storm_spare_it $took
+	storm_say w || break
+	vcpu_first no
+	n=$((n + 1))
+done
+is "blk-server of the other disk was killed and came back $kills times" "$n" "$kills"
+storm_end
+
+# column KIND FIELD: one number of each window, in ns.
+column() { sed -n "s/^reads $1 //p" "$tmp/said" | cut -d' ' -f"$2"; }
+median() { sort -n | awk '{ v[NR] = $1 } END { print NR ? v[int((NR + 1) / 2)] : 0 }'; }
+for kind in n k; do
+	column $kind 4 >"$tmp/worst.$kind"
+done
+usual=$(column n 2 | median)
+noise=$(median <"$tmp/worst.n") worst=$(median <"$tmp/worst.k")
+diag "a read takes $usual ns; the worst of a window, in ns:" \
+	"without a kill $(figures "$tmp/worst.n"), with a kill $(figures "$tmp/worst.k")"
+check "reads were measured in every window" test "$(wc -l <"$tmp/worst.k")" = "$kills" -a "${usual:-0}" -gt 0
+limit=$((usual * 10))
+if [ "$noise" -gt $((limit / 2)) ]; then
+	diag "this machine alone makes a read wait $noise ns: the limit is twice that"
+	limit=$((noise * 2))
+fi
+check "the worst read while it is replaced ($worst ns) is at most $limit ns" test "$worst" -le "$limit"

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A storm: the host kills the device's process again and again, and the guest watches.
+ *
+ * storm_run keeps STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a pattern
+ * of seed, block and generation. Each slot has blocks of its own, so two requests never meet on one. A stall is the
+ * longest time between two completions in a window; the host begins a window by a byte, and kills only once it was
+ * answered: 'k' a window with a kill, 'n' one without, 'q' the end.
+ *
+ * storm_probe times reads of a register of another device in windows of the same kind, which end with the next byte.
+ */
+#include "storm.h"
+
+#define STORM_DEPTH  VDEV_SLOTS
+#define BLOCK        4096
+#define BLOCKS       2048 /* of the disk that are used */
+#define WINDOWS      8192
+#define READS        65536
+#define PORT_PMTIMER 0x608
+#define PMTIMER_HZ   3579545u
+
+struct pending {
+	bool out, writing;
+	unsigned block;
+	uint32_t generation;
+};
+
+static uint8_t buffers[STORM_DEPTH][BLOCK] __attribute__((aligned(4096)));
+static struct pending pending[STORM_DEPTH];
+static uint32_t generations[BLOCKS]; /* what each block holds; 0: nobody has written it */
+static uint32_t gaps[WINDOWS], reads[READS];
+static uint8_t kinds[WINDOWS];
+
+static struct {
+	uint64_t random, writes, reads, errors, mismatches, strays;
+	uint64_t last, longest; /* completion; time between two of them, in cycles */
+	unsigned windows, out;
+	uint8_t kind; /* of the present window */
+	uint64_t khz;
+} storm = { .random = 0x9e3779b97f4a7c15u };
+
+static uint32_t next_random(void)
+{
+	storm.random ^= storm.random << 13;
+	storm.random ^= storm.random >> 7;
+	storm.random ^= storm.random << 17;
+	return (uint32_t)(storm.random >> 32);
+}
+
+/* The counter of cycles against the ACPI timer, over a fifth of a second. */
+static uint64_t tsc_khz(void)
+{
+	uint32_t from = in32(PORT_PMTIMER), to;
+	uint64_t begun = tsc();
+
+	do
+		to = in32(PORT_PMTIMER);
+	while (to - from < PMTIMER_HZ / 5);
+	return (tsc() - begun) * PMTIMER_HZ / (to - from) / 1000;
+}
+
+static uint64_t pattern(unsigned block, uint32_t generation, unsigned word)
+{
+	uint64_t seed = 0x5b1ce0ffee5eed00u ^ (uint64_t)block << 32 ^ generation;
+
+	return seed * (2u * word + 1) + word;
+}
+
+static void fill(uint8_t *buf, unsigned block, uint32_t generation)
+{
+	for (unsigned w = 0; w < BLOCK / 8; w++)
+		((uint64_t *)(void *)buf)[w] = pattern(block, generation, w);
+}
+
+static bool holds(const uint8_t *buf, unsigned block, uint32_t generation)
+{
+	uint64_t wrong = 0;
+
+	for (unsigned w = 0; w < BLOCK / 8; w++)
+		wrong |= ((const uint64_t *)(const void *)buf)[w] ^
+			 (generation ? pattern(block, generation, w) : 0);
+	return !wrong;
+}
+
+static void begin(unsigned slot, unsigned block, bool writing)
+{
+	struct pending *p = &pending[slot];
+
+	*p = (struct pending) { .out = true, .writing = writing, .block = block };
+	p->generation = generations[block] + writing;
+	if (writing)
+		fill(buffers[slot], block, p->generation);
+	else
+		memset(buffers[slot], 0xee, BLOCK);
+	vdev_queue_slot(slot, writing ? BLK_OUT : BLK_IN, (uint64_t)block * (BLOCK / 512), buffers[slot],
+			BLOCK);
+	storm.out++;
+}
+
+static void finish(unsigned slot, bool good)
+{
+	uint64_t now = tsc();
+	struct pending *p;
+
+	if (now - storm.last > storm.longest)
+		storm.longest = now - storm.last;
+	storm.last = now;
+	if (slot >= STORM_DEPTH || !pending[slot].out) {
+		storm.strays++;
+		return;
+	}
+	p = &pending[slot];
+	p->out = false;
+	storm.out--;
+	storm.errors += !good;
+	if (p->writing) {
+		generations[p->block] = p->generation;
+		storm.writes++;
+	} else {
+		storm.mismatches += !holds(buffers[slot], p->block, p->generation);
+		storm.reads++;
+	}
+}
+
+static void close_window(uint8_t next_kind)
+{
+	if (storm.kind && storm.windows < WINDOWS) {
+		kinds[storm.windows] = storm.kind;
+		gaps[storm.windows++] = (uint32_t)(storm.longest * 1000 / storm.khz);
+	}
+	storm.kind = next_kind;
+}
+
+/* Takes what is complete; with nothing to take, looks at the serial line now and then. The host's byte, or 0. */
+static uint8_t wait_some(uint64_t *looked)
+{
+	unsigned slot;
+	bool good, any = false;
+
+	for (;;) {
+		while (vdev_reap(&slot, &good)) {
+			finish(slot, good);
+			any = true;
+		}
+		if (tsc() - *looked > storm.khz / 4) {
+			*looked = tsc();
+			if (has_byte())
+				return read_byte();
+		}
+		if (any)
+			return 0;
+		__asm__ volatile("pause");
+	}
+}
+
+static void answer(uint8_t byte)
+{
+	char text[] = { '!', (char)byte, '\n', '\0' };
+
+	close_window(byte);
+	if (byte == 'q')
+		return;
+	print(text);
+	/* The printing is not the device's time. */
+	storm.longest = 0;
+	storm.last = tsc();
+}
+
+static void print_count(const char *name, uint64_t n)
+{
+	print(" ");
+	print(name);
+	print(" ");
+	print_u64(n);
+}
+
+static void print_windows(void)
+{
+	for (unsigned i = 0; i < storm.windows; i++) {
+		print(kinds[i] == 'k' ? "stall " : "noise ");
+		print_u64(gaps[i]);
+		print("\n");
+	}
+	print("# storm:");
+	print_count("writes", storm.writes);
+	print_count("reads", storm.reads);
+	print_count("errors", storm.errors);
+	print_count("mismatches", storm.mismatches);
+	print_count("strays", storm.strays);
+	print("\n");
+}
+
+static void drain(uint64_t *looked)
+{
+	while (storm.out)
+		wait_some(looked);
+}
+
+/* Reads every block once more. */
+static void verify_all(struct vdev *d, uint64_t *looked)
+{
+	for (unsigned block = 0; block < BLOCKS;) {
+		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
+			begin(slot, block++, false);
+		vdev_kick_wanted(d);
+		drain(looked);
+	}
+}
+
+void storm_run(struct vdev *d)
+{
+	uint64_t looked = 0;
+	uint8_t byte = 0;
+
+	storm.khz = tsc_khz();
+	print("# cycles per ms ");
+	print_u64(storm.khz);
+	print("\n!ready\n");
+	storm.last = tsc();
+	while (byte != 'q') {
+		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
+			if (!pending[slot].out)
+				begin(slot, next_random() % (BLOCKS / STORM_DEPTH) * STORM_DEPTH + slot,
+				      next_random() & 1);
+		vdev_kick_wanted(d);
+		byte = wait_some(&looked);
+		if (byte)
+			answer(byte);
+	}
+	drain(&looked);
+	verify_all(d, &looked);
+	print_windows();
+	report(!storm.errors, "no request fails");
+	report(!storm.mismatches, "what is read is what was written last");
+	report(!storm.strays, "no request completes twice");
+}
+
+/* ---- another device's register ---- */
+
+static void sort_reads(unsigned n)
+{
+	for (unsigned gap = n / 2; gap; gap /= 2)
+		for (unsigned i = gap; i < n; i++)
+			for (unsigned j = i; j >= gap && reads[j - gap] > reads[j]; j -= gap) {
+				uint32_t t = reads[j];
+
+				reads[j] = reads[j - gap];
+				reads[j - gap] = t;
+			}
+}
+
+/* Keeps requests out, so that there is something to recover; what they read does not matter here. */
+static void stir(struct vdev *d, bool ending)
+{
+	unsigned slot;
+	bool good;
+
+	while (vdev_reap(&slot, &good)) {
+		storm.errors += !good;
+		storm.out--;
+	}
+	if (storm.out || ending)
+		return;
+	for (slot = 0; slot < STORM_DEPTH; slot++)
+		vdev_queue_slot(slot, BLK_IN, slot * (BLOCK / 512), buffers[slot], BLOCK);
+	storm.out = STORM_DEPTH;
+	vdev_kick_wanted(d);
+}
+
+/* One window: prints "reads KIND count median p99 max", the times in ns. */
+static uint8_t read_window(uint8_t kind, struct vdev *d, struct vdev *other)
+{
+	char text[] = { '!', (char)kind, '\n', '\0' }, name[] = { (char)kind, '\0' };
+	uint64_t count = 0, worst = 0;
+	unsigned n;
+
+	print(text);
+	do {
+		uint64_t t;
+
+		if (count % 64 == 0)
+			stir(d, false);
+		t = tsc();
+		(void)MMIO_READ(uint8_t, other->common + COMMON_STATUS);
+		t = tsc() - t;
+		if (t > worst)
+			worst = t;
+		reads[count++ % READS] = (uint32_t)t;
+	} while (count % 64 || !has_byte());
+	n = count < READS ? (unsigned)count : READS;
+	sort_reads(n);
+	print("reads ");
+	print(name);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t values[] = { count, reads[n / 2], reads[n * 99ull / 100], worst };
+
+		print(" ");
+		print_u64(i ? values[i] * 1000000 / storm.khz : values[i]);
+	}
+	print("\n");
+	return read_byte();
+}
+
+void storm_probe(struct vdev *d, struct vdev *other)
+{
+	uint8_t byte;
+
+	storm.khz = tsc_khz();
+	print("!ready\n");
+	for (byte = read_byte(); byte != 'q';)
+		byte = read_window(byte, d, other);
+	while (storm.out)
+		stir(d, true);
+	report(!storm.errors, "the requests that were out complete");
+}
