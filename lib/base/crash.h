@@ -19,8 +19,8 @@ struct crash_point {
 };
 
 void crash_here(const struct crash_point *point);
-void crash_here_at(const struct crash_point *point, uint64_t what);
-int64_t crash_result(const struct crash_point *point, int64_t result);
+void crash_here_at(const char *label, uint64_t what);
+int64_t crash_result(const char *label, int64_t result);
 
 /* The linker gathers pointers to all of them in one section, where the table of points comes from. */
 #define CRASH_DEFINE_(name)                                                                                  \
@@ -41,19 +41,10 @@ int64_t crash_result(const struct crash_point *point, int64_t result);
 			crash_here(&crash_point_);                                                           \
 	} while (0)
 
-/* The process dies every time that it comes here with that very number. */
-#define CRASH_POINT_AT(name, what)                                                                           \
-	do {                                                                                                 \
-		CRASH_DEFINE_(name);                                                                         \
-		crash_here_at(&crash_point_, what);                                                          \
-	} while (0)
-
-/* The result, or the one that the test wants in its place. */
-#define CRASH_RESULT(name, result)                                                                           \
-	({                                                                                                   \
-		CRASH_DEFINE_(name);                                                                         \
-		crash_result(&crash_point_, result);                                                         \
-	})
+/* No points of their own: the process dies whenever it comes here with the number that the test chose; and what a test
+ * wants as the result of something. */
+#define CRASH_POINT_AT(label, what) crash_here_at(label, what)
+#define CRASH_RESULT(label, result) crash_result(label, result)
 
 #else
 

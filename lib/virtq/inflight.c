@@ -50,10 +50,8 @@ uint8_t inflight_note_death(uint8_t note)
 	uint8_t deaths = note & NOTE_DEATHS;
 	uint8_t now = note & (NOTE_SUSPECT | NOTE_POISON | NOTE_FAILED);
 
-	if ((note & NOTE_TRIAL) || ((note & NOTE_HAND) && (note & NOTE_SUSPECT)))
-		now |= NOTE_POISON;
-	if (note & NOTE_HAND)
-		now |= NOTE_SUSPECT;
+	if (note & (NOTE_HAND | NOTE_TRIAL))
+		now |= note & NOTE_SUSPECT ? NOTE_POISON : NOTE_SUSPECT;
 	return (uint8_t)(now | MIN(deaths + 1, NOTE_DEATHS));
 }
 

@@ -19,13 +19,14 @@
  * with the kernel or waits, and again while its end is dealt with. Who dies of a request dies with it in hand, so one
  * that was in hand at two deaths is not given a third chance. What does its damage without being in hand at once, say
  * by memory that it spoils, is found by trial: from its second death on a request is taken up alone, when nothing else
- * of the queue is in flight, and a death during the trial convicts it.
+ * of the queue is in flight, and to die on trial is as suspicious as to die in hand. Two deaths it takes in any case, since
+ * one may have come from outside at just that moment.
  */
 enum {
 	NOTE_DEATHS = 7,       /* a number: processes that it has outlived, at most 7 */
 	NOTE_HAND = 1 << 3,    /* in hand now */
-	NOTE_SUSPECT = 1 << 4, /* was in hand at an earlier death */
-	NOTE_TRIAL = 1 << 5,   /* taken up alone */
+	NOTE_SUSPECT = 1 << 4, /* was in hand or on trial at an earlier death */
+	NOTE_TRIAL = 1 << 5,   /* on trial: taken up alone */
 	NOTE_POISON = 1 << 6,  /* to be answered with an error */
 	NOTE_FAILED = 1 << 7,  /* it did fail, and only its answer is missing */
 };

@@ -24,14 +24,14 @@
 
 #include "clock.h"
 #include "config.h"
+#include "crashes.h"
 #include "fd.h"
 #include "inflight.h"
 #include "num.h"
+#include "rig_priv.h"
 #include "sandbox.h"
 
 #define MEMORY_BYTES (64ULL << 20)
-#define HEADER_STEP  32
-#define STATUS_AT    16 /* behind the header */
 
 extern char **environ;
 
@@ -54,13 +54,39 @@ static const struct vhost_fe_ops fe_ops = { .lost = on_lost };
 #define SANDBOX true
 #endif
 
-static const char *server_path(void)
+static const char *server_path(bool crashing)
 {
 	static char path[4096];
 	const char *top = getenv("top_builddir");
 
-	snprintf(path, sizeof(path), "%s/blk-server/blk-server", top ? top : "../..");
+	snprintf(path, sizeof(path), "%s/%s", top ? top : "../..",
+		 crashing ? "tests/device/blk-server-crash" : "blk-server/blk-server");
 	return realpath(path, NULL);
+}
+
+/* The environment with an order for the crash points, for a server that gets no other. */
+static char *const *crash_env(const char *order)
+{
+	static char text[256];
+	static char *env[] = { text, NULL };
+
+	snprintf(text, sizeof(text), "%s=%s", CRASHES_ENV, order);
+	return env;
+}
+
+void rig_crash_list(char *out, size_t size)
+{
+	char command[4096 + 64];
+	size_t len;
+	FILE *f;
+
+	cr_assert_not_null(server_path(true), "there is no server with crash points");
+	snprintf(command, sizeof(command), "%s=list '%s'", CRASHES_ENV, server_path(true));
+	f = popen(command, "re");
+	cr_assert_not_null(f);
+	len = fread(out, 1, size - 1, f);
+	out[len] = '\0';
+	cr_assert_eq(pclose(f), 0);
 }
 
 /* Starts a server with its end of a new socketpair as descriptor 3 and the image as 4; our end. */
@@ -82,7 +108,7 @@ static int spawn(struct rig *rig)
 					   "--log-level",
 					   level ? level : "error" };
 	struct rlimit old, limit;
-	struct sandbox_spawn how = { .path = server_path(),
+	struct sandbox_spawn how = { .path = server_path(rig->options.crash),
 				     .argv = (char *const *)(uintptr_t)argv,
 				     .envp = SANDBOX ? NULL : environ,
 				     .nfds = 2,
@@ -109,6 +135,10 @@ static int spawn(struct rig *rig)
 		argv[n++] = "5";
 	}
 	how.fds = fds;
+	if (rig->options.crash && SANDBOX)
+		how.envp = crash_env(rig->options.crash);
+	else if (rig->options.crash)
+		setenv(CRASHES_ENV, rig->options.crash, 1);
 	getrlimit(RLIMIT_FSIZE, &old);
 	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };
 	if (rig->options.file_limit)
@@ -126,8 +156,8 @@ static int program_fd(void)
 	static int fd = -1;
 
 	if (fd < 0)
-		fd = open(server_path(), O_PATH | O_CLOEXEC);
-	cr_assert(fd >= 0, "%s: %s", server_path(), strerror(errno));
+		fd = open(server_path(false), O_PATH | O_CLOEXEC);
+	cr_assert(fd >= 0, "%s: %s", server_path(false), strerror(errno));
 	return fd;
 }
 
@@ -212,7 +242,7 @@ void rig_disconnect(struct rig *rig)
 	rig->fe = NULL;
 }
 
-static void reap(struct rig *rig, bool killed)
+static int reap(struct rig *rig)
 {
 	struct pollfd p = { .fd = rig->pidfd, .events = POLLIN };
 	int status;
@@ -221,9 +251,7 @@ static void reap(struct rig *rig, bool killed)
 	cr_assert_eq(waitpid(rig->pid, &status, 0), rig->pid);
 	close(rig->pidfd);
 	rig->pid = 0;
-	if (!killed)
-		cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the server ended with status %#x",
-			  status);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* ---- the handshake ---- */
@@ -241,7 +269,32 @@ static void on_done(void *arg, int err)
 	w->err = err;
 }
 
-static void connect_fe(struct rig *rig, int fd)
+/* Waits for the end of one of the handshake's steps. False: the server is gone. */
+static bool step_done(struct rig *rig, const struct waiter *w, const char *what)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+
+	while (!w->done && !rig->lost) {
+		cr_assert(clock_ns() < end, "deadline: %s", what);
+		cr_assert_eq(loop_run_once(rig->loop, (int64_t)(20 * NS_PER_MS)), 0);
+	}
+	rig->lost |= w->err == -EPIPE || w->err == -ECONNRESET;
+	if (rig->lost)
+		return false;
+	cr_assert_eq(w->err, 0, "%s: %d", what, w->err);
+	return true;
+}
+
+/* Where the rings started, as the front end says it and, of packed rings, the lower half in the in-flight region. */
+static uint32_t ring_base(const struct rig *rig)
+{
+	const struct rig_options *o = &rig->options;
+	uint32_t at = o->start_at | (o->start_wrapped ? 0 : 0x8000U);
+
+	return o->ring_features & RING_F_PACKED ? at << 16 | at : o->start_at;
+}
+
+static bool try_connect(struct rig *rig, int fd)
 {
 	struct vhost_fe_ring rings[RIG_QUEUES_MAX] = { 0 };
 	struct vhost_fe_start start = { 0 };
@@ -252,8 +305,8 @@ static void connect_fe(struct rig *rig, int fd)
 	rig->lost = false;
 	cr_assert_eq(vhost_fe_new(rig->loop, fd, RIG_DEADLINE_S * NS_PER_S, &fe_ops, rig, &rig->fe), 0);
 	vhost_fe_probe(rig->fe, sizeof(struct virtio_blk_config), &rig->info, on_done, &w);
-	rig_until(rig, w.done);
-	cr_assert(w.done && w.err == 0, "probe: %d", w.err);
+	if (!step_done(rig, &w, "probe"))
+		return false;
 	memcpy(&rig->config, rig->info.config, sizeof(rig->config));
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
@@ -263,7 +316,7 @@ static void connect_fe(struct rig *rig, int fd)
 						    .avail = guest_user(&rig->guest, q->ring.avail),
 						    .used = guest_user(&rig->guest, q->ring.used),
 						    .used_gpa = q->ring.used,
-						    .base = q->ring.packed ? 0x80008000U : 0,
+						    .base = ring_base(rig),
 						    .kick = q->kick,
 						    .call = q->call,
 						    .err = q->err };
@@ -283,8 +336,12 @@ static void connect_fe(struct rig *rig, int fd)
 					  .n_rings = rig->queues };
 	w = (struct waiter) { 0 };
 	cr_assert_eq(vhost_fe_start(rig->fe, &start, on_done, &w), 0);
-	rig_until(rig, w.done);
-	cr_assert(w.done && w.err == 0, "start: %d", w.err);
+	return step_done(rig, &w, "start");
+}
+
+static void connect_fe(struct rig *rig, int fd)
+{
+	cr_assert(try_connect(rig, fd), "the server is gone");
 }
 
 /* ---- what outlives a server ---- */
@@ -323,6 +380,8 @@ static void on_call(void *arg, uint32_t events)
 static void make_queue(struct rig *rig, struct rig_queue *q)
 {
 	cr_assert_eq(ring_init(&q->ring, &rig->guest, RIG_SIZE, rig->options.ring_features), 0);
+	if (rig->options.start_at || rig->options.start_wrapped)
+		ring_start_at(&q->ring, rig->options.start_at, !rig->options.start_wrapped);
 	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->err = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -344,7 +403,7 @@ static void make_inflight(struct rig *rig)
 	    mmap(NULL, rig->inflight_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, rig->inflight_fd, 0);
 	cr_assert(rig->inflight != MAP_FAILED);
 	for (unsigned i = 0; i < rig->queues; i++)
-		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, packed ? 0x8000 : 0);
+		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
 }
 
 void rig_start(struct rig *rig, const struct rig_options *options)
@@ -359,20 +418,35 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	for (unsigned i = 0; i < rig->queues; i++)
 		make_queue(rig, &rig->queue[i]);
 	make_inflight(rig);
-	rig_respawn(rig);
+	if (options->crash)
+		rig_try_respawn(rig);
+	else
+		rig_respawn(rig);
 }
 
 void rig_kill(struct rig *rig)
 {
 	kill(rig->pid, SIGKILL);
-	reap(rig, true);
+	rig_reap(rig);
+}
+
+int rig_reap(struct rig *rig)
+{
+	int status = reap(rig);
+
 	vhost_fe_free(rig->fe);
 	rig->fe = NULL;
+	return status;
 }
 
 void rig_respawn(struct rig *rig)
 {
 	connect_fe(rig, rig->options.by_hand ? spawn_by_hand(rig) : spawn(rig));
+}
+
+bool rig_try_respawn(struct rig *rig)
+{
+	return try_connect(rig, spawn(rig));
 }
 
 void rig_connect(struct rig *rig)
@@ -382,10 +456,13 @@ void rig_connect(struct rig *rig)
 
 void rig_stop(struct rig *rig)
 {
+	int status;
+
 	vhost_fe_free(rig->fe);
 	if (rig->options.by_hand)
 		kill(rig->pid, SIGTERM);
-	reap(rig, false);
+	status = reap(rig);
+	cr_assert_eq(status, 0, "the server ended with status %d", status);
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
 
@@ -405,156 +482,4 @@ void rig_stop(struct rig *rig)
 		unlink(rig->image);
 	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);
-}
-
-/* ---- requests ---- */
-
-uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align)
-{
-	uint64_t gpa = guest_alloc(&rig->guest, len, align);
-
-	cr_assert(gpa, "guest memory is used up");
-	return gpa;
-}
-
-uint8_t *rig_ptr(struct rig *rig, uint64_t gpa)
-{
-	uint8_t *p = guest_ptr(&rig->guest, gpa, 1);
-
-	cr_assert_not_null(p);
-	return p;
-}
-
-int rig_stage(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len)
-{
-	struct rig_queue *q = &rig->queue[queue];
-	struct virtio_blk_outhdr header = { .type = type, .sector = sector };
-	bool in = type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
-	bool indirect = rig->options.ring_features & RING_F_INDIRECT;
-	struct ring_buf bufs[3];
-	unsigned n = 0;
-	uint64_t at;
-	int slot = 0, id;
-
-	while (slot < RIG_SLOTS && q->slot_used[slot])
-		slot++;
-	cr_assert(slot < RIG_SLOTS, "too many requests at once");
-	at = q->headers + (uint64_t)slot * HEADER_STEP;
-	memcpy(rig_ptr(rig, at), &header, sizeof(header));
-	*rig_ptr(rig, at + STATUS_AT) = 0xff;
-	bufs[n++] = (struct ring_buf) { .gpa = at, .len = sizeof(header) };
-	if (len)
-		bufs[n++] = (struct ring_buf) { .gpa = gpa, .len = len, .write = in };
-	bufs[n++] = (struct ring_buf) { .gpa = at + STATUS_AT, .len = 1, .write = true };
-	id = ring_add(&q->ring, bufs, n, indirect);
-	cr_assert(id >= 0 && id < RIG_SIZE, "ring_add: %d", id);
-	q->slot_used[slot] = true;
-	q->slot_of[id] = slot;
-	return slot;
-}
-
-void rig_publish(struct rig *rig, unsigned queue)
-{
-	struct rig_queue *q = &rig->queue[queue];
-
-	if (ring_publish(&q->ring))
-		cr_assert_eq(fd_event_set(q->kick), 0);
-}
-
-int rig_add(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa, uint32_t len)
-{
-	int slot = rig_stage(rig, queue, type, sector, gpa, len);
-
-	rig_publish(rig, queue);
-	return slot;
-}
-
-bool rig_get(struct rig *rig, unsigned queue, struct rig_done *done)
-{
-	struct rig_queue *q = &rig->queue[queue];
-	uint16_t id;
-	int n = ring_get(&q->ring, &id, &done->len);
-
-	cr_assert(n >= 0, "a completion that nobody waits for");
-	if (!n)
-		return false;
-	done->slot = q->slot_of[id];
-	cr_assert(done->slot >= 0);
-	q->slot_of[id] = -1;
-	q->slot_used[done->slot] = false;
-	done->status = *rig_ptr(rig, q->headers + (uint64_t)done->slot * HEADER_STEP + STATUS_AT);
-	return true;
-}
-
-/* A completion, or calls are enabled and it will be signalled. */
-static bool get_or_arm(struct rig *rig, unsigned queue, struct rig_done *done)
-{
-	return rig_get(rig, queue, done) ||
-	       (ring_enable_calls(&rig->queue[queue].ring) && rig_get(rig, queue, done));
-}
-
-struct rig_done rig_wait(struct rig *rig, unsigned queue)
-{
-	struct rig_done done;
-
-	rig_until(rig, get_or_arm(rig, queue, &done));
-	return done;
-}
-
-struct rig_done rig_request(struct rig *rig, unsigned queue, uint32_t type, uint64_t sector, uint64_t gpa,
-			    uint32_t len)
-{
-	rig_add(rig, queue, type, sector, gpa, len);
-	return rig_wait(rig, queue);
-}
-
-int64_t rig_raw(struct rig *rig, unsigned queue, const struct ring_buf *bufs, unsigned n)
-{
-	struct rig_queue *q = &rig->queue[queue];
-	struct pollfd err = { .fd = q->err, .events = POLLIN };
-	uint32_t len = 0;
-	uint16_t id;
-	int got = 0;
-
-	cr_assert(ring_add(&q->ring, bufs, n, rig->options.ring_features & RING_F_INDIRECT) >= 0);
-	rig_publish(rig, queue);
-	ring_enable_calls(&q->ring);
-	rig_until(rig, (got = ring_get(&q->ring, &id, &len)) || poll(&err, 1, 0) == 1);
-	cr_assert(got >= 0);
-	return got ? (int64_t)len : -1;
-}
-
-/* ---- contents ---- */
-
-void rig_read_image(struct rig *rig, uint64_t off, uint8_t *buf, uint32_t len)
-{
-	cr_assert_eq(fd_pread_full(rig->image_fd, buf, len, (off_t)off), 0);
-}
-
-static uint64_t word(uint64_t off, uint64_t seed)
-{
-	uint64_t v = off * 0x9e3779b97f4a7c15ULL + seed * 0xd1b54a32d192ed03ULL + 1;
-
-	v ^= v >> 29;
-	return v * 0xbf58476d1ce4e5b9ULL;
-}
-
-void rig_fill(uint8_t *buf, uint64_t off, uint32_t len, uint64_t seed)
-{
-	for (uint32_t i = 0; i + 8 <= len; i += 8) {
-		uint64_t v = word(off + i, seed);
-
-		memcpy(buf + i, &v, sizeof(v));
-	}
-}
-
-bool rig_check(const uint8_t *buf, uint64_t off, uint32_t len, uint64_t seed)
-{
-	for (uint32_t i = 0; i + 8 <= len; i += 8) {
-		uint64_t v = word(off + i, seed);
-
-		if (memcmp(buf + i, &v, sizeof(v)))
-			return false;
-	}
-	return true;
 }

@@ -35,7 +35,10 @@ struct rig_options {
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
 	int flight_fd;           /* the flight recorder's memory; 0: none */
-	bool by_hand;            /* started as a person does: --socket DIR/socket --image DIR/image */
+	const char *crash;  /* runs the program with crash points, under this order (crashes.h); may change */
+	uint16_t start_at;  /* index that the rings start from */
+	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
+	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */
 };
 
 struct rig_queue {
@@ -80,6 +83,15 @@ void rig_stop(struct rig *rig);
 /* Kills the server and reaps it; then starts another on the same rings. */
 void rig_kill(struct rig *rig);
 void rig_respawn(struct rig *rig);
+
+/* The same for a server that may die before it serves: false if it did. */
+bool rig_try_respawn(struct rig *rig);
+
+/* Waits for the end of a server that is dying by itself: its exit status, or 128 and the signal. */
+int rig_reap(struct rig *rig);
+
+/* The labels of the crash points that the program has, each followed by a newline. */
+void rig_crash_list(char *out, size_t size);
 
 /* By hand: the front end goes, and another connects to the same server. */
 void rig_disconnect(struct rig *rig);

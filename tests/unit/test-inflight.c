@@ -384,13 +384,13 @@ static void acquit(void)
 {
 	queue_track(&q);
 	take(1);
-	for (unsigned death = 1; death < 3; death++) {
+	for (unsigned death = 1; death < 4; death++) {
 		vq_lay_down(q.vq);
 		die_with(death, false);
 		vq_lay_down(q.vq);
 	}
-	/* Alone at the second; a third death then is its doing. */
-	die_with(3, true);
+	/* Alone since the second, and so with this the second death on trial. */
+	die_with(4, true);
 }
 
 static void accuse_one_of_three(void)
@@ -473,6 +473,6 @@ static void fail_and_die(void)
 	}
 
 ON_BOTH(f48_in_hand_at_two_deaths_is_poison, convict)
-ON_BOTH(f48_in_flight_at_three_deaths_is_poison_only_if_it_was_alone, acquit)
+ON_BOTH(f48_two_deaths_on_trial_are_enough_too, acquit)
 ON_BOTH(f48_neighbours_of_the_poisonous_one_are_not_failed, accuse_one_of_three)
 ON_BOTH(f50_a_failure_is_remembered_until_it_is_told, fail_and_die)

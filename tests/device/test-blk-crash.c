@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * FAULTS 52: the server dies at every labelled point, in recovery too, and no request is lost, completed twice, failed
+ * or has wrong bytes. The server is built from the same sources with the points of lib/base/crash.h.
+ *
+ * Each point has a scene of its own: new rings, whose indices wrap soon. The first server dies the first time that it
+ * comes to the point, mostly before anything was completed. Each later one first finishes what its predecessor died
+ * with, as one request that dies with several servers in hand is a different matter (FAULTS 48), and dies the nth
+ * time that it comes to the point thereafter. For a point within recovery, two die in a row: the first while it
+ * publishes a batch, which leaves most to be done, the second at the point.
+ *
+ * BULKHEAD_HITS=N has each point hit N times, BULKHEAD_LONG=1 100 times.
+ */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crashes.h"
+#include "load.h"
+#include "num.h"
+
+TestSuite(blk_crash, .timeout = 3600);
+
+#define POINTS_MAX 128
+#define MISSES_MAX 50 /* deaths in a row after which a recovery did not come to the point */
+
+static unsigned wanted_hits(void)
+{
+	const char *hits = getenv("BULKHEAD_HITS"), *all = getenv("BULKHEAD_LONG");
+
+	return hits ? (unsigned)atoi(hits) : all && *all ? 100 : 3;
+}
+
+struct table {
+	char text[8192];
+	const char *label[POINTS_MAX];
+	unsigned hits[POINTS_MAX];
+	unsigned n, deaths;
+};
+
+static bool begins(const char *text, const char *with)
+{
+	return !strncmp(text, with, strlen(with));
+}
+
+static bool has_word(const char *text, const char *word)
+{
+	return strstr(text, word) != NULL;
+}
+
+/* The points of one ring format, as the program itself names them; a label may stand in several places. */
+static void read_table(struct table *t, bool packed)
+{
+	char *rest = t->text, *label;
+
+	rig_crash_list(t->text, sizeof(t->text));
+	while ((label = strsep(&rest, "\n"))) {
+		unsigned i = 0;
+
+		if (!*label || begins(label, packed ? "split " : "packed "))
+			continue;
+		while (i < t->n && strcmp(t->label[i], label))
+			i++;
+		cr_assert_lt(i, POINTS_MAX);
+		t->label[i] = label;
+		t->n = MAX(t->n, i + 1);
+	}
+	cr_assert_gt(t->n, 30, "only %u points", t->n);
+}
+
+static bool in_recovery(const char *label)
+{
+	return has_word(label, "recover-") || begins(label, "resubmit");
+}
+
+struct scene {
+	struct load load;
+	struct table *table;
+	unsigned point;
+	char order[160]; /* of the next server */
+};
+
+/* The next server dies at label, the nth time that it comes there; from the first moment, or from when it is told. */
+static void arm(struct scene *s, bool later, const char *label, unsigned nth)
+{
+	snprintf(s->order, sizeof(s->order), "%s=%s:%u%s", later ? "later" : "die", label, nth,
+		 begins(label, "failure") ? ";result=flush:-5" : "");
+	s->load.rig.options.crash = s->order;
+}
+
+/* Finishes what the predecessor died with, then has the server go to its death. */
+static void live(struct scene *s)
+{
+	struct load *l = &s->load;
+
+	load_until(l, !l->at_death);
+	if (!l->rig.lost)
+		cr_assert_eq(kill(l->rig.pid, SIGUSR1), 0);
+	load_until(l, false);
+}
+
+/* Buries a server that died at its point. */
+static void bury(struct scene *s)
+{
+	int status = rig_reap(&s->load.rig);
+
+	cr_assert_eq(status, CRASHES_STATUS, "%s: the server ended with status %d", s->order, status);
+	s->table->deaths++;
+	load_died(&s->load);
+	s->load.depth = 1 + load_random(&s->load, LOAD_DEPTH);
+	if (load_random(&s->load, 2))
+		load_step(&s->load); /* the driver goes on meanwhile */
+}
+
+/* A death at a point that a server comes to while it serves. */
+static void die_serving(struct scene *s, const char *label, unsigned nth)
+{
+	uint64_t failed = s->load.failed_flushes;
+
+	arm(s, true, label, nth);
+	rig_try_respawn(&s->load.rig);
+	live(s);
+	bury(s);
+	if (strcmp(label, "failure after"))
+		return;
+	/* The failure was written down: the successor tells of it, and does not flush again. */
+	failed = s->load.failed_flushes;
+	arm(s, true, "fetch before", 1);
+	rig_try_respawn(&s->load.rig);
+	live(s);
+	cr_assert_gt(s->load.failed_flushes, failed, "a flush that failed was replayed into success");
+	bury(s);
+}
+
+/* Where the predecessor of a server that is to die in recovery dies: nothing is in hand then, so that no request is
+ * taken for the one that servers die of. */
+static const char *before_recovery(struct scene *s, const char *label)
+{
+	bool shown = has_word(label, "recover-batch") ||
+		     (!has_word(label, "recover-available") && load_random(&s->load, 2));
+
+	return shown ? "used-index after" : "used-index before";
+}
+
+/* A death at a point within recovery; false if this recovery had nothing to do there. */
+static bool die_recovering(struct scene *s, const char *label, unsigned nth)
+{
+	s->load.depth = MAX(s->load.depth, 4U);
+	die_serving(s, before_recovery(s, label), 1 + load_random(&s->load, 4));
+	arm(s, false, label, nth);
+	if (rig_try_respawn(&s->load.rig))
+		load_until(&s->load, !s->load.at_death);
+	if (!s->load.rig.lost) {
+		rig_kill(&s->load.rig);
+		load_died(&s->load);
+		return false;
+	}
+	bury(s);
+	return true;
+}
+
+static void hit(struct scene *s, const char *label)
+{
+	unsigned misses = 0, *hits = &s->table->hits[s->point];
+
+	if (in_recovery(label)) {
+		/* The more there is to be done, the further it may be got before the end. */
+		while (!die_recovering(s, label, 1 + load_random(&s->load, misses ? 2 : 8)))
+			cr_assert_lt(++misses, MISSES_MAX, "%s was not reached", label);
+	} else {
+		die_serving(s, label, 1 + load_random(&s->load, begins(label, "failure") ? 2 : 40));
+	}
+	++*hits;
+}
+
+static void play(struct table *t, unsigned point, uint64_t features)
+{
+	static struct scene s;
+	struct rig_options options = { .ring_features = features,
+				       .queues = 1 + point % 2,
+				       .io_threads = 1 + point % 2,
+				       .crash = s.order };
+	const char *label = t->label[point];
+	bool packed = features & RING_F_PACKED, serving = !in_recovery(label);
+
+	s.table = t;
+	s.point = point;
+	options.start_wrapped = packed && point % 4 > 1;
+	options.start_at = (uint16_t)((packed ? RIG_SIZE : 65536) - 1 - 7 * (point % 16));
+	arm(&s, false, label, 1);
+	load_start(&s.load, &options);
+	s.load.flushes_fail = begins(label, "failure");
+	if (serving) {
+		load_until(&s.load, false);
+		bury(&s);
+		t->hits[point]++;
+	} else {
+		rig_kill(&s.load.rig);
+		load_died(&s.load);
+	}
+	while (t->hits[point] < wanted_hits())
+		hit(&s, label);
+	s.load.rig.options.crash = "";
+	rig_respawn(&s.load.rig);
+	load_stop(&s.load);
+}
+
+static void print(const struct table *t, const char *what)
+{
+	unsigned covered = 0, hits = 0;
+
+	for (unsigned i = 0; i < t->n; i++) {
+		fprintf(stderr, "# %-14s  %-36s %5u hits\n", what, t->label[i], t->hits[i]);
+		covered += t->hits[i] >= wanted_hits();
+		hits += t->hits[i];
+	}
+	fprintf(stderr,
+		"# %s: %u of %u points covered, %u hits, %u deaths; 0 requests lost, 0 twice, 0 wrong\n",
+		what, covered, t->n, hits, t->deaths);
+	cr_assert_eq(covered, t->n);
+}
+
+static void all_points(const char *what, uint64_t features)
+{
+	static struct table t;
+
+	read_table(&t, features & RING_F_PACKED);
+	for (unsigned i = 0; i < t.n; i++)
+		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0));
+	print(&t, what);
+}
+
+Test(blk_crash, f52_every_point_split_direct)
+{
+	all_points("split direct", 0);
+}
+
+Test(blk_crash, f52_every_point_split_indirect)
+{
+	all_points("split indirect", RING_F_INDIRECT);
+}
+
+Test(blk_crash, f52_every_point_packed_direct)
+{
+	all_points("packed direct", RING_F_PACKED);
+}
+
+Test(blk_crash, f52_every_point_packed_indirect)
+{
+	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a test tells a program built with BH_CRASH_POINTS (lib/base/crash.h) what to do at its points: by the environment,
+ * orders separated by ';':
+ *   list             print the label of each point and exit
+ *   die=LABEL:N      die when a point with this label is reached for the Nth time
+ *   later=LABEL:N    the same, counted from SIGUSR1 on
+ *   at=LABEL:N       die whenever CRASH_POINT_AT of this label is reached with the number N
+ *   result=LABEL:N   CRASH_RESULT of this label gives N
+ */
+#ifndef SUPPORT_CRASHES_H
+#define SUPPORT_CRASHES_H
+
+#define CRASHES_ENV    "BULKHEAD_CRASH"
+#define CRASHES_STATUS 113 /* what a process exits with that died as it was told */
+
+#endif
