@@ -245,8 +245,8 @@ static void restart(struct supervisor *s)
 	until(s, s->ready && s->nrecovered);
 }
 
-/* Adds a read that the dead server had taken, and died with so many times before that. */
-static int add_taken(struct supervisor *s, unsigned queue, uint64_t gpa, uint64_t counter, uint8_t deaths)
+/* Adds a read that the dead server had taken, and of which the in-flight region says this (NOTE_). */
+static int add_taken(struct supervisor *s, unsigned queue, uint64_t gpa, uint64_t counter, uint8_t note)
 {
 	const struct rig_queue *q = &s->rig.queue[queue];
 	size_t step = inflight_queue_bytes(RIG_SIZE, false);
@@ -256,7 +256,7 @@ static int add_taken(struct supervisor *s, unsigned queue, uint64_t gpa, uint64_
 	while (q->slot_of[id] != slot)
 		id++;
 	r->desc[id].counter = counter;
-	inflight_mark(&r->desc[id].inflight, deaths);
+	inflight_mark(&r->desc[id].inflight, note);
 	return slot;
 }
 
@@ -271,7 +271,7 @@ Test(blk_bus, tells_what_was_recovered)
 	ask_ok(&s, BUS_PING); /* what it has to say about its own start is here before that */
 	rig_kill(&s.rig);
 	add_taken(&s, 0, gpa, 10, 0);
-	poison = add_taken(&s, 0, gpa + 4096, 11, 1);
+	poison = add_taken(&s, 0, gpa + 4096, 11, NOTE_HAND | NOTE_SUSPECT);
 	add_taken(&s, 1, gpa + 8192, 3, 0);
 	rig_add(&s.rig, 1, VIRTIO_BLK_T_IN, 0, gpa + 3 * 4096, 4096);
 	begun = clock_ns();
