@@ -58,6 +58,16 @@ static void power_button(struct core *core, const struct bus_msg *msg)
 	answer(core, msg, 0, NULL);
 }
 
+static void fail_device(struct core *core, const struct bus_msg *msg)
+{
+	const char *id = msg->fail_device.device;
+	struct core_device *d = core_find_device(core, id, sizeof(msg->fail_device.device));
+
+	if (d)
+		device_fail(d->device);
+	answer(core, msg, d ? 0 : -ENOENT, "no such device");
+}
+
 static void shut_down(struct core *core, const struct bus_msg *msg)
 {
 	answer(core, msg, 0, NULL);
@@ -66,8 +76,13 @@ static void shut_down(struct core *core, const struct bus_msg *msg)
 }
 
 static void (*const requests[BUS_TYPE_COUNT])(struct core *core, const struct bus_msg *msg) = {
-	[BUS_PING] = ping,         [BUS_GET_STATS] = get_stats,       [BUS_RESUME] = resume,
-	[BUS_PAUSE] = pause_vcpus, [BUS_POWER_BUTTON] = power_button, [BUS_SHUTDOWN] = shut_down,
+	[BUS_PING] = ping,
+	[BUS_GET_STATS] = get_stats,
+	[BUS_RESUME] = resume,
+	[BUS_PAUSE] = pause_vcpus,
+	[BUS_POWER_BUTTON] = power_button,
+	[BUS_SHUTDOWN] = shut_down,
+	[BUS_FAIL_DEVICE] = fail_device,
 };
 
 static void on_message(void *arg, const struct bus_msg *msg)
@@ -118,15 +133,27 @@ void control_device_down(struct core_device *d, const char *reason)
 {
 	if (!d->core->bus)
 		return;
+	d->hung.type = BUS_NONE;
 	d->msg = (struct bus_msg) { .type = BUS_DEVICE_DOWN };
 	snprintf(d->msg.device_down.device, sizeof(d->msg.device_down.device), "%s", device_id(d->device));
 	snprintf(d->msg.device_down.reason, sizeof(d->msg.device_down.reason), "%s", reason);
 	bus_event(d->core->bus, &d->msg);
 }
 
+void control_device_hung(struct core_device *d, unsigned queue, uint64_t stalled_ns, const char *reason)
+{
+	if (!d->core->bus)
+		return;
+	d->hung = (struct bus_msg) { .type = BUS_DEVICE_HUNG,
+				     .device_hung = { .queue = queue, .stalled_ns = stalled_ns } };
+	snprintf(d->hung.device_hung.device, sizeof(d->hung.device_hung.device), "%s", device_id(d->device));
+	snprintf(d->hung.device_hung.reason, sizeof(d->hung.device_hung.reason), "%s", reason);
+	bus_event(d->core->bus, &d->hung);
+}
+
 void control_device_pending(struct core_device *d)
 {
-	d->msg.type = BUS_NONE;
+	d->msg.type = d->hung.type = BUS_NONE;
 }
 
 void control_guest_ended(struct core *core)
@@ -154,9 +181,12 @@ static void on_connected(void *arg, bool up)
 	if (!up)
 		return;
 	send_hello(core);
-	for (unsigned i = 0; i < core->opts->n_devices; i++)
+	for (unsigned i = 0; i < core->opts->n_devices; i++) {
 		if (core->devices[i].msg.type != BUS_NONE)
 			bus_event(core->bus, &core->devices[i].msg);
+		if (core->devices[i].hung.type != BUS_NONE)
+			bus_event(core->bus, &core->devices[i].hung);
+	}
 	if (core->state != CORE_WAITING)
 		control_ready(core);
 	else

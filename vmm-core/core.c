@@ -22,6 +22,7 @@
 #include "space.h"
 #include "vcpu.h"
 #include "vm.h"
+#include "watch.h"
 
 #define BACKEND_DEADLINE (10 * NS_PER_S) /* of one request; a reset includes the requests in flight */
 #define DRAIN_DEADLINE   (2 * NS_PER_S)  /* for the console's reader, once the guest is over */
@@ -202,9 +203,28 @@ static void on_down(void *arg, struct device *device, const char *reason)
 	control_device_down(d, reason);
 }
 
+static void on_hung(void *arg, struct device *device, unsigned queue, uint64_t stalled_ns, const char *reason)
+{
+	struct core_device *d = arg;
+
+	log_warn_limited("device %s hangs: no progress on queue %u for %llu ms: %s", device_id(device), queue,
+			 (unsigned long long)(stalled_ns / NS_PER_MS), reason);
+	control_device_hung(d, queue, stalled_ns, reason);
+}
+
+static void on_stalled(void *arg, struct device *device, unsigned queue, uint64_t stalled_ns,
+		       const char *reason)
+{
+	(void)arg;
+	log_warn_limited("device %s: no progress on queue %u for %llu ms: %s", device_id(device), queue,
+			 (unsigned long long)(stalled_ns / NS_PER_MS), reason);
+}
+
 int core_add_devices(struct core *core, int *sockets)
 {
-	static const struct device_ops ops = { .up = on_up, .down = on_down };
+	static const struct device_ops ops = {
+		.up = on_up, .down = on_down, .hung = on_hung, .stalled = on_stalled
+	};
 	int r = 0;
 
 	for (unsigned i = 0; i < core->opts->n_devices; i++) {
@@ -218,6 +238,8 @@ int core_add_devices(struct core *core, int *sockets)
 						  .bus = core->pci,
 						  .ram = core->ram,
 						  .timeout_ns = BACKEND_DEADLINE,
+						  .watch = core->watch,
+						  .hang_timeout_ns = o->hang_timeout_ns,
 						  .ops = &ops,
 						  .arg = &core->devices[i] };
 
@@ -308,6 +330,8 @@ int core_new(struct core *core, const struct options *opts)
 	r = loop_new("main", &core->loop);
 	if (r == 0)
 		r = loop_add_timer(core->loop, on_drained, core, &core->drain_timer);
+	if (r == 0)
+		r = watch_new(core->loop, &core->watch);
 	if (r < 0) {
 		log_error_errno(r, "the main loop can't be made");
 		return r;

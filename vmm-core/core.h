@@ -22,6 +22,7 @@ struct sandbox_filter;
 struct space;
 struct vcpus;
 struct vm;
+struct watch;
 
 enum core_state {
 	CORE_WAITING, /* not every device was there yet; the guest can't run. Ends READY */
@@ -35,7 +36,8 @@ enum core_state {
 struct core_device {
 	struct core *core;
 	struct device *device;
-	struct bus_msg msg; /* DEVICE_UP or DEVICE_DOWN; BUS_NONE while a back end is on its way */
+	struct bus_msg msg;  /* DEVICE_UP or DEVICE_DOWN; BUS_NONE while a back end is on its way */
+	struct bus_msg hung; /* DEVICE_HUNG, of the present back end; or BUS_NONE */
 };
 
 struct core {
@@ -50,6 +52,7 @@ struct core {
 	struct chipset *chipset;
 	struct cpuid_model *cpuid;
 	struct vcpus *vcpus;
+	struct watch *watch;
 	struct boot_entry entry;
 	struct core_device devices[OPTIONS_DEVICES_MAX];
 	struct sandbox_filter *steady, *vcpu; /* NULL: no sandbox */
@@ -85,6 +88,7 @@ int control_start(struct core *core);
 void control_ready(struct core *core);
 void control_device_up(struct core_device *d, bool resumed, uint64_t handshake_ns);
 void control_device_down(struct core_device *d, const char *reason);
+void control_device_hung(struct core_device *d, unsigned queue, uint64_t stalled_ns, const char *reason);
 /* A new connection came for it: what was said of the last one holds no more. */
 void control_device_pending(struct core_device *d);
 void control_guest_ended(struct core *core);

@@ -38,6 +38,7 @@ struct backend *device_backend_of(struct device *d, unsigned queue)
 /* Drops the connection and what came with it. */
 static void disconnect(struct backend *b)
 {
+	device_watch_stop(b);
 	vhost_fe_free(b->fe);
 	b->fe = NULL;
 	flight_free(b->flight);
@@ -46,11 +47,13 @@ static void disconnect(struct backend *b)
 	b->reading_config = b->read_again = false;
 }
 
-static void backend_down(struct backend *b, const char *reason)
+void device_lose(struct backend *b, const char *reason)
 {
 	struct device *d = b->dev;
 
 	disconnect(b);
+	if (b->given_up)
+		b->tainted = false;
 	d->stats.lost++;
 	d->args.ops->down(d->args.arg, d, reason);
 	advance(d);
@@ -59,14 +62,12 @@ static void backend_down(struct backend *b, const char *reason)
 static void on_lost(void *arg, int err, const char *why)
 {
 	(void)err;
-	backend_down(arg, why);
+	device_lose(arg, why);
 }
 
-/*
- * What a request ended with, if not well: true. The end of a connection is reported by on_lost as well, which
- * knows more of the reason, so here only refusals and our own shortages are dealt with.
- */
-static bool failed(struct backend *b, int err, const char *doing)
+/* The end of a connection is reported by on_lost as well, which knows more of the reason, so here only refusals and our
+ * own shortages are dealt with. */
+bool device_failed(struct backend *b, int err, const char *doing)
 {
 	char reason[128];
 
@@ -78,107 +79,18 @@ static bool failed(struct backend *b, int err, const char *doing)
 		snprintf(reason, sizeof(reason), "the back end refused %s", doing);
 	else
 		snprintf(reason, sizeof(reason), "%s failed: %s", doing, strerror(-err));
-	backend_down(b, reason);
+	device_lose(b, reason);
 	return true;
-}
-
-/* ---- configuration space ---- */
-
-static unsigned queues_of(const struct device *d, const struct backend *b)
-{
-	const struct device_kind *kind = d->args.kind;
-	uint16_t configured = 1;
-
-	if (kind->queues_off && b->info.features >> kind->queues_feature & 1 &&
-	    b->info.config_len >= kind->queues_off + sizeof(configured))
-		memcpy(&configured, b->info.config + kind->queues_off, sizeof(configured));
-	return MIN(MIN((unsigned)configured, b->info.queues), VIRTIO_PCI_QUEUES_MAX);
-}
-
-/* Shows the driver what back end 0 says, but for the number of queues, which stays what it was at the start. */
-static void offer(struct device *d)
-{
-	const struct device_kind *kind = d->args.kind;
-	struct vhost_fe_info *info = &d->backends[0].info;
-	uint64_t hidden = info->features & ((1ULL << 24) - 1) & ~kind->features;
-	uint16_t queues = (uint16_t)virtio_pci_queues(d->transport);
-
-	if (kind->queues_off && info->config_len >= kind->queues_off + sizeof(queues))
-		memcpy(info->config + kind->queues_off, &queues, sizeof(queues));
-	/* Where a packed ring stands only its device knows, or the in-flight region: without one nobody could go on. */
-	if (!device_rings_can_track(&d->backends[0]))
-		hidden |= 1ULL << VIRTIO_F_RING_PACKED;
-	virtio_pci_offer(d->transport, info->features & ~hidden, info->config, info->config_len);
-}
-
-static void read_config(struct backend *b);
-
-static void on_config_read(void *arg, int err)
-{
-	struct backend *b = arg;
-
-	b->reading_config = false;
-	if (failed(b, err, "a reading of its configuration space"))
-		return;
-	if (b->read_again) {
-		read_config(b);
-		return;
-	}
-	memcpy(b->info.config, b->config, b->info.config_len);
-	if (b->index == 0)
-		offer(b->dev);
-}
-
-static void read_config(struct backend *b)
-{
-	b->read_again = b->reading_config;
-	if (b->reading_config || b->info.config_len == 0)
-		return;
-	b->reading_config = true;
-	vhost_fe_get_config(b->fe, 0, b->info.config_len, b->config, on_config_read, b);
-}
-
-static void on_config_changed(void *arg)
-{
-	struct backend *b = arg;
-
-	if (b->state != BACKEND_PROBING && b->dev->transport)
-		read_config(b);
-}
-
-static void on_config_set(void *arg, int err)
-{
-	struct backend *b = arg;
-
-	if (!failed(b, err, "a write to its configuration space") && b->index == 0)
-		read_config(b);
-}
-
-static void send_written(struct backend *b)
-{
-	struct device *d = b->dev;
-
-	if (d->written_len)
-		vhost_fe_set_config(b->fe, d->written_off, d->written_len, d->written, on_config_set, b);
-}
-
-/* The driver wrote to configuration space. A back end that is away is told when it comes (on_probed). */
-static void config_written(void *arg)
-{
-	struct device *d = arg;
-
-	if (!virtio_pci_take_config_write(d->transport, &d->written_off, &d->written_len, d->written))
-		return;
-	for (unsigned i = 0; i < d->args.backends; i++)
-		if (d->backends[i].state != BACKEND_ABSENT && d->backends[i].state != BACKEND_PROBING)
-			send_written(&d->backends[i]);
 }
 
 /* ---- what the driver wants ---- */
 
-static void break_rings(struct device *d)
+void device_break(struct device *d)
 {
 	d->stats.broken++;
+	d->act.signalled = true;
+	for (unsigned i = 0; i < d->args.backends; i++)
+		device_watch_stop(&d->backends[i]);
 	virtio_pci_needs_reset(d->transport);
 }
 
@@ -191,7 +103,7 @@ static void driver_ok(void *arg)
 	d->act.on = true;
 	if (device_rings_take(d) < 0) {
 		d->act.broken = true;
-		break_rings(d);
+		device_break(d);
 		return;
 	}
 	virtio_pci_wire(d->transport);
@@ -225,7 +137,7 @@ static void on_err(void *arg, uint32_t events)
 	(void)events;
 	loop_mod_fd(d->err_watch, 0);
 	if (d->act.on)
-		break_rings(d);
+		device_break(d);
 }
 
 /* ---- a back end's way ---- */
@@ -243,7 +155,9 @@ static void on_started(void *arg, int err)
 {
 	struct backend *b = arg;
 
-	if (failed(b, err, "its rings"))
+	if (device_failed(b, err, "its rings"))
+		return;
+	if (device_failed(b, device_watch_start(b), "watching its rings"))
 		return;
 	b->state = BACKEND_RUNNING;
 	if (b->arrived_ns)
@@ -256,7 +170,7 @@ static void on_backend_reset(void *arg, int err)
 {
 	struct backend *b = arg;
 
-	if (failed(b, err, "a reset"))
+	if (device_failed(b, err, "a reset"))
 		return;
 	b->state = BACKEND_IDLE;
 	b->tainted = false;
@@ -273,9 +187,9 @@ static void start(struct backend *b)
 		/* What the last process had in flight is lost to this one, and to the next of its kind. */
 		b->state = BACKEND_IDLE;
 		b->dev->act.broken = true;
-		break_rings(b->dev);
+		device_break(b->dev);
 	} else if (r < 0) {
-		failed(b, r, "handing over the rings");
+		device_failed(b, r, "handing over the rings");
 	}
 }
 
@@ -287,6 +201,7 @@ static void step(struct backend *b)
 		start(b);
 	} else if (b->state == BACKEND_RUNNING && d->reset_pending) {
 		b->state = BACKEND_RESETTING;
+		device_watch_stop(b);
 		vhost_fe_reset(b->fe, on_backend_reset, b);
 	}
 }
@@ -320,6 +235,17 @@ static void post_reset(void *arg)
 static void post_config(void *arg)
 {
 	loop_bh_post(&((struct device *)arg)->on_config);
+}
+
+static unsigned queues_of(const struct device *d, const struct backend *b)
+{
+	const struct device_kind *kind = d->args.kind;
+	uint16_t configured = 1;
+
+	if (kind->queues_off && b->info.features >> kind->queues_feature & 1 &&
+	    b->info.config_len >= kind->queues_off + sizeof(configured))
+		memcpy(&configured, b->info.config + kind->queues_off, sizeof(configured));
+	return MIN(MIN((unsigned)configured, b->info.queues), VIRTIO_PCI_QUEUES_MAX);
 }
 
 static int make_transport(struct device *d)
@@ -396,11 +322,11 @@ static void on_probed(void *arg, int err)
 	struct device *d = b->dev;
 	const char *wrong;
 
-	if (failed(b, err, "the first questions"))
+	if (device_failed(b, err, "the first questions"))
 		return;
 	wrong = misfit(b);
 	if (wrong) {
-		backend_down(b, wrong);
+		device_lose(b, wrong);
 		return;
 	}
 	b->known = true;
@@ -408,17 +334,17 @@ static void on_probed(void *arg, int err)
 	if (!d->transport && all_known(d)) {
 		int r = make_transport(d);
 
-		if (failed(b, r, "making the PCI device"))
+		if (device_failed(b, r, "making the PCI device"))
 			return;
 	}
 	/* A driver that chose write-through goes without flushes: what it chose holds for a successor too, which is told
 	 * before it gets the rings, and the driver never sees another value. */
 	if (d->written_len && d->written_off + d->written_len <= b->info.config_len) {
 		memcpy(b->info.config + d->written_off, d->written, d->written_len);
-		send_written(b);
+		device_config_repeat(b);
 	}
 	if (d->transport && b->index == 0)
-		offer(d);
+		device_config_offer(d);
 	/* With live rings it is up once it has them. */
 	if (!d->act.on || d->act.broken || d->reset_pending) {
 		report_up(b, false);
@@ -429,7 +355,7 @@ static void on_probed(void *arg, int err)
 
 int device_attach(struct device *d, unsigned index, int fd, struct flight *flight)
 {
-	static const struct vhost_fe_ops ops = { .lost = on_lost, .config_changed = on_config_changed };
+	static const struct vhost_fe_ops ops = { .lost = on_lost, .config_changed = device_config_changed };
 	struct backend *b;
 	int r;
 
@@ -440,7 +366,7 @@ int device_attach(struct device *d, unsigned index, int fd, struct flight *fligh
 	}
 	b = &d->backends[index];
 	disconnect(b);
-	b->tainted = false;
+	b->tainted = b->given_up = false;
 	b->flight = flight;
 	d->stats.attached++;
 	r = vhost_fe_new(d->args.loop, fd, d->args.timeout_ns, &ops, b, &b->fe);
@@ -454,6 +380,22 @@ int device_attach(struct device *d, unsigned index, int fd, struct flight *fligh
 	vhost_fe_probe(b->fe, d->args.kind->config_len, &b->info, on_probed, b);
 	advance(d);
 	return 0;
+}
+
+void device_fail(struct device *d)
+{
+	d->stats.failed++;
+	for (unsigned i = 0; i < d->args.backends; i++) {
+		struct backend *b = &d->backends[i];
+
+		/* The end of its connection may still be on its way to us. */
+		b->given_up = true;
+		if (b->state == BACKEND_ABSENT)
+			b->tainted = false;
+	}
+	if (d->transport)
+		virtio_pci_needs_reset(d->transport);
+	advance(d);
 }
 
 /* ---- life ---- */
@@ -472,7 +414,7 @@ int device_new(const struct device_args *args, struct device **out)
 	snprintf(d->id, sizeof(d->id), "%s", args->id);
 	loop_bh_init(&d->on_driver_ok, args->loop, driver_ok, d);
 	loop_bh_init(&d->on_reset, args->loop, driver_reset, d);
-	loop_bh_init(&d->on_config, args->loop, config_written, d);
+	loop_bh_init(&d->on_config, args->loop, device_config_written, d);
 	for (unsigned i = 0; i < args->backends; i++)
 		d->backends[i] = (struct backend) { .dev = d, .index = i, .inflight_fd = -1 };
 	d->err_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

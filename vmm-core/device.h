@@ -21,6 +21,7 @@ struct loop;
 struct pci_bus;
 struct ram;
 struct vm;
+struct watch;
 
 /* A type of device, as far as the core must know it; device processes know the rest. */
 struct device_kind {
@@ -45,6 +46,10 @@ struct device_ops {
 	/* A back end's connection was lost, or it broke the protocol, or does not fit the driver; its
 	 * connection is closed. A new one is awaited. */
 	void (*down)(void *arg, struct device *d, const char *reason);
+	/* A back end makes no progress on a queue (watch.h): it has to be replaced, or there is nothing to be done
+	 * about it. May be NULL. */
+	void (*hung)(void *arg, struct device *d, unsigned queue, uint64_t stalled_ns, const char *reason);
+	void (*stalled)(void *arg, struct device *d, unsigned queue, uint64_t stalled_ns, const char *reason);
 };
 
 struct device_args {
@@ -56,7 +61,9 @@ struct device_args {
 	struct vm *vm;
 	struct pci_bus *bus;
 	const struct ram *ram;
-	uint64_t timeout_ns; /* the deadline of each request to a back end */
+	uint64_t timeout_ns;      /* the deadline of each request to a back end */
+	struct watch *watch;      /* NULL: nobody looks for back ends that hang */
+	uint64_t hang_timeout_ns; /* 0: the same */
 	const struct device_ops *ops;
 	void *arg;
 };
@@ -75,6 +82,13 @@ const char *device_id(const struct device *d);
  */
 int device_attach(struct device *d, unsigned index, int fd, struct flight *flight);
 
+/*
+ * Gives the device up: the driver is told that it needs a reset. Whoever calls has seen to it that no process behind it
+ * writes any more, so a reset is complete at once. The rings are kept: a back end that comes after all goes on with
+ * them as they stand.
+ */
+void device_fail(struct device *d);
+
 /* The guest may run: every back end was there once, so that all the guest may ask is known. */
 bool device_is_known(const struct device *d);
 
@@ -84,6 +98,9 @@ struct device_stats {
 	uint64_t resumed;      /* times that live rings were taken over */
 	uint64_t resets;       /* by the driver */
 	uint64_t broken;       /* times that the rings were found broken */
+	uint64_t hung;         /* back ends that were found to hang */
+	uint64_t stalled;      /* stalls that were left alone: slow storage, mostly */
+	uint64_t failed;       /* times that it was given up */
 	uint64_t handshake_ns; /* of the latest */
 	struct virtio_pci_stats transport;
 };

@@ -26,12 +26,14 @@ struct backend {
 	unsigned index;
 	enum backend_state state;
 	struct vhost_fe *fe;
-	struct flight *flight; /* the process's health words; NULL: none */
+	struct flight *flight;        /* the process's health words; NULL: none */
+	struct watch_target *watched; /* while RUNNING, on rings that are whole */
 	/* A process that was given the rings may still write to them: set when a start is sent, cleared when a
 	 * reset is acknowledged or a new descriptor tells that the old process is gone. */
 	bool tainted;
-	bool started;        /* once in this activation: what runs next takes over live rings */
-	bool known;          /* was probed once */
+	bool given_up; /* that process is known to be gone: the end of its connection clears tainted too */
+	bool started;  /* once in this activation: what runs next takes over live rings */
+	bool known;    /* was probed once */
 	bool reading_config; /* a request for configuration space is out; again: and is stale */
 	bool read_again;
 	uint64_t arrived_ns; /* of the connection */
@@ -46,7 +48,8 @@ struct backend {
 /* What the driver set up, from DRIVER_OK to the end of its reset. */
 struct activation {
 	bool on;
-	bool broken; /* the rings can't be served; waits for the driver's reset */
+	bool broken;    /* the rings can't be served; waits for the driver's reset */
+	bool signalled; /* a ring is broken, and the driver was told */
 	uint64_t features;
 	uint16_t size_max; /* of all rings in use */
 	unsigned n_rings;  /* the highest in use, plus one */
@@ -88,5 +91,29 @@ void device_rings_drop(struct device *d);
 
 /* Hands its rings to a probed back end. -errno; then nothing was sent. */
 int device_rings_start(struct backend *b, vhost_fe_done_fn done);
+
+/* The queue's part of the in-flight region, or NULL if none is in use. */
+const void *device_rings_inflight(const struct backend *b, unsigned queue);
+
+/*
+ * device_config.c: shows the driver what back end 0 says, but for the number of queues, which stays what it was at the
+ * start; reads it again (arg is the back end); passes what the driver wrote on (arg is the device) to every back end that is
+ * there, and to one that came later.
+ */
+void device_config_offer(struct device *d);
+void device_config_changed(void *arg);
+void device_config_written(void *arg);
+void device_config_repeat(struct backend *b);
+
+/* device.c: deals with what a request to a back end ended with; true if not well. */
+bool device_failed(struct backend *b, int err, const char *doing);
+
+/* device.c: tells the driver that the device needs a reset; drops a back end's connection. */
+void device_break(struct device *d);
+void device_lose(struct backend *b, const char *reason);
+
+/* device_watch.c: begins to watch the rings of a back end that serves them now, -errno; stops. */
+int device_watch_start(struct backend *b);
+void device_watch_stop(struct backend *b);
 
 #endif

@@ -98,16 +98,25 @@ static bool serves(const struct backend *b, unsigned queue)
 	return b->dev->act.queues[queue].enabled && device_backend_of(b->dev, queue) == b;
 }
 
+static void *inflight_part(const struct backend *b, unsigned queue)
+{
+	return b->inflight + queue * inflight_queue_bytes(b->dev->act.size_max, is_packed(b->dev));
+}
+
+const void *device_rings_inflight(const struct backend *b, unsigned queue)
+{
+	return b->inflight_used ? inflight_part(b, queue) : NULL;
+}
+
 /* Makes the queues' parts fit for rings that start with nothing in flight. */
 static void init_inflight(struct backend *b)
 {
 	struct device *d = b->dev;
-	size_t stride = inflight_queue_bytes(d->act.size_max, is_packed(d));
 
 	memset(b->inflight, 0, b->inflight_size);
 	for (unsigned i = 0; i < d->act.n_rings; i++)
 		if (serves(b, i))
-			inflight_init(b->inflight + i * stride, d->act.queues[i].size, is_packed(d),
+			inflight_init(inflight_part(b, i), d->act.queues[i].size, is_packed(d),
 				      (uint16_t)ring_base(d, &d->act.queues[i]));
 	b->inflight_used = true;
 }

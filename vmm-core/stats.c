@@ -8,6 +8,7 @@
 #include "num.h"
 #include "pci.h"
 #include "vcpu.h"
+#include "watch.h"
 
 static void put(struct bus_msg *msg, uint64_t value, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -37,6 +38,9 @@ static void put_device(struct bus_msg *msg, const struct device *d)
 	put(msg, s.resumed, "%.16s.resumed", device_id(d));
 	put(msg, s.resets, "%.16s.resets", device_id(d));
 	put(msg, s.broken, "%.16s.broken", device_id(d));
+	put(msg, s.hung, "%.16s.hung", device_id(d));
+	put(msg, s.stalled, "%.16s.stalled", device_id(d));
+	put(msg, s.failed, "%.16s.given-up", device_id(d));
 	put(msg, s.handshake_ns, "%.16s.handshake-ns", device_id(d));
 	put(msg, s.transport.kicks_exited, "%.16s.kicks-exited", device_id(d));
 	put(msg, s.transport.config_interrupts, "%.16s.config-irqs", device_id(d));
@@ -65,6 +69,7 @@ static void put_vcpus(const struct core *core, struct bus_msg *msg)
 
 void stats_fill(const struct core *core, struct bus_msg *msg)
 {
+	struct watch_stats watch;
 	struct pci_stats pci;
 
 	pci_get_stats(core->pci, &pci);
@@ -72,6 +77,9 @@ void stats_fill(const struct core *core, struct bus_msg *msg)
 	put(msg, pci.bar_accesses, "pci.bar");
 	put(msg, pci.unclaimed, "pci.unclaimed");
 	put(msg, log_dropped(), "log.dropped");
+	watch_get_stats(core->watch, &watch);
+	put(msg, watch.looks, "watch.looks");
+	put(msg, watch.kicks, "watch.kicks");
 	put_vcpus(core, msg);
 	for (unsigned i = 0; i < core->opts->n_devices; i++)
 		put_device(msg, core->devices[i].device);

@@ -84,7 +84,7 @@ static void follow_bar(void *arg)
 		lock_drop(&t->lock);
 		if (move_kick(t, i,
 			      enabled && base != PCI_UNMAPPED ? base + i * REG_NOTIFY_EACH : PCI_UNMAPPED))
-			fd_event_set(t->kick[i]);
+			fd_event_offer(t->kick[i]);
 	}
 }
 

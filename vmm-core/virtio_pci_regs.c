@@ -333,7 +333,7 @@ static void notify_write(struct virtio_pci *t, uint64_t off, unsigned size, uint
 		return;
 	}
 	t->kicks_exited++;
-	fd_event_set(t->kick[queue]);
+	fd_event_offer(t->kick[queue]);
 }
 
 static uint64_t table_read(struct virtio_pci *t, uint64_t off, unsigned size)

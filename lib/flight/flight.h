@@ -70,7 +70,9 @@ struct flight_queue {
 	_Atomic uint64_t held;   /* of those: inside the kernel or the storage now */
 	_Atomic uint64_t done;   /* requests completed */
 	_Atomic uint64_t records;
-	uint64_t reserved[3];
+	_Atomic uint64_t
+	    resting; /* 1: an order keeps it from taking requests, so that those on the ring wait */
+	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct flight_queue) == 64, "a cache line, and the format of files");
 

@@ -107,6 +107,7 @@ static void show_health(const struct server_queue *q, unsigned held)
 	flight_set(&line->taken, flight_get(&q->stats.requests));
 	flight_set(&line->held, held);
 	flight_set(&line->done, flight_get(&q->stats.completed));
+	flight_set(&line->resting, q->drained || q->orders);
 }
 
 /*

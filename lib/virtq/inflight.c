@@ -55,6 +55,15 @@ uint8_t inflight_note_death(uint8_t note)
 	return (uint8_t)(now | MIN(deaths + 1, NOTE_DEATHS));
 }
 
+void inflight_packed_used(const void *queue, uint16_t *used, uint16_t *old)
+{
+	const struct inflight_packed *r = queue;
+	uint64_t word = INFLIGHT_LOAD(*(const inflight_word64 *)(const void *)&r->used_idx);
+
+	*used = (uint16_t)((word & 0x7fff) | (word >> 32 & 1) << 15);
+	*old = (uint16_t)((word >> 16 & 0x7fff) | (word >> 40 & 1) << 15);
+}
+
 bool inflight_is_blank(const void *queue)
 {
 	return INFLIGHT_LOAD(((const struct inflight_split *)queue)->version) == 0;

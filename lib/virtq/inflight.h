@@ -22,6 +22,13 @@ size_t inflight_queue_bytes(uint16_t size, bool packed);
  */
 void inflight_init(void *queue, uint16_t size, bool packed, uint16_t base);
 
+/*
+ * For a watcher of a packed ring, whose positions stand nowhere else: where the back end goes on writing used
+ * descriptors (index, wrap bit in bit 15), as of the last batch that was finished (*old) and as of the present one; two
+ * values that differ only while a batch is being shown. The back end may have written anything there.
+ */
+void inflight_packed_used(const void *queue, uint16_t *used, uint16_t *old);
+
 /* True if the part was never initialised (all zero header). */
 bool inflight_is_blank(const void *queue);
 

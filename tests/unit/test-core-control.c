@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm-core/control: what a supervisor hears on the first connection of the bus, and on every later one. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,22 @@ struct device {
 const char *device_id(const struct device *d)
 {
 	return d->id;
+}
+
+static unsigned failed;
+
+void device_fail(struct device *d)
+{
+	cr_assert_str_eq(d->id, "disk1");
+	failed++;
+}
+
+struct core_device *core_find_device(struct core *core, const char *id, size_t len)
+{
+	for (unsigned i = 0; i < core->opts->n_devices; i++)
+		if (!strncmp(core->devices[i].device->id, id, len))
+			return &core->devices[i];
+	return NULL;
 }
 
 int core_resume(struct core *core)
@@ -63,19 +80,18 @@ static unsigned n_heard;
 
 static void on_message(void *arg, const struct bus_msg *msg)
 {
-	static const char *const names[BUS_TYPE_COUNT] = { [BUS_HELLO] = "hello",
-							   [BUS_READY] = "ready",
-							   [BUS_DEVICE_UP] = "up",
-							   [BUS_DEVICE_DOWN] = "down",
-							   [BUS_GUEST_ENDED] = "ended" };
+	static const char *const names[BUS_TYPE_COUNT] = {
+		[BUS_HELLO] = "hello",       [BUS_READY] = "ready",       [BUS_DEVICE_UP] = "up ",
+		[BUS_DEVICE_DOWN] = "down ", [BUS_DEVICE_HUNG] = "hung ", [BUS_GUEST_ENDED] = "ended"
+	};
 
 	(void)arg;
 	cr_assert_lt(n_heard, HEARD_MAX);
 	cr_assert_not_null(names[msg->type]);
-	snprintf(heard[n_heard++], sizeof(heard[0]), "%s%s%s", names[msg->type],
-		 msg->type == BUS_DEVICE_UP || msg->type == BUS_DEVICE_DOWN ? " " : "",
+	snprintf(heard[n_heard++], sizeof(heard[0]), "%s%s", names[msg->type],
 		 msg->type == BUS_DEVICE_UP     ? msg->device_up.device
 		 : msg->type == BUS_DEVICE_DOWN ? msg->device_down.device
+		 : msg->type == BUS_DEVICE_HUNG ? msg->device_hung.device
 						: "");
 }
 
@@ -193,4 +209,54 @@ Test(core_control, the_end_of_the_guest_is_told_again)
 	HEAR("ended");
 	reconnect();
 	HEAR("hello", "ready", "ended");
+}
+
+Test(core_control, a_device_that_hangs_is_told_again_until_it_is_replaced)
+{
+	HEAR("hello");
+	control_device_up(&core.devices[1], false, 1);
+	control_device_hung(&core.devices[1], 3, 1500 * NS_PER_MS, "stopped");
+	HEAR("up disk1", "hung disk1");
+	core.state = CORE_READY;
+	reconnect();
+	HEAR("hello", "up disk1", "hung disk1", "ready");
+	control_device_pending(&core.devices[1]);
+	control_device_up(&core.devices[1], true, 1);
+	HEAR("up disk1");
+	reconnect();
+	HEAR("hello", "up disk1", "ready");
+}
+
+static int reply_err;
+static bool replied;
+
+static void on_reply(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)arg;
+	(void)reply;
+	reply_err = err;
+	replied = true;
+}
+
+static int fail(const char *id)
+{
+	struct bus_msg msg = { .type = BUS_FAIL_DEVICE };
+	uint64_t deadline = clock_ns() + DEADLINE;
+
+	snprintf(msg.fail_device.device, sizeof(msg.fail_device.device), "%s", id);
+	replied = false;
+	cr_assert_eq(bus_request(sup, &msg, DEADLINE, on_reply, NULL), 0);
+	while (!replied && clock_ns() < deadline)
+		loop_run_once(loop, (int64_t)(50 * NS_PER_MS));
+	cr_assert(replied);
+	return reply_err;
+}
+
+Test(core_control, a_device_is_given_up_by_its_name)
+{
+	HEAR("hello");
+	cr_assert_eq(fail("disk1"), 0);
+	cr_assert_eq(failed, 1);
+	cr_assert_eq(fail("disk2"), -ENOENT);
+	cr_assert_eq(failed, 1);
 }

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. While anything is outstanding or moves, a timer looks at all rings several times in a time-out.
+ * A ring stalls from the first look at which it owes something and its used position stands where it stood at the
+ * look before. After half the time-out it is kicked, in case a notification was lost, and the passes that its thread had
+ * made by then are noted. After the whole of it,
+ *
+ *    passes stand still                            it does not even look at its ring: hung
+ *    passes move, storage holds nothing            it looks and does nothing: hung
+ *    passes move, storage holds some of it         slow storage: kicked and judged again, every half time-out
+ *    passes move, an order keeps it from taking    drained, or about to stop: the same
+ *    there are no health words                     nobody can tell: said once, left alone
+ *
+ * A machine whose vCPUs are paused asks for nothing new, and what it asked for is completed without it. Time counts
+ * only as far as we were there to see it: a look that comes late (because all of the machine was stopped, or the host
+ * was) counts for no more than twice the time that was planned.
+ *
+ * With nothing outstanding there is no such timer. Each ring's kick eventfd is watched instead, until the first kick, so
+ * an idle machine is not looked at and a stall is still noticed from its beginning. Only a device that has disabled kicks is
+ * looked at every second meanwhile; the others every ten, should one go wrong without being asked for anything. The
+ * order is that of any sleeper: watch, then look once more.
+ *
+ * A guest may write what it likes into its rings. It can make its own back end look hung, have it replaced, and be
+ * left without; nothing else follows from it.
+ */
+#include "watch.h"
+
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "clean.h"
+#include "clock.h"
+#include "fd.h"
+#include "flight.h"
+#include "inflight.h"
+#include "loop.h"
+#include "num.h"
+
+#define LOOKS          8 /* in one time-out */
+#define INTERVAL_MIN   (10 * NS_PER_MS)
+#define INTERVAL_MAX   NS_PER_S
+#define DEAF_INTERVAL  NS_PER_S        /* nothing is outstanding, but no kick may tell of what comes */
+#define SLEEP_INTERVAL (10 * NS_PER_S) /* nothing is outstanding */
+#define SOONEST        NS_PER_MS
+#define IDLE_WAKES     4 /* kicks without a request that we follow before we look by the timer alone */
+#define READS          4 /* attempts at a consistent look at a ring that moves */
+
+#define DESC_AVAIL (1U << 7)
+#define DESC_USED  (1U << 15)
+
+struct ring {
+	struct watch_target *target;
+	struct watch_ring at;
+	struct loop_fd *kick_watch;
+	bool armed; /* a kick wakes us */
+	unsigned idle_wakes;
+	uint32_t pos; /* where used stood at the last look */
+	bool owes;    /* requests were outstanding */
+	bool moved;   /* used had moved since the look before */
+	bool odd;     /* the ring was wrong: kicked, so that a back end whose driver is to blame can say so */
+	bool said;    /* the stall is in the log */
+	uint64_t stalled_ns; /* seen so far */
+	uint64_t judge_ns;   /* of the stall, when it is judged; 0: not kicked yet */
+	uint64_t passes;     /* at the kick */
+};
+
+struct watch_target {
+	struct watch *watch;
+	struct watch_target *prev, *next;
+	uint64_t timeout_ns;
+	const struct watch_ops *ops;
+	void *arg;
+	uint64_t look; /* the last look that it was part of */
+	bool reported;
+	unsigned n;
+	struct ring rings[];
+};
+
+struct watch {
+	struct loop *loop;
+	struct loop_timer *timer;
+	struct watch_target *targets;
+	uint64_t last_ns, planned_ns;
+	struct watch_stats stats;
+};
+
+/* ---- a look at a ring ---- */
+
+struct sample {
+	uint32_t pos;
+	bool owes;
+	const char *wrong;
+};
+
+static uint16_t word(const void *area, unsigned index)
+{
+	return __atomic_load_n((const uint16_t *)area + index, __ATOMIC_ACQUIRE);
+}
+
+/* Used is read before and after avail: if it did not move, both are of one moment, and what lies between them is
+ * what is outstanding then. */
+static struct sample look_split(const struct watch_ring *at)
+{
+	struct sample s = { 0 };
+
+	for (unsigned i = 0; i < READS; i++) {
+		uint16_t used = word(at->used, 1), avail = word(at->avail, 1), n = (uint16_t)(avail - used);
+
+		s = (struct sample) { .pos = used, .owes = n > 0 };
+		if (word(at->used, 1) != used)
+			continue;
+		if (n > at->size)
+			s.wrong = "its used index is not among the requests that the driver made available";
+		break;
+	}
+	return s;
+}
+
+static bool is_available(const struct watch_ring *at, uint16_t pos)
+{
+	const struct vring_packed_desc *d = at->desc;
+	uint16_t flags = __atomic_load_n(&d[pos & 0x7fff].flags, __ATOMIC_ACQUIRE);
+
+	return (flags & (DESC_AVAIL | DESC_USED)) == (pos >> 15 ? DESC_AVAIL : DESC_USED);
+}
+
+/* The descriptor where the next used one goes is available as long as anything is outstanding. While a batch is
+ * being shown there are two such places. */
+static struct sample look_packed(const struct watch_ring *at)
+{
+	uint16_t used, old;
+
+	inflight_packed_used(at->inflight, &used, &old);
+	if ((used & 0x7fff) >= at->size || (old & 0x7fff) >= at->size)
+		return (struct sample) { .wrong = "its used position lies outside the ring" };
+	return (struct sample) { .pos = used | (uint32_t)old << 16,
+				 .owes = is_available(at, used) || is_available(at, old) };
+}
+
+static struct sample look_at(const struct ring *r)
+{
+	return r->at.packed ? look_packed(&r->at) : look_split(&r->at);
+}
+
+/* Whether the driver, if it makes a request available now, kicks. Only meant for a ring that owes nothing. */
+static bool hears_kicks(const struct ring *r)
+{
+	const struct watch_ring *at = &r->at;
+	uint16_t how;
+
+	if (!at->packed && at->event_idx)
+		return word(at->used, 2 + 4U * at->size) == word(at->avail, 1);
+	if (!at->packed)
+		return !(word(at->used, 0) & VRING_USED_F_NO_NOTIFY);
+	how = word(at->used, 1) & 3;
+	if (how == VRING_PACKED_EVENT_FLAG_DESC)
+		return word(at->used, 0) == (r->pos & 0xffff);
+	return how == VRING_PACKED_EVENT_FLAG_ENABLE;
+}
+
+/* ---- judging ---- */
+
+static unsigned index_of(const struct ring *r)
+{
+	return (unsigned)(r - r->target->rings);
+}
+
+static uint64_t passes(const struct ring *r)
+{
+	return r->at.health ? flight_get(&r->at.health->passes) : 0;
+}
+
+static void kick(struct ring *r)
+{
+	r->passes = passes(r);
+	r->target->watch->stats.kicks++;
+	fd_event_offer(r->at.kick);
+}
+
+static void begin_again(struct ring *r)
+{
+	r->stalled_ns = r->judge_ns = 0;
+	r->said = false;
+}
+
+/* The reason why a stalled ring counts as hung, or NULL. */
+static const char *hung(const struct ring *r)
+{
+	const struct flight_queue *h = r->at.health;
+
+	if (passes(r) == r->passes)
+		return "it does not look at its ring, though it was kicked";
+	if (flight_get(&h->held) == 0 && flight_get(&h->resting) == 0)
+		return "it looks at its ring and completes nothing, though its storage holds no request";
+	return NULL;
+}
+
+static void say_once(struct ring *r, const char *reason)
+{
+	struct watch_target *t = r->target;
+
+	if (!r->said)
+		t->ops->stalled(t->arg, index_of(r), r->stalled_ns, reason);
+	r->said = true;
+}
+
+/* True if its user was told, and the target may be gone. */
+static bool judge(struct ring *r)
+{
+	struct watch_target *t = r->target;
+	const char *reason;
+
+	r->judge_ns = r->stalled_ns + t->timeout_ns / 2;
+	if (!r->at.health) {
+		say_once(r, "there are no health words, so nobody can tell why");
+		return false;
+	}
+	reason = hung(r);
+	if (reason) {
+		t->reported = true;
+		t->ops->hung(t->arg, index_of(r), r->stalled_ns, reason);
+		return true;
+	}
+	kick(r);
+	say_once(r, flight_get(&r->at.health->resting) ? "it was ordered to rest" : "its storage is slow");
+	return false;
+}
+
+/* A wrong ring is given one interval, in which a back end that was kicked says if its driver is to blame. */
+static bool judge_odd(struct ring *r, const char *wrong)
+{
+	struct watch_target *t = r->target;
+
+	if (!r->odd) {
+		r->odd = true;
+		kick(r);
+		return false;
+	}
+	t->reported = true;
+	t->ops->broken(t->arg, index_of(r), wrong);
+	return true;
+}
+
+static bool look_ring(struct ring *r, uint64_t passed_ns)
+{
+	struct sample s = look_at(r);
+	bool owed = r->owes;
+
+	if (s.wrong)
+		return judge_odd(r, s.wrong);
+	r->odd = false;
+	r->moved = s.pos != r->pos;
+	r->owes = s.owes;
+	r->pos = s.pos;
+	if (!owed || !s.owes || r->moved) {
+		begin_again(r);
+		return false;
+	}
+	r->stalled_ns += passed_ns;
+	if (!r->judge_ns && r->stalled_ns >= r->target->timeout_ns / 2) {
+		r->judge_ns = r->target->timeout_ns;
+		kick(r);
+		return false;
+	}
+	return r->judge_ns && r->stalled_ns >= r->judge_ns && judge(r);
+}
+
+static bool look_target(struct watch_target *t, uint64_t passed_ns)
+{
+	for (unsigned i = 0; i < t->n && !t->reported; i++)
+		if (t->rings[i].at.size && look_ring(&t->rings[i], passed_ns))
+			return true;
+	return false;
+}
+
+/* ---- when to look again ---- */
+
+static uint64_t interval(const struct watch_target *t)
+{
+	return MAX(MIN(t->timeout_ns / LOOKS, INTERVAL_MAX), INTERVAL_MIN);
+}
+
+/* The next look at a ring that owes something, or did until now. */
+static uint64_t busy_wait(const struct ring *r)
+{
+	uint64_t goal = r->judge_ns ? r->judge_ns : r->target->timeout_ns / 2;
+	uint64_t left = goal > r->stalled_ns ? goal - r->stalled_ns : 0;
+
+	return MAX(MIN(interval(r->target), r->owes ? left : UINT64_MAX), SOONEST);
+}
+
+/* Has the next kick wake us; false if a request came before that. */
+static bool doze(struct ring *r)
+{
+	struct sample s;
+
+	if (!r->armed && loop_mod_fd(r->kick_watch, EPOLLIN | EPOLLET) == 0) {
+		r->armed = true;
+		r->idle_wakes = 0;
+	}
+	s = look_at(r);
+	r->owes = s.owes;
+	return !s.owes && !s.wrong;
+}
+
+static void disarm(struct ring *r)
+{
+	loop_mod_fd(r->kick_watch, 0);
+	r->armed = false;
+}
+
+static uint64_t wait_of(struct ring *r)
+{
+	if (r->odd || r->owes || r->moved)
+		return busy_wait(r);
+	if (r->idle_wakes >= IDLE_WAKES)
+		return DEAF_INTERVAL;
+	if (!doze(r))
+		return busy_wait(r);
+	return r->armed && hears_kicks(r) ? SLEEP_INTERVAL : DEAF_INTERVAL;
+}
+
+static void plan(struct watch *w)
+{
+	uint64_t wait = UINT64_MAX;
+
+	for (struct watch_target *t = w->targets; t; t = t->next)
+		for (unsigned i = 0; i < t->n && !t->reported; i++)
+			if (t->rings[i].at.size)
+				wait = MIN(wait, wait_of(&t->rings[i]));
+	if (wait == UINT64_MAX) {
+		loop_disarm_timer(w->timer);
+		return;
+	}
+	w->planned_ns = wait;
+	loop_arm_timer(w->timer, w->last_ns + wait);
+}
+
+static void look(struct watch *w)
+{
+	uint64_t now = clock_ns(), passed = MIN(now - w->last_ns, 2 * w->planned_ns);
+	struct watch_target *t = w->targets;
+
+	w->last_ns = now;
+	w->stats.looks++;
+	while (t) {
+		if (t->look == w->stats.looks) {
+			t = t->next;
+			continue;
+		}
+		t->look = w->stats.looks;
+		/* Whoever was told may have removed any target, this one among them. */
+		if (look_target(t, passed))
+			t = w->targets;
+	}
+	plan(w);
+}
+
+static void on_timer(void *arg)
+{
+	struct watch *w = arg;
+
+	for (struct watch_target *t = w->targets; t; t = t->next)
+		for (unsigned i = 0; i < t->n; i++)
+			if (!t->rings[i].armed)
+				t->rings[i].idle_wakes = 0;
+	look(w);
+}
+
+/*
+ * A kick on a ring that was idle. The first event after arming may be a kick of long ago, as its counter is
+ * nobody's to clear; and a guest may kick without end. So a few are looked into, and then only the timer counts.
+ */
+static void on_kick(void *arg, uint32_t events)
+{
+	struct ring *r = arg;
+	struct sample s = look_at(r);
+
+	(void)events;
+	if (!s.owes && !s.wrong && s.pos == r->pos) {
+		if (++r->idle_wakes >= IDLE_WAKES) {
+			disarm(r);
+			plan(r->target->watch);
+		}
+		return;
+	}
+	disarm(r);
+	look(r->target->watch);
+}
+
+/* ---- life ---- */
+
+int watch_new(struct loop *loop, struct watch **out)
+{
+	struct watch *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->loop = loop;
+	r = loop_add_timer(loop, on_timer, w, &w->timer);
+	if (r < 0) {
+		free(w);
+		return r;
+	}
+	*out = w;
+	return 0;
+}
+
+void watch_free(struct watch *w)
+{
+	if (!w)
+		return;
+	loop_del_timer(w->timer);
+	free(w);
+}
+
+static void free_target(struct watch_target *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		loop_del_fd(t->rings[i].kick_watch);
+	free(t);
+}
+
+static int fill(struct watch_target *t, const struct watch_ring *rings)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < t->n && r == 0; i++) {
+		struct ring *ring = &t->rings[i];
+
+		ring->target = t;
+		ring->at = rings[i];
+		if (!ring->at.size)
+			continue;
+		ring->pos = look_at(ring).pos;
+		ring->moved = true;
+		r = loop_add_fd(t->watch->loop, ring->at.kick, 0, on_kick, ring, &ring->kick_watch);
+	}
+	return r;
+}
+
+int watch_add(struct watch *w, uint64_t timeout_ns, const struct watch_ring *rings, unsigned n,
+	      const struct watch_ops *ops, void *arg, struct watch_target **out)
+{
+	struct watch_target *t = calloc(1, sizeof(*t) + n * sizeof(t->rings[0]));
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	t->watch = w;
+	t->timeout_ns = timeout_ns;
+	t->ops = ops;
+	t->arg = arg;
+	t->n = n;
+	r = fill(t, rings);
+	if (r < 0) {
+		free_target(t);
+		return r;
+	}
+	if (!w->targets)
+		w->last_ns = clock_ns();
+	t->next = w->targets;
+	if (t->next)
+		t->next->prev = t;
+	w->targets = t;
+	*out = t;
+	plan(w);
+	return 0;
+}
+
+void watch_remove(struct watch_target *t)
+{
+	struct watch *w;
+
+	if (!t)
+		return;
+	w = t->watch;
+	if (t->prev)
+		t->prev->next = t->next;
+	else
+		w->targets = t->next;
+	if (t->next)
+		t->next->prev = t->prev;
+	free_target(t);
+	if (!w->targets)
+		loop_disarm_timer(w->timer);
+}
+
+void watch_get_stats(const struct watch *w, struct watch_stats *out)
+{
+	*out = w->stats;
+}
