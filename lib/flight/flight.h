@@ -169,8 +169,8 @@ static inline void flight_say(struct flight_ring *r, enum flight_kind kind, uint
 
 	r->now = 0;
 	rec = flight_next(r, kind, a);
-	memset(rec->word, 0, FLIGHT_WORD);
-	memcpy(rec->word, word, strnlen(word, FLIGHT_WORD));
+	for (size_t i = 0; i < FLIGHT_WORD; i++)
+		rec->word[i] = *word ? *word++ : '\0';
 	flight_commit(r);
 }
 
