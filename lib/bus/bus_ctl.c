@@ -42,7 +42,7 @@ struct bus_ctl {
 	nng_listener listener;
 	char *path;
 	struct loop_timer *check;
-	uint64_t accept_errors; /* for bus_wire_is_deaf */
+	struct bus_wire_ear ear;
 	bus_ctl_fn fn;
 	void *arg;
 	bool closed;
@@ -187,11 +187,11 @@ static void check_listener(void *arg)
 
 	loop_arm_timer(ctl->check, clock_ns() + CHECK_NS);
 	if (ctl->listener.id) {
-		if (!bus_wire_is_deaf(ctl->listener, &ctl->accept_errors))
+		if (!bus_wire_is_deaf(ctl->listener, &ctl->ear))
 			return;
 		nng_listener_close(ctl->listener);
 	}
-	ctl->accept_errors = 0;
+	ctl->ear = (struct bus_wire_ear) { 0 };
 	ctl->listener.id = 0; /* and if this fails, it is tried again */
 	listen_for_clients(ctl);
 }

@@ -26,8 +26,8 @@ struct bus_events {
 	nng_listener listener;
 	char *path;
 	uint64_t seq;
-	uint64_t checked_ns;    /* when it was last seen that the listener accepts */
-	uint64_t accept_errors; /* for bus_wire_is_deaf */
+	uint64_t checked_ns; /* when it was last seen that the listener accepts */
+	struct bus_wire_ear ear;
 };
 
 struct bus_events_reader {
@@ -59,12 +59,12 @@ static void check_listener(struct bus_events *events, uint64_t now)
 		return;
 	events->checked_ns = now;
 	if (events->listener.id) {
-		if (!bus_wire_is_deaf(events->listener, &events->accept_errors))
+		if (!bus_wire_is_deaf(events->listener, &events->ear))
 			return;
 		nng_listener_close(events->listener);
 	}
 	events->listener.id = 0;
-	events->accept_errors = 0;
+	events->ear = (struct bus_wire_ear) { 0 };
 	listen_for_readers(events);
 }
 

@@ -146,12 +146,12 @@ static int redial(struct bus *bus)
 static int listen_if_deaf(struct bus *bus)
 {
 	bus_pipe_retry(bus, BUS_RETRY_MAX_NS);
-	if (bus->listener.id && !bus_wire_is_deaf(bus->listener, &bus->accept_errors))
+	if (bus->listener.id && !bus_wire_is_deaf(bus->listener, &bus->ear))
 		return 0;
 	if (bus->listener.id)
 		nng_listener_close(bus->listener);
 	bus->listener.id = 0;
-	bus->accept_errors = 0;
+	bus->ear = (struct bus_wire_ear) { 0 };
 	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
 }
 

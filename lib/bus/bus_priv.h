@@ -57,9 +57,9 @@ struct bus {
 	struct loop *loop;
 	nng_socket sock;
 	char *path;
-	nng_listener listener;  /* of the supervisor's side; id 0 if there is none */
-	uint64_t accept_errors; /* for bus_wire_is_deaf */
-	nng_dialer dialer;      /* of the child's side; id 0 if there is none */
+	nng_listener listener; /* of the supervisor's side; id 0 if there is none */
+	struct bus_wire_ear ear;
+	nng_dialer dialer; /* of the child's side; id 0 if there is none */
 	enum bus_side side;
 	const struct bus_ops *ops;
 	void *arg;

@@ -165,7 +165,7 @@ static nng_stat *find_listener(nng_stat *scope, uint64_t id)
 	return NULL;
 }
 
-bool bus_wire_is_deaf(nng_listener listener, uint64_t *seen)
+bool bus_wire_is_deaf(nng_listener listener, struct bus_wire_ear *ear)
 {
 	bool deaf = false;
 	nng_stat *root, *l;
@@ -173,9 +173,14 @@ bool bus_wire_is_deaf(nng_listener listener, uint64_t *seen)
 	if (nng_stats_get(&root) != 0)
 		return false;
 	l = find_listener(root, (uint64_t)nng_listener_id(listener));
-	if (l && stat_value(l, "other") != *seen && !stat_value(l, "pipes")) {
-		*seen = stat_value(l, "other");
-		deaf = true;
+	if (l) {
+		struct bus_wire_ear now = { .errors = stat_value(l, "other"),
+					    .accepted = stat_value(l, "accept") };
+
+		deaf = now.errors != ear->errors && !stat_value(l, "pipes") && now.accepted == ear->accepted;
+		ear->accepted = now.accepted;
+		if (deaf)
+			ear->errors = now.errors;
 	}
 	nng_stats_free(root);
 	return deaf;

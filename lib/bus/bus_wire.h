@@ -36,12 +36,18 @@ int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t rec
  * within that time how it went. *out may be NULL. */
 int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms, nng_dialer *out);
 
+/* What was seen of a listener at the last look; all zero for a new one. */
+struct bus_wire_ear {
+	uint64_t errors, accepted;
+};
+
 /*
- * True if something went wrong with accepting since the last look (*seen is private to it) and nobody is connected: in
- * nng 1.5.2 a peer that hangs up before it was greeted ends accepting for good, without a word. The caller then
- * closes the listener and makes a new one.
+ * True if it seems that nothing is accepted any more: in nng 1.5.2 a peer that hangs up before it was greeted ends
+ * accepting for good, without a word. There is no more to see of that than an error; but the end of any connection
+ * counts as one. So a listener passes for deaf if there were errors, nobody is connected, and nobody was accepted since
+ * the last look. The caller then closes it and makes a new one.
  */
-bool bus_wire_is_deaf(nng_listener listener, uint64_t *seen);
+bool bus_wire_is_deaf(nng_listener listener, struct bus_wire_ear *ear);
 
 /* True if the peer of a pipe runs as our user or as root. */
 bool bus_wire_peer_is_ours(nng_pipe pipe);

@@ -224,6 +224,7 @@ Test(bus_hostile, peers_that_hang_up_at_once_do_not_deafen_the_endpoint)
 			break; /* deaf, and its backlog full */
 		close(fd);
 	}
+	cr_assert_eq(bus_expect(sup.bus, BUS_NOBODY), 0);
 	cr_assert_eq(bus_expect(sup.bus, getpid()), 0);
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups && child.ups && bus_is_connected(sup.bus) && bus_is_connected(child.bus));
