@@ -67,7 +67,7 @@ storm_successor() { storm_serving && [ "$storm_pid" != "$1" ]; }
 
 storm_kill() {
 	local old
-	storm_serving || return 1
+	wait_for 20 storm_serving || return 1
 	old=$storm_pid
 	"$top_builddir/tests/guest/kill-time" "$old" >>"$tmp/deaths" && wait_for 20 storm_successor "$old"
 }
@@ -92,7 +92,7 @@ storm_end() {
 		[[ $line != 1..* ]] || break
 	done
 	exec {storm_in}>&- {storm_out}<&-
-	wait_exit 30 "$storm_vm"
+	wait_exit 30 "$storm_vm" || kill "$storm_vm"
 	is "the guest ends the machine, content" "$status" 33
 	relay "$tmp/said"
 	show_evidence
