@@ -142,8 +142,10 @@ static void count_submitted(struct engine *e, struct iocb *const *cb, unsigned n
 	uint32_t done;
 
 	e->running += n;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
+		CRASH_POINT_AT("submitted", (uint64_t)cb[i]->u.c.offset / 512);
 		e->silent += is_silent(cb[i]->data);
+	}
 	if (!ring)
 		return;
 	done = atomic_load_explicit(&ring->tail, memory_order_acquire) + ring->nr -

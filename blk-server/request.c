@@ -286,12 +286,16 @@ void request_start(struct blk_queue *q, struct vq_chain *chain)
 	type = le32toh(header.type);
 	flight_request(server_flight(q->server), type, le64toh(header.sector), chain->head,
 		       MAX(p.out_len, p.in_len));
-	CRASH_POINT_AT("poison", le64toh(header.sector));
-	if (chain->failed)
+	if (chain->failed) {
 		fail_again(r);
-	else if (chain->poisoned)
+		return;
+	}
+	if (chain->poisoned) {
 		give_up(r, chain->deaths, type, le64toh(header.sector));
-	else if (type < ARRAY_SIZE(starts) && starts[type])
+		return;
+	}
+	CRASH_POINT_AT("poison", le64toh(header.sector));
+	if (type < ARRAY_SIZE(starts) && starts[type])
 		starts[type](r, &p, le64toh(header.sector));
 	else
 		request_finish(r, VIRTIO_BLK_S_UNSUPP);

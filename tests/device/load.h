@@ -65,7 +65,9 @@ void load_step(struct load *l);
 	} while (0)
 
 struct load_watch {
-	uint64_t completed, end;
+	uint64_t completed;
+	unsigned at_death;
+	uint64_t end;
 };
 struct load_watch load_watch(const struct load *l);
 /* Sleeps until an interrupt or the server's death. */

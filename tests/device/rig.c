@@ -106,13 +106,15 @@ static int spawn(struct rig *rig)
 					   "--sandbox",
 					   SANDBOX ? "on" : "off",
 					   "--log-level",
-					   level ? level : "error" };
+					   level                 ? level
+					   : rig->options.log_fd ? "warning"
+								 : "error" };
 	struct rlimit old, limit;
 	struct sandbox_spawn how = { .path = server_path(rig->options.crash),
 				     .argv = (char *const *)(uintptr_t)argv,
 				     .envp = SANDBOX ? NULL : environ,
 				     .nfds = 2,
-				     .stderr_fd = 2,
+				     .stderr_fd = rig->options.log_fd ? rig->options.log_fd : 2,
 				     .namespaces = SANDBOX,
 				     .uid = SANDBOX_NOBODY,
 				     .die_with_parent = true };

@@ -36,6 +36,7 @@ struct rig_options {
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
 	int flight_fd;           /* the flight recorder's memory; 0: none */
 	const char *crash;  /* runs the program with crash points, under this order (crashes.h); may change */
+	int log_fd;         /* the server's standard error, with warnings; 0: this process's, errors only */
 	uint16_t start_at;  /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
 	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */

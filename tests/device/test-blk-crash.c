@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "crashes.h"
 #include "load.h"
 #include "num.h"
@@ -90,6 +91,15 @@ static void arm(struct scene *s, bool later, const char *label, unsigned nth)
 	s->load.rig.options.crash = s->order;
 }
 
+/* Has the server go to its death. */
+static void await_death(struct scene *s)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+
+	load_until(&s->load, clock_ns() >= end);
+	cr_assert(s->load.rig.lost, "%s: never came there", s->order);
+}
+
 /* Finishes what the predecessor died with, then has the server go to its death. */
 static void live(struct scene *s)
 {
@@ -98,7 +108,7 @@ static void live(struct scene *s)
 	load_until(l, !l->at_death);
 	if (!l->rig.lost)
 		cr_assert_eq(kill(l->rig.pid, SIGUSR1), 0);
-	load_until(l, false);
+	await_death(s);
 }
 
 /* Buries a server that died at its point. */
@@ -193,7 +203,7 @@ static void play(struct table *t, unsigned point, uint64_t features)
 	load_start(&s.load, &options);
 	s.load.flushes_fail = begins(label, "failure");
 	if (serving) {
-		load_until(&s.load, false);
+		await_death(&s);
 		bury(&s);
 		t->hits[point]++;
 	} else {

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "clock.h"
-#include "inflight_priv.h"
 #include "load.h"
 
 TestSuite(blk_kill, .timeout = 600);
@@ -74,37 +73,5 @@ Test(blk_kill, successor_signals_once)
 		before[q] = rig.queue[q].calls;
 	rig_respawn(&rig);
 	rig_until(&rig, rig.queue[0].calls > before[0] && rig.queue[1].calls > before[1]);
-	rig_stop(&rig);
-}
-
-/* A request that a server had in hand when it died, as the in-flight region tells it; note: what it says beside that.
- * Its status. */
-static uint8_t resubmit(struct rig *rig, uint64_t gpa, uint8_t note)
-{
-	struct rig_queue *q = &rig->queue[0];
-	int slot, id = 0;
-
-	rig_kill(rig);
-	slot = rig_add(rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096);
-	while (q->slot_of[id] != slot)
-		id++;
-	/* Behind the header an entry for each descriptor: inflight, then the note in its padding. */
-	rig->inflight[16 + id * 16] = 1;
-	rig->inflight[16 + id * 16 + 1] = (uint8_t)(NOTE_HAND | note);
-	rig_respawn(rig);
-	return rig_wait(rig, 0).status;
-}
-
-Test(blk_kill, f48_request_that_kills_is_given_up)
-{
-	struct rig_options options = { .ring_features = RING_F_EVENT_IDX };
-	struct rig rig;
-	uint64_t gpa;
-
-	rig_start(&rig, &options);
-	gpa = rig_alloc(&rig, 4096, 4096);
-	cr_assert_eq(resubmit(&rig, gpa, 0), VIRTIO_BLK_S_OK);
-	cr_assert_eq(resubmit(&rig, gpa, NOTE_SUSPECT), VIRTIO_BLK_S_IOERR);
-	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
 	rig_stop(&rig);
 }
