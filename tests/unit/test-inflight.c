@@ -249,7 +249,7 @@ static void refused(const char *what)
 		(field) = was_;                                                                              \
 	} while (0)
 
-Test(inflight_split, regions_that_lie_are_refused)
+Test(inflight_split, fault_40_regions_that_lie_are_refused)
 {
 	queue_cycle(&q, 2);
 	queue_track(&q);
@@ -282,7 +282,7 @@ Test(inflight_split, a_batch_list_that_loops_ends)
 	cr_expect_not(q.chain.resubmitted);
 }
 
-Test(inflight_packed, regions_that_lie_are_refused)
+Test(inflight_packed, fault_40_regions_that_lie_are_refused)
 {
 	queue_track(&q);
 	take(2); /* slots 0 and 1, and 2; the free list is 3 4 5 6 7 */
