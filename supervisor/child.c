@@ -20,6 +20,7 @@
 
 #define PING_EVERY_NS  (2 * NS_PER_S)
 #define PING_ANSWER_NS (5 * NS_PER_S)
+#define STOP_AGAIN_NS  (5 * NS_PER_S)
 #define PING_MISSES    2 /* in a row; one alone may be a supervisor that was itself stopped */
 
 /* ---- dying ---- */
@@ -119,6 +120,21 @@ static void on_ping_timer(void *arg)
 
 /* ---- what it says ---- */
 
+static void on_shutdown_answer(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)arg; /* its death tells more */
+	(void)err;
+	(void)reply;
+}
+
+static void shut_down(struct child *c, uint64_t deadline_ns)
+{
+	struct bus_msg msg = { .type = BUS_SHUTDOWN };
+
+	if (!deadline_ns || bus_request(c->bus, &msg, deadline_ns, on_shutdown_answer, c))
+		keeper_kill(c->keeper, c->index);
+}
+
 static void on_hello(struct child *c, const struct bus_msg *msg)
 {
 	if (msg->hello.protocol != BUS_PROTOCOL || strcmp(msg->hello.kind, c->kind) ||
@@ -131,13 +147,29 @@ static void on_hello(struct child *c, const struct bus_msg *msg)
 	}
 	if (!c->times.hello)
 		c->times.hello = clock_ns();
+	if (c->adopted && c->state == CHILD_STOPPING)
+		shut_down(c, STOP_AGAIN_NS); /* what our predecessor sent may have been lost with it */
 	memcpy(c->version, msg->hello.version, sizeof(c->version));
+}
+
+/* One that was ready before is ready for us. */
+static void on_back(struct child *c)
+{
+	c->adopted = false;
+	loop_disarm_timer(c->timer);
+	loop_arm_timer(c->ping_timer, clock_ns() + PING_EVERY_NS);
+	say_debug("%s: process %d is back on the bus", c->id, (int)c->pid);
+	if (c->ops->back)
+		c->ops->back(c->arg, c);
 }
 
 static void on_ready(struct child *c)
 {
+	if (c->adopted && c->state == CHILD_READY)
+		on_back(c);
 	if (c->state != CHILD_STARTING)
 		return;
+	c->adopted = false;
 	c->state = CHILD_READY;
 	c->times.ready = clock_ns();
 	loop_disarm_timer(c->timer);
@@ -199,6 +231,8 @@ static void on_timer(void *arg)
 	if (c->state == CHILD_STARTING)
 		child_kill(c, c->times.hello ? "it did not become ready in time"
 					     : "it did not say hello in time");
+	else if (c->state == CHILD_READY)
+		child_kill(c, "it did not come back to the bus in time");
 	else if (c->state == CHILD_STOPPING)
 		child_kill(c, "it did not end in time");
 }
@@ -219,6 +253,7 @@ static void start_failed(struct child *c, int err, const char *what)
 
 int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld)
 {
+	struct keeper_found found = { .pidfd = -1 };
 	int all_held[KEEPER_HELD_MAX];
 	struct keeper_launch launch = {
 		.restricted = c->restricted, .fds = fds, .nfds = nfds, .held = all_held, .nheld = nheld + 1
@@ -230,7 +265,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	c->times = (struct child_times) { .begun = clock_ns() };
 	if (c->flight)
 		flight_reset(c->flight);
-	c->killed = false;
+	c->killed = c->adopted = false;
 	c->missed = 0;
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
@@ -242,8 +277,11 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 		err = bus_expect(c->bus, BUS_NOBODY);
 	}
 	if (!err)
-		err = keeper_spawn(c->keeper, c->index, &launch, &c->pid, &c->pidfd, what, sizeof(what));
+		err = keeper_spawn(c->keeper, c->index, &launch, &found, what, sizeof(what));
+	c->pidfd = found.pidfd;
 	if (!err) {
+		c->pid = found.pid;
+		c->serial = found.serial;
 		c->times.spawned = clock_ns();
 		err = bus_expect(c->bus, c->pid);
 	}
@@ -258,19 +296,30 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	return err;
 }
 
-/* ---- ending ---- */
-
-static void on_shutdown_answer(void *arg, int err, const struct bus_msg *reply)
+int child_adopt(struct child *c, struct keeper_found *found)
 {
-	(void)arg; /* its death tells more */
-	(void)err;
-	(void)reply;
+	int err = logs_pipe_take(c->loop, c->process, c->device, &c->log, &found->held[KEEPER_HELD_LOG]);
+
+	c->serial = found->serial;
+	c->pid = found->pid;
+	c->pidfd = take_fd(&found->pidfd);
+	c->adopted = true;
+	c->missed = 0;
+	c->times.hello = 0;
+	if (!err)
+		err = bus_expect(c->bus, c->pid);
+	if (!err)
+		err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
+	loop_arm_timer(c->timer, clock_ns() + (c->state == CHILD_STOPPING ? STOP_AGAIN_NS : c->start_ns));
+	if (c->killed)
+		keeper_kill(c->keeper, c->index); /* in case our predecessor only meant to */
+	return err;
 }
+
+/* ---- ending ---- */
 
 bool child_stop(struct child *c, uint64_t deadline_ns)
 {
-	struct bus_msg msg = { .type = BUS_SHUTDOWN };
-
 	if (c->pidfd < 0)
 		return false;
 	if (c->state == CHILD_STOPPING)
@@ -278,8 +327,7 @@ bool child_stop(struct child *c, uint64_t deadline_ns)
 	c->state = CHILD_STOPPING;
 	loop_disarm_timer(c->ping_timer);
 	loop_arm_timer(c->timer, clock_ns() + deadline_ns);
-	if (!deadline_ns || bus_request(c->bus, &msg, deadline_ns, on_shutdown_answer, c))
-		keeper_kill(c->keeper, c->index);
+	shut_down(c, deadline_ns);
 	return true;
 }
 

@@ -45,6 +45,8 @@ struct child_ops {
 	void (*ready)(void *arg, struct child *child);
 	/* It is gone and reaped; its times are still there. It may be started again from here. */
 	void (*died)(void *arg, struct child *child, const struct child_death *death);
+	/* One that child_adopt took over is heard of again: it is what it was, or ready to end. NULL: no matter. */
+	void (*back)(void *arg, struct child *child);
 	/* An event other than HELLO and READY. */
 	void (*message)(void *arg, struct child *child, const struct bus_msg *msg);
 };
@@ -67,6 +69,7 @@ struct child {
 
 	enum child_state state;
 	pid_t pid;
+	unsigned serial; /* of its start, as the keeper counts */
 	int pidfd;
 	struct loop_fd *watch;
 	struct loop_timer *timer;      /* deadline, by state */
@@ -74,6 +77,7 @@ struct child {
 	struct bus *bus;
 	struct logs_pipe *log;
 	unsigned missed; /* signs of life that did not come, in a row */
+	bool adopted;    /* it is to say HELLO and READY again before anything is asked of it */
 	bool killed;     /* SIGKILL was sent, for reason */
 	char reason[BUS_TEXT_MAX];
 	char version[BUS_NAME_MAX]; /* as its HELLO says */
@@ -89,6 +93,21 @@ int child_init(struct child *c, const char *bus_path);
  * is not called.
  */
 int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld);
+
+/*
+ * Takes over a process that a predecessor started, with the plain fields as that one left them (saved.h): it is watched,
+ * and has as long as for a start to come back to the bus. found's pidfd and log are the child's from then on, even on
+ * error. -errno.
+ */
+int child_adopt(struct child *c, struct keeper_found *found);
+
+/*
+ * The same for whatever the keeper has in its place. If that is another process, or one that may just have been given to
+ * the core although it was not to be (unless_given), it is ended; then *lost tells that the one which the fields are
+ * about died unseen, and child_lost is to follow once all children are claimed. *found has what else was held. -errno.
+ */
+int child_claim(struct child *c, bool unless_given, struct keeper_found *found, bool *lost);
+void child_lost(struct child *c, bool by_order);
 
 /* Asks it to end in order, and kills it after deadline_ns; ops->died follows. False if there is no process. */
 bool child_stop(struct child *c, uint64_t deadline_ns);

@@ -200,7 +200,8 @@ static int call_failed(const struct client *c, int err)
 {
 	const char *name = c->word[0];
 	int base = rundir_open_base(c->base);
-	int owner = base < 0 ? base : rundir_owner(base, name);
+	bool alone = false;
+	int owner = base < 0 ? base : rundir_owner(base, name, &alone);
 
 	if (base >= 0)
 		close(base);
@@ -208,6 +209,11 @@ static int call_failed(const struct client *c, int err)
 		fprintf(stderr,
 			"bulkhead: ctl: \"%s\": no machine of this name runs in %s; bulkhead ps lists all\n",
 			name, c->base);
+	else if (alone)
+		fprintf(
+		    stderr,
+		    "bulkhead: ctl: \"%s\": it runs without a supervisor; bulkhead adopt %s takes it over\n",
+		    name, name);
 	else
 		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner,
 			strerror(-err));
@@ -338,9 +344,13 @@ int client_ps(int argc, char **argv)
 	base = rundir_open_base(c.base);
 	dir = base < 0 ? NULL : fdopendir(base);
 	while (dir && (entry = readdir(dir))) {
-		int pid = vmconf_name_ok(entry->d_name) ? rundir_owner(base, entry->d_name) : 0;
+		bool alone = false;
+		int pid = vmconf_name_ok(entry->d_name) ? rundir_owner(base, entry->d_name, &alone) : 0;
 
-		if (pid > 0)
+		if (pid > 0 && alone)
+			json_array_append_new(list, json_pack("{s:s, s:i, s:s}", "name", entry->d_name, "pid",
+							      pid, "state", "alone"));
+		else if (pid > 0)
 			json_array_append_new(list, machine_json(c.base, entry->d_name, pid));
 	}
 	if (dir)

@@ -5,7 +5,7 @@
  * so that a full ring is the back-pressure. The terminal is given back by console_close, or by the keeper if the
  * supervisor dies.
  */
-#include "console.h"
+#include "console_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,38 +24,8 @@
 #include "files.h"
 #include "num.h"
 
-#define RING_SIZE  65536U
 #define CHUNK      1024U /* bytes for one write to a terminal, so that it is never long */
 #define ESCAPE_KEY 0x01  /* Ctrl-A */
-
-struct ring {
-	uint32_t head, len;
-	char bytes[RING_SIZE];
-};
-
-/* A descriptor and what it is watched for. */
-struct end {
-	int fd;
-	uint32_t events;
-	struct loop_fd *watch;
-	bool always; /* epoll can't watch it (a regular file): it never waits */
-};
-
-struct console {
-	enum vmconf_console kind;
-	struct loop *loop;
-	struct end core, in, out, listener; /* in is unused where out reads, too */
-	int slave_fd;                       /* our own copy, so that the pty has a reader to the kernel */
-	bool lossy;                         /* forget the oldest rather than wait for a reader */
-	bool both_ways;                     /* out is read as well */
-	bool terminal, escaped;
-	struct termios settings;
-	char where[VMCONF_SOCKET_MAX + 1];
-	char *socket_path;
-	void (*on_quit)(void *arg);
-	void *arg;
-	struct ring to_user, to_guest;
-};
 
 /* ---- rings ---- */
 
@@ -279,156 +249,6 @@ static void on_client(void *arg, uint32_t events)
 	watch_all(c);
 }
 
-/* ---- opening ---- */
-
-/* A descriptor of our own for a standard stream, so that non-blocking is not forced on who shares it. */
-static int own_stream(int fd, int flags)
-{
-	struct stat st;
-	char path[32];
-	int own = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (!fstat(fd, &st) && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
-		own = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	return own >= 0 ? own : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-}
-
-static int open_stdio(struct console *c, struct vmconf_error *error)
-{
-	struct termios raw;
-
-	snprintf(c->where, sizeof(c->where), "stdio");
-	c->out.fd = own_stream(STDOUT_FILENO, O_WRONLY);
-	if (c->out.fd < 0)
-		return vmconf_refuse(error, "--console: \"stdio\" is not possible, standard output: %s",
-				     strerror(errno));
-	if (tcgetattr(STDIN_FILENO, &c->settings)) {
-		c->in.fd = own_stream(STDIN_FILENO, O_RDONLY);
-		return 0;
-	}
-	/* In the background a terminal's input is not ours, and reading it would stop us. */
-	if (tcgetpgrp(STDIN_FILENO) != getpgrp())
-		return 0;
-	c->in.fd = own_stream(STDIN_FILENO, O_RDONLY);
-	raw = c->settings;
-	cfmakeraw(&raw);
-	raw.c_oflag |= OPOST; /* log lines end in a bare newline */
-	if (c->in.fd < 0 || tcsetattr(STDIN_FILENO, TCSANOW, &raw))
-		return vmconf_refuse(error, "--console: \"stdio\" is not possible: %s", strerror(errno));
-	c->terminal = true;
-	return 0;
-}
-
-static int open_pty(struct console *c, struct vmconf_error *error)
-{
-	struct termios raw;
-
-	c->lossy = c->both_ways = true;
-	c->out.fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-	if (c->out.fd < 0 || grantpt(c->out.fd) || unlockpt(c->out.fd) ||
-	    ptsname_r(c->out.fd, c->where, sizeof(c->where)))
-		return vmconf_refuse(error, "--console: \"pty\" is not possible: %s", strerror(errno));
-	c->slave_fd = open(c->where, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (c->slave_fd < 0 || tcgetattr(c->slave_fd, &raw))
-		return vmconf_refuse(error, "--console: \"pty\" is not possible: %s", strerror(errno));
-	cfmakeraw(&raw);
-	tcsetattr(c->slave_fd, TCSANOW, &raw);
-	return 0;
-}
-
-static int open_file(struct console *c, const char *path, struct vmconf_error *error)
-{
-	snprintf(c->where, sizeof(c->where), "%s", path);
-	c->out.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
-	if (c->out.fd < 0)
-		return vmconf_refuse(
-		    error,
-		    "--console: file=\"%s\" can't be opened: %s; a file that can be written is "
-		    "needed",
-		    path, strerror(errno));
-	return 0;
-}
-
-/* Binds; a socket of ours that nobody listens on any more was left by a supervisor that was killed. */
-static int bind_socket(int fd, const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	mode_t old = umask(0177);
-	struct stat st;
-	int err;
-
-	memcpy(addr.sun_path, path, strlen(path));
-	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
-	if (err == -EADDRINUSE && !lstat(path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) {
-		int peer = files_connect(path);
-
-		if (peer >= 0)
-			close(peer);
-		else if (peer == -ECONNREFUSED && !unlink(path))
-			err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
-	}
-	umask(old);
-	return err;
-}
-
-static int open_socket(struct console *c, const char *path, struct vmconf_error *error)
-{
-	int err;
-
-	c->lossy = c->both_ways = true;
-	snprintf(c->where, sizeof(c->where), "%s", path);
-	c->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	c->listener.events = EPOLLIN;
-	err = c->listener.fd < 0 ? -errno : bind_socket(c->listener.fd, path);
-	if (!err)
-		c->socket_path = strdup(path);
-	if (!err && listen(c->listener.fd, 4))
-		err = -errno;
-	if (err)
-		return vmconf_refuse(
-		    error,
-		    "--console: socket=\"%s\" can't be made: %s; a path where nothing is yet is "
-		    "needed",
-		    path, strerror(-err));
-	return 0;
-}
-
-int console_listener(const struct console *c)
-{
-	return c->listener.fd;
-}
-
-int console_open(const struct vmconf *conf, struct console **out, struct vmconf_error *error)
-{
-	struct console *c = calloc(1, sizeof(*c));
-	int err;
-
-	if (!c)
-		return vmconf_refuse(error, "out of memory");
-	c->kind = conf->console;
-	c->core.fd = c->in.fd = c->out.fd = c->listener.fd = c->slave_fd = -1;
-	switch (conf->console) {
-	case CONSOLE_PTY:
-		err = open_pty(c, error);
-		break;
-	case CONSOLE_FILE:
-		err = open_file(c, conf->console_path, error);
-		break;
-	case CONSOLE_SOCKET:
-		err = open_socket(c, conf->console_path, error);
-		break;
-	case CONSOLE_STDIO:
-	default:
-		err = open_stdio(c, error);
-	}
-	if (err)
-		console_close(c);
-	else
-		*out = c;
-	return err;
-}
-
 int console_terminal(const struct console *c, struct termios *settings)
 {
 	*settings = c->settings;
@@ -461,26 +281,36 @@ int console_core_fd(const struct console *c)
 	return c->core.fd;
 }
 
-int console_connect(struct console *c, int *core_fd)
+int console_take_core(struct console *c, int *core_fd)
 {
-	int pair[2], err;
+	int err;
 
 	end_close(&c->core);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return -errno;
-	fd_set_nonblock(pair[0], true);
-	c->core.fd = pair[0];
+	c->core.fd = take_fd(core_fd);
 	c->core.events = EPOLLIN;
 	err = end_watch(c, &c->core, on_core);
 	if (err) {
-		close(pair[1]);
 		end_close(&c->core);
 		return err;
 	}
 	pump_file(c);
 	watch_all(c);
-	*core_fd = pair[1];
 	return 0;
+}
+
+int console_connect(struct console *c, int *core_fd)
+{
+	int pair[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	fd_set_nonblock(pair[0], true);
+	err = console_take_core(c, &pair[0]);
+	if (err)
+		close(pair[1]);
+	else
+		*core_fd = pair[1];
+	return err;
 }
 
 void console_close(struct console *c)

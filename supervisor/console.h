@@ -9,6 +9,7 @@
 
 #include <termios.h>
 
+#include "keeper.h"
 #include "loop.h"
 #include "vmconf.h"
 
@@ -20,6 +21,14 @@ int console_open(const struct vmconf *conf, struct console **out, struct vmconf_
 /* If the user's end is a terminal whose settings were changed: its descriptor, and what they were; else -1. */
 int console_terminal(const struct console *c, struct termios *settings);
 
+/* What another supervisor would need to go on with it, -1 where there is nothing: the stream, the pty's other end, the
+ * listening socket. They stay the console's. A terminal is the user's and of no use to others. */
+void console_keep(const struct console *c, int fds[KEEPER_CONSOLE_MAX]);
+
+/* Goes on with what console_keep gave, which is taken; if there was nothing, opens what conf says as console_open does. */
+int console_go_on(const struct vmconf *conf, int fds[KEEPER_CONSOLE_MAX], struct console **out,
+		  struct vmconf_error *error);
+
 /* The socket on which clients connect, or -1. */
 int console_listener(const struct console *c);
 
@@ -28,6 +37,9 @@ int console_start(struct console *c, struct loop *loop, void (*on_quit)(void *ar
 
 /* A socketpair for a new core, of which *core_fd is the core's end; replaces the last one. -errno. */
 int console_connect(struct console *c, int *core_fd);
+
+/* Relays for a core that is there already; core_fd is our end, taken even on error. -errno. */
+int console_take_core(struct console *c, int *core_fd);
 
 /* Our end of that, or -1. */
 int console_core_fd(const struct console *c);

@@ -65,47 +65,57 @@ static void ask_status(struct machine *m, struct bus_ctl_request *req)
 		bus_ctl_refuse(req, -ENOMEM, "the status can't be put into words");
 }
 
-/* The core's answer to a pause or resume. */
+/* The core's answer to a pause or resume; who asked for it may have been another supervisor's client. */
 static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 {
 	struct machine *m = arg;
+	enum bus_type wanted = m->wanted;
 	char text[BUS_TEXT_MAX];
 
 	(void)reply;
-	if (!m->pending)
+	m->wanted = BUS_NONE;
+	if (wanted == BUS_NONE)
 		return;
 	if (err) {
 		snprintf(text, sizeof(text), "the core did not do it: %s", strerror(-err));
-		bus_ctl_refuse(TAKE_PTR(m->pending), err, text);
+		if (m->pending)
+			bus_ctl_refuse(TAKE_PTR(m->pending), err, text);
 		return;
 	}
-	m->state = m->state == MACHINE_RUNNING ? MACHINE_PAUSED : MACHINE_RUNNING;
+	m->state = wanted == BUS_PAUSE ? MACHINE_PAUSED : MACHINE_RUNNING;
 	say_info("%s: %s on request", m->conf->name, m->state == MACHINE_PAUSED ? "paused" : "resumed");
 	machine_publish(m, "machine", m->state == MACHINE_PAUSED ? "paused" : "running", "on request");
-	bus_ctl_answer(TAKE_PTR(m->pending), NULL);
+	if (m->pending)
+		bus_ctl_answer(TAKE_PTR(m->pending), NULL);
+}
+
+void ctl_ask_again(struct machine *m)
+{
+	struct bus_msg msg = { .type = m->wanted };
+	int err = m->wanted ? bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_core_answer, m) : 0;
+
+	if (err)
+		on_core_answer(m, err, NULL);
 }
 
 static void ask_core(struct machine *m, struct bus_ctl_request *req, enum bus_type type,
 		     enum machine_state in)
 {
-	struct bus_msg msg = { .type = type };
 	char text[BUS_TEXT_MAX];
-	int err;
 
 	if (m->state == (type == BUS_PAUSE ? MACHINE_PAUSED : MACHINE_RUNNING)) {
 		bus_ctl_answer(req, NULL); /* it is so already */
 		return;
 	}
-	if (m->state != in || m->pending) {
+	if (m->state != in || m->wanted) {
 		snprintf(text, sizeof(text), "not possible while the machine is %s",
-			 m->pending ? "busy with another request" : machine_state_name(m));
+			 m->wanted ? "busy with another request" : machine_state_name(m));
 		bus_ctl_refuse(req, -EBUSY, text);
 		return;
 	}
 	m->pending = req;
-	err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_core_answer, m);
-	if (err)
-		on_core_answer(m, err, NULL);
+	m->wanted = type;
+	ctl_ask_again(m);
 }
 
 static void ask_pause(struct machine *m, struct bus_ctl_request *req)

@@ -78,6 +78,7 @@ void device_linked(struct device *d, bool resumed)
 	if (d->state != DEVICE_STARTING || d->linked)
 		return;
 	d->linked = true;
+	d->stale = false; /* the core has said all that there was about the predecessor */
 	d->now.linked = clock_ns();
 	d->now.resumed = resumed;
 	if (d->external)
@@ -366,7 +367,14 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 		say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
 }
 
+static void on_back(void *arg, struct child *child)
+{
+	(void)child;
+	device_upgrade_back(arg);
+}
+
 static const struct child_ops device_child_ops = {
+	.back = on_back,
 	.ready = on_ready,
 	.died = on_died,
 	.message = on_message,

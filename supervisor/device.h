@@ -155,6 +155,9 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
  */
 void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
 
+/* Takes over from a supervisor that died, with the plain fields as that one left them. -errno. */
+int device_adopt(struct device *d);
+
 /* Its part of the status; a new reference, NULL without memory. */
 json_t *device_json(const struct device *d);
 

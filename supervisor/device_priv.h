@@ -69,6 +69,10 @@ void device_upgrade_hung(struct device *d, const char *reason);
 void device_upgrade_abort(struct device *d, int err, const char *why);
 void device_on_trial_timer(void *arg);
 
+/* An upgrade that a predecessor began: goes on at once, or when both processes are back. */
+void device_upgrade_go_on(struct device *d);
+void device_upgrade_back(struct device *d);
+
 /* ---- device_times.c ---- */
 
 static inline double device_ms(uint64_t from, uint64_t to)

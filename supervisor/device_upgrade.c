@@ -156,6 +156,8 @@ bool device_upgrade_ready(struct device *d)
 
 	if (d->upgrade.step != UPGRADE_STARTING)
 		return false;
+	if (device_active(d)->adopted)
+		return true; /* device_upgrade_back follows */
 	d->upgrade.step = UPGRADE_DRAINING;
 	d->upgrade.drain = clock_ns();
 	d->state = DEVICE_CHANGING;
@@ -163,6 +165,22 @@ bool device_upgrade_ready(struct device *d)
 	if (err)
 		on_drained(d, err, NULL);
 	return true;
+}
+
+void device_upgrade_go_on(struct device *d)
+{
+	if (d->upgrade.step == UPGRADE_TRIAL)
+		loop_arm_timer(d->trial_timer, clock_ns() + TRIAL_NS);
+	if (d->upgrade.step == UPGRADE_DRAINING) {
+		d->upgrade.step = UPGRADE_STARTING;
+		d->state = DEVICE_UP;
+	}
+}
+
+void device_upgrade_back(struct device *d)
+{
+	if (device_spare(d)->state == CHILD_READY && !device_spare(d)->adopted && !device_active(d)->adopted)
+		device_upgrade_ready(d);
 }
 
 void device_upgrade_hung(struct device *d, const char *reason)

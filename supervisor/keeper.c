@@ -106,6 +106,7 @@ static void do_spawn(struct keeper_self *s, const struct keeper_request *request
 		return;
 	}
 	answer->pid = s->pid[i] = pid;
+	answer->serial = s->serial[i] = ++s->starts;
 	*send_fd = s->pidfd[i];
 }
 
@@ -156,6 +157,7 @@ static size_t do_fetch(const struct keeper_self *s, size_t i, struct keeper_answ
 	if (s->pidfd[i] < 0)
 		return 0;
 	answer->pid = s->pid[i];
+	answer->serial = s->serial[i];
 	fds[n++] = s->pidfd[i];
 	for (size_t h = 0; h < KEEPER_HELD_MAX; h++) {
 		if (s->held[i][h] < 0)
@@ -210,6 +212,9 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 		return 0;
 	case KEEPER_FETCH:
 		return do_fetch(s, request->child, answer, out);
+	case KEEPER_RECORDER:
+		memcpy(out, child->recorder, sizeof(child->recorder));
+		return child->recorder[0] >= 0 && child->recorder[1] >= 0 ? 2 : 0;
 	case KEEPER_SETTLE:
 		do_settle(s, request, fds, nfds);
 		return 0;

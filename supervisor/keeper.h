@@ -41,7 +41,8 @@ struct keeper_child {
 	char *connect;          /* the socket of a back end that somebody else runs */
 	int fixed[KEEPER_FIXED_MAX];
 	size_t nfixed;
-	uid_t uid; /* if we are root */
+	int recorder[2]; /* its flight recorder: the memory, and what reads it; -1 if it has none */
+	uid_t uid;       /* if we are root */
 };
 
 struct keeper_plan {
@@ -70,7 +71,8 @@ struct keeper_launch {
 /* What there is of a child; all descriptors are the caller's, -1 if absent. */
 struct keeper_found {
 	pid_t pid;
-	int pidfd; /* -1: there is no such child */
+	unsigned serial; /* of its start, among all of the machine's: unlike a pid it never comes again */
+	int pidfd;       /* -1: there is no such child */
 	int held[KEEPER_HELD_MAX];
 };
 
@@ -93,10 +95,10 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out);
 int keeper_join(const char *path, struct keeper **out, struct keeper_estate *estate);
 
 /*
- * Starts child i. On error *what (a constant string) names the step. Blocks for a few milliseconds, at most a minute
+ * Starts child i; found holds nothing. On error *what (a constant string) names the step. Blocks for a few milliseconds, at most a minute
  * (-ETIMEDOUT), as do the following.
  */
-int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *start, pid_t *pid, int *pidfd,
+int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size);
 
 /* What is held of child i besides its log is held no longer. */
@@ -104,6 +106,9 @@ void keeper_forget(struct keeper *k, size_t i);
 
 /* What there is of child i, for a supervisor that did not start it. */
 int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found);
+
+/* The flight recorder of child i into fds, which are the caller's; -1 if it has none. */
+int keeper_recorder(struct keeper *k, size_t i, int fds[2]);
 
 /* From now on the keeper logs where we do and, should we die, gives back our terminal (-1: none). */
 int keeper_settle(struct keeper *k, int terminal, const struct termios *settings);

@@ -28,6 +28,7 @@
 #include "fd.h"
 #include "keeper_priv.h"
 #include "logs.h"
+#include "saved.h"
 
 #define SUPERVISOR_END_MS 2000
 
@@ -120,7 +121,7 @@ void keeper_end(struct keeper_self *s, void (*clean_up)(struct keeper_self *s))
 
 bool keeper_can_stay(const struct keeper_self *s)
 {
-	return s->plan->keep;
+	return s->plan->keep && saved_is_there(s->plan->saved_fd);
 }
 
 /* Whoever waits for the end of these, a pipe's reader say, shall not wait for us. */

@@ -146,22 +146,24 @@ static int ask_plain(struct keeper *k, enum keeper_verb verb, size_t i, struct k
 	return ask(k, &request, NULL, 0, answer, fd_out);
 }
 
-int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *start, pid_t *pid, int *pidfd,
+int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size)
 {
 	struct keeper_request request = { .verb = KEEPER_SPAWN,
 					  .child = (uint32_t)i,
-					  .option = start->restricted,
-					  .nheld = k->holds ? (uint32_t)start->nheld : 0 };
+					  .option = launch->restricted,
+					  .nheld = k->holds ? (uint32_t)launch->nheld : 0 };
 	struct keeper_answer answer = { 0 };
-	int all[1 + KEEPER_PASSED_MAX + KEEPER_HELD_MAX] = { start->stderr_fd };
+	int all[1 + KEEPER_PASSED_MAX + KEEPER_HELD_MAX] = { launch->stderr_fd };
 	int err;
 
-	memcpy(all + 1, start->fds, start->nfds * sizeof(int));
-	memcpy(all + 1 + start->nfds, start->held, request.nheld * sizeof(int));
-	err = ask(k, &request, all, 1 + start->nfds + request.nheld, &answer, pidfd);
+	memcpy(all + 1, launch->fds, launch->nfds * sizeof(int));
+	memcpy(all + 1 + launch->nfds, launch->held, request.nheld * sizeof(int));
+	err = ask(k, &request, all, 1 + launch->nfds + request.nheld, &answer, &found->pidfd);
 	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
-	*pid = answer.pid;
+	found->pid = answer.pid;
+	found->serial = answer.serial;
+	sort_out(0, NULL, 0, found->held, KEEPER_HELD_MAX);
 	return err;
 }
 
@@ -186,9 +188,22 @@ int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found)
 	if (err)
 		return err;
 	found->pid = answer.pid;
+	found->serial = answer.serial;
 	found->pidfd = ngot ? got[0] : -1;
 	sort_out(answer.mask, got + (ngot > 0), ngot - (ngot > 0), found->held, KEEPER_HELD_MAX);
 	return 0;
+}
+
+int keeper_recorder(struct keeper *k, size_t i, int fds[2])
+{
+	struct keeper_request request = { .verb = KEEPER_RECORDER, .child = (uint32_t)i };
+	struct keeper_answer answer = { 0 };
+	int got[FD_PASS_MAX];
+	size_t ngot;
+	int err = ask_many(k, &request, NULL, 0, &answer, got, &ngot);
+
+	sort_out(err || ngot != 2 ? 0 : 3, got, ngot, fds, 2);
+	return err;
 }
 
 int keeper_settle(struct keeper *k, int terminal, const struct termios *settings)
@@ -257,12 +272,13 @@ int keeper_fd(const struct keeper *k)
 void keeper_finish(struct keeper *k)
 {
 	struct keeper_request request = { .verb = KEEPER_FINISH };
+	struct keeper_answer none;
+	size_t nfds;
 	int status;
-	char unused;
 
 	fd_send(k->sock, &request, sizeof(request), NULL, 0);
-	while (!k->pid && recv(k->sock, &unused, 1, 0) < 0 && errno == EINTR)
-		;
+	if (!k->pid)
+		fd_recv(k->sock, &none, sizeof(none), NULL, 0, &nfds); /* its end */
 	close(k->sock);
 	while (k->pid && waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
 		;

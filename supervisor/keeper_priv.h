@@ -20,6 +20,7 @@ enum keeper_verb {
 	KEEPER_SAME_PROGRAM,
 	KEEPER_FORGET, /* what it holds of a child besides the log */
 	KEEPER_FETCH,  /* all that it has of a child */
+	KEEPER_RECORDER,
 	KEEPER_SETTLE, /* an adopter's stderr, and its terminal if it has one */
 	KEEPER_FINISH,
 	KEEPER_VERBS
@@ -36,9 +37,9 @@ struct keeper_request {
 /* Also the first thing that an adopter hears: err, or the protocol as status and what there is of the rest as mask. */
 struct keeper_answer {
 	int32_t err, pid, code, status;
-	uint32_t
-	    mask; /* of FETCH and to an adopter: which of the possible descriptors came along, in order */
-	char what[64];
+	uint32_t serial; /* of SPAWN and FETCH */
+	uint32_t mask;   /* of FETCH and to an adopter: which descriptors came along, in order */
+	char what[128];
 };
 
 /* The keeper's state. */
@@ -49,7 +50,9 @@ struct keeper_self {
 	int listener;      /* for adopters; -1 unless the machine outlives its supervisor */
 	int supervisor_fd; /* pidfd, or -1 */
 	pid_t supervisor;
-	bool finished; /* it took its leave */
+	bool finished;   /* it took its leave */
+	unsigned starts; /* so far */
+	unsigned serial[KEEPER_CHILDREN_MAX];
 	pid_t pid[KEEPER_CHILDREN_MAX];
 	int pidfd[KEEPER_CHILDREN_MAX];
 	int held[KEEPER_CHILDREN_MAX][KEEPER_HELD_MAX];

@@ -212,30 +212,39 @@ static void on_readable(void *arg, uint32_t events)
 	(void)events;
 }
 
-int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
-		  int *write_fd)
+int logs_pipe_take(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
+		   int *read_fd)
 {
 	CLEAN_FREE struct logs_pipe *p = calloc(1, sizeof(*p));
-	CLEAN_FD int write_end = -1;
-	int pair[2], err;
+	CLEAN_FD int fd = take_fd(read_fd);
+	int err;
 
 	if (!p)
 		return -ENOMEM;
+	p->process = process;
+	p->device = device;
+	err = loop_add_fd(loop, fd, EPOLLIN, on_readable, p, &p->watch);
+	if (err)
+		return err;
+	p->fd = take_fd(&fd);
+	*out = TAKE_PTR(p);
+	return 0;
+}
+
+int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
+		  int *write_fd)
+{
+	CLEAN_FD int write_end = -1;
+	int pair[2], err;
+
 	/* Both ends non-blocking: a child that is not read drops lines, it does not wait. */
 	if (pipe2(pair, O_CLOEXEC | O_NONBLOCK))
 		return -errno;
 	write_end = pair[1];
-	p->fd = pair[0];
-	p->process = process;
-	p->device = device;
-	err = loop_add_fd(loop, p->fd, EPOLLIN, on_readable, p, &p->watch);
-	if (err) {
-		close(p->fd);
-		return err;
-	}
-	*write_fd = take_fd(&write_end);
-	*out = TAKE_PTR(p);
-	return 0;
+	err = logs_pipe_take(loop, process, device, out, &pair[0]);
+	if (!err)
+		*write_fd = take_fd(&write_end);
+	return err;
 }
 
 int logs_pipe_fd(const struct logs_pipe *p)

@@ -42,6 +42,10 @@ struct logs_pipe;
 int logs_pipe_new(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
 		  int *write_fd);
 
+/* Goes on with the reading end *read_fd of a pipe that another made; it is taken, also on error. -errno. */
+int logs_pipe_take(struct loop *loop, const char *process, const char *device, struct logs_pipe **out,
+		   int *read_fd);
+
 /* The reading end, which stays the pipe's. */
 int logs_pipe_fd(const struct logs_pipe *pipe);
 

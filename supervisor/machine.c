@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "num.h"
+#include "saved.h"
 
 #define CORE_END_NS    (5 * NS_PER_S) /* for the core, then for the servers, to end in order */
 #define SERVER_END_NS  (5 * NS_PER_S)
@@ -205,6 +206,7 @@ void machine_end(struct machine *m, int status, bool again)
 	m->again = again;
 	m->state = MACHINE_ENDING_CORE;
 	loop_disarm_timer(m->grace);
+	m->wanted = BUS_NONE;
 	if (m->pending)
 		bus_ctl_refuse(TAKE_PTR(m->pending), -ECANCELED, "the machine is ending");
 	if (!child_stop(&m->core, CORE_END_NS))
@@ -421,7 +423,24 @@ static void on_core_message(void *arg, struct child *core, const struct bus_msg 
 	}
 }
 
+/* Whatever a predecessor asked for may have been lost with it; each of it does no harm when asked for twice. */
+static void on_core_back(void *arg, struct child *core)
+{
+	struct machine *m = arg;
+
+	(void)core;
+	run_if_all_up(m);
+	ctl_ask_again(m);
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (m->device[i].state == DEVICE_FAILED &&
+		    m->device[i].policy.on_failure == FAILURE_NEEDS_RESET)
+			fail_device(m, &m->device[i]);
+	if (m->asked && (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED))
+		machine_power_off(m);
+}
+
 const struct child_ops machine_core_ops = {
+	.back = on_core_back,
 	.ready = on_core_ready,
 	.died = on_core_died,
 	.message = on_core_message,
@@ -441,8 +460,12 @@ int machine_run(struct machine *m)
 {
 	int err;
 
-	start_generation(m);
-	err = loop_run(m->loop);
+	if (m->state == MACHINE_STARTING && !m->generation)
+		start_generation(m);
+	do {
+		saved_write(m->saved, m);
+		err = loop_run_once(m->loop, -1);
+	} while (!err && m->state != MACHINE_ENDED);
 	if (err) {
 		say_error_errno(err, "the event loop failed");
 		return EXIT_INTERNAL;

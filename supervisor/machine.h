@@ -65,12 +65,17 @@ struct machine {
 	struct bus_ctl *ctl;
 	struct bus_events *events;
 	struct bus_ctl_request *pending; /* a pause or resume that the core has not answered */
+	enum bus_type wanted;            /* which of them, for a successor */
+	struct saved *saved;             /* NULL unless the machine outlives its supervisor */
 };
 
 /* Sets up all that needs no process; signals of the caller's mask arrive on signal_fd. -errno, *what the step. */
 int machine_init(struct machine *m, int signal_fd, const char **what);
 
-/* Starts the first generation and runs until the last one has ended; the exit status. */
+/* Takes over what a supervisor that died left, after machine_init and saved_read. -errno. */
+int machine_adopt(struct machine *m);
+
+/* Starts the first generation, unless the machine was taken over, and runs until the last one has ended; the exit status. */
 int machine_run(struct machine *m);
 
 /* Takes in the last log lines. Loop and endpoints end with the process: closing one could wait for a peer. */
@@ -95,6 +100,9 @@ __attribute__((format(printf, 4, 5))) void machine_publish(struct machine *m, co
 
 /* ctl.c: opens the endpoints of ctl and events. -errno. */
 int ctl_open(struct machine *m);
+
+/* ctl.c: asks the core for what is wanted, which may be a predecessor's wish. */
+void ctl_ask_again(struct machine *m);
 
 /* ctl.c: the state of all as JSON, to be freed; NULL if there is no memory. */
 char *ctl_status_json(const struct machine *m);

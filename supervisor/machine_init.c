@@ -96,6 +96,25 @@ int machine_init(struct machine *m, int signal_fd, const char **what)
 	return err;
 }
 
+int machine_adopt(struct machine *m)
+{
+	bool by_order = m->core.state == CHILD_STOPPING, lost;
+	struct keeper_found found;
+	int err = child_claim(&m->core, false, &found, &lost);
+
+	if (err)
+		return err;
+	m->desc_fd = found.held[KEEPER_HELD_DESC];
+	if (found.held[KEEPER_HELD_CONSOLE] >= 0)
+		err = console_take_core(m->console, &found.held[KEEPER_HELD_CONSOLE]);
+	for (size_t i = 0; !err && i < m->ndevices; i++)
+		err = device_adopt(&m->device[i]);
+	if (!err && lost)
+		child_lost(&m->core, by_order);
+	loop_bh_post(&m->ended_bh); /* in case the last one ended unseen */
+	return err;
+}
+
 void machine_fini(struct machine *m)
 {
 	child_fini(&m->core);

@@ -3,13 +3,12 @@
 #include "config.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "adopt.h"
 #include "client.h"
 #include "clean.h"
 #include "confine.h"
@@ -17,14 +16,17 @@
 #include "num.h"
 #include "options.h"
 #include "plan.h"
+#include "saved.h"
+#include "signals.h"
 
 static void help(FILE *to)
 {
 	fputs("usage: bulkhead COMMAND ...\n"
 	      "A virtual machine monitor that gives each device a process of its own.\n\n"
-	      "  run   run a virtual machine\n"
-	      "  ctl   ask a running machine for something\n"
-	      "  ps    list the machines that run\n\n"
+	      "  run    run a virtual machine\n"
+	      "  ctl    ask a running machine for something\n"
+	      "  ps     list the machines that run\n"
+	      "  adopt  take over a machine that lost its supervisor\n\n"
 	      "  --help     print this and exit; bulkhead COMMAND --help tells more\n"
 	      "  --version  print the version and exit\n",
 	      to);
@@ -39,22 +41,6 @@ struct run {
 	struct machine machine;
 	int signal_fd;
 };
-
-/* The signals that end a machine come through a descriptor; SIGPIPE is an error of write. */
-static int take_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGQUIT);
-	signal(SIGPIPE, SIG_IGN);
-	if (sigprocmask(SIG_BLOCK, &set, NULL))
-		return -errno;
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
 
 /* The folders of the bus of a disk's processes. */
 static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
@@ -93,9 +79,11 @@ static int prepare(struct run *r, struct vmconf_error *error)
 		return -EINVAL;
 	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
 	r->plan.listener = console_listener(m->console);
+	r->plan.keep = r->conf.keep;
 	r->plan.saved_fd = -1;
-	for (size_t i = 0; i < KEEPER_CONSOLE_MAX; i++)
-		r->plan.console[i] = -1;
+	console_keep(m->console, r->plan.console);
+	if (r->conf.keep && saved_new(&r->conf, &r->plan.saved_fd, &m->saved))
+		return vmconf_refuse(error, "out of memory for the machine's state");
 	return 0;
 }
 
@@ -156,9 +144,12 @@ static int command_run(int argc, char **argv)
 	case OPTIONS_RUN:
 		break;
 	}
+	/* A service that is started again goes on with the machine that it had. */
+	if (r.conf.keep && adopt_waits(&r.conf))
+		return adopt_run(r.conf.name, r.conf.run_dir);
 	if (rundir_check(&r.conf, &error) || plan_open(&r.conf, &r.files, &error))
 		goto refused;
-	r.signal_fd = take_signals();
+	r.signal_fd = signals_take();
 	if (r.signal_fd < 0 || prepare(&r, &error)) {
 		rundir_remove(&r.dir);
 		goto refused;
@@ -181,7 +172,9 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*fn)(int argc, char **argv);
-	} commands[] = { { "run", command_run }, { "ctl", client_ctl }, { "ps", client_ps } };
+	} commands[] = {
+		{ "run", command_run }, { "ctl", client_ctl }, { "ps", client_ps }, { "adopt", adopt_command }
+	};
 
 	if (argc < 2) {
 		help(stderr);
@@ -198,7 +191,8 @@ int main(int argc, char **argv)
 		puts(PACKAGE_STRING);
 		return 0;
 	}
-	fprintf(stderr, "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, --help, --version\n",
+	fprintf(stderr,
+		"bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, --help, --version\n",
 		argv[1]);
 	return EXIT_CONFIG;
 }

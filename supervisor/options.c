@@ -205,6 +205,11 @@ static int parse_start_timeout(struct vmconf *conf, char *value, struct vmconf_e
 	return number(value, 1, 3600, &conf->start_timeout_s, error);
 }
 
+static int parse_on_supervisor_death(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	return options_choice(value, "end", "keep", &conf->keep, error);
+}
+
 static int parse_test_devices(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	return options_choice(value, "off", "on", &conf->test_devices, error);
@@ -263,6 +268,9 @@ const struct option_def option_table[] = {
 	  .parse = parse_on_reboot },
 	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",
 	  .parse = parse_on_crash },
+	{ "on-supervisor-death", "keep|end", "end",
+	  "what becomes of the machine if this process dies: keep it for bulkhead adopt",
+	  .parse = parse_on_supervisor_death },
 	{ "restarts", "N/SECONDS", "30/60", "a device that dies more often is given up",
 	  .parse = parse_restarts },
 	{ "grace", "SECONDS", "10", "time for the guest to power off when asked to", .parse = parse_grace },
@@ -319,6 +327,8 @@ static int parse_one(int argc, char **argv, int *at, bool *given, struct vmconf 
 		return vmconf_refuse(error, "--%s: \"%s\" is given after another value; once is allowed",
 				     option_table[i].name, value);
 	given[i] = true;
+	if (!option_table[i].command_line_only && vmconf_note(conf, option_table[i].name, value))
+		return vmconf_refuse(error, "out of memory");
 	if (option_table[i].parse(conf, value, &why))
 		return vmconf_refuse(error, "--%s: %s", option_table[i].name, why.text);
 	return 0;

@@ -47,7 +47,7 @@ int options_restarts(const char *value, unsigned *restarts, unsigned *restarts_s
 
 static int disk_id(struct vmconf_disk *disk, const char *value, struct vmconf_error *error)
 {
-	static const char *const taken[] = { "core", "ctl", "events", "lock" };
+	static const char *const taken[] = { "core", "ctl", "events", "keeper", "lock" };
 
 	if (!vmconf_name_ok(value))
 		return vmconf_refuse(

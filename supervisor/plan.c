@@ -303,6 +303,10 @@ int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct 
 		for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !conf->disk[i].vhost_user; slot++)
 			err = fill_server(&plan->child[KEEPER_INDEX(i, slot)], conf, i, slot, files, dir);
 	}
+	for (size_t i = 0; i < plan->nchildren; i++) {
+		plan->child[i].recorder[0] = files->flight[i];
+		plan->child[i].recorder[1] = files->flight_reader[i];
+	}
 	for (size_t i = 0; i < plan->nchildren; i++)
 		plan->child[i].uid = plan_uid(conf, i);
 	return err;

@@ -184,6 +184,7 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 {
 	CLEAN_FD int fd = -1;
 	struct stat st;
+	bool alone = false;
 	int pid = 0, err;
 
 	if (mkdirat(dir->base_fd, dir->name, dir_mode()) && errno != EEXIST) {
@@ -198,6 +199,11 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 	if (fd < 0)
 		return fd;
 	err = take_lock(fd, &pid, &dir->lock_fd);
+	if (err == -EBUSY && rundir_owner(dir->base_fd, dir->name, &alone) > 0 && alone)
+		return vmconf_refuse(error,
+				     "--name: \"%s\" is running already, without a supervisor; bulkhead "
+				     "adopt %s takes it over",
+				     dir->name, dir->name);
 	if (err == -EBUSY)
 		return vmconf_refuse(
 		    error, "--name: \"%s\" is running already, as process %d; another name is needed",
@@ -311,12 +317,12 @@ int rundir_open_base(const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-int rundir_owner(int base_fd, const char *name)
+int rundir_owner(int base_fd, const char *name, bool *alone)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	CLEAN_FD int dir = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	CLEAN_FD int fd = -1;
-	char text[32] = "";
+	char text[64] = "";
 
 	if (dir < 0)
 		return -errno;
@@ -327,5 +333,38 @@ int rundir_owner(int base_fd, const char *name)
 		return -errno;
 	if (lock.l_type == F_UNLCK)
 		return 0;
-	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? atoi(text) : -EAGAIN;
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		return -EAGAIN;
+	if (alone)
+		*alone = strstr(text, ALONE);
+	return atoi(text);
+}
+
+int rundir_look(const char *run_dir, const char *name, struct rundir *dir, uid_t *owner,
+		struct vmconf_error *error)
+{
+	struct stat st;
+
+	*dir = (struct rundir)RUNDIR_NONE;
+	if (rundir_base(run_dir, dir->base, sizeof(dir->base), error))
+		return -EINVAL;
+	snprintf(dir->name, sizeof(dir->name), "%s", name);
+	if ((size_t)snprintf(dir->path, sizeof(dir->path), "%s/%s", dir->base, name) >= sizeof(dir->path))
+		return vmconf_refuse(error, "--run-dir: \"%s\" is too long", dir->base);
+	dir->base_fd = open(dir->base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir->base_fd >= 0)
+		dir->dir_fd = openat(dir->base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir->dir_fd < 0 || fstat(dir->dir_fd, &st))
+		return vmconf_refuse(error,
+				     "\"%s\": no machine of this name runs in %s (%s); bulkhead ps lists all",
+				     name, dir->base, strerror(errno));
+	*owner = st.st_uid;
+	return 0;
+}
+
+bool rundir_has_socket(const struct rundir *dir, const char *file)
+{
+	struct stat st;
+
+	return !fstatat(dir->dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) && S_ISSOCK(st.st_mode);
 }

@@ -53,7 +53,15 @@ void rundir_remove(struct rundir *dir);
 /* Opens RUN to list its machines; -errno. */
 int rundir_open_base(const char *path);
 
-/* The process that holds RUN/NAME/lock, 0 if nobody does, -errno if there is none such. */
-int rundir_owner(int base_fd, const char *name);
+/* The process that holds RUN/NAME/lock, 0 if nobody does, -errno if there is none such. alone (NULL: no matter) tells
+ * whether that is a keeper which waits for a supervisor. */
+int rundir_owner(int base_fd, const char *name, bool *alone);
+
+/* Finds RUN/NAME of a machine that may run, and whose it is, without taking it. -EINVAL with the reason. */
+int rundir_look(const char *run_dir, const char *name, struct rundir *dir, uid_t *owner,
+		struct vmconf_error *error);
+
+/* Whether RUN/NAME/file is a socket, and no link to one. */
+bool rundir_has_socket(const struct rundir *dir, const char *file);
 
 #endif

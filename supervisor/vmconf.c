@@ -67,6 +67,21 @@ void vmconf_free(struct vmconf *conf)
 	free(conf->console_path);
 	free(conf->run_dir);
 	free(conf->config);
+	free(conf->words);
+}
+
+int vmconf_note(struct vmconf *conf, const char *option, const char *value)
+{
+	size_t n = strlen(option) + 1, v = strlen(value) + 1;
+	char *more = realloc(conf->words, conf->words_len + n + v);
+
+	if (!more)
+		return -ENOMEM;
+	conf->words = more;
+	memcpy(more + conf->words_len, option, n);
+	memcpy(more + conf->words_len + n, value, v);
+	conf->words_len += n + v;
+	return 0;
 }
 
 /* ---- the JSON file ---- */
@@ -142,7 +157,8 @@ static int apply_value(struct vmconf *conf, const struct option_def *option, jso
 		return vmconf_refuse(error, "null, a fraction or a list is not possible; allowed: %s",
 				     option->arg ? option->arg : "true, false");
 	word = strdup(text);
-	return word ? option->parse(conf, word, error) : vmconf_refuse(error, "out of memory");
+	return word && !vmconf_note(conf, option->name, text) ? option->parse(conf, word, error)
+							      : vmconf_refuse(error, "out of memory");
 }
 
 static int apply_key(struct vmconf *conf, const char *key, json_t *value, const bool *given,
@@ -226,4 +242,31 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->disk[i].restarts_s = conf->restarts_s;
 	}
 	return give_ids(conf, error);
+}
+
+/* The NUL-terminated string at *at, which moves past it; NULL if there is none before the end. */
+static const char *next_word(const char **at, const char *end)
+{
+	const char *word = *at, *nul = word < end ? memchr(word, '\0', (size_t)(end - word)) : NULL;
+
+	if (nul)
+		*at = nul + 1;
+	return nul ? word : NULL;
+}
+
+int vmconf_repeat(struct vmconf *conf, const char *words, size_t len, struct vmconf_error *error)
+{
+	const char *at = words, *name;
+
+	while ((name = next_word(&at, words + len))) {
+		const char *value = next_word(&at, words + len);
+		int i = option_find(name, strlen(name));
+		CLEAN_FREE char *copy = value ? strdup(value) : NULL;
+
+		if (i < 0 || !copy || vmconf_note(conf, name, value))
+			return vmconf_refuse(error, "\"%s\" of its settings is unknown here", name);
+		if (option_table[i].parse(conf, copy, error))
+			return -EINVAL;
+	}
+	return vmconf_finish(conf, error);
 }

@@ -68,7 +68,10 @@ struct vmconf {
 	unsigned grace_s;              /* between the power button and the end */
 	unsigned start_timeout_s;      /* for a process to become ready */
 	unsigned restarts, restarts_s; /* how many deaths of one device in how many seconds are too many */
+	bool keep;                     /* the machine outlives its supervisor */
 	char *config;                  /* the JSON file */
+	char *words;                   /* "option\0value\0..." of all that was set, in that order */
+	size_t words_len;
 };
 
 /* The settings before anybody made one. */
@@ -80,6 +83,12 @@ void vmconf_free(struct vmconf *conf);
  * made option i of that table, which then wins. -EINVAL with the reason in error, which names the file.
  */
 int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct vmconf_error *error);
+
+/* Remembers a setting that is about to be made, for vmconf_repeat. -ENOMEM. */
+int vmconf_note(struct vmconf *conf, const char *option, const char *value);
+
+/* Makes all settings that words tells of, and finishes. -EINVAL with the reason. */
+int vmconf_repeat(struct vmconf *conf, const char *words, size_t len, struct vmconf_error *error);
 
 /* What no single option can see: something missing, an id or a path used twice, ids given where absent. */
 int vmconf_finish(struct vmconf *conf, struct vmconf_error *error);

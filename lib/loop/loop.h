@@ -28,8 +28,8 @@ const char *loop_name(const struct loop *loop);
 /* Runs until loop_stop, dispatching on the calling thread. 0, or -errno if waiting itself failed. */
 int loop_run(struct loop *loop);
 
-/* One pass: dispatches what is ready, waiting for at most timeout_ns (-1: for ever; 0: not at all). For
- * tests. */
+/* One pass: dispatches what is ready, waiting for at most timeout_ns (-1: for ever; 0: not at all). For tests, and for
+ * who has something to do after each pass. */
 int loop_run_once(struct loop *loop, int64_t timeout_ns);
 
 /* Makes loop_run return after the handlers of this pass. Any thread. */

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device is taken over from a supervisor that died: its processes (child_claim.c), and what it was at. All time that a
+ * step had left is given anew, since whoever was to take it had nobody to tell.
+ */
+#include "device_priv.h"
+
+static void go_on(struct device *d)
+{
+	uint64_t now = clock_ns();
+
+	if (d->state == DEVICE_STARTING)
+		loop_arm_timer(d->timer, now + d->policy.start_ns);
+	else if (d->state == DEVICE_WAITING)
+		loop_arm_timer(d->timer, now);
+	device_upgrade_go_on(d);
+	device_plan_spare(d);
+}
+
+int device_adopt(struct device *d)
+{
+	bool by_order[KEEPER_SLOTS], lost[KEEPER_SLOTS] = { false };
+	struct keeper_found found;
+
+	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
+		int err;
+
+		by_order[i] = d->slot[i].state == CHILD_STOPPING;
+		err = child_claim(&d->slot[i], i != d->active, &found, &lost[i]);
+		if (err)
+			return err;
+		d->front[i] = found.held[KEEPER_HELD_FRONT];
+	}
+	go_on(d);
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		if (lost[i])
+			child_lost(&d->slot[i], by_order[i]);
+	return 0;
+}
