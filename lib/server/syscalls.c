@@ -15,6 +15,7 @@ static const struct sandbox_rule steady[] = {
 	  .why = "memory regions of the front end and its in-flight region, never executable" },
 	{ .nr = __NR_munmap, .why = "memory regions that the front end took back" },
 	{ .nr = __NR_madvise, .why = "memory regions are left out of core dumps" },
+	SANDBOX_FCNTL(F_GET_SEALS, 0, "an in-flight region that the front end sent: can it shrink?"),
 	SANDBOX_FCNTL(F_GETFL, 0, "state of a descriptor that the front end sent"),
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "kick eventfds are made non-blocking"),
 	{ .nr = __NR_newfstatat,

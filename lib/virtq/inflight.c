@@ -47,11 +47,10 @@ void inflight_init(void *queue, uint16_t size, bool packed, uint16_t base)
 
 uint8_t inflight_note_death(uint8_t note)
 {
-	uint8_t deaths = note & NOTE_DEATHS;
-	uint8_t now = note & (NOTE_SUSPECT | NOTE_POISON | NOTE_FAILED);
+	uint8_t deaths = note & NOTE_DEATHS, now = note & (NOTE_POISON | NOTE_FAILED);
 
-	if (note & (NOTE_HAND | NOTE_TRIAL))
-		now |= note & NOTE_SUSPECT ? NOTE_POISON : NOTE_SUSPECT;
+	if ((note & NOTE_HAND) && (note & NOTE_POISON) != NOTE_POISON)
+		now = (uint8_t)(now + NOTE_GUILT_1);
 	return (uint8_t)(now | MIN(deaths + 1, NOTE_DEATHS));
 }
 

@@ -16,19 +16,18 @@
  * What a request's entry says beside the fact that it is in flight, in the one byte of padding that both layouts have.
  * When a process dies, many requests are in flight and at most one of them is to blame; the others must not pay for it.
  * HAND is set while the queue's thread itself works on a request: from the moment it is marked in flight until it lies
- * with the kernel or waits, and again while its end is dealt with. Who dies of a request dies with it in hand, so one
- * that was in hand at two deaths is not given a third chance. What does its damage without being in hand at once, say
- * by memory that it spoils, is found by trial: from its second death on a request is taken up alone, when nothing else
- * of the queue is in flight, and to die on trial is as suspicious as to die in hand. Two deaths it takes in any case, since
- * one may have come from outside at just that moment.
+ * with the kernel or waits, and again while its end is dealt with. Who dies of a request mostly dies with it in hand.
+ * What does its damage later, say by memory that it spoils, is found by trial: from its second death on a request is
+ * taken up alone, when nothing else of the queue is in flight, and stays in hand until it is published. One that was in
+ * hand at three deaths, the last of them on trial therefore, is not given a fourth chance. Fewer are no proof: a death
+ * may have come from outside at just that moment.
  */
 enum {
 	NOTE_DEATHS = 7,       /* a number: processes that it has outlived, at most 7 */
 	NOTE_HAND = 1 << 3,    /* in hand now */
-	NOTE_SUSPECT = 1 << 4, /* was in hand or on trial at an earlier death */
-	NOTE_TRIAL = 1 << 5,   /* on trial: taken up alone */
-	NOTE_POISON = 1 << 6,  /* to be answered with an error */
-	NOTE_FAILED = 1 << 7,  /* it did fail, and only its answer is missing */
+	NOTE_GUILT_1 = 1 << 4, /* a number: deaths at which it was in hand */
+	NOTE_POISON = 3 << 4,  /* the number at which it is to be answered with an error */
+	NOTE_FAILED = 1 << 6,  /* it did fail, and only its answer is missing */
 };
 
 struct inflight_split_desc {

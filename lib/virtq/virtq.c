@@ -102,7 +102,8 @@ static void set_note(struct vq *vq, uint16_t head, unsigned note)
 
 void vq_lay_down(struct vq *vq)
 {
-	if (vq->hand == VQ_NO_HAND)
+	/* On trial it stays in hand to the end. */
+	if (vq->hand == VQ_NO_HAND || VQ_UNLIKELY(vq->trial))
 		return;
 	set_note(vq, (uint16_t)vq->hand, vq->slots[vq->hand].note & ~(unsigned)NOTE_HAND);
 	vq->hand = VQ_NO_HAND;
@@ -110,6 +111,8 @@ void vq_lay_down(struct vq *vq)
 
 void vq_take_up(struct vq *vq, uint16_t head)
 {
+	if (VQ_UNLIKELY(vq->trial))
+		return;
 	vq_lay_down(vq);
 	set_note(vq, head, vq->slots[head].note | NOTE_HAND);
 	vq->hand = head;
@@ -129,7 +132,8 @@ static bool needs_trial(const struct vq *vq)
 	if (!vq->n_resubmit)
 		return false;
 	note = vq->slots[vq->resubmit[vq->next_resubmit]].note;
-	return (note & NOTE_DEATHS) >= TRIAL_DEATHS && !(note & (NOTE_POISON | NOTE_FAILED));
+	return (note & NOTE_DEATHS) >= TRIAL_DEATHS && (note & NOTE_POISON) != NOTE_POISON &&
+	       !(note & NOTE_FAILED);
 }
 
 /* True while nothing may be taken: for a trial, or since one is about to begin. */
@@ -142,10 +146,10 @@ static void pop_again(struct vq *vq, struct vq_chain *chain)
 {
 	unsigned note = vq->slots[chain->head].note;
 
-	chain->poisoned = note & NOTE_POISON;
+	chain->poisoned = (note & NOTE_POISON) == NOTE_POISON;
 	chain->failed = note & NOTE_FAILED;
 	chain->deaths = note & NOTE_DEATHS;
-	set_note(vq, chain->head, note | NOTE_HAND | (vq->trial ? NOTE_TRIAL : 0U));
+	set_note(vq, chain->head, note | NOTE_HAND);
 }
 
 static void pop_new(struct vq *vq, struct vq_chain *chain)
@@ -161,12 +165,14 @@ int vq_pop(struct vq *vq, struct vq_chain *chain)
 
 	if (VQ_UNLIKELY(vq->broken))
 		return -ENOTCONN;
-	vq_lay_down(vq);
 	if (VQ_UNLIKELY(vq->trial || vq->n_resubmit)) {
 		if (must_wait(vq))
 			return 0;
+		vq->trial = false;
+		vq_lay_down(vq);
 		vq->trial = needs_trial(vq);
 	}
+	vq_lay_down(vq);
 	got = vq->ops->pop(vq, chain);
 	if (VQ_UNLIKELY(got < 0))
 		vq->broken = true;

@@ -271,7 +271,7 @@ Test(blk_bus, tells_what_was_recovered)
 	ask_ok(&s, BUS_PING); /* what it has to say about its own start is here before that */
 	rig_kill(&s.rig);
 	add_taken(&s, 0, gpa, 10, 0);
-	poison = add_taken(&s, 0, gpa + 4096, 11, NOTE_HAND | NOTE_SUSPECT);
+	poison = add_taken(&s, 0, gpa + 4096, 11, NOTE_HAND | 2 * NOTE_GUILT_1);
 	add_taken(&s, 1, gpa + 8192, 3, 0);
 	rig_add(&s.rig, 1, VIRTIO_BLK_T_IN, 0, gpa + 3 * 4096, 4096);
 	begun = clock_ns();

@@ -110,23 +110,23 @@ static void poison(uint64_t features, const char *where, unsigned deaths)
 /* A server that dies while it works on a request is known by that. */
 Test(blk_replaced, f48_a_request_that_kills_at_once_split)
 {
-	poison(RING_F_EVENT_IDX, "poison", 2);
+	poison(RING_F_EVENT_IDX, "poison", 3);
 }
 
 Test(blk_replaced, f48_a_request_that_kills_at_once_packed)
 {
-	poison(RING_F_PACKED | RING_F_INDIRECT, "poison", 2);
+	poison(RING_F_PACKED | RING_F_INDIRECT, "poison", 3);
 }
 
 /* One that dies when it has let go of the request has to be watched doing it with that one alone. */
 Test(blk_replaced, f48_a_request_that_kills_later_split)
 {
-	poison(RING_F_INDIRECT, "submitted", 4);
+	poison(RING_F_INDIRECT, "submitted", 5);
 }
 
 Test(blk_replaced, f48_a_request_that_kills_later_packed)
 {
-	poison(RING_F_PACKED | RING_F_EVENT_IDX, "submitted", 4);
+	poison(RING_F_PACKED | RING_F_EVENT_IDX, "submitted", 5);
 }
 
 /* ---- 50: a flush that failed ---- */

@@ -13,7 +13,7 @@ run() {
 	local append=$1
 	shift
 	"$bulkhead" run --name bare --run-dir "$tmp/run" --kernel "$payload" --append "$append" --memory 64M \
-		--disk "path=$tmp/disk.img" --test-devices "$@"
+		--disk "path=$tmp/disk.img${patience-}" --test-devices "$@"
 }
 # relay FILE: the guest's own results become this test's.
 relay() {
@@ -48,6 +48,7 @@ rm "$tmp/initrd"
 
 # Law 1. The guest asks for the stop and the continue on its serial line.
 mkfifo "$tmp/in" "$tmp/fifo"
+patience=,hang-timeout=0 # or it would be replaced before all is measured
 run regs --console stdio <"$tmp/in" >"$tmp/fifo" 2>"$tmp/log" &
 vm=$!
 tap_pids+=("$vm")

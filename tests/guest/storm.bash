@@ -92,7 +92,7 @@ storm_end() {
 		[[ $line != 1..* ]] || break
 	done
 	exec {storm_in}>&- {storm_out}<&-
-	wait_exit 30 "$storm_vm" || kill "$storm_vm"
+	wait_exit 30 "$storm_vm" || { kill "$storm_vm" && wait_exit 30 "$storm_vm"; }
 	is "the guest ends the machine, content" "$status" 33
 	relay "$tmp/said"
 	show_evidence

@@ -223,6 +223,36 @@ Test(device_hang, fault_39_what_the_core_hands_out_can_not_shrink)
 	}
 }
 
+/* The region is the core's own, made before any back end says a word of its size; what a back end can say is a number of
+ * queues, at first and, of a successor, once it exists. */
+Test(device_hang, fault_40_queue_counts_of_a_back_end)
+{
+	struct stat st;
+
+	attach();
+	probe_answer(VERSION1 | MQ, INFLIGHT, 0);
+	cr_assert_eq(downs, 1, "none");
+	attach();
+	probe_answer(VERSION1 | MQ, INFLIGHT, UINT16_MAX);
+	drive(DESC, AVAIL, USED);
+	cr_assert_eq(guest_read(&m, BAR + VIRTIO_PCI_COMMON_NUMQ, 2), VIRTIO_PCI_QUEUES_MAX);
+	cr_assert_eq(last_start.inflight_queues, 1);
+	cr_assert_eq(fstat(last_start.inflight_fd, &st), 0);
+	cr_assert_geq((uint64_t)st.st_size,
+		      VIRTIO_PCI_QUEUES_MAX * inflight_queue_bytes(VIRTIO_PCI_QUEUE_SIZE_MAX, true));
+	answer(&started, 0);
+	lose();
+	attach();
+	probe_answer(VERSION1 | MQ, INFLIGHT, 0);
+	cr_assert_eq(downs, 3, "a successor without queues");
+	attach();
+	probe_answer(VERSION1 | MQ, INFLIGHT, 1);
+	answer(&started, 0);
+	cr_assert_eq(guest_read(&m, BAR + VIRTIO_PCI_COMMON_NUMQ, 2), VIRTIO_PCI_QUEUES_MAX);
+	cr_assert_eq(fstat(last_start.inflight_fd, &st), 0);
+	cr_assert_geq((uint64_t)st.st_size, last_start.inflight_size);
+}
+
 /* ---- given up ---- */
 
 Test(device_hang, a_device_that_was_given_up_needs_a_reset)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "fd.h"
 #include "inflight.h"
 #include "num.h"
@@ -101,8 +102,7 @@ static int64_t ask_inflight(struct peer *p, uint64_t size, uint64_t offset, uint
 	return peer_ask(p->loop, p->sock, VHOST_SET_INFLIGHT_FD, &d, sizeof(d), p->ram);
 }
 
-/* FAULTS 40 */
-Test(vhost_be_mem, inflight_regions_that_lie)
+Test(vhost_be_mem, fault_40_inflight_regions_that_lie)
 {
 	const size_t one = inflight_queue_bytes(8, false);
 	struct peer p;
@@ -120,6 +120,33 @@ Test(vhost_be_mem, inflight_regions_that_lie)
 	cr_assert_eq(ask_inflight(&p, one, PEER_RAM, 1, 8), 1, "an offset past the end");
 	cr_assert_eq(ask_inflight(&p, one, 4, 1, 8), 1, "counters misaligned");
 	cr_assert_eq(ask_inflight(&p, one, 64, 1, 8), 0, "and one that is right");
+	cr_assert_not(p.dev.closed);
+	peer_close(&p);
+}
+
+/* A front end could otherwise shrink it and so end us at our next look. */
+Test(vhost_be_mem, fault_39_inflight_region_that_could_shrink_is_refused)
+{
+	const size_t one = inflight_queue_bytes(8, false);
+	struct vhost_inflight d = { .size = one, .queues = 1, .queue_size = 8 };
+	CLEAN_FD int unsealed = memfd_create("unsealed", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+	CLEAN_FD int growing = memfd_create("growing", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+	CLEAN_FD int file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	const int bad[] = { unsealed, growing, file };
+	struct peer p;
+
+	peer_open(&p);
+	for (unsigned i = 0; i < 3; i++) {
+		if (bad[i] < 0 && bad[i] == file)
+			continue; /* where /tmp has no such files */
+		cr_assert_eq(ftruncate(bad[i], 4096), 0);
+		if (bad[i] == growing)
+			cr_assert_eq(fcntl(growing, F_ADD_SEALS, F_SEAL_GROW), 0);
+		cr_assert_eq(peer_ask(p.loop, p.sock, VHOST_SET_INFLIGHT_FD, &d, sizeof(d), bad[i]), 1, "%u",
+			     i);
+	}
+	cr_assert_eq(fcntl(growing, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	cr_assert_eq(peer_ask(p.loop, p.sock, VHOST_SET_INFLIGHT_FD, &d, sizeof(d), growing), 0);
 	cr_assert_not(p.dev.closed);
 	peer_close(&p);
 }

@@ -2,8 +2,9 @@
 /*
  * A storm: the host kills the device's process again and again, and the guest watches.
  *
- * storm_run keeps STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a pattern
- * of seed, block and generation. Each slot has blocks of its own, so two requests never meet on one. A stall is the
+ * storm_run has up to STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a
+ * pattern of seed, block and generation. Never all slots for long: of a request that is done again nothing would be
+ * seen if the driver had another one out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the
  * longest time between two completions in a window; the host begins a window by a byte, and kills only once it was
  * answered: 'k' a window with a kill, 'n' one without, 'q' the end.
  *
@@ -219,7 +220,7 @@ void storm_run(struct vdev *d)
 	storm.last = tsc();
 	while (byte != 'q') {
 		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
-			if (!pending[slot].out)
+			if (!pending[slot].out && (!storm.out || next_random() & 1))
 				begin(slot, next_random() % (BLOCKS / STORM_DEPTH) * STORM_DEPTH + slot,
 				      next_random() & 1);
 		vdev_kick_wanted(d);

@@ -1,0 +1,109 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# FAULTS 42: a blk-server that answers pings and completes nothing, one that is stopped, one that spins, each under a guest
+# that writes and verifies at native speed: found within 2 s and replaced, nothing lost. Storage that takes its time is
+# not a hang. BULKHEAD_LONG=1 takes more rounds.
+. "${top_srcdir:?}/tests/support/tap.sh"
+. "$top_srcdir/tests/guest/storm.bash"
+rounds=3
+[ -z "${BULKHEAD_LONG-}" ] || rounds=20
+guest=$top_builddir/tests/guest
+
+hangs() { grep -c 'device disk0 hangs' "$tmp/log"; }
+more_hangs() { [ "$(hangs)" -gt "$1" ]; }
+stop_all() { kill -STOP "$1"; }
+# disturb HOW PID: its I/O thread, and that alone.
+disturb() {
+	"$guest/disturb" "$1" "$2" io >"$tmp/disturbed" &
+	tap_pids+=("$!")
+	wait_for 5 grep -q "done" "$tmp/disturbed"
+}
+stop_thread() { disturb stop "$1"; }
+spin_thread() { disturb spin "$1"; }
+
+# detect COMMAND: does this to the process that serves disk0; how long until the core says so, in ms, is added to
+# $tmp/took. Then waits for the successor.
+detect() {
+	local before from
+	storm_serving || return 1
+	before=$(hangs)
+	from=${EPOCHREALTIME/./}
+	"$1" "$storm_pid" || return 1
+	wait_for 20 more_hangs "$before" || return 1
+	echo $(((${EPOCHREALTIME/./} - from) / 1000)) >>"$tmp/took"
+	wait_for 20 storm_successor "$storm_pid"
+}
+in_time() { [ "$(sort -n "$1" | tail -n 1)" -le 2000 ]; }
+spread() { sort -n "$1" | awk '{ v[NR] = $1 } END { printf "min %s median %s max %s", v[1], v[int((NR + 1) / 2)], v[NR] }'; }
+# rounds TEXT COMMAND
+rounds() {
+	local n=0
+	: >"$tmp/took"
+	while [ $n -lt $rounds ]; do
+		storm_say n || break
+		pause_at_most 300
+		detect "$2" || break
+		n=$((n + 1))
+	done
+	is "fault 42: $1: found and replaced $rounds times" "$n" "$rounds"
+	diag "$1: found after, in ms: $(spread "$tmp/took")"
+	check "fault 42: $1: always within 2 s" in_time "$tmp/took"
+}
+
+# The guest expects a disk of zeros.
+new_disk() { truncate -s 0 "$tmp/disk.img" && truncate -s 16M "$tmp/disk.img"; }
+new_disk
+storm_start storm --disk "path=$tmp/disk.img" || { not_ok "the guest starts"; exit 1; }
+rounds "stopped" stop_all
+rounds "answers pings, but its queue's thread is stopped" stop_thread
+rounds "its queue's thread spins" spin_thread
+unlike "none of them was found by its pings" "$(<"$tmp/log")" 'ping'
+storm_end
+
+# ---- told not to look ----
+new_disk
+storm_start storm --disk "path=$tmp/disk.img,hang-timeout=0" || { not_ok "the guest starts"; exit 1; }
+storm_serving
+kill -STOP "$storm_pid"
+pause_at_least() {
+	local end=$((${EPOCHREALTIME/./} + $1 * 1000000))
+	while [ "${EPOCHREALTIME/./}" -lt $end ]; do pause_at_most 100; done
+}
+pause_at_least 3
+is "hang-timeout=0: a stopped one is left alone" "$(hangs)" 0
+kill -CONT "$storm_pid"
+storm_end
+
+# ---- slow storage ----
+: >"$tmp/slow.img"
+slow=
+if [ -w /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
+	at_exit umount -l "$tmp/slow.img"
+	"$guest/slow-file" "$tmp/slow.img" "$tmp/disk.img" >"$tmp/slow.out" 2>&1 &
+	slow=$!
+	tap_pids+=("$slow")
+	wait_for 5 grep -q ready "$tmp/slow.out" || slow=
+fi
+if [ -z "$slow" ]; then
+	skip "fault 42: storage that holds requests for 4 s" "no FUSE file can be mounted here"
+	exit
+fi
+new_disk
+storm_start storm --disk "path=$tmp/slow.img" || { not_ok "the guest starts"; exit 1; }
+storm_serving
+old=$storm_pid
+storm_say n
+kill -USR1 "$slow"
+pause_at_least 4
+is "fault 42: storage that holds requests for 4 s is no hang" "$(hangs)" 0
+like "... but said to be slow" "$(<"$tmp/log")" 'device disk0: no progress on queue 0 for 1[0-9]* ms: its storage is slow'
+storm_serving
+is "... the same process serves" "$storm_pid" "$old"
+from=${EPOCHREALTIME/./}
+kill -STOP "$old"
+check "... and when it is stopped as well, that is found" wait_for 20 more_hangs 0
+diag "stopped with slow storage: found after $(((${EPOCHREALTIME/./} - from) / 1000)) ms"
+kill -USR2 "$slow"
+check "... it is replaced once its storage gives the requests back" wait_for 20 storm_successor "$old"
+storm_end
+kill -TERM "$slow"
