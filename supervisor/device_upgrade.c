@@ -143,7 +143,7 @@ static void on_drained(void *arg, int err, const struct bus_msg *reply)
 	(void)reply;
 	if (d->upgrade.step != UPGRADE_DRAINING)
 		return;
-	if (err)
+	if (err && err != -EPIPE) /* that is most likely its death */
 		resume_old(d, err, "the old process did not finish its requests in time");
 	else
 		stop_old(d);

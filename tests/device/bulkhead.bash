@@ -47,9 +47,9 @@ start() {
 }
 
 ctl() { "$bulkhead" ctl --run-dir "$run_dir" "$@"; }
-state() { ctl --json "$1" status 2>/dev/null | jq -r .state; }
+state() { ctl --json "$1" status 2>>"$tmp/ctl.err" | jq -r .state; }
 is_state() { [ "$(state "$1")" = "$2" ]; }
-device() { ctl --json "$1" status 2>/dev/null | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
+device() { ctl --json "$1" status 2>>"$tmp/ctl.err" | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
 logged() { grep -qE -- "$2" "$tmp/$1.err"; }
 
 wait_running() { wait_for 20 is_state "$1" running; }

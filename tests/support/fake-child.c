@@ -8,12 +8,13 @@
  *
  *   words:    exit=N (at once)  hello-exit=N (after HELLO)  no-hello  no-ready  wrong-name  mute (answers nothing but
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
- *             unlink-late (as the core, tells no end of a device)  no-link (as the core, never says DEVICE_UP again)
+ *             unlink-late (as the core, tells no end of a device)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
  *             no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
- *             fds   args   hang ID   reject ID (as the core: of a device)
+ *             fds   hang ID (as the core, of a device)   ignore (as the core, says nothing of the next connection)
+ *             reject (as the core, says DEVICE_DOWN of the next connection)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,13 +42,12 @@
 struct device {
 	char id[BUS_NAME_MAX];
 	int fd;
+	bool rejected;
 	struct loop_fd *watch;
 };
 
 static struct {
-	bool core, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted;
-	int argc;
-	char **argv;
+	bool core, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore, reject;
 	struct loop_timer *exit_timer, *ready_timer;
 	struct loop_fd *command_watch;
 	char dir[200];
@@ -139,12 +139,6 @@ static void list_fds(void)
 	}
 }
 
-static void list_args(void)
-{
-	for (int i = 0; i < fake.argc; i++)
-		log_info("arg %d is %s", i, fake.argv[i]);
-}
-
 static void tell_of_hang(const char *id)
 {
 	struct bus_msg msg = { .type = BUS_DEVICE_HUNG,
@@ -208,12 +202,12 @@ static void obey(char *line)
 		dprintf(fake.console_fd, "%s\r\n", rest);
 	else if (!strcmp(line, "fds"))
 		list_fds();
-	else if (!strcmp(line, "args"))
-		list_args();
 	else if (!strcmp(line, "hang"))
 		tell_of_hang(rest);
+	else if (!strcmp(line, "ignore"))
+		fake.ignore = true;
 	else if (!strcmp(line, "reject"))
-		tell_of_end(rest, "the test rejects it");
+		fake.reject = true;
 }
 
 static void on_command(void *arg, uint32_t events)
@@ -276,13 +270,19 @@ static void core_progress(void)
 		struct device *d = &fake.device[i];
 		struct bus_msg msg = { .type = BUS_DEVICE_UP, .device_up = { .resumed = fake.runs } };
 
-		if (d->watch || d->fd < 0)
-			continue;
-		if (fake.said_ready && script_word("no-link") > 0)
+		if (d->watch || d->fd < 0 || d->rejected)
 			continue;
 		snprintf(msg.device_up.device, sizeof(msg.device_up.device), "%s", d->id);
+		d->rejected = fake.reject;
+		fake.reject = false;
+		if (d->rejected) {
+			tell_of_end(d->id, "the test rejects it");
+			continue;
+		}
 		loop_add_fd(fake.loop, d->fd, EPOLLIN, on_device_gone, d, &d->watch);
-		send_event(&msg);
+		if (!fake.ignore)
+			send_event(&msg);
+		fake.ignore = false;
 	}
 	if (fake.linked == fake.declared)
 		say_ready();
@@ -315,6 +315,7 @@ static void on_descriptor(void *arg, uint32_t events)
 	clean_fd(&d->fd);
 	memcpy(d->id, id, sizeof(id));
 	d->fd = fd;
+	d->rejected = false;
 	core_progress();
 }
 
@@ -343,6 +344,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	struct bus_msg done = { .type = BUS_OK };
 
 	(void)arg;
+	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
+		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
 	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay) ||
 	    (msg->type == BUS_DRAIN && script_word("no-drain") > 0))
 		return;
@@ -350,8 +353,6 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		_exit(script_word("resume-exit"));
 	if (msg->type == BUS_FAIL_DEVICE)
 		log_info("device %s failed", msg->fail_device.device);
-	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
-		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
 	bus_reply(fake.bus, msg->id, &done);
 	if (msg->type == BUS_SHUTDOWN)
 		end();
@@ -377,7 +378,7 @@ static void on_connected(void *arg, bool up)
 	snprintf(hello.hello.kind, sizeof(hello.hello.kind), "%s", fake.core ? "core" : "blk");
 	snprintf(hello.hello.name, sizeof(hello.hello.name), "%s",
 		 script_word("wrong-name") > 0 ? "somebody" : fake.id);
-	snprintf(hello.hello.version, sizeof(hello.hello.version), "fake");
+	snprintf(hello.hello.version, sizeof(hello.hello.version), "fake-%.20s", strrchr(fake.dir, '/') + 1);
 	send_event(&hello);
 	if (script_word("hello-exit") >= 0) {
 		bus_flush(fake.bus, NS_PER_S);
@@ -513,8 +514,6 @@ int main(int argc, char **argv)
 		return 2;
 	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
 	fake.core = !strcmp(slash, "/vmm-core");
-	fake.argc = argc;
-	fake.argv = argv;
 	log_init(slash + 1, NULL, true);
 	setrlimit(RLIMIT_CORE, &no_core);
 	read_options(argc, argv);
