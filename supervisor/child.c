@@ -18,10 +18,11 @@
 #include "clean.h"
 #include "clock.h"
 
-#define PING_EVERY_NS  (2 * NS_PER_S)
-#define PING_ANSWER_NS (5 * NS_PER_S)
-#define STOP_AGAIN_NS  (5 * NS_PER_S)
-#define PING_MISSES    2 /* in a row; one alone may be a supervisor that was itself stopped */
+#define PING_EVERY_NS   (2 * NS_PER_S)
+#define PING_ANSWER_NS  (5 * NS_PER_S)
+#define STOP_AGAIN_NS   (5 * NS_PER_S)
+#define REPORT_AFTER_NS (200 * NS_PER_MS)
+#define PING_MISSES     2 /* in a row; one alone may be a supervisor that was itself stopped */
 
 /* ---- dying ---- */
 
@@ -44,10 +45,14 @@ static bool was_killed(const struct child *c, const struct child_death *death)
 
 void child_describe(const struct child *c, const struct child_death *death, char *text, size_t size)
 {
+	char call[160];
+
 	if (was_killed(c, death))
 		snprintf(text, size, "was killed: %s", c->reason);
 	else if (death->code == CLD_EXITED)
 		snprintf(text, size, "ended with status %d", death->status);
+	else if (death->status == SIGSYS && report_forbidden(c->flight, call, sizeof(call)))
+		snprintf(text, size, "died of %s", call);
 	else
 		snprintf(text, size, "died of signal %d (%s)%s", death->status, strsignal(death->status),
 			 death->status == SIGSYS ? ": a system call that its sandbox forbids" : "");
@@ -63,6 +68,34 @@ static void log_death(const struct child *c, const struct child_death *death)
 		say_debug("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, well ? "ended" : text);
 	else
 		say_warn("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, text);
+}
+
+/* ---- reports ---- */
+
+/* Has the report of its last death written, if there is one to be written. */
+static void write_report(void *arg)
+{
+	struct child *c = arg;
+
+	loop_disarm_timer(c->report_timer);
+	if (*c->report)
+		keeper_report(c->keeper, c->index, c->report);
+	*c->report = '\0';
+}
+
+/* The report can wait, the recovery can't. */
+static void plan_report(struct child *c, const struct child_death *death)
+{
+	char how[BUS_TEXT_MAX];
+	struct report_words words = { .process = c->process,
+				      .version = c->version,
+				      .how = how,
+				      .pid = (int)c->pid,
+				      .life_ns = c->times.reaped - c->times.begun };
+
+	child_describe(c, death, how, sizeof(how));
+	report_put(&words, c->report);
+	loop_arm_timer(c->report_timer, c->times.reaped + REPORT_AFTER_NS);
 }
 
 static void forget_process(struct child *c)
@@ -84,12 +117,15 @@ static void on_death(void *arg, uint32_t events)
 
 	(void)events;
 	c->times.noticed = clock_ns();
+	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
 	err = keeper_reap(c->keeper, c->index, &death.code, &death.status);
 	c->times.reaped = clock_ns();
 	if (err)
 		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
 	forget_process(c);
 	log_death(c, &death);
+	if (!death.by_order)
+		plan_report(c, &death);
 	c->ops->died(c->arg, c, &death);
 }
 
@@ -340,6 +376,8 @@ int child_init(struct child *c, const char *bus_path)
 	c->state = CHILD_IDLE;
 	if (!err)
 		err = loop_add_timer(c->loop, on_ping_timer, c, &c->ping_timer);
+	if (!err)
+		err = loop_add_timer(c->loop, write_report, c, &c->report_timer);
 	if (err)
 		return err;
 	/* The directory around it lets in only the child's group; the socket itself need not look again. */
@@ -355,6 +393,9 @@ void child_fini(struct child *c)
 	clean_fd(&c->pidfd);
 	c->pidfd = -1;
 	logs_pipe_free(TAKE_PTR(c->log));
+	if (c->report_timer)
+		write_report(c);
+	loop_del_timer(TAKE_PTR(c->report_timer));
 	loop_del_timer(TAKE_PTR(c->timer));
 	loop_del_timer(TAKE_PTR(c->ping_timer));
 }

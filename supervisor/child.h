@@ -13,6 +13,7 @@
 
 #include "bus.h"
 #include "flight.h"
+#include "report.h"
 #include "keeper.h"
 #include "logs.h"
 #include "loop.h"
@@ -82,6 +83,8 @@ struct child {
 	char reason[BUS_TEXT_MAX];
 	char version[BUS_NAME_MAX]; /* as its HELLO says */
 	struct child_times times;
+	struct loop_timer *report_timer; /* until the report of its last death is written */
+	char report[REPORT_TEXT_MAX];    /* the words of it; empty: there is none to be written */
 };
 
 /* Sets up; bus_path is where its endpoint is to be. Starts nothing. -errno. */

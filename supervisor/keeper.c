@@ -124,6 +124,40 @@ static void spawn_and_hold(struct keeper_self *s, const struct keeper_request *r
 		hold(s, request->child, fds + nfds - nheld, nheld);
 }
 
+/* Its successor will write to the same memory. Where nothing was recorded, or without memory, there is no copy. */
+static void keep_last(struct keeper_self *s, size_t i)
+{
+	const struct keeper_child *child = &s->plan->child[i];
+
+	clock_gettime(CLOCK_REALTIME, &s->reaped[i]);
+	flight_free(s->last[i]);
+	s->last[i] = NULL;
+	if (child->recorder[0] >= 0)
+		flight_load(child->recorder[0], 0, &s->last[i]);
+}
+
+/* Nobody waits for this: a slow disk must not hold up a recovery. */
+static void do_report(struct keeper_self *s, struct keeper_request *request)
+{
+	size_t i = request->child;
+	const struct report_file file = { .machine = s->plan->dir->name,
+					  .id = s->plan->child[i].id,
+					  .when = s->reaped[i],
+					  .text = request->text,
+					  .flight = s->last[i] };
+	char path[REPORT_PATH_MAX];
+	int err;
+
+	if (!file.id)
+		return;
+	request->text[sizeof(request->text) - 1] = '\0';
+	err = report_write(s->plan->crash_dir, &file, path);
+	if (err)
+		say_warn_errno(err, "%s: the crash report can't be written, %s", file.id, path);
+	else
+		say_info("%s: the crash report is %s", file.id, path);
+}
+
 static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answer)
 {
 	siginfo_t info = { 0 };
@@ -139,6 +173,7 @@ static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answe
 	close(s->pidfd[i]);
 	s->pidfd[i] = -1;
 	let_go(s, i, 0);
+	keep_last(s, i);
 	answer->code = info.si_code;
 	answer->status = info.si_status;
 }
@@ -218,6 +253,7 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 	case KEEPER_SETTLE:
 		do_settle(s, request, fds, nfds);
 		return 0;
+	case KEEPER_REPORT:
 	case KEEPER_FINISH:
 	case KEEPER_VERBS:
 	default:
@@ -240,6 +276,12 @@ static bool serve(struct keeper_self *s)
 	if (n == sizeof(request) && request.verb == KEEPER_FINISH) {
 		s->finished = true;
 		return false;
+	}
+	if (n == sizeof(request) && request.child < s->plan->nchildren && request.verb == KEEPER_REPORT) {
+		while (nfds)
+			clean_fd(&fds[--nfds]);
+		do_report(s, &request);
+		return true;
 	}
 	if (n == sizeof(request) && request.child < s->plan->nchildren)
 		nout = obey(s, &request, fds, nfds, &answer, out, &made);

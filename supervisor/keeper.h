@@ -34,6 +34,7 @@ enum { KEEPER_HELD_LOG, KEEPER_HELD_DESC, KEEPER_HELD_CONSOLE, KEEPER_HELD_FRONT
 #define KEEPER_INDEX(i, s) (1 + KEEPER_SLOTS * (i) + (s))
 
 struct keeper_child {
+	const char *id;      /* the device's, or "core" */
 	const char *program; /* absolute path; NULL for a back end that somebody else runs, and for nothing */
 	char **argv;         /* argv[0] is replaced where the program is */
 	size_t argc;
@@ -49,6 +50,7 @@ struct keeper_plan {
 	struct keeper_child child[KEEPER_CHILDREN_MAX];
 	size_t nchildren;
 	bool sandbox;
+	const char *crash_dir; /* where reports go */
 	struct rundir *dir;
 	int terminal; /* -1, or the terminal whose settings are to be restored */
 	struct termios settings;
@@ -115,6 +117,9 @@ int keeper_settle(struct keeper *k, int terminal, const struct termios *settings
 
 /* Reaps child i, whose pidfd is readable: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status as in siginfo_t. */
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status);
+
+/* Writes a report of the process of child i that was last reaped; text says how it ended. Does not wait for it. */
+void keeper_report(struct keeper *k, size_t i, const char *text);
 
 /* Sends child i SIGKILL; fine if it is dead already. */
 int keeper_kill(struct keeper *k, size_t i);

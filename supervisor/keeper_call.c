@@ -225,6 +225,14 @@ int keeper_reap(struct keeper *k, size_t i, int *code, int *status)
 	return err;
 }
 
+void keeper_report(struct keeper *k, size_t i, const char *text)
+{
+	struct keeper_request request = { .verb = KEEPER_REPORT, .child = (uint32_t)i };
+
+	snprintf(request.text, sizeof(request.text), "%s", text);
+	fd_send(k->sock, &request, sizeof(request), NULL, 0);
+}
+
 int keeper_kill(struct keeper *k, size_t i)
 {
 	struct keeper_answer answer = { 0 };

@@ -5,12 +5,13 @@
 
 #include <stdint.h>
 
+#include "report.h"
 #include "keeper.h"
 #include "program.h"
 
 #define KEEPER_PROTOCOL 1 /* between a keeper and an adopter, which may be of another version */
 
-/* KEEPER_FINISH has no answer but the keeper's end. */
+/* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */
 enum keeper_verb {
 	KEEPER_SPAWN = 1,
 	KEEPER_REAP,
@@ -22,16 +23,20 @@ enum keeper_verb {
 	KEEPER_FETCH,  /* all that it has of a child */
 	KEEPER_RECORDER,
 	KEEPER_SETTLE, /* an adopter's stderr, and its terminal if it has one */
+	KEEPER_REPORT, /* of the process that was last reaped of a child */
 	KEEPER_FINISH,
 	KEEPER_VERBS
 };
 
 struct keeper_request {
 	uint32_t verb, child;
-	uint32_t option;            /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
-	uint32_t nheld;             /* of SPAWN: how many of its descriptors, the last ones, are to be held */
-	char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */
-	struct termios settings;    /* of SETTLE with a terminal */
+	uint32_t option; /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
+	uint32_t nheld;  /* of SPAWN: how many of its descriptors, the last ones, are to be held */
+	union {
+		char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */
+		char text[REPORT_TEXT_MAX]; /* of REPORT */
+	};
+	struct termios settings; /* of SETTLE with a terminal */
 };
 
 /* Also the first thing that an adopter hears: err, or the protocol as status and what there is of the rest as mask. */
@@ -56,7 +61,10 @@ struct keeper_self {
 	pid_t pid[KEEPER_CHILDREN_MAX];
 	int pidfd[KEEPER_CHILDREN_MAX];
 	int held[KEEPER_CHILDREN_MAX][KEEPER_HELD_MAX];
-	int terminal; /* as in the plan, of the present supervisor */
+	struct flight
+	    *last[KEEPER_CHILDREN_MAX]; /* what the one that was reaped last had recorded, or NULL */
+	struct timespec reaped[KEEPER_CHILDREN_MAX]; /* ... and when that was */
+	int terminal;                                /* as in the plan, of the present supervisor */
 	struct termios settings;
 };
 

@@ -17,6 +17,7 @@ static int init_core(struct machine *m)
 {
 	struct child *c = &m->core;
 	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
+	int err;
 
 	c->loop = m->loop;
 	c->keeper = m->keeper;
@@ -28,7 +29,8 @@ static int init_core(struct machine *m)
 	c->start_ns = m->conf->start_timeout_s * NS_PER_S;
 	snprintf(c->id, sizeof(c->id), "core");
 	snprintf(path, sizeof(path), "%s/core/bus", m->dir->path);
-	return child_init(c, path);
+	err = flight_map(m->files->flight[0], true, &c->flight);
+	return err ? err : child_init(c, path);
 }
 
 static int init_device(struct machine *m, size_t i)
@@ -118,6 +120,7 @@ int machine_adopt(struct machine *m)
 void machine_fini(struct machine *m)
 {
 	child_fini(&m->core);
+	flight_free(m->core.flight);
 	for (size_t i = 0; i < m->ndevices; i++)
 		device_fini(&m->device[i]);
 	clean_fd(&m->desc_fd);

@@ -26,7 +26,8 @@ static void help(FILE *to)
 	      "  run    run a virtual machine\n"
 	      "  ctl    ask a running machine for something\n"
 	      "  ps     list the machines that run\n"
-	      "  adopt  take over a machine that lost its supervisor\n\n"
+	      "  adopt  take over a machine that lost its supervisor\n"
+	      "  trace  print the report of a process that died\n\n"
 	      "  --help     print this and exit; bulkhead COMMAND --help tells more\n"
 	      "  --version  print the version and exit\n",
 	      to);
@@ -56,6 +57,25 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 	return 0;
 }
 
+/* Where reports go; the directory is made when there is the first one. */
+static int crash_dir(struct run *r, struct vmconf_error *error)
+{
+	static char path[REPORT_PATH_MAX];
+	int err = 0;
+
+	if (r->conf.crash_dir)
+		err = snprintf(path, sizeof(path), "%s", r->conf.crash_dir) < (int)sizeof(path)
+			  ? 0
+			  : -ENAMETOOLONG;
+	else
+		err = report_default_dir(path, sizeof(path));
+	if (err)
+		return vmconf_refuse(error, "--crash-dir: %s; a short absolute path is needed",
+				     strerror(-err));
+	r->plan.crash_dir = path;
+	return 0;
+}
+
 /* The side effects that come before the first process: the run directory and the console. */
 static int prepare(struct run *r, struct vmconf_error *error)
 {
@@ -75,6 +95,8 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
 		return vmconf_refuse(error, "out of memory");
 	r->plan.dir = &r->dir;
+	if (crash_dir(r, error))
+		return -EINVAL;
 	if (console_open(&r->conf, &m->console, error))
 		return -EINVAL;
 	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
@@ -173,7 +195,8 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*fn)(int argc, char **argv);
 	} commands[] = {
-		{ "run", command_run }, { "ctl", client_ctl }, { "ps", client_ps }, { "adopt", adopt_command }
+		{ "run", command_run },     { "ctl", client_ctl },     { "ps", client_ps },
+		{ "adopt", adopt_command }, { "trace", report_trace },
 	};
 
 	if (argc < 2) {
@@ -191,8 +214,9 @@ int main(int argc, char **argv)
 		puts(PACKAGE_STRING);
 		return 0;
 	}
-	fprintf(stderr,
-		"bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, --help, --version\n",
-		argv[1]);
+	fprintf(
+	    stderr,
+	    "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, trace, --help, --version\n",
+	    argv[1]);
 	return EXIT_CONFIG;
 }

@@ -180,6 +180,14 @@ static int parse_run_dir(struct vmconf *conf, char *value, struct vmconf_error *
 	return options_keep(&conf->run_dir, value, error);
 }
 
+static int parse_crash_dir(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	if (*value != '/')
+		return vmconf_refuse(error, "\"%s\" is not absolute; a path that starts with / is needed",
+				     value);
+	return options_keep(&conf->crash_dir, value, error);
+}
+
 static int parse_on_reboot(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	return options_choice(value, "exit", "restart", &conf->restart_on_reboot, error);
@@ -264,6 +272,9 @@ const struct option_def option_table[] = {
 	  .command_line_only = true, .parse = parse_config },
 	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead",
 	  "where running machines have their sockets", .parse = parse_run_dir },
+	{ "crash-dir", "DIR", "/var/lib/bulkhead",
+	  "where a process that dies leaves a report; for users $XDG_STATE_HOME/bulkhead",
+	  .parse = parse_crash_dir },
 	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest",
 	  .parse = parse_on_reboot },
 	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",

@@ -108,20 +108,26 @@ static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *fil
 	return 0;
 }
 
+static int make_recorder(struct plan_files *files, size_t index, unsigned queues, struct vmconf_error *error)
+{
+	int fd = flight_create(queues), reader = fd < 0 ? fd : flight_reader(fd);
+
+	files->flight[index] = fd;
+	files->flight_reader[index] = reader;
+	return reader < 0
+		   ? vmconf_refuse(error, "memory for flight recorders can't be had: %s", strerror(-reader))
+		   : 0;
+}
+
+/* Of a disk's processes. */
 static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files *files,
 			  struct vmconf_error *error)
 {
-	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->disk[i].vhost_user; slot++) {
-		size_t index = KEEPER_INDEX(i, slot);
+	int err = 0;
 
-		files->flight[index] = flight_create(conf->disk[i].queues);
-		files->flight_reader[index] =
-		    files->flight[index] < 0 ? files->flight[index] : flight_reader(files->flight[index]);
-		if (files->flight_reader[index] < 0)
-			return vmconf_refuse(error, "memory for the flight recorder of %s can't be had: %s",
-					     conf->disk[i].id, strerror(-files->flight_reader[index]));
-	}
-	return 0;
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->disk[i].vhost_user && !err; slot++)
+		err = make_recorder(files, KEEPER_INDEX(i, slot), conf->disk[i].queues, error);
+	return err;
 }
 
 int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
@@ -141,6 +147,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 		if (files->initrd < 0)
 			return vmconf_refuse(error, "--initrd: %s", why.text);
 	}
+	if (make_recorder(files, 0, 0, error))
+		return -EINVAL;
 	for (size_t i = 0; i < conf->ndisks; i++)
 		if (open_disk(conf, i, files, error) || make_recorders(conf, i, files, error))
 			return -EINVAL;
@@ -231,6 +239,7 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	struct args a = { 0 };
 	int *fixed = child->fixed;
 
+	child->id = "core";
 	child->program = files->core;
 	add(&a, "%s", files->core);
 	add_common(&a, conf, dir, "core", "core");
@@ -242,6 +251,8 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 		fixed[child->nfixed++] = files->initrd;
 		add_fd(&a, "--initrd-fd", 2);
 	}
+	add_fd(&a, "--flight-fd", child->nfixed);
+	fixed[child->nfixed++] = files->flight[0];
 	/* The order in which machine.c's core_sockets makes them. */
 	add_fd(&a, "--desc-fd", child->nfixed);
 	add_fd(&a, "--console-fd", child->nfixed + 1);
@@ -270,6 +281,7 @@ static int fill_server(struct keeper_child *child, const struct vmconf *conf, si
 	char folder[RUNDIR_SLOT_MAX];
 	struct args a = { 0 };
 
+	child->id = disk->id;
 	child->program = files->blk;
 	child->restricted = "--refuse-writes";
 	add(&a, "%s", files->blk);

@@ -66,6 +66,7 @@ void vmconf_free(struct vmconf *conf)
 	free(conf->cpu);
 	free(conf->console_path);
 	free(conf->run_dir);
+	free(conf->crash_dir);
 	free(conf->config);
 	free(conf->words);
 }

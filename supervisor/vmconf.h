@@ -69,6 +69,7 @@ struct vmconf {
 	unsigned start_timeout_s;      /* for a process to become ready */
 	unsigned restarts, restarts_s; /* how many deaths of one device in how many seconds are too many */
 	bool keep;                     /* the machine outlives its supervisor */
+	char *crash_dir;               /* of crash reports; NULL: the default */
 	char *config;                  /* the JSON file */
 	char *words;                   /* "option\0value\0..." of all that was set, in that order */
 	size_t words_len;

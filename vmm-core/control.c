@@ -87,6 +87,10 @@ static void (*const requests[BUS_TYPE_COUNT])(struct core *core, const struct bu
 
 static void on_message(void *arg, const struct bus_msg *msg)
 {
+	struct core *core = arg;
+
+	if (msg->type != BUS_PING)
+		flight_say(&core->log, FLIGHT_BUS, msg->type, bus_type_name(msg->type));
 	if (msg->id == 0)
 		return; /* the supervisor sends no events */
 	if ((unsigned)msg->type < BUS_TYPE_COUNT && requests[msg->type])
@@ -103,20 +107,26 @@ static void on_malformed(void *arg, unsigned count, const char *what)
 
 /* ---- events ---- */
 
+static void tell(struct core *core, const struct bus_msg *msg)
+{
+	flight_say(&core->log, FLIGHT_SAID, msg->type, bus_type_name(msg->type));
+	bus_event(core->bus, msg);
+}
+
 static void send_hello(struct core *core)
 {
 	struct bus_msg msg = { .type = BUS_HELLO, .hello = { .protocol = BUS_PROTOCOL, .kind = "core" } };
 
 	snprintf(msg.hello.name, sizeof(msg.hello.name), "%s", core->opts->id);
 	snprintf(msg.hello.version, sizeof(msg.hello.version), "%s", PACKAGE_VERSION);
-	bus_event(core->bus, &msg);
+	tell(core, &msg);
 }
 
 void control_ready(struct core *core)
 {
 	const struct bus_msg msg = { .type = BUS_READY };
 
-	bus_event(core->bus, &msg);
+	tell(core, &msg);
 }
 
 void control_device_up(struct core_device *d, bool resumed, uint64_t handshake_ns)
@@ -126,7 +136,7 @@ void control_device_up(struct core_device *d, bool resumed, uint64_t handshake_n
 	d->msg = (struct bus_msg) { .type = BUS_DEVICE_UP,
 				    .device_up = { .handshake_ns = handshake_ns, .resumed = resumed } };
 	snprintf(d->msg.device_up.device, sizeof(d->msg.device_up.device), "%s", device_id(d->device));
-	bus_event(d->core->bus, &d->msg);
+	tell(d->core, &d->msg);
 }
 
 void control_device_down(struct core_device *d, const char *reason)
@@ -137,7 +147,7 @@ void control_device_down(struct core_device *d, const char *reason)
 	d->msg = (struct bus_msg) { .type = BUS_DEVICE_DOWN };
 	snprintf(d->msg.device_down.device, sizeof(d->msg.device_down.device), "%s", device_id(d->device));
 	snprintf(d->msg.device_down.reason, sizeof(d->msg.device_down.reason), "%s", reason);
-	bus_event(d->core->bus, &d->msg);
+	tell(d->core, &d->msg);
 }
 
 void control_device_hung(struct core_device *d, unsigned queue, uint64_t stalled_ns, const char *reason)
@@ -148,7 +158,7 @@ void control_device_hung(struct core_device *d, unsigned queue, uint64_t stalled
 				     .device_hung = { .queue = queue, .stalled_ns = stalled_ns } };
 	snprintf(d->hung.device_hung.device, sizeof(d->hung.device_hung.device), "%s", device_id(d->device));
 	snprintf(d->hung.device_hung.reason, sizeof(d->hung.device_hung.reason), "%s", reason);
-	bus_event(d->core->bus, &d->hung);
+	tell(d->core, &d->hung);
 }
 
 void control_device_pending(struct core_device *d)
@@ -170,7 +180,7 @@ void control_guest_ended(struct core *core)
 	if (reason == END_DEBUG_EXIT)
 		msg.guest_ended.code = (int32_t)((value * 2 + 1) & 0xff);
 	snprintf(msg.guest_ended.text, sizeof(msg.guest_ended.text), "%s (%u)", end_name(reason), value);
-	bus_event(core->bus, &msg);
+	tell(core, &msg);
 }
 
 /* A supervisor that (re)connected is told where things stand. */
@@ -183,9 +193,9 @@ static void on_connected(void *arg, bool up)
 	send_hello(core);
 	for (unsigned i = 0; i < core->opts->n_devices; i++) {
 		if (core->devices[i].msg.type != BUS_NONE)
-			bus_event(core->bus, &core->devices[i].msg);
+			tell(core, &core->devices[i].msg);
 		if (core->devices[i].hung.type != BUS_NONE)
-			bus_event(core->bus, &core->devices[i].hung);
+			tell(core, &core->devices[i].hung);
 	}
 	if (core->state != CORE_WAITING)
 		control_ready(core);

@@ -11,6 +11,7 @@
 #include "bus.h"
 #include "device.h"
 #include "end.h"
+#include "flight.h"
 #include "loop.h"
 #include "options.h"
 
@@ -59,7 +60,9 @@ struct core {
 	struct bus *bus;                      /* NULL: by hand */
 	struct loop_fd *desc_watch;
 	struct loop_timer *drain_timer;
-	struct loop_bh check; /* looks whether all devices are there now */
+	struct loop_bh check;  /* looks whether all devices are there now */
+	struct flight *flight; /* what is left behind when the core dies */
+	struct flight_ring log;
 	int exit_status;
 };
 

@@ -86,11 +86,33 @@ static void compile(const struct sandbox_rule *const *tables, struct sandbox_fil
 		log_die(1, r, "a filter can't be made");
 }
 
+/* The flight recorder's memory: the supervisor's, or without one our own. */
+static void open_flight(struct core *core, int fd)
+{
+	int r = fd < 0 ? flight_alloc(0, &core->flight) : flight_map(fd, true, &core->flight);
+
+	if (r < 0)
+		log_die(EXIT_USAGE, r, "--flight-fd %d: must be memory made for it", fd);
+	if (fd >= 0)
+		close(fd);
+	flight_begin(core->flight);
+	flight_open_main(core->flight, &core->log);
+	flight_say(&core->log, FLIGHT_STATE, 0, "starting");
+}
+
+static void note_trap(void *arg, int nr, uint32_t arch, const char *thread)
+{
+	struct flight_trap trap = { .nr = nr, .arch = arch };
+
+	strncpy(trap.thread, thread, sizeof(trap.thread) - 1);
+	flight_set_trap(arg, &trap);
+}
+
 /* A forbidden call is told of before the core dies of it. */
-static void set_trap(void)
+static void set_trap(struct core *core)
 {
 	char prefix[64];
-	const struct sandbox_trap trap = { .prefix = prefix };
+	const struct sandbox_trap trap = { .prefix = prefix, .note = note_trap, .arg = core->flight };
 	int r;
 
 	log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));
@@ -115,7 +137,7 @@ static void enter_sandbox(struct core *core, const struct options *o)
 	compile(syscalls_stage_one, &first);
 	compile(syscalls_steady, &core->steady);
 	compile(syscalls_vcpu, &core->vcpu);
-	set_trap();
+	set_trap(core);
 	enter.filter = first;
 	r = sandbox_enter(&enter, &what);
 	if (r < 0)
@@ -165,6 +187,7 @@ int main(int argc, char **argv)
 
 	if (opts.sandbox && !opts.bus_dir)
 		enter_namespaces();
+	open_flight(&core, opts.flight_fd);
 	if (opts.sandbox)
 		enter_sandbox(&core, &opts);
 	if (core_new(&core, &opts) < 0)

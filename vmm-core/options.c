@@ -85,6 +85,11 @@ static int set_fd(const struct context *c, const char *option, const char *value
 	return 0;
 }
 
+static int set_flight_fd(const struct context *c, const char *option, char *value)
+{
+	return set_fd(c, option, value, &c->o->flight_fd);
+}
+
 static int set_desc_fd(const struct context *c, const char *option, char *value)
 {
 	return set_fd(c, option, value, &c->o->desc_fd);
@@ -256,6 +261,7 @@ static const struct {
 	{ "kernel-fd", "N", "bzImage, ELF with a PVH note, or multiboot ELF", set_kernel_fd },
 	{ "initrd-fd", "N", "initial RAM disk", set_initrd_fd },
 	{ "console-fd", "N", "stream socket or pipe for the first serial port", set_console_fd },
+	{ "flight-fd", "N", "memory for the flight recorder", set_flight_fd },
 	{ "append", "TEXT", "the kernel's command line", set_append },
 	{ "cpus", "N", "virtual processors (1)", set_cpus },
 	{ "memory", "SIZE[,hugepages=on|off]", "guest RAM (512M)", set_memory },
@@ -318,6 +324,7 @@ int options_parse(int argc, char **argv, struct options *o, char *err, size_t er
 				.kernel_fd = -1,
 				.initrd_fd = -1,
 				.console_fd = -1,
+				.flight_fd = -1,
 				.append = "",
 				.cpus = 1,
 				.memory = MEMORY_DEFAULT,

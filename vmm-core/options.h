@@ -22,7 +22,7 @@ struct options_device {
 struct options {
 	const char *id;
 	const char *bus_dir; /* NULL: started by hand */
-	int desc_fd, kvm_fd, kernel_fd, initrd_fd, console_fd;
+	int desc_fd, kvm_fd, kernel_fd, initrd_fd, console_fd, flight_fd;
 	const char *append;
 	unsigned cpus;
 	uint64_t memory;

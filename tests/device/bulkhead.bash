@@ -42,7 +42,8 @@ start() {
 	local name=$1
 	shift
 	show_evidence
-	spawn "$bulkhead" run --name "$name" --run-dir "$run_dir" --kernel "$tmp/kernel" --log-level debug "$@" \
+	spawn "$bulkhead" run --name "$name" --run-dir "$run_dir" --kernel "$tmp/kernel" --log-level debug \
+		--crash-dir "${crash_dir:-$tmp/crash}" "$@" \
 		</dev/null >"$tmp/$name.out" 2>"$tmp/$name.err"
 }
 

@@ -148,6 +148,8 @@ static void set_up(void)
 	snprintf(path, sizeof(path), "%s/bus", dir);
 	cr_assert_eq(loop_new("test", &loop), 0);
 	core.loop = loop;
+	cr_assert_eq(flight_alloc(0, &core.flight), 0);
+	flight_open_main(core.flight, &core.log);
 	loop_bh_init(&core.check, loop, check, &core);
 	for (unsigned i = 0; i < 2; i++)
 		core.devices[i] = (struct core_device) { .core = &core, .device = &disks[i] };

@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A process that dies without being told to leaves a report with its last words, and `bulkhead trace` prints it.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+make_machine
+trace() { "$bulkhead" trace "$@"; }
+reports() { find "$tmp/crash" -name '*.crash' 2>/dev/null; }
+newest() { reports | grep '/one\.' | sort | tail -1; }
+count() { [ "$(reports | wc -l)" -eq "$1" ]; }
+
+# ---- what is no report ----
+
+like "help" "$(trace --help)" '^usage: bulkhead trace FILE'
+refused() {
+	local out status
+	out=$(trace "${@:2}" 2>&1 </dev/null)
+	status=$?
+	is "$1: exit status" "$status" 2
+	like "$1: says so" "$out" '^(bulkhead trace: .*|usage: .*)'
+	is "$1: nothing else" "$(LC_ALL=C grep -c '[^[:print:]]' <<<"$out")" 0
+}
+mkfifo "$tmp/fifo"
+head -c 5000 /dev/urandom >"$tmp/noise"
+printf 'bulkhead crash report 1\nshort' >"$tmp/short"
+refused "no file" "$tmp/none"
+refused "a directory" "$tmp"
+refused "a fifo" "$tmp/fifo"
+refused "noise" "$tmp/noise"
+refused "a report that ends in its head" "$tmp/short"
+refused "no argument"
+refused "two arguments" "$tmp/noise" "$tmp/noise"
+refused "an option" --json
+
+# A head whose words are hostile, and a region that is noise behind the right first words.
+{
+	printf 'bulkhead crash report 1\nhow: \033[2J\007\xff\n'
+	head -c 4060 /dev/zero
+	printf 'bkhflght\001\000\000\000'
+	head -c 24564 /dev/urandom
+} >"$tmp/hostile"
+is "the hostile report has the size of one" "$(stat -c %s "$tmp/hostile")" $((4096 + 3 * 8192))
+trace "$tmp/hostile" >"$tmp/hostile.out"
+is "a hostile report is printed" $? 0
+is "... without what a terminal would obey" "$(LC_ALL=C grep -c '[^[:print:]]' "$tmp/hostile.out")" 0
+check "... its words" grep -q '^how: ?\[2J??$' "$tmp/hostile.out"
+check "... and its records" grep -q '^256 records\|^25[0-9] records\|^[0-9]* records' "$tmp/hostile.out"
+head -c 12000 "$tmp/hostile" >"$tmp/cut"
+like "a report that was cut short is printed as far as it goes" "$(trace "$tmp/cut")" 'recorded nothing'
+
+# ---- machines ----
+
+need_kvm
+start one --disk "path=$tmp/disk.img"
+wait_running one
+kill -TERM "$pid"
+ends_with "ends as told" 0 "$pid" one
+check "... which is no crash" test ! -e "$tmp/crash"
+
+# The oldest of this machine's go; others stay.
+mkdir "$tmp/crash"
+for i in {10..25}; do : >"$tmp/crash/one.20200101T0000${i}_000Z.disk0.crash"; done
+: >"$tmp/crash/two.20100101T000000_000Z.disk0.crash"
+: >"$tmp/crash/one.notes"
+start one --disk "path=$tmp/disk.img"
+wait_running one
+slay "$(device one disk0 pid)"
+new() { [ -s "$(newest)" ]; }
+check "a killed process leaves a report" wait_for 10 new
+report=$(newest)
+like "... named by machine, time and device" "$report" "/one\.20[0-9]{6}T[0-9]{6}_[0-9]{3}Z\.disk0\.crash$"
+is "... for this user alone" "$(stat -c %a "$report")" 600
+check "the log names it" wait_for 5 logged one "disk0: the crash report is $report"
+check "the oldest one went for it" test ! -e "$tmp/crash/one.20200101T000010_000Z.disk0.crash"
+check "... and no other" test -e "$tmp/crash/one.20200101T000011_000Z.disk0.crash"
+check "... of this machine" test -e "$tmp/crash/two.20100101T000000_000Z.disk0.crash"
+check "... nor another file" test -e "$tmp/crash/one.notes"
+trace "$report" >"$tmp/out"
+is "trace prints it" $? 0
+check "... the machine" grep -qx 'machine: one' "$tmp/out"
+check "... the device" grep -qx 'device: disk0' "$tmp/out"
+check "... the process" grep -qE '^process: blk-server, process id [0-9]+, version ' "$tmp/out"
+check "... how it ended" grep -qE '^how: it died of signal 9 \(Killed\)$' "$tmp/out"
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" one
+rm -r "$tmp/crash"
+
+# A directory that can't be made is no reason to stop.
+: >"$tmp/file"
+crash_dir=$tmp/file/crash start one --disk "path=$tmp/disk.img"
+wait_running one
+slay "$(device one disk0 pid)"
+check "a report that can't be written is told of" \
+	wait_for 10 logged one "disk0: the crash report can't be written, $tmp/file/crash: Not a directory"
+back() { [ "$(device one disk0 state)" = up ]; }
+check "... and the machine runs on" wait_for 10 back
+kill -TERM "$pid"
+ends_with "ends all the same" 0 "$pid" one
+
+# ---- the real server, with the stand-in for the core ----
+
+ln -sf "$(realpath "$top_builddir/blk-server/blk-server")" "$bin/blk-server"
+start one --disk "path=$tmp/disk.img,spare=off"
+wait_running one
+server=$(device one disk0 pid)
+"$top_builddir/tests/support/make-call" "$server" io0 41
+case $? in
+77) skip "a forbidden call is named" "this user may not trace the server" ;;
+*)
+	check "a forbidden call is named" wait_for 10 logged one \
+		"disk0: blk-server \(process $server\) died of the forbidden system call socket \(41, x86_64\), made by thread io0"
+	check "... by the server itself too" logged one 'forbidden system call 41, architecture 0xc000003e, thread io0'
+	check "... and the device is back" wait_for 10 back
+	check "it leaves a report" wait_for 10 count 1
+	trace "$(newest)" >"$tmp/out"
+	is "trace prints it" $? 0
+	check "... with the call" \
+		grep -qx 'how: it died of the forbidden system call socket (41, x86_64), made by thread io0' "$tmp/out"
+	check "... and what the recorder held" grep -qE '^ +-?[0-9.]+  main +state +ready$' "$tmp/out"
+	check "... of the bus too" grep -qE 'main +said +Hello' "$tmp/out"
+	;;
+esac
+server=$(device one disk0 pid)
+if "$top_builddir/tests/support/make-call" "$server" io0 102 32; then
+	check "a call by the 32-bit interface is named" wait_for 10 logged one \
+		"died of the forbidden system call socketcall \(102, i386\), made by thread io0"
+else
+	skip "a call by the 32-bit interface is named" "this user may not trace the server"
+fi
+wait_for 10 back
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" one
