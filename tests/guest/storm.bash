@@ -48,10 +48,11 @@ storm_start() {
 	local words=$1
 	shift
 	rm -f "$tmp/in" "$tmp/out"
+	mkdir -p "$tmp/crash"
 	mkfifo "$tmp/in" "$tmp/out"
 	: >"$tmp/said"
 	"$bulkhead" run --name storm --run-dir "$tmp/run" --kernel "$top_builddir/tests/guest/payload.elf" \
-		--append "$words" --memory 64M --test-devices --restarts 1000/1 --console stdio "$@" \
+		--append "$words" --memory 64M --test-devices --restarts 1000/1 --crash-dir "$tmp/crash" --console stdio "$@" \
 		<"$tmp/in" >"$tmp/out" 2>"$tmp/log" &
 	storm_vm=$!
 	tap_pids+=("$storm_vm")
