@@ -183,28 +183,15 @@ static void on_drain(struct server *s, uint64_t id)
 	}
 	c->drain_id = id;
 	for (unsigned i = 0; i < s->opts.queues; i++) {
-		struct order *o = server_order(s, i, ORDER_DRAIN, drained);
-
-		if (!o)
-			continue;
 		c->draining++;
-		queue_post(&s->queue[i], o);
+		queue_post(&s->queue[i], server_order(s, i, ORDER_DRAIN, drained));
 	}
-	if (!c->draining)
-		bus_reply_error(c->bus, id, -ENOMEM, "out of memory");
 }
 
 static void on_resume(struct server *s, uint64_t id)
 {
-	for (unsigned i = 0; i < s->opts.queues; i++) {
-		struct order *o = server_order(s, i, ORDER_RESUME, NULL);
-
-		if (!o) {
-			bus_reply_error(s->control.bus, id, -ENOMEM, "out of memory");
-			return;
-		}
-		queue_post(&s->queue[i], o);
-	}
+	for (unsigned i = 0; i < s->opts.queues; i++)
+		queue_post(&s->queue[i], server_order(s, i, ORDER_RESUME, NULL));
 	reply_ok(s, id);
 }
 

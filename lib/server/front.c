@@ -131,8 +131,6 @@ static int make_start(struct server *s, unsigned index, const struct vhost_be_ri
 	if (s->front.state != FRONT_CONNECTED)
 		return -ESHUTDOWN;
 	o = server_order(s, index, ORDER_START, NULL);
-	if (!o)
-		return -ENOMEM;
 	config.iov_max = s->device->iov_max;
 	err = vq_new(&config, &o->vq);
 	if (err) {
@@ -183,10 +181,6 @@ static void set_fd_order(struct server *s, unsigned index, enum order_type type,
 {
 	struct order *o = server_order(s, index, type, NULL);
 
-	if (!o) {
-		close_fd(fd);
-		return;
-	}
 	o->fd = fd;
 	queue_post(&s->queue[index], o);
 }
@@ -206,8 +200,6 @@ static void be_ring_enable(void *arg, unsigned index, bool on)
 	struct server *s = arg;
 	struct order *o = server_order(s, index, ORDER_ENABLE, NULL);
 
-	if (!o)
-		return;
 	o->on = on;
 	queue_post(&s->queue[index], o);
 }
@@ -235,8 +227,6 @@ static void be_mem_changed(void *arg, struct mem *mem)
 		if (!f->started[i])
 			continue;
 		o = server_order(s, i, ORDER_MEM, mem_taken);
-		if (!o)
-			continue;
 		o->mem = mem_get(mem);
 		f->mem_pending++;
 		queue_post(&s->queue[i], o);

@@ -22,6 +22,7 @@
 #include "clean.h"
 #include "clock.h"
 #include "config.h"
+#include "crash.h"
 #include "fd.h"
 #include "log.h"
 #include "num.h"
@@ -36,11 +37,12 @@
 struct order *server_order(struct server *s, unsigned index, enum order_type type,
 			   void (*done)(struct server *, struct order *))
 {
-	struct order *o = calloc(1, sizeof(*o));
+	struct order *o = CRASH_RESULT("order", 1) ? calloc(1, sizeof(*o)) : NULL;
 
 	if (!o) {
-		log_error("out of memory");
-		return NULL;
+		log_error("out of memory for what queue %u is to do: ending, so that a successor does it",
+			  index);
+		_exit(1);
 	}
 	o->type = type;
 	o->queue = &s->queue[index];

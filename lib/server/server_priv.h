@@ -270,7 +270,8 @@ struct server {
 void server_end(struct server *s);
 void server_front_gone(struct server *s);
 
-/* An order for queue index, with done; NULL without memory. */
+/* An order for queue index, with done. Without memory the process ends here: to leave one out would go unnoticed, while a
+ * successor begins with what the front end says and the in-flight region knows. */
 struct order *server_order(struct server *s, unsigned index, enum order_type type,
 			   void (*done)(struct server *, struct order *));
 

@@ -14,6 +14,7 @@
 #include "clean.h"
 #include "clock.h"
 #include "crashes.h"
+#include "fd.h"
 #include "rig.h"
 
 TestSuite(blk_replaced, .timeout = 120);
@@ -21,6 +22,18 @@ TestSuite(blk_replaced, .timeout = 120);
 #define BLOCK     4096
 #define NEIGHBOUR 8   /* requests on each side of the one that servers die of */
 #define POISON    640 /* its sector */
+
+/* Waits for a server to end by itself, with that status. */
+static void await_death(struct rig *rig, int status)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+
+	while (!rig->lost) {
+		cr_assert(clock_ns() < end, "the server lives");
+		cr_assert_eq(loop_run_once(rig->loop, (int64_t)(20 * NS_PER_MS)), 0);
+	}
+	cr_assert_eq(rig_reap(rig), status);
+}
 
 /* ---- 48: a request that servers die of ---- */
 
@@ -140,14 +153,10 @@ static void fail_flush(uint64_t features)
 
 	rig_start(&rig, &options);
 	rig_add(&rig, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0);
-	while (!rig.lost)
-		cr_assert_eq(loop_run_once(rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
-	cr_assert_eq(rig_reap(&rig), CRASHES_STATUS);
+	await_death(&rig, CRASHES_STATUS);
 	rig.options.crash = "die=status after:1"; /* once more, this time with the answer in hand */
 	rig_try_respawn(&rig);
-	while (!rig.lost)
-		cr_assert_eq(loop_run_once(rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
-	cr_assert_eq(rig_reap(&rig), CRASHES_STATUS);
+	await_death(&rig, CRASHES_STATUS);
 	rig.options.crash = NULL;
 	rig_respawn(&rig);
 	cr_expect_eq(rig_wait(&rig, 0).status, VIRTIO_BLK_S_IOERR);
@@ -163,6 +172,38 @@ Test(blk_replaced, f50_failed_flush_is_not_replayed_into_success_split)
 Test(blk_replaced, f50_failed_flush_is_not_replayed_into_success_packed)
 {
 	fail_flush(RING_F_PACKED);
+}
+
+/* ---- 54: no memory to pass on what the front end asked for ---- */
+
+static void on_region(void *arg, int err)
+{
+	*(int *)arg = err;
+}
+
+/* A memory region that a ring was never told of would be missed much later. The server ends instead, and its successor is
+ * told again. */
+Test(blk_replaced, f54_what_a_queue_cannot_be_told_is_not_left_out)
+{
+	struct rig_options options = { .ring_features = RING_F_EVENT_IDX, .crash = "answer=order:0" };
+	struct mem_region region = { .gpa = 1ULL << 32, .size = 1 << 20, .user_addr = 1ULL << 46 };
+	CLEAN_FD int fd = fd_sealed_memfd("more", region.size);
+	struct rig rig;
+	uint64_t gpa;
+	int err = 0;
+
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, BLOCK, BLOCK);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(kill(rig.pid, SIGUSR1), 0);
+	rig_add(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK);
+	vhost_fe_add_region(rig.fe, &region, fd, on_region, &err);
+	await_death(&rig, 1);
+	cr_expect_lt(err, 0, "it was promised");
+	rig.options.crash = NULL;
+	rig_respawn(&rig);
+	cr_expect_eq(rig_wait(&rig, 0).status, VIRTIO_BLK_S_OK);
+	rig_stop(&rig);
 }
 
 /* ---- 53: a server that is stopped, replaced, and continued ---- */

@@ -19,7 +19,7 @@ extern const struct crash_point *const __stop_crash_points[];
 static struct order {
 	char label[64]; /* empty: none */
 	int64_t number;
-} die, later, at, result;
+} die, later, at, result, answer;
 static _Atomic int64_t left;  /* times until die is carried out */
 static atomic_bool signalled; /* later is die from now on */
 
@@ -48,6 +48,8 @@ void crash_here_at(const char *label, uint64_t what)
 
 int64_t crash_result(const char *label, int64_t value)
 {
+	if (atomic_load(&signalled) && is_for(&answer, label))
+		return answer.number;
 	return is_for(&result, label) ? result.number : value;
 }
 
@@ -93,7 +95,8 @@ __attribute__((constructor)) static void read_orders(void)
 		if (!strcmp(order, "list"))
 			list();
 		if (*order && !take(order, "die", &die) && !take(order, "later", &later) &&
-		    !take(order, "at", &at) && !take(order, "result", &result))
+		    !take(order, "at", &at) && !take(order, "result", &result) &&
+		    !take(order, "answer", &answer))
 			_exit(2);
 	}
 	atomic_store(&left, die.label[0] ? die.number : later.number);

@@ -7,6 +7,7 @@
  *   later=LABEL:N    the same, counted from SIGUSR1 on
  *   at=LABEL:N       die whenever CRASH_POINT_AT of this label is reached with the number N
  *   result=LABEL:N   CRASH_RESULT of this label gives N
+ *   answer=LABEL:N   the same, from SIGUSR1 on
  */
 #ifndef SUPPORT_CRASHES_H
 #define SUPPORT_CRASHES_H
