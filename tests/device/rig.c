@@ -64,14 +64,15 @@ static const char *server_path(bool crashing)
 	return realpath(path, NULL);
 }
 
-/* The environment with an order for the crash points, for a server that gets no other. */
-static char *const *crash_env(const char *order)
+/* An order for the crash points, which a confined server gets as all of its environment. */
+static void set_crash(struct sandbox_spawn *how, const char *order)
 {
 	static char text[256];
 	static char *env[] = { text, NULL };
 
 	snprintf(text, sizeof(text), "%s=%s", CRASHES_ENV, order);
-	return env;
+	setenv(CRASHES_ENV, order, 1);
+	how->envp = SANDBOX ? env : environ;
 }
 
 void rig_crash_list(char *out, size_t size)
@@ -137,10 +138,8 @@ static int spawn(struct rig *rig)
 		argv[n++] = "5";
 	}
 	how.fds = fds;
-	if (rig->options.crash && SANDBOX)
-		how.envp = crash_env(rig->options.crash);
-	else if (rig->options.crash)
-		setenv(CRASHES_ENV, rig->options.crash, 1);
+	if (rig->options.crash)
+		set_crash(&how, rig->options.crash);
 	getrlimit(RLIMIT_FSIZE, &old);
 	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };
 	if (rig->options.file_limit)

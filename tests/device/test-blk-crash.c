@@ -4,10 +4,10 @@
  * or has wrong bytes. The server is built from the same sources with the points of lib/base/crash.h.
  *
  * Each point has a scene of its own: new rings, whose indices wrap soon. The first server dies the first time that it
- * comes to the point, mostly before anything was completed. Each later one first finishes what its predecessor died
- * with, as one request that dies with several servers in hand is a different matter (FAULTS 48), and dies the nth
- * time that it comes to the point thereafter. For a point within recovery, two die in a row: the first while it
- * publishes a batch, which leaves most to be done, the second at the point.
+ * comes to the point, mostly before anything was completed. Others first finish what their predecessor died with, as
+ * one request that dies with several servers in hand is a different matter (FAULTS 48), and die the nth time that
+ * they come to the point thereafter. In turn with that, and always for a point within recovery, two die in a row: the
+ * first while it publishes a batch, which leaves most to be done, the second at the point.
  *
  * BULKHEAD_HITS=N has each point hit N times, BULKHEAD_LONG=1 100 times.
  */
@@ -111,6 +111,12 @@ static void live(struct scene *s)
 	await_death(s);
 }
 
+/* With one request at a time, what is lost is not made up for by others. */
+static unsigned random_depth(struct scene *s)
+{
+	return load_random(&s->load, 3) ? 1 + load_random(&s->load, LOAD_DEPTH) : 1;
+}
+
 /* Buries a server that died at its point. */
 static void bury(struct scene *s)
 {
@@ -119,7 +125,7 @@ static void bury(struct scene *s)
 	cr_assert_eq(status, CRASHES_STATUS, "%s: the server ended with status %d", s->order, status);
 	s->table->deaths++;
 	load_died(&s->load);
-	s->load.depth = 1 + load_random(&s->load, LOAD_DEPTH);
+	s->load.depth = random_depth(s);
 	if (load_random(&s->load, 2))
 		load_step(&s->load); /* the driver goes on meanwhile */
 }
@@ -171,6 +177,18 @@ static bool die_recovering(struct scene *s, const char *label, unsigned nth)
 	return true;
 }
 
+/* A death at a point that a server comes to soon after it has recovered from another. */
+static void die_early(struct scene *s, const char *label, unsigned nth)
+{
+	s->load.depth = 1 + load_random(&s->load, 4);
+	die_serving(s, "used-index after", 1);
+	s->load.depth = 1 + load_random(&s->load, 4);
+	arm(s, false, label, nth);
+	rig_try_respawn(&s->load.rig);
+	await_death(s);
+	bury(s);
+}
+
 static void hit(struct scene *s, const char *label)
 {
 	unsigned misses = 0, *hits = &s->table->hits[s->point];
@@ -180,7 +198,12 @@ static void hit(struct scene *s, const char *label)
 		while (!die_recovering(s, label, 1 + load_random(&s->load, misses ? 2 : 8)))
 			cr_assert_lt(++misses, MISSES_MAX, "%s was not reached", label);
 	} else {
-		die_serving(s, label, 1 + load_random(&s->load, begins(label, "failure") ? 2 : 40));
+		unsigned most = begins(label, "failure") ? 2 : 40;
+
+		if (*hits % 2)
+			die_early(s, label, 1 + load_random(&s->load, 2));
+		else
+			die_serving(s, label, 1 + load_random(&s->load, most));
 	}
 	++*hits;
 }
