@@ -23,10 +23,7 @@
  * A guest may write what it likes into its rings. It can make its own back end look hung, have it replaced, and be
  * left without; nothing else follows from it.
  */
-#include "watch.h"
-
 #include <errno.h>
-#include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -34,9 +31,9 @@
 #include "clock.h"
 #include "fd.h"
 #include "flight.h"
-#include "inflight.h"
 #include "loop.h"
 #include "num.h"
+#include "watch_priv.h"
 
 #define LOOKS          8 /* in one time-out */
 #define INTERVAL_MIN   (10 * NS_PER_MS)
@@ -45,10 +42,6 @@
 #define SLEEP_INTERVAL (10 * NS_PER_S) /* nothing is outstanding */
 #define SOONEST        NS_PER_MS
 #define IDLE_WAKES     4 /* kicks without a request that we follow before we look by the timer alone */
-#define READS          4 /* attempts at a consistent look at a ring that moves */
-
-#define DESC_AVAIL (1U << 7)
-#define DESC_USED  (1U << 15)
 
 struct ring {
 	struct watch_target *target;
@@ -85,80 +78,6 @@ struct watch {
 	uint64_t last_ns, planned_ns;
 	struct watch_stats stats;
 };
-
-/* ---- a look at a ring ---- */
-
-struct sample {
-	uint32_t pos;
-	bool owes;
-	const char *wrong;
-};
-
-static uint16_t word(const void *area, unsigned index)
-{
-	return __atomic_load_n((const uint16_t *)area + index, __ATOMIC_ACQUIRE);
-}
-
-/* Used is read before and after avail: if it did not move, both are of one moment, and what lies between them is
- * what is outstanding then. */
-static struct sample look_split(const struct watch_ring *at)
-{
-	struct sample s = { 0 };
-
-	for (unsigned i = 0; i < READS; i++) {
-		uint16_t used = word(at->used, 1), avail = word(at->avail, 1), n = (uint16_t)(avail - used);
-
-		s = (struct sample) { .pos = used, .owes = n > 0 };
-		if (word(at->used, 1) != used)
-			continue;
-		if (n > at->size)
-			s.wrong = "its used index is not among the requests that the driver made available";
-		break;
-	}
-	return s;
-}
-
-static bool is_available(const struct watch_ring *at, uint16_t pos)
-{
-	const struct vring_packed_desc *d = at->desc;
-	uint16_t flags = __atomic_load_n(&d[pos & 0x7fff].flags, __ATOMIC_ACQUIRE);
-
-	return (flags & (DESC_AVAIL | DESC_USED)) == (pos >> 15 ? DESC_AVAIL : DESC_USED);
-}
-
-/* The descriptor where the next used one goes is available as long as anything is outstanding. While a batch is
- * being shown there are two such places. */
-static struct sample look_packed(const struct watch_ring *at)
-{
-	uint16_t used, old;
-
-	inflight_packed_used(at->inflight, &used, &old);
-	if ((used & 0x7fff) >= at->size || (old & 0x7fff) >= at->size)
-		return (struct sample) { .wrong = "its used position lies outside the ring" };
-	return (struct sample) { .pos = used | (uint32_t)old << 16,
-				 .owes = is_available(at, used) || is_available(at, old) };
-}
-
-static struct sample look_at(const struct ring *r)
-{
-	return r->at.packed ? look_packed(&r->at) : look_split(&r->at);
-}
-
-/* Whether the driver, if it makes a request available now, kicks. Only meant for a ring that owes nothing. */
-static bool hears_kicks(const struct ring *r)
-{
-	const struct watch_ring *at = &r->at;
-	uint16_t how;
-
-	if (!at->packed && at->event_idx)
-		return word(at->used, 2 + 4U * at->size) == word(at->avail, 1);
-	if (!at->packed)
-		return !(word(at->used, 0) & VRING_USED_F_NO_NOTIFY);
-	how = word(at->used, 1) & 3;
-	if (how == VRING_PACKED_EVENT_FLAG_DESC)
-		return word(at->used, 0) == (r->pos & 0xffff);
-	return how == VRING_PACKED_EVENT_FLAG_ENABLE;
-}
 
 /* ---- judging ---- */
 
@@ -228,28 +147,34 @@ static bool judge(struct ring *r)
 	return false;
 }
 
-/* A wrong ring is given one interval, in which a back end that was kicked says if its driver is to blame. */
-static bool judge_odd(struct ring *r, const char *wrong)
+static bool tell_broken(struct ring *r, const char *wrong)
 {
 	struct watch_target *t = r->target;
 
-	if (!r->odd) {
-		r->odd = true;
-		kick(r);
-		return false;
-	}
 	t->reported = true;
 	t->ops->broken(t->arg, index_of(r), wrong);
 	return true;
 }
 
+/* A wrong ring is given one interval, in which a back end that was kicked says if its driver is to blame. */
+static bool judge_odd(struct ring *r, const char *wrong)
+{
+	if (r->odd)
+		return tell_broken(r, wrong);
+	r->odd = true;
+	kick(r);
+	return false;
+}
+
 static bool look_ring(struct ring *r, uint64_t passed_ns)
 {
-	struct sample s = look_at(r);
+	struct watch_sample s = watch_look(&r->at);
 	bool owed = r->owes;
 
 	if (s.wrong)
 		return judge_odd(r, s.wrong);
+	if (!r->at.packed && watch_names_none(&r->at, r->pos, s.pos))
+		return tell_broken(r, "its used ring names descriptors that do not exist");
 	r->odd = false;
 	r->moved = s.pos != r->pos;
 	r->owes = s.owes;
@@ -294,13 +219,13 @@ static uint64_t busy_wait(const struct ring *r)
 /* Has the next kick wake us; false if a request came before that. */
 static bool doze(struct ring *r)
 {
-	struct sample s;
+	struct watch_sample s;
 
 	if (!r->armed && loop_mod_fd(r->kick_watch, EPOLLIN | EPOLLET) == 0) {
 		r->armed = true;
 		r->idle_wakes = 0;
 	}
-	s = look_at(r);
+	s = watch_look(&r->at);
 	r->owes = s.owes;
 	return !s.owes && !s.wrong;
 }
@@ -319,7 +244,7 @@ static uint64_t wait_of(struct ring *r)
 		return DEAF_INTERVAL;
 	if (!doze(r))
 		return busy_wait(r);
-	return r->armed && hears_kicks(r) ? SLEEP_INTERVAL : DEAF_INTERVAL;
+	return r->armed && watch_hears_kicks(&r->at, r->pos) ? SLEEP_INTERVAL : DEAF_INTERVAL;
 }
 
 static void plan(struct watch *w)
@@ -376,7 +301,7 @@ static void on_timer(void *arg)
 static void on_kick(void *arg, uint32_t events)
 {
 	struct ring *r = arg;
-	struct sample s = look_at(r);
+	struct watch_sample s = watch_look(&r->at);
 
 	(void)events;
 	if (!s.owes && !s.wrong && s.pos == r->pos) {
@@ -435,7 +360,7 @@ static int fill(struct watch_target *t, const struct watch_ring *rings)
 		ring->at = rings[i];
 		if (!ring->at.size)
 			continue;
-		ring->pos = look_at(ring).pos;
+		ring->pos = watch_look(&ring->at).pos;
 		ring->moved = true;
 		r = loop_add_fd(t->watch->loop, ring->at.kick, 0, on_kick, ring, &ring->kick_watch);
 	}
