@@ -339,8 +339,10 @@ static void do_start(struct server_queue *q, struct order *o)
 	if (!err)
 		err = loop_add_poller(q->loop, &poll_ops, q, &q->poller);
 	if (err) {
-		q->taken++;
-		server_break(q, strerrorname_np(-err));
+		/* Not the driver's fault. Nothing was taken: what the predecessor left stays for the successor. */
+		log_error_errno(err, "queue %u can't be watched: ending, so that a successor does it",
+				q->index);
+		_exit(1);
 	}
 	/* The predecessor may have died between publishing and signalling. */
 	CRASH_POINT("recover-call before");

@@ -280,7 +280,8 @@ static bool step_done(struct rig *rig, const struct waiter *w, const char *what)
 		cr_assert_eq(loop_run_once(rig->loop, (int64_t)(20 * NS_PER_MS)), 0);
 	}
 	rig->lost |= w->err == -EPIPE || w->err == -ECONNRESET;
-	if (rig->lost)
+	rig->refused = w->err && rig->options.may_refuse;
+	if (rig->lost || rig->refused)
 		return false;
 	cr_assert_eq(w->err, 0, "%s: %d", what, w->err);
 	return true;

@@ -37,6 +37,7 @@ struct rig_options {
 	int flight_fd;           /* the flight recorder's memory; 0: none */
 	const char *crash;  /* runs the program with crash points, under this order (crashes.h); may change */
 	int log_fd;         /* the server's standard error, with warnings; 0: this process's, errors only */
+	bool may_refuse;    /* a server need not take what the front end asks for */
 	uint16_t start_at;  /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
 	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */
@@ -70,6 +71,7 @@ struct rig {
 	pid_t pid;
 	int pidfd;
 	bool lost;
+	bool refused; /* with options.may_refuse: the last server did not take what the front end asked for */
 };
 
 /* If this is root it goes on as an ordinary user, who can still start the program wherever it is. */
@@ -85,7 +87,7 @@ void rig_stop(struct rig *rig);
 void rig_kill(struct rig *rig);
 void rig_respawn(struct rig *rig);
 
-/* The same for a server that may die before it serves: false if it did. */
+/* The same for a server that may die before it serves, or refuse what it is told: false if it did (lost, refused). */
 bool rig_try_respawn(struct rig *rig);
 
 /* Waits for the end of a server that is dying by itself: its exit status, or 128 and the signal. */

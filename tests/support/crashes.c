@@ -19,7 +19,7 @@ extern const struct crash_point *const __stop_crash_points[];
 static struct order {
 	char label[64]; /* empty: none */
 	int64_t number;
-} die, later, at, result, answer;
+} die, later, at, result, answer, alloc;
 static _Atomic int64_t left;  /* times until die is carried out */
 static atomic_bool signalled; /* later is die from now on */
 
@@ -96,9 +96,11 @@ __attribute__((constructor)) static void read_orders(void)
 			list();
 		if (*order && !take(order, "die", &die) && !take(order, "later", &later) &&
 		    !take(order, "at", &at) && !take(order, "result", &result) &&
-		    !take(order, "answer", &answer))
+		    !take(order, "answer", &answer) && !take(order, "alloc", &alloc))
 			_exit(2);
 	}
 	atomic_store(&left, die.label[0] ? die.number : later.number);
 	signal(SIGUSR1, on_signal);
+	if (alloc.label[0])
+		fail_alloc_at(alloc.number);
 }

@@ -8,11 +8,19 @@
  *   at=LABEL:N       die whenever CRASH_POINT_AT of this label is reached with the number N
  *   result=LABEL:N   CRASH_RESULT of this label gives N
  *   answer=LABEL:N   the same, from SIGUSR1 on
+ *   alloc=any:N      the Nth allocation fails (fail-alloc.c)
  */
 #ifndef SUPPORT_CRASHES_H
 #define SUPPORT_CRASHES_H
 
+#include <stdint.h>
+
 #define CRASHES_ENV    "BULKHEAD_CRASH"
 #define CRASHES_STATUS 113 /* what a process exits with that died as it was told */
+
+#define FAIL_ALLOC_TOLD "an allocation fails as told" /* the line on standard error */
+
+/* fail-alloc.c: the allocation of this number from now on fails. */
+void fail_alloc_at(int64_t number);
 
 #endif
