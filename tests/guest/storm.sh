@@ -41,11 +41,20 @@ storm() {
 		"spare=$spare: the rest: $(figures "$tmp/ours")" \
 		"spare=$spare: in windows without a kill: $(figures "$tmp/noise")"
 }
-# The short form may run on a busy machine: it only sees to it that nobody waits for a back-off or a time-out.
-limit=200 limit_ours=200
-[ -z "${BULKHEAD_LONG-}" ] || limit=50 limit_ours=5
+# check_median WHAT FILE LIMIT-MS: a limit for half of the stalls, if the machine is quiet enough to tell: requests must
+# not wait by themselves. The short form, which may run on a busy one, only wants nobody to wait for a back-off.
+check_median() {
+	local limit=$3 noise
+	noise=$(number p50 "$tmp/noise")
+	[ -n "${BULKHEAD_LONG-}" ] || limit=200
+	if [ $limit -lt 200 ] && [ "$noise" -gt 2000 ]; then
+		skip "$1 are at most $limit ms" "this machine makes requests wait for $noise us without a kill"
+	else
+		check "$1 are at most $limit ms" median_at_most "$2" $limit
+	fi
+}
+
 storm off 50
-check "spare=off: half of the stalls are at most $limit ms" median_at_most "$tmp/stalls" $limit
+check_median "spare=off: half of the stalls" "$tmp/stalls" 50
 storm on 5
-check "spare=on: half of the stalls are at most $limit_ours ms, less what the kernel took over the death" \
-	median_at_most "$tmp/ours" $limit_ours
+check_median "spare=on: half of the stalls, less what the kernel took over the death," "$tmp/ours" 5
