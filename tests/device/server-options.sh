@@ -75,6 +75,11 @@ refused 'an id of 32 bytes' 'must be ID:KIND' "${s[@]}" --device "$(printf '%032
 refused 'an unknown kind' 'must be one of: blk' "${s[@]}" --device disk0:floppy
 refused 'a device twice' '--device disk0: is there twice' "${s[@]}" --device disk0:blk,socket=a \
 	--device disk0:blk,socket=b
+for ms in '' x -1 3600001 1.5; do
+	refused "a hang time-out of '$ms'" 'hang-timeout: must be hang-timeout=MS' "${s[@]}" \
+		--device "disk0:blk,socket=a,hang-timeout=$ms"
+done
+refused 'a word that a device does not have' 'must be socket or hang-timeout' "${s[@]}" --device disk0:blk,socket=a,queues=2
 refused 'a device without a way to it' '--device disk0: needs socket=PATH' "${s[@]}" --device disk0:blk
 refused 'a socket path over 107 bytes' 'PATH at most 107 bytes' "${s[@]}" \
 	--device "disk0:blk,socket=$(printf '%0108d' 0)"
