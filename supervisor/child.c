@@ -226,10 +226,10 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		return;
 	if (msg->type == BUS_HELLO)
 		on_hello(c, msg);
-	else if (!c->times.hello && msg->type == BUS_RECOVERED)
-		say_debug("%s: it was early", c->id); /* sent into a connection before, that was refused */
 	else if (!c->times.hello)
-		child_kill(c, "it spoke before it said hello");
+		/* Said into a connection before, which was refused because we did not know the process yet. It says all
+		 * that counts again after its HELLO; without one its deadline ends it. */
+		say_debug("%s: message %d came before its hello", c->id, (int)msg->type);
 	else if (msg->type == BUS_READY)
 		on_ready(c);
 	else

@@ -276,7 +276,13 @@ int client_ctl(int argc, char **argv)
 	if (c.exec)
 		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
-	err = bus_ctl_call(path, c.word[1], nargs, args, verbs[request].device ? CHANGE_NS : CTL_NS, result);
+	/* A connection that is lost may have carried the request, so only a question is asked again. */
+	for (int tries = 0; tries < (strcmp(c.word[1], "status") ? 1 : 3); tries++) {
+		err = bus_ctl_call(path, c.word[1], nargs, args, verbs[request].device ? CHANGE_NS : CTL_NS,
+				   result);
+		if (err != -EPIPE)
+			break;
+	}
 	if (err)
 		return call_failed(&c, err);
 	if (result->err) {
