@@ -226,6 +226,7 @@ static int take_over(struct adopter *a, const char **what)
 	m->conf = &a->conf;
 	m->dir = &a->dir;
 	m->files = &a->files;
+	rundir_drop_sockets(&a->dir); /* whatever has got their names since the keeper did */
 	*what = "the flight recorders";
 	err = take_recorders(a);
 	if (!err && a->conf.sandbox)

@@ -363,7 +363,9 @@ bool child_stop(struct child *c, uint64_t deadline_ns)
 	c->state = CHILD_STOPPING;
 	loop_disarm_timer(c->ping_timer);
 	loop_arm_timer(c->timer, clock_ns() + deadline_ns);
-	shut_down(c, deadline_ns);
+	/* One that was taken over is told when it is back on the bus. */
+	if (!c->adopted || !deadline_ns)
+		shut_down(c, deadline_ns);
 	return true;
 }
 

@@ -92,7 +92,11 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 void ctl_ask_again(struct machine *m)
 {
 	struct bus_msg msg = { .type = m->wanted };
-	int err = m->wanted ? bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_core_answer, m) : 0;
+	int err = 0;
+
+	/* One that was taken over is asked when it is back on the bus. */
+	if (m->wanted && !m->core.adopted)
+		err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_core_answer, m);
 
 	if (err)
 		on_core_answer(m, err, NULL);
@@ -153,6 +157,10 @@ static void ask_button(struct machine *m, struct bus_ctl_request *req)
 
 	if (m->state != MACHINE_RUNNING) {
 		bus_ctl_refuse(req, -EBUSY, "only a running guest sees its power button");
+		return;
+	}
+	if (m->core.adopted) {
+		bus_ctl_refuse(req, -EAGAIN, "the core is not back on the bus yet; try again");
 		return;
 	}
 	b = calloc(1, sizeof(*b));

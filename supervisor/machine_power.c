@@ -48,6 +48,8 @@ void machine_power_off(struct machine *m)
 	}
 	say_info("%s: asking the guest to power off, %u s at most", m->conf->name, m->conf->grace_s);
 	loop_arm_timer(m->grace, clock_ns() + m->conf->grace_s * NS_PER_S);
+	if (m->core.adopted)
+		return; /* it is asked when it is back on the bus */
 	err = bus_request(m->core.bus, &button, CORE_ANSWER_NS, on_button, m);
 	if (!err && m->state == MACHINE_PAUSED) {
 		m->state = MACHINE_RUNNING;

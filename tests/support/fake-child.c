@@ -56,6 +56,7 @@ static struct {
 	int desc_fd, console_fd, vhost_fd;
 	struct loop *loop;
 	struct bus *bus;
+	struct bus_msg ended; /* BUS_NONE: the guest runs */
 	struct device device[DEVICES_MAX];
 	size_t declared, linked;
 	FILE *commands;
@@ -171,7 +172,9 @@ static void end_guest(const char *how)
 	for (size_t i = 1; i < ARRAY_SIZE(names); i++)
 		if (!strcmp(how, names[i]))
 			msg.guest_ended.end = (enum bus_end)i;
-	send_event(&msg);
+	fake.ended = msg;
+	if (bus_is_connected(fake.bus))
+		send_event(&msg); /* else when there is somebody to tell */
 }
 
 static void obey(char *line)
@@ -386,7 +389,9 @@ static void on_connected(void *arg, bool up)
 	}
 	if (fake.core)
 		core_progress();
-	else
+	if (fake.ended.type)
+		send_event(&fake.ended);
+	if (!fake.core)
 		say_ready();
 }
 
@@ -531,6 +536,9 @@ int main(int argc, char **argv)
 		log_die(1, 0, "no bus at %s", path);
 	if (fake.desc_fd >= 0)
 		loop_add_fd(fake.loop, fake.desc_fd, EPOLLIN, on_descriptor, NULL, &watch);
+	/* The real core drops what its console does not take. */
+	if (fake.console_fd >= 0)
+		fd_set_nonblock(fake.console_fd, true);
 	if (fake.console_fd >= 0)
 		loop_add_fd(fake.loop, fake.console_fd, EPOLLIN, on_console, NULL, &watch);
 	if (fake.vhost_fd >= 0)

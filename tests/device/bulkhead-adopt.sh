@@ -1,0 +1,368 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The supervisor dies and the machine does not: what is left, who may take it over, and that all comes back, also what was
+# half done.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+need_kvm
+command -v socat >/dev/null || skip_all "socat is not installed: no client for the console's socket"
+make_machine
+evidence "$tmp/adopt.err"
+keep=(--on-supervisor-death keep)
+disk=(--disk "path=$tmp/disk.img")
+
+ps_state() { "$bulkhead" ps --run-dir "$run_dir" --json | jq -r ".[] | select(.name == \"$1\") | .state"; }
+is_alone() { [ "$(ps_state m)" = alone ]; }
+# Kills the supervisor (with signal $1) and waits until the keeper is ready for another.
+bereave() {
+	kill "-${1:-KILL}" "$pid"
+	wait_exit 10 "$pid"
+	wait_for 10 is_alone
+}
+# Its supervisor is this test's child, $pid, from then on.
+adopt() {
+	spawn "$bulkhead" adopt --run-dir "$run_dir" "$@" m </dev/null >"$tmp/adopt.out" 2>"$tmp/adopt.err"
+}
+adopted() { grep -qE -- "$1" "$tmp/adopt.err"; }
+answers() { ctl m status; }
+spare_is() { [ "$(device m disk0 spare)" = "$1" ]; }
+up_after() { [ "$(device m disk0 restarts)" -ge "$1" ] && [ "$(device m disk0 state)" = up ]; }
+fds_of() { find "/proc/$1/fd" 2>/dev/null | wc -l; }
+is_zombie() { [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" = Z ]; }
+pids() { ctl --json m status | jq -c '[.core.pid, .devices[0].pid, .devices[0].spare_pid]'; }
+
+# ---- FAULTS 62 ----
+start m "${disk[@]}" "${keep[@]}"
+wait_running m
+wait_for 10 spare_is ready
+keeper=$(pgrep -P "$pid")
+before=$(pids)
+first=$pid
+bereave
+is "fault 62: the supervisor is SIGKILLed" "$status" 137
+check "... the keeper says so" logged m "the supervisor \(process $first\) died of signal 9 \(Killed\); the machine runs on"
+is "... ps shows the machine alone" "$(ps_state m)" alone
+like "... also to people" "$("$bulkhead" ps --run-dir "$run_dir")" "m +$keeper +alone"
+for p in $(jq '.[]' <<<"$before"); do
+	check "... process $p runs on" test -d "/proc/$p" -a "$(sed 's/.*) //; s/ .*//' "/proc/$p/stat")" != Z
+done
+like "... ctl says what to do" "$(ctl m status 2>&1)" 'runs without a supervisor; bulkhead adopt m takes it over'
+out=$("$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1 </dev/null)
+is "fault 63: the same name is started while there is no supervisor: exit 2" $? 2
+like "... and says what to do" "$out" 'running already, without a supervisor; bulkhead adopt m takes it over'
+out=$("$bulkhead" run --name n --run-dir "$run_dir" --kernel "$tmp/kernel" "${disk[@]}" 2>&1 </dev/null)
+is "fault 68: a second machine on the image meanwhile: exit 2" $? 2
+like "... is refused by the lock, which the keeper holds" "$out" 'disk.img" is in use by process'
+adopt
+check "adopt: ctl answers" wait_for 10 answers
+is "... the machine runs" "$(state m)" running
+is "... with the processes that it had" "$(pids)" "$before"
+check "... and says whom it follows" adopted "m: taken over from process $first, which died; the machine is running"
+check "... all are back on the bus" wait_for 5 adopted 'core: process [0-9]+ is back on the bus'
+is "... and none was restarted" "$(device m disk0 restarts)" 0
+is "... its filter is as narrow" "$(awk '/^Seccomp:/ { print $2 }' "/proc/$pid/status")$(awk '/^CapEff:/ { print $2 }' "/proc/$pid/status")" "20000000000000000"
+
+# ---- never two ----
+out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+is "fault 63: a second supervisor: exit 2" $? 2
+is "... is told of the first" "$out" "bulkhead: adopt: \"m\" has a supervisor, process $pid; there is never more than one"
+kill -STOP "$pid"
+out=$(timeout 10 "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+like "... even if that one is stopped" "$out" "has a supervisor, process $pid;"
+kill -CONT "$pid"
+if [ "$(id -u)" -eq 0 ]; then
+	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead"
+	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+	is "another user can't: exit 2" $? 2
+	bereave
+	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+	is "... nor while there is none" $? 2
+	# The socket itself made open to all: the keeper looks who it is.
+	chmod 666 "$run_dir/m/keeper"
+	answer=$(setpriv --reuid 65534 --regid 65534 --clear-groups perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_SEQPACKET, 0) or die;
+		connect($s, pack_sockaddr_un($ARGV[0])) or die; recv($s, my $b, 512, 0); print unpack("l", $b)' "$run_dir/m/keeper" 2>&1)
+	is "... and not by an open socket: EACCES" "$answer" -13
+	chmod 600 "$run_dir/m/keeper"
+	adopt
+	wait_for 10 answers
+fi
+out=$("$bulkhead" adopt --run-dir "$run_dir" nobody 2>&1 </dev/null)
+is "a machine that is not there: exit 2" $? 2
+like "... says so" "$out" '"nobody": no machine of this name runs in'
+for words in "" "../m" "a b" "--frob m" "--console"; do
+	# shellcheck disable=SC2086
+	"$bulkhead" adopt --run-dir "$run_dir" $words >"$tmp/words" 2>&1 </dev/null
+	is "adopt '$words': exit 2" $? 2
+done
+
+# ---- FAULTS 69: what somebody planted in the run directory ----
+bereave
+mkdir "$tmp/target"
+echo precious >"$tmp/target/bus"
+mv "$run_dir/m/disk0" "$run_dir/m/disk0.real"
+mv "$run_dir/m/keeper" "$run_dir/m/keeper.real"
+ln -s keeper.real "$run_dir/m/keeper"
+out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+is "fault 69: a planted symbolic link for the keeper's socket: exit 2" $? 2
+rm "$run_dir/m/keeper"
+mv "$run_dir/m/keeper.real" "$run_dir/m/keeper"
+mv "$run_dir/m/disk0.real" "$run_dir/m/disk0"
+ln -s "$tmp/target" "$run_dir/m/planted"
+ln -s "$tmp/target/new" "$run_dir/m/ctl"
+adopt
+check "fault 64: a stale or planted name where an endpoint belongs is replaced" wait_for 10 answers
+is "... not followed" "$(ls "$tmp/target")" bus
+bereave
+is "fault 69: the keeper follows no planted link when it cleans up" "$(cat "$tmp/target/bus")" precious
+mkdir "$run_dir/x"
+ln -s "$run_dir/m" "$run_dir/link"
+out=$("$bulkhead" adopt --run-dir "$run_dir" link 2>&1 </dev/null)
+is "... nor does adopt, to another machine's directory" $? 2
+rm -r "$run_dir/link" "$run_dir/x"
+
+# ---- FAULTS 67, and a death that nobody saw ----
+active=$(jq '.[1]' <<<"$before")
+spare=$(jq '.[2]' <<<"$before")
+slay "$active"
+check "a server dies while there is no supervisor" wait_for 5 is_zombie "$active"
+adopt
+check "... it is replaced at adoption" wait_for 10 up_after 1
+is "... by its spare" "$(device m disk0 pid)" "$spare"
+check "... and reaped" wait_for 5 gone "$active"
+# Now the dead one's id is somebody else's.
+same=0
+if [ -w /proc/sys/kernel/ns_last_pid ]; then
+	for _ in {1..50}; do
+		echo $((active - 1)) 2>/dev/null >/proc/sys/kernel/ns_last_pid
+		sleep 1000 &
+		tap_pids+=($!)
+		[ $! -eq "$active" ] && same=$! && break
+		kill -KILL $!
+	done
+fi
+if [ "$same" -gt 0 ]; then
+	bereave
+	adopt
+	wait_for 10 answers
+	slay "$(device m disk0 pid)"
+	wait_for 10 up_after 2
+	check "fault 67: a process that has a dead server's id is left alone by adoption and recovery" test -d "/proc/$same"
+else
+	skip "fault 67: a process that has a dead server's id is left alone" "ids can't be chosen here"
+fi
+bereave
+core=$(jq '.[0]' <<<"$before")
+slay "$core"
+check "fault 67: a dead child's id stays its own while nobody watches" wait_for 5 is_zombie "$core"
+adopt
+ends_with "the core died while there was no supervisor: the adopter's exit 5" 5 "$pid" m
+check "... the keeper is gone" wait_for 5 gone "$keeper"
+
+# ---- a guest that ends, consoles and logs that nobody reads ----
+start m "${disk[@]}" "${keep[@]}" --console "socket=$tmp/con"
+wait_running m
+bereave
+for i in {1..400}; do tell core say "$i $(printf 'y%.0s' {1..400})"; done
+tell disk0 flood 5000
+tell core log said while alone
+tell core end poweroff
+adopt
+ends_with "a guest that powered off meanwhile: the adopter's exit 0" 0 "$pid" m
+check "... what a process logged meanwhile is there, as far as the pipe held it" adopted 'line 1 of 5000 of a flood'
+check "... and the console's flood did not stop the core" adopted 'said while alone'
+check "... nor its socket stay behind" test ! -e "$tmp/con"
+
+# ---- consoles ----
+start m "${disk[@]}" "${keep[@]}" --console pty
+wait_running m
+pts=$(ctl --json m status | jq -r .console)
+bereave
+adopt
+wait_for 10 answers
+is "a pty is the same one after adoption" "$(ctl --json m status | jq -r .console)" "$pts"
+cat "$pts" >"$tmp/pts" &
+tap_pids+=($!)
+tell core say hello after adoption
+check "... and relays" wait_for 5 grep -q 'hello after adoption' "$tmp/pts"
+bereave
+adopt --console "file=$tmp/con.file" --log-level info
+wait_for 10 answers
+tell core say to a file
+check "--console is for the adopter" wait_for 5 grep -q 'to a file' "$tmp/con.file"
+check "... and --log-level" test "$(grep -c 'message 3' "$tmp/adopt.err")" -eq 0
+kill -TERM "$pid"
+ends_with "SIGTERM to the adopter presses the button: exit 0" 0 "$pid" m
+
+# ---- a terminal ----
+cat >"$tmp/session" <<-END
+	stty -g >$tmp/stty.before
+	$bulkhead run --name m --run-dir $run_dir --kernel $tmp/kernel --on-supervisor-death keep 2>$tmp/m.err
+	for i in {1..200}; do grep -q without $run_dir/m/lock && break; read -rt 0.05 <> <(:); done
+	stty -g >$tmp/stty.after
+END
+spawn socat - EXEC:"bash $tmp/session",pty,setsid,ctty,stderr </dev/zero >"$tmp/term.out" 2>&1
+session=$pid
+wait_running m
+slay "$(cat "$run_dir/m/lock")"
+check "the terminal of a killed supervisor is given back" wait_for 20 test -s "$tmp/stty.after"
+is "... as it was" "$(cat "$tmp/stty.after")" "$(cat "$tmp/stty.before")"
+wait_exit 10 "$session"
+adopt
+check "... and the machine can be adopted without one" wait_for 10 answers
+ctl m quit
+ends_with "... ends" 0 "$pid" m
+
+# ---- half done ----
+start m "${disk[@]}" "${keep[@]}"
+wait_running m
+ctl m pause
+bereave
+adopt
+wait_for 10 answers
+is "a paused machine is paused" "$(state m)" paused
+check "... and can be resumed" ctl m resume
+# Its sandbox ends it.
+victim=$pid
+"$top_builddir/tests/support/make-call" "$victim" bulkhead 59
+if [ $? -eq 77 ]; then
+	skip "a supervisor that its sandbox ended is replaced like any other" "this user may not trace it"
+	bereave
+else
+	wait_exit 10 "$victim"
+	is "a supervisor that its sandbox ends" "$status" $((128 + 31))
+	wait_for 10 is_alone
+fi
+adopt
+wait_for 10 answers
+# In back-off: nothing starts, and the supervisor dies in the middle of that.
+script disk0 exit=1
+wait_for 10 spare_is ready
+slay "$(device m disk0 spare_pid)"
+slay "$(device m disk0 pid)"
+restarting() { [ "$(device m disk0 restarts)" -ge "$1" ]; }
+check "a device that keeps dying" wait_for 20 restarting 3
+bereave
+rm "$bin/disk0.do"
+adopt
+back() { [ "$(device m disk0 state)" = up ]; }
+check "one that was in back-off comes back after adoption" wait_for 20 back
+check "... its restarts are remembered" test "$(device m disk0 restarts)" -ge 3
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
+
+script disk0 hello-exit=1
+start m "${disk[@]}" "${keep[@]}" --restarts 3/60
+ends_with "before all is started a machine ends with its supervisor's word: exit 6" 6 "$pid" m
+rm "$bin/disk0.do"
+start m "${disk[@]}" "${keep[@]}" --restarts 2/60
+wait_running m
+script disk0 exit=1
+slay "$(device m disk0 pid)"
+quarantined() { [ "$(device m disk0 state)" = failed ]; }
+check "a device in quarantine" wait_for 30 quarantined
+bereave
+adopt
+wait_for 10 answers
+is "... is in quarantine after adoption" "$(device m disk0 state)" failed
+rm "$bin/disk0.do"
+check "... and can be revived" ctl m revive disk0
+tell core end reset
+generation() { [ "$(ctl --json m status | jq .generation)" -eq "$1" ] && is_state m running; }
+check "a reboot under the adopter" wait_for 10 generation 2
+bereave
+adopt
+wait_for 10 answers
+is "... its generation is remembered" "$(ctl --json m status | jq .generation)" 2
+
+# An upgrade whose new process takes its time to start.
+wait_for 10 spare_is ready
+script disk0 slow-ready=1500
+ctl m upgrade disk0 >"$tmp/upgrade" 2>&1 &
+tap_pids+=($!)
+check "an upgrade is under way" wait_for 10 adopted 'disk0: upgrading'
+read -rt 0.3 <> <(:)
+bereave
+rm "$bin/disk0.do"
+adopt
+check "... it is finished by the adopter" wait_for 20 adopted 'disk0: upgraded'
+is "... the device serves" "$(device m disk0 state)" up
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
+
+# Being told to end.
+script core stay
+start m "${disk[@]}" "${keep[@]}"
+wait_running m
+ctl m quit
+wait_for 5 is_state m ending
+bereave
+adopt
+ends_with "a machine that was ending ends under the adopter: exit 0" 0 "$pid" m
+rm "$bin/core.do"
+
+# ---- moments: the supervisor dies anywhere in a recovery or a reboot ----
+start m "${disk[@]}" "${keep[@]}" --restarts 1000/1
+wait_running m
+wait_for 10 spare_is ready
+whole=0
+for i in {1..12}; do
+	slay "$(device m disk0 pid)"
+	[ $((i % 3)) -eq 0 ] && tell core end reset
+	read -rt "0.$(printf %03d $((i * 5)))" <> <(:)
+	bereave
+	adopt
+	wait_for 20 is_state m running && wait_for 20 back && whole=$((whole + 1))
+done
+is "killed at 12 moments of a recovery or reboot, the machine is whole each time" "$whole" 12
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
+
+# ---- a service that is started again ----
+start m "${disk[@]}" "${keep[@]}"
+wait_running m
+wait_for 10 spare_is ready
+before=$(pids)
+bereave
+start m "${disk[@]}" "${keep[@]}"
+check "bulkhead run with keep takes over the machine that it finds" wait_for 10 is_state m running
+is "... with its processes" "$(pids)" "$before"
+keeper=$(pgrep -P 1 -f "run --name m --run-dir $run_dir " | head -n 1)
+keeper=${keeper:-$(ps -o ppid= -p "$(jq '.[0]' <<<"$before")" | tr -d ' ')}
+
+# ---- nothing leaks ----
+gaps=()
+counts() { echo "$(fds_of "$keeper") $(fds_of "$(jq '.[0]' <<<"$before")") $(fds_of "$(jq '.[1]' <<<"$before")")"; }
+bereave
+adopt
+wait_for 10 answers
+wait_for 10 adopted 'core: process [0-9]+ is back'
+wait_for 10 adopted 'disk0: process [0-9]+ is back'
+had=$(counts)
+ours=$(fds_of "$pid")
+for _ in {1..10}; do
+	bereave
+	t=${EPOCHREALTIME/./}
+	adopt
+	wait_for 10 answers
+	gaps+=($(((${EPOCHREALTIME/./} - t) / 1000)))
+	wait_for 10 adopted 'core: process [0-9]+ is back'
+	wait_for 10 adopted 'disk0: process [0-9]+ is back'
+done
+is "ten times killed and adopted: the same processes" "$(pids)" "$before"
+same_counts() { [ "$(counts)" = "$had" ]; }
+check "... keeper, core and server have as many descriptors as before: $had" wait_for 5 same_counts
+same_ours() { [ "$(fds_of "$pid")" -eq "$ours" ]; }
+check "... and so has the supervisor: $ours" wait_for 5 same_ours
+mapfile -t gaps < <(printf '%s\n' "${gaps[@]}" | sort -n)
+diag "from the start of bulkhead adopt until ctl answers: ms min/median/max ${gaps[0]}/${gaps[5]}/${gaps[9]}"
+
+# ---- the keeper dies, too ----
+bereave
+children=$(pgrep -P "$keeper" | tr '\n' ' ')
+kill -KILL "$keeper"
+for p in $children; do check "without supervisor and keeper process $p ends" wait_for 5 gone "$p"; done
+start m "${disk[@]}"
+check "... and the next machine of the name takes over what is left" wait_running m
+out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+like "a machine that is not to be kept can't be adopted" "$out" "runs with process $pid as its supervisor, and ends with it"
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
