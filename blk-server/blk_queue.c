@@ -20,7 +20,10 @@ static void *map_lazily(size_t len)
 {
 	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, len, MADV_DONTDUMP); /* guest data passes through */
+	return p;
 }
 
 #define IOV_MEMORY    (QUEUE_DEPTH * REQUEST_IOV * sizeof(struct iovec))

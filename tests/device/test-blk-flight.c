@@ -18,6 +18,7 @@
 #include "flight.h"
 #include "inject.h"
 #include "rig.h"
+#include "smaps.h"
 
 TestSuite(blk_flight, .timeout = 60);
 
@@ -193,4 +194,29 @@ Test(blk_flight, a_forbidden_call_by_the_32_bit_interface)
 	cr_skip_test("sanitizer builds run without the sandbox");
 #endif
 	forbid("io0", 102 /* socketcall */, true, AUDIT_ARCH_I386);
+}
+
+/* Nor is it in a core dump, if there ever were one: neither RAM nor what passes through bounce buffers. */
+Test(blk_flight, guest_memory_is_left_out_of_core_dumps)
+{
+	struct rig_options options = { .queues = 1 };
+	unsigned found = 0, bounce = 0;
+	struct rig rig;
+	uint64_t gpa;
+	int without;
+
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, 8192, 4096);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa + 1, 4096).status, VIRTIO_BLK_S_OK);
+	without = smaps_without(rig.pid, "/memfd:guest ", "", "dd", &found);
+	if (without == -EACCES || without == -EPERM) {
+		rig_stop(&rig);
+		cr_skip_test("this user may not see the server's mappings");
+	}
+	cr_expect_eq(without, 0, "%d mappings of guest memory are dumped", without);
+	cr_expect_geq(found, 1U);
+	/* Memory made without reserving it (nr) has the bounce buffers. */
+	cr_expect_eq(smaps_without(rig.pid, " 00:00 0 ", "nr", "dd", &bounce), 0);
+	cr_expect_geq(bounce, 1U);
+	rig_stop(&rig);
 }

@@ -8,6 +8,7 @@
 
 #include "layout.h"
 #include "ram.h"
+#include "smaps.h"
 
 #define MIB (1ULL << 20)
 #define GIB (1ULL << 30)
@@ -77,5 +78,16 @@ Test(core_ram, is_sealed_and_shared)
 	memset(ram_at(ram, 0x1234, 1), 'x', 1);
 	cr_assert_eq(pread(ram_fd(ram), &byte, 1, 0x1234), 1);
 	cr_assert_eq(byte, 'x');
+	ram_free(ram);
+}
+
+Test(core_ram, is_left_out_of_core_dumps)
+{
+	struct ram *ram;
+	unsigned found;
+
+	cr_assert_eq(ram_new(64 * MIB, false, &ram), 0);
+	cr_expect_eq(smaps_without(getpid(), "/memfd:guest-ram", "", "dd", &found), 0);
+	cr_expect_geq(found, 1U);
 	ram_free(ram);
 }
