@@ -12,9 +12,9 @@ disk=(--disk "path=$tmp/disk.img")
 
 ps_state() { "$bulkhead" ps --run-dir "$run_dir" --json | jq -r ".[] | select(.name == \"$1\") | .state"; }
 is_alone() { [ "$(ps_state m)" = alone ]; }
-# Kills the supervisor (with signal $1) and waits until the keeper is ready for another.
+# Kills the supervisor and waits until the keeper is ready for another.
 bereave() {
-	kill "-${1:-KILL}" "$pid"
+	kill -KILL "$pid"
 	wait_exit 10 "$pid"
 	wait_for 10 is_alone
 }

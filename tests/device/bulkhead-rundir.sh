@@ -15,10 +15,10 @@ start one --disk "path=$tmp/disk.img"
 one=$pid
 check "a machine runs" wait_running one
 try one
-is "the same name again: exit 2" $code 2
+is "fault 63: the same name again: exit 2" $code 2
 is "... says who has it" "$out" "bulkhead: --name: \"one\" is running already, as process $one; another name is needed"
 try two --disk "path=$tmp/disk.img"
-is "its image again: exit 2" $code 2
+is "fault 68: its image again: exit 2" $code 2
 like "... says who has it" "$out" "^bulkhead: --disk: path=\".*disk.img\" is in use by process [0-9]+; one writer"
 holder=$(sed 's/.*process \([0-9]*\).*/\1/' <<<"$out")
 like "... and that is one of the machine" "$(cat "/proc/$holder/comm" 2>&1)" 'bulkhead|blk-server|fake-child'
@@ -45,7 +45,7 @@ for p in $children; do
 	check "child $p dies with the supervisor" wait_for 5 gone "$p"
 done
 free() { [ ! -e "$run_dir/one" ]; }
-check "the keeper removes the run directory" wait_for 5 free
+check "fault 62: the supervisor is killed: the keeper removes the run directory" wait_for 5 free
 check "... and says what became of the supervisor" wait_for 5 logged one "the supervisor \(process $one\) died"
 start one --disk "path=$tmp/disk.img"
 check "name and image are free again" wait_running one
@@ -96,18 +96,18 @@ ends_with "ends" 0 "$pid" one
 mkdir "$tmp/target"
 ln -s "$tmp/target" "$run_dir/evil"
 try evil
-is "a symbolic link for a machine's directory: exit 2" $code 2
+is "fault 69: a symbolic link for a machine's directory: exit 2" $code 2
 like "... is named" "$out" 'run-dir: ".*/evil" is a symbolic link or a file'
 is "... and not followed" "$(ls -A "$tmp/target")" ""
 mkdir "$run_dir/evil2"
 ln -s "$tmp/target/lock" "$run_dir/evil2/lock"
 try evil2
-is "a symbolic link for a lock: exit 2" $code 2
+is "fault 69: a symbolic link for a lock: exit 2" $code 2
 is "... and not followed" "$(ls -A "$tmp/target")" ""
 rm -r "$run_dir/evil2"
 ln -s "$run_dir" "$tmp/link"
 out=$("$bulkhead" run --run-dir "$tmp/link" --kernel "$tmp/kernel" 2>&1)
-like "a symbolic link for the run directory" "$out" 'run-dir: ".*/link" is a symbolic link or a file'
+like "fault 69: a symbolic link for the run directory" "$out" 'run-dir: ".*/link" is a symbolic link or a file'
 mkdir -m 777 "$tmp/open"
 chmod 777 "$tmp/open"
 out=$("$bulkhead" run --run-dir "$tmp/open" --kernel "$tmp/kernel" 2>&1)
