@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,14 +66,21 @@ static const char *server_path(bool crashing)
 }
 
 /* An order for the crash points, which a confined server gets as all of its environment. */
-static void set_crash(struct sandbox_spawn *how, const char *order)
+static void set_crash(struct rig *rig, struct sandbox_spawn *how, int *fds)
 {
 	static char text[256];
 	static char *env[] = { text, NULL };
 
-	snprintf(text, sizeof(text), "%s=%s", CRASHES_ENV, order);
-	setenv(CRASHES_ENV, order, 1);
+	atomic_store(rig->go, 0);
+	snprintf(text, sizeof(text), "%s=%s;go=fd:%zu", CRASHES_ENV, rig->options.crash, 3 + how->nfds);
+	fds[how->nfds++] = rig->go_fd;
+	setenv(CRASHES_ENV, strchr(text, '=') + 1, 1);
 	how->envp = SANDBOX ? env : environ;
+}
+
+void rig_go(struct rig *rig)
+{
+	atomic_store(rig->go, 1);
 }
 
 void rig_crash_list(char *out, size_t size)
@@ -121,7 +129,7 @@ static int spawn(struct rig *rig)
 				     .die_with_parent = true };
 	const char *what = "";
 	unsigned n = 13;
-	int pair[2], fds[3], err;
+	int pair[2], fds[4], err;
 
 	snprintf(queues, sizeof(queues), "%u", rig->queues);
 	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
@@ -139,7 +147,7 @@ static int spawn(struct rig *rig)
 	}
 	how.fds = fds;
 	if (rig->options.crash)
-		set_crash(&how, rig->options.crash);
+		set_crash(rig, &how, fds);
 	getrlimit(RLIMIT_FSIZE, &old);
 	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };
 	if (rig->options.file_limit)
@@ -420,6 +428,9 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	for (unsigned i = 0; i < rig->queues; i++)
 		make_queue(rig, &rig->queue[i]);
 	make_inflight(rig);
+	rig->go_fd = fd_sealed_memfd("go", sizeof(int));
+	rig->go = mmap(NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED, rig->go_fd, 0);
+	cr_assert(rig->go != MAP_FAILED);
 	if (options->crash)
 		rig_try_respawn(rig);
 	else
@@ -477,6 +488,8 @@ void rig_stop(struct rig *rig)
 	loop_free(rig->loop);
 	munmap(rig->inflight, rig->inflight_bytes);
 	close(rig->inflight_fd);
+	munmap(rig->go, sizeof(int));
+	close(rig->go_fd);
 	guest_free(&rig->guest);
 	close(rig->image_fd);
 	close(rig->lock_fd);

@@ -70,6 +70,8 @@ struct rig {
 	int lock_fd;  /* what the server gets */
 	pid_t pid;
 	int pidfd;
+	int go_fd; /* shared with a server that has crash points */
+	_Atomic int *go;
 	bool lost;
 	bool refused; /* with options.may_refuse: the last server did not take what the front end asked for */
 };
@@ -92,6 +94,9 @@ bool rig_try_respawn(struct rig *rig);
 
 /* Waits for the end of a server that is dying by itself: its exit status, or 128 and the signal. */
 int rig_reap(struct rig *rig);
+
+/* Tells a server with crash points that what it is to do later is to be done from now on. */
+void rig_go(struct rig *rig);
 
 /* The labels of the crash points that the program has, each followed by a newline. */
 void rig_crash_list(char *out, size_t size);

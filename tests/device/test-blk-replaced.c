@@ -195,7 +195,7 @@ Test(blk_replaced, f54_what_a_queue_cannot_be_told_is_not_left_out)
 	rig_start(&rig, &options);
 	gpa = rig_alloc(&rig, BLOCK, BLOCK);
 	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK).status, VIRTIO_BLK_S_OK);
-	cr_assert_eq(kill(rig.pid, SIGUSR1), 0);
+	rig_go(&rig);
 	rig_add(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK);
 	vhost_fe_add_region(rig.fe, &region, fd, on_region, &err);
 	await_death(&rig, 1);

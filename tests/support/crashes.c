@@ -2,12 +2,12 @@
 /* Inside a program under test: dies where the test wants it to. */
 #include "crashes.h"
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "crash.h"
@@ -19,9 +19,24 @@ extern const struct crash_point *const __stop_crash_points[];
 static struct order {
 	char label[64]; /* empty: none */
 	int64_t number;
-} die, later, at, result, answer, alloc;
-static _Atomic int64_t left;  /* times until die is carried out */
-static atomic_bool signalled; /* later is die from now on */
+} die, later, at, result, answer, alloc, shared;
+static _Atomic int64_t left; /* times until die is carried out */
+static _Atomic int *go;      /* the test's; NULL: it never says so */
+
+static bool told_to_go(void)
+{
+	return go && atomic_load(go);
+}
+
+static void map_go(int fd)
+{
+	void *page = mmap(NULL, sizeof(*go), PROT_READ, MAP_SHARED, fd, 0);
+
+	if (page == MAP_FAILED)
+		_exit(2);
+	close(fd);
+	go = page;
+}
 
 static bool is_for(const struct order *order, const char *label)
 {
@@ -34,7 +49,7 @@ static bool is_for(const struct order *order, const char *label)
  */
 void crash_here(const struct crash_point *point)
 {
-	bool counts = is_for(&die, point->label) || (atomic_load(&signalled) && is_for(&later, point->label));
+	bool counts = is_for(&die, point->label) || (told_to_go() && is_for(&later, point->label));
 
 	if (counts && atomic_fetch_sub(&left, 1) == 1)
 		_exit(CRASHES_STATUS);
@@ -48,15 +63,9 @@ void crash_here_at(const char *label, uint64_t what)
 
 int64_t crash_result(const char *label, int64_t value)
 {
-	if (atomic_load(&signalled) && is_for(&answer, label))
+	if (told_to_go() && is_for(&answer, label))
 		return answer.number;
 	return is_for(&result, label) ? result.number : value;
-}
-
-static void on_signal(int signal)
-{
-	(void)signal;
-	atomic_store(&signalled, true);
 }
 
 static void list(void)
@@ -96,11 +105,13 @@ __attribute__((constructor)) static void read_orders(void)
 			list();
 		if (*order && !take(order, "die", &die) && !take(order, "later", &later) &&
 		    !take(order, "at", &at) && !take(order, "result", &result) &&
-		    !take(order, "answer", &answer) && !take(order, "alloc", &alloc))
+		    !take(order, "answer", &answer) && !take(order, "alloc", &alloc) &&
+		    !take(order, "go", &shared))
 			_exit(2);
 	}
 	atomic_store(&left, die.label[0] ? die.number : later.number);
-	signal(SIGUSR1, on_signal);
+	if (shared.label[0])
+		map_go((int)shared.number);
 	if (alloc.label[0])
 		fail_alloc_at(alloc.number);
 }

@@ -4,10 +4,11 @@
  * orders separated by ';':
  *   list             print the label of each point and exit
  *   die=LABEL:N      die when a point with this label is reached for the Nth time
- *   later=LABEL:N    the same, counted from SIGUSR1 on
+ *   later=LABEL:N    the same, counted from when the test says go
  *   at=LABEL:N       die whenever CRASH_POINT_AT of this label is reached with the number N
  *   result=LABEL:N   CRASH_RESULT of this label gives N
- *   answer=LABEL:N   the same, from SIGUSR1 on
+ *   answer=LABEL:N   the same, from when the test says go
+ *   go=fd:N          descriptor N is shared memory, whose first int the test sets to say go
  *   alloc=any:N      the Nth allocation fails (fail-alloc.c)
  */
 #ifndef SUPPORT_CRASHES_H
