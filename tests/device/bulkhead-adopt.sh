@@ -7,6 +7,9 @@ need_kvm
 command -v socat >/dev/null || skip_all "socat is not installed: no client for the console's socket"
 make_machine
 evidence "$tmp/adopt.err"
+# A machine that is alone outlives this test, too: its keeper is ended, and all with it.
+end_alone() { grep -q without "$run_dir/m/lock" && kill -KILL "$(cut -d ' ' -f 1 "$run_dir/m/lock")"; }
+at_exit end_alone
 keep=(--on-supervisor-death keep)
 disk=(--disk "path=$tmp/disk.img")
 

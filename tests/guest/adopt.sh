@@ -5,6 +5,9 @@
 . "${top_srcdir:?}/tests/support/tap.sh"
 . "$top_srcdir/tests/guest/storm.bash"
 evidence "$tmp/adopt.log"
+# A machine that is alone outlives this test, too: its keeper is ended, and all with it.
+end_alone() { grep -q without "$tmp/run/storm/lock" && kill -KILL "$(cut -d ' ' -f 1 "$tmp/run/storm/lock")"; }
+at_exit end_alone
 rounds=6
 [ -z "${BULKHEAD_LONG-}" ] || rounds=40
 
