@@ -4,6 +4,7 @@
 # half done.
 . "${top_srcdir:?}/tests/device/bulkhead.bash"
 need_kvm
+not_quick
 command -v socat >/dev/null || skip_all "socat is not installed: no client for the console's socket"
 make_machine
 evidence "$tmp/adopt.err"

@@ -3,6 +3,7 @@
 # Warm spares: a second process that waits and takes over. Its own death is not the device's, and there is none in a storm.
 . "${top_srcdir:?}/tests/device/bulkhead.bash"
 need_kvm
+not_quick
 make_machine
 
 spare_is() { [ "$(device m disk0 spare)" = "$1" ]; }

@@ -4,6 +4,7 @@
 # not fit to be run is refused.
 . "${top_srcdir:?}/tests/device/bulkhead.bash"
 need_kvm
+not_quick
 make_machine
 new=$tmp/new
 mkdir "$new"

@@ -26,6 +26,9 @@ make_machine() {
 # The run-time of the sanitizers needs system calls that the supervisor's filter kills for.
 sanitized() { grep -q '^#define BH_SANITIZE' "$top_builddir/config.h"; }
 
+# For tests of a minute, which need not run again from the distribution's archive.
+not_quick() { [ -z "${BULKHEAD_QUICK-}" ] || skip_all "long tests are left out of this run (BULKHEAD_QUICK)"; }
+
 need_kvm() {
 	sanitized && skip_all "built with sanitizers, which the supervisor's sandbox does not allow"
 	command -v jq >/dev/null || skip_all "jq is not installed"

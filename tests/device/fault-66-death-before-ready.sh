@@ -4,6 +4,7 @@
 # successor, as a spare. Once the cause is gone the device serves, and what is left of the dead one disturbs nobody.
 . "${top_srcdir:?}/tests/device/bulkhead.bash"
 need_kvm
+not_quick
 make_machine
 
 state_of() { [ "$(device m "$1" state)" = "$2" ]; }
