@@ -124,7 +124,9 @@ static void on_death(void *arg, uint32_t events)
 		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
 	forget_process(c);
 	log_death(c, &death);
-	if (!death.by_order)
+	/* A refused option is no crash, and its line is in the log. */
+	if (!death.by_order &&
+	    (c->times.ready || death.code != CLD_EXITED || death.status != CHILD_STATUS_WRONG))
 		plan_report(c, &death);
 	c->ops->died(c->arg, c, &death);
 }

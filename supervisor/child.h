@@ -33,6 +33,8 @@ struct child_times {
 	uint64_t noticed, reaped;
 };
 
+#define CHILD_STATUS_WRONG 2 /* exit status of a process that refuses its options */
+
 /* How it ended. */
 struct child_death {
 	bool by_order;    /* it was told to end */

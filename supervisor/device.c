@@ -24,7 +24,6 @@
 
 #define BACKOFF_FIRST_NS (50 * NS_PER_MS)
 #define CHANGE_NS        (5 * NS_PER_S) /* for a process that is told to end because another takes over */
-#define STATUS_WRONG     2              /* exit status of a process that refuses its options */
 
 static void start_later(struct device *d);
 
@@ -199,7 +198,7 @@ static void take_death_times(struct device *d, const struct child_times *t)
 
 static void active_died(struct device *d, struct child *child, const struct child_death *death)
 {
-	bool refused = death->code == CLD_EXITED && death->status == STATUS_WRONG;
+	bool refused = death->code == CLD_EXITED && death->status == CHILD_STATUS_WRONG;
 
 	take_death_times(d, &child->times);
 	child_describe(child, death, d->last_death, sizeof(d->last_death));

@@ -273,7 +273,7 @@ const struct option_def option_table[] = {
 	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead",
 	  "where running machines have their sockets", .parse = parse_run_dir },
 	{ "crash-dir", "DIR", "/var/lib/bulkhead",
-	  "where a process that dies leaves a report; for users $XDG_STATE_HOME/bulkhead",
+	  "where a process that dies leaves a report; $XDG_STATE_HOME/bulkhead goes before it",
 	  .parse = parse_crash_dir },
 	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest",
 	  .parse = parse_on_reboot },

@@ -67,10 +67,10 @@ int report_default_dir(char *path, size_t size)
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	int n;
 
-	if (geteuid() == 0)
-		n = snprintf(path, size, "/var/lib/bulkhead");
-	else if (state && *state == '/')
+	if (state && *state == '/')
 		n = snprintf(path, size, "%s/bulkhead", state);
+	else if (geteuid() == 0)
+		n = snprintf(path, size, "/var/lib/bulkhead");
 	else if (home && *home == '/')
 		n = snprintf(path, size, "%s/.local/state/bulkhead", home);
 	else

@@ -20,6 +20,8 @@ tap_pids=() tap_exits=() tap_evidence=() tap_shown=0
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bulkhead-test.XXXXXX") || exit 99
 # Processes under other user ids must be able to reach what a test puts here.
 chmod 711 "$tmp"
+# Reports of processes that die in tests.
+export XDG_STATE_HOME=$tmp/state
 
 diag() { printf '%s\n' "$@" | sed 's/^/# /'; }
 
