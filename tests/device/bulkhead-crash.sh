@@ -55,6 +55,13 @@ wait_running one
 kill -TERM "$pid"
 ends_with "ends as told" 0 "$pid" one
 check "... which is no crash" test ! -e "$tmp/crash"
+for refusing in core disk0; do
+	script "$refusing" exit=2
+	start one --disk "path=$tmp/disk.img"
+	ends_with "$refusing refuses its options" 2 "$pid" one
+	rm "$bin/$refusing.do"
+done
+check "... which is no crash" test ! -e "$tmp/crash"
 
 # The oldest of this machine's go; others stay.
 mkdir "$tmp/crash"
