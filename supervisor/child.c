@@ -122,6 +122,8 @@ static void on_death(void *arg, uint32_t events)
 	c->times.reaped = clock_ns();
 	if (err)
 		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
+	if (death.code == CLD_EXITED && !death.status && c->ops->may_end && c->ops->may_end(c->arg))
+		death.by_order = true;
 	forget_process(c);
 	log_death(c, &death);
 	/* A refused option is no crash, and its line is in the log. */

@@ -52,6 +52,8 @@ struct child_ops {
 	void (*back)(void *arg, struct child *child);
 	/* An event other than HELLO and READY. */
 	void (*message)(void *arg, struct child *child, const struct bus_msg *msg);
+	/* It may end by itself now, with status 0. NULL: never. */
+	bool (*may_end)(void *arg);
 };
 
 struct child {

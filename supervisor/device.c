@@ -228,6 +228,8 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	d->front[slot] = -1;
 	if (d->state == DEVICE_STOPPING)
 		check_stopped(d);
+	else if (d->ops->ending(d->arg))
+		say_debug("%s: not replaced, the machine is ending", d->id);
 	else if (slot == d->active)
 		active_died(d, child, death);
 	else if (!device_upgrade_spare_died(d, death))
@@ -372,11 +374,20 @@ static void on_back(void *arg, struct child *child)
 	device_upgrade_back(arg);
 }
 
+/* A server ends when its front end has closed the connection, so before we tell it to if the core is ending. */
+static bool may_end(void *arg)
+{
+	const struct device *d = arg;
+
+	return d->ops->ending(d->arg);
+}
+
 static const struct child_ops device_child_ops = {
 	.back = on_back,
 	.ready = on_ready,
 	.died = on_died,
 	.message = on_message,
+	.may_end = may_end,
 };
 
 static int init_slot(struct device *d, size_t slot, const char *dir)

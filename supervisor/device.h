@@ -54,6 +54,8 @@ struct device_ops {
 	void (*ended)(void *arg, struct device *d);
 	/* It was given up; before the machine ever ran, wrong says that its status was that of a wrong option. */
 	void (*given_up)(void *arg, struct device *d, bool wrong);
+	/* The machine is ending: its processes are not replaced. */
+	bool (*ending)(void *arg);
 	/* Something else that people may want to know: a short name, and a line. */
 	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);
 };

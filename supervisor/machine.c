@@ -439,6 +439,11 @@ static void on_core_back(void *arg, struct child *core)
 		machine_power_off(m);
 }
 
+static bool on_asked_whether_ending(void *arg)
+{
+	return is_ending(arg);
+}
+
 const struct child_ops machine_core_ops = {
 	.back = on_core_back,
 	.ready = on_core_ready,
@@ -451,6 +456,7 @@ const struct device_ops machine_device_ops = {
 	.up = on_device_up,
 	.ended = on_device_ended,
 	.given_up = on_given_up,
+	.ending = on_asked_whether_ending,
 	.event = on_device_event,
 };
 
