@@ -22,6 +22,7 @@
 #define PING_ANSWER_NS  (5 * NS_PER_S)
 #define STOP_AGAIN_NS   (5 * NS_PER_S)
 #define REPORT_AFTER_NS (200 * NS_PER_MS)
+#define DOUBT_NS        (100 * NS_PER_MS) /* from a lost connection to the death that it is the first sign of */
 #define PING_MISSES     2 /* in a row; one alone may be a supervisor that was itself stopped */
 
 /* ---- dying ---- */
@@ -30,11 +31,29 @@ void child_kill(struct child *c, const char *reason)
 {
 	if (c->pidfd < 0 || c->killed)
 		return;
-	snprintf(c->reason, sizeof(c->reason), "%s", reason);
+	if (reason != c->reason)
+		snprintf(c->reason, sizeof(c->reason), "%s", reason);
 	c->killed = true;
 	c->times.sign = clock_ns();
 	say_warn("%s: killing %s (process %d): %s", c->id, c->process, (int)c->pid, reason);
 	keeper_kill(c->keeper, c->index);
+}
+
+void child_doubt(struct child *c, const char *reason)
+{
+	if (c->pidfd < 0 || c->killed || c->doubted)
+		return;
+	snprintf(c->reason, sizeof(c->reason), "%s", reason);
+	c->doubted = true;
+	c->times.sign = clock_ns();
+	loop_arm_timer(c->timer, c->times.sign + DOUBT_NS);
+}
+
+/* What the deadline was for has come. */
+static void in_time(struct child *c)
+{
+	if (!c->doubted)
+		loop_disarm_timer(c->timer);
 }
 
 /* By us, and not of something else before. */
@@ -196,7 +215,7 @@ static void on_hello(struct child *c, const struct bus_msg *msg)
 static void on_back(struct child *c)
 {
 	c->adopted = false;
-	loop_disarm_timer(c->timer);
+	in_time(c);
 	loop_arm_timer(c->ping_timer, clock_ns() + PING_EVERY_NS);
 	say_debug("%s: process %d is back on the bus", c->id, (int)c->pid);
 	if (c->ops->back)
@@ -212,7 +231,7 @@ static void on_ready(struct child *c)
 	c->adopted = false;
 	c->state = CHILD_READY;
 	c->times.ready = clock_ns();
-	loop_disarm_timer(c->timer);
+	in_time(c);
 	loop_arm_timer(c->ping_timer, c->times.ready + PING_EVERY_NS);
 	c->ops->ready(c->arg, c);
 }
@@ -268,7 +287,9 @@ static void on_timer(void *arg)
 {
 	struct child *c = arg;
 
-	if (c->state == CHILD_STARTING)
+	if (c->doubted && c->state != CHILD_STOPPING)
+		child_kill(c, c->reason);
+	else if (c->state == CHILD_STARTING)
 		child_kill(c, c->times.hello ? "it did not become ready in time"
 					     : "it did not say hello in time");
 	else if (c->state == CHILD_READY)
@@ -305,7 +326,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	c->times = (struct child_times) { .begun = clock_ns() };
 	if (c->flight)
 		flight_reset(c->flight);
-	c->killed = c->adopted = false;
+	c->killed = c->doubted = c->adopted = false;
 	c->missed = 0;
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
@@ -344,6 +365,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	c->pid = found->pid;
 	c->pidfd = take_fd(&found->pidfd);
 	c->adopted = true;
+	c->doubted = false;
 	c->missed = 0;
 	c->times.hello = 0;
 	if (!err)

@@ -84,6 +84,7 @@ struct child {
 	unsigned missed; /* signs of life that did not come, in a row */
 	bool adopted;    /* it is to say HELLO and READY again before anything is asked of it */
 	bool killed;     /* SIGKILL was sent, for reason */
+	bool doubted;    /* it is killed for reason, unless it dies of its own first */
 	char reason[BUS_TEXT_MAX];
 	char version[BUS_NAME_MAX]; /* as its HELLO says */
 	struct child_times times;
@@ -121,6 +122,12 @@ bool child_stop(struct child *c, uint64_t deadline_ns);
 
 /* Kills it, for a reason that is logged; ops->died follows. */
 void child_kill(struct child *c, const char *reason);
+
+/*
+ * There is a sign that it is dying, or else broken: it has a moment to die by itself, so that it is told how, before it is
+ * killed for this reason.
+ */
+void child_doubt(struct child *c, const char *reason);
 
 /* In a few words, for a person: how it ended. */
 void child_describe(const struct child *c, const struct child_death *death, char *text, size_t size);

@@ -272,7 +272,7 @@ void device_unlinked(struct device *d, const char *reason)
 	if (d->external)
 		device_external_lost(d, reason);
 	else
-		child_kill(device_active(d), reason);
+		child_doubt(device_active(d), reason);
 }
 
 void device_hung(struct device *d, const struct bus_msg *msg)
