@@ -319,18 +319,13 @@ static void on_kick(void *arg, uint32_t events)
 
 int watch_new(struct loop *loop, struct watch **out)
 {
-	struct watch *w = calloc(1, sizeof(*w));
-	int r;
+	CLEAN_FREE struct watch *w = calloc(1, sizeof(*w));
+	int r = w ? loop_add_timer(loop, on_timer, w, &w->timer) : -ENOMEM;
 
-	if (!w)
-		return -ENOMEM;
-	w->loop = loop;
-	r = loop_add_timer(loop, on_timer, w, &w->timer);
-	if (r < 0) {
-		free(w);
+	if (r < 0)
 		return r;
-	}
-	*out = w;
+	w->loop = loop;
+	*out = TAKE_PTR(w);
 	return 0;
 }
 
