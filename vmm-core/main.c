@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -100,19 +99,11 @@ static void open_flight(struct core *core, int fd)
 	flight_say(&core->log, FLIGHT_STATE, 0, "starting");
 }
 
-static void note_trap(void *arg, int nr, uint32_t arch, const char *thread)
-{
-	struct flight_trap trap = { .nr = nr, .arch = arch };
-
-	strncpy(trap.thread, thread, sizeof(trap.thread) - 1);
-	flight_set_trap(arg, &trap);
-}
-
 /* A forbidden call is told of before the core dies of it. */
 static void set_trap(struct core *core)
 {
 	char prefix[64];
-	const struct sandbox_trap trap = { .prefix = prefix, .note = note_trap, .arg = core->flight };
+	const struct sandbox_trap trap = { .prefix = prefix, .note = flight_note_trap, .arg = core->flight };
 	int r;
 
 	log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));

@@ -203,16 +203,16 @@ void flight_open_main(struct flight *f, struct flight_ring *out)
 	open_ring(f, 0, UINT16_MAX, out);
 }
 
-void flight_set_trap(struct flight *f, const struct flight_trap *trap)
+void flight_note_trap(void *f, int nr, uint32_t arch, const char *thread)
 {
 	struct flight_head *head = flight_head(f);
 	uint32_t none = 0;
 
 	if (!atomic_compare_exchange_strong(&head->trapped, &none, 1))
 		return;
-	head->trap_nr = trap->nr;
-	head->trap_arch = trap->arch;
-	memcpy(head->trap_thread, trap->thread, FLIGHT_THREAD);
+	head->trap_nr = nr;
+	head->trap_arch = arch;
+	strncpy(head->trap_thread, thread, FLIGHT_THREAD - 1);
 	atomic_store(&head->trapped, 2);
 }
 

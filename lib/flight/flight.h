@@ -195,8 +195,9 @@ struct flight_trap {
 	char thread[FLIGHT_THREAD]; /* who made it; not necessarily terminated */
 };
 
-/* Async-signal-safe. The first one counts. */
-void flight_set_trap(struct flight *f, const struct flight_trap *trap);
+/* Leaves word of one in the region f, for sandbox_set_trap; a long name of a thread is cut. Async-signal-safe. The first
+ * one counts. */
+void flight_note_trap(void *f, int nr, uint32_t arch, const char *thread);
 
 /* ---- the readers' side ---- */
 

@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -122,19 +121,11 @@ static void later_free(struct later *later)
 	sandbox_filter_free(later->io);
 }
 
-static void note_trap(void *arg, int nr, uint32_t arch, const char *thread)
-{
-	struct flight_trap trap = { .nr = nr, .arch = arch };
-
-	strncpy(trap.thread, thread, sizeof(trap.thread) - 1);
-	flight_set_trap(arg, &trap);
-}
-
 /* A forbidden call is told of, and noted where the supervisor finds it, before the process dies of it. */
 static int set_trap(struct server *s)
 {
 	char prefix[64];
-	const struct sandbox_trap trap = { .prefix = prefix, .note = note_trap, .arg = s->flight };
+	const struct sandbox_trap trap = { .prefix = prefix, .note = flight_note_trap, .arg = s->flight };
 
 	log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));
 	return sandbox_set_trap(&trap);

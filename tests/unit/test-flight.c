@@ -191,13 +191,13 @@ Test(flight, the_first_forbidden_call_counts)
 {
 	CLEAN_FLIGHT struct flight *f = NULL;
 	CLEAN_FREE char *text = NULL;
-	struct flight_trap trap = { .nr = 41, .arch = 0xc000003e, .thread = "io0\n\033[2Jxxxxxxxx" }, got;
+	const char *thread = "io0\n\033[2Jxxxxxxxxxxxxxxxxxxxxxxxxx";
+	struct flight_trap got;
 
 	cr_assert_eq(flight_alloc(0, &f), 0);
 	cr_assert_not(flight_get_trap(f, &got));
-	flight_set_trap(f, &trap);
-	trap.nr = 42;
-	flight_set_trap(f, &trap);
+	flight_note_trap(f, 41, 0xc000003e, thread);
+	flight_note_trap(f, 42, 0xc000003e, thread);
 	cr_assert(flight_get_trap(f, &got));
 	cr_assert_eq(got.nr, 41);
 	cr_assert_eq(got.arch, 0xc000003e);
@@ -298,14 +298,14 @@ Test(flight, a_reset_region_is_empty)
 {
 	CLEAN_FLIGHT struct flight *f = NULL;
 	CLEAN_FREE char *text = NULL;
-	struct flight_trap trap = { .nr = 1 };
+	struct flight_trap trap;
 	struct flight_ring ring;
 
 	cr_assert_eq(flight_alloc(1, &f), 0);
 	flight_open_queue(f, 0, &ring);
 	flight_note(&ring, FLIGHT_DONE, 1, 0, 0);
 	flight_set(&ring.queue->passes, 5);
-	flight_set_trap(f, &trap);
+	flight_note_trap(f, 1, 0, "");
 	flight_reset(f);
 	text = dump(f);
 	cr_assert_str_eq(text, "0 records; seconds before the newest:\n");
