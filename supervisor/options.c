@@ -69,7 +69,7 @@ static int memory_size(struct vmconf *conf, const char *value, struct vmconf_err
 	if (parse_size(value, &bytes) || bytes < VMCONF_MEMORY_MIN || bytes > VMCONF_MEMORY_MAX ||
 	    bytes % VMCONF_MEMORY_STEP)
 		return vmconf_refuse(
-		    error, "\"%s\" is not a size from 16M to 1T in whole M (suffixes K, M, G, T)", value);
+		    error, "\"%s\" is not a size from 16M to 512G in whole M (suffixes K, M, G, T)", value);
 	conf->memory = bytes;
 	return 0;
 }
@@ -256,7 +256,7 @@ const struct option_def option_table[] = {
 	{ "initrd", "FILE", NULL, "initial RAM disk or multiboot modules", .parse = parse_initrd },
 	{ "append", "TEXT", NULL, "kernel command line", .parse = parse_append },
 	{ "cpus", "N", "1", "number of virtual processors, 1 to 64", .parse = parse_cpus },
-	{ "memory", "SIZE[,hugepages=on|off]", "512M", "guest memory, 16M to 1T", .parse = parse_memory },
+	{ "memory", "SIZE[,hugepages=on|off]", "512M", "guest memory, 16M to 512G", .parse = parse_memory },
 	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named",
 	  .parse = parse_cpu },
 	{ "disk",

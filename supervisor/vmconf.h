@@ -17,7 +17,7 @@
 #define VMCONF_HANG_MAX    3600000 /* ms */
 #define VMCONF_SOCKET_MAX  107     /* bytes of a path that a unix socket address can hold */
 #define VMCONF_MEMORY_MIN  (16ULL << 20)
-#define VMCONF_MEMORY_MAX  (1ULL << 40)
+#define VMCONF_MEMORY_MAX  (1ULL << 39) /* what vmm-core takes */
 #define VMCONF_MEMORY_STEP (1ULL << 20)
 
 /* One line that says what is wrong with a setting. */

@@ -26,8 +26,8 @@ refused "given twice" '--cpus: "2" is given after another' --cpus 1 --cpus 2
 for v in 0 -1 65 4x 99999999999999999999 ''; do
 	refused "--cpus '$v'" "--cpus: \"$v\" is not a number from 1 to 64" --cpus "$v"
 done
-for v in 0 -1 15M 16777217 2T 99999999999T 1Q abc; do
-	refused "--memory '$v'" "--memory: \"$v\" is not a size from 16M to 1T" --memory "$v"
+for v in 0 -1 15M 16777217 513G 99999999999T 1Q abc; do
+	refused "--memory '$v'" "--memory: \"$v\" is not a size from 16M to 512G" --memory "$v"
 done
 refused "--memory without a size" '--memory: .*allowed: SIZE' --memory ''
 refused "--memory with an unknown key" '--memory: "color" is not possible; allowed: SIZE' --memory 64M,color=red
