@@ -48,6 +48,10 @@ struct engine_ops {
 	/* How many transfers run whose end event_fd will announce. */
 	unsigned (*busy)(const struct engine *engine);
 
+	/* In a process that is dead, by system calls alone: waits until the kernel has done all that any engine submitted. False
+	 * if that can't be told. */
+	bool (*drained)(void);
+
 	/* True if reap or submit would get on now, without any descriptor becoming readable. */
 	bool (*pending)(const struct engine *engine);
 };

@@ -11,6 +11,11 @@
  * eventfd is work for nothing. So after QUIET_AFTER of them in a row transfers are submitted without it. Should one of
  * these not be done at once, aio_pending says so and the loop comes back for it without sleeping; from then on all are
  * announced again.
+ *
+ * What the process leaves to the kernel when it dies is told from the ring as well, without the process: tail moves
+ * by one with every completion, so if it stands where it will be after all that was submitted, the kernel has nothing
+ * left. That place is noted before each io_submit. A process that dies in the call meant to submit more than it may have
+ * come to; then tail does not get there, and it can't be told.
  */
 #include <errno.h>
 #include <libaio.h>
@@ -18,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "crash.h"
@@ -26,6 +32,9 @@
 
 #define RING_MAGIC 0xa10a10a1U
 #define REAP_MAX   64
+
+#define ENGINE_MAX 64
+#define DOUBT_NS   5000000 /* for completions that may never come */
 
 #define QUIET_AFTER 64
 #define FLAG_RESFD  1U /* what io_set_eventfd sets; libaio has no name for it */
@@ -48,18 +57,35 @@ struct engine {
 	int fd, event;
 	unsigned running;          /* submitted and not reaped */
 	unsigned silent;           /* those of them that the eventfd does not announce */
+	_Atomic uint32_t last;     /* where tail will be when all that was submitted is done */
+	_Atomic bool submitting;   /* ... or not, as io_submit may take less */
 	unsigned prompt;           /* transfers in a row that were done when io_submit returned */
 	unsigned nstaged, nfailed; /* used of the arrays below */
 	struct iocb **staged;
 	struct engine_io **failed; /* refused by io_submit */
 };
 
+static _Atomic(struct engine *) engines[ENGINE_MAX]; /* those that are open */
+
 _Static_assert(sizeof(struct iocb) <= sizeof(((struct engine_io *)0)->priv), "an iocb fits an engine_io");
+
+/* Puts what is new in the place of what is old; false if that is nowhere. */
+static bool replace(struct engine *old, struct engine *new)
+{
+	for (size_t i = 0; i < ENGINE_MAX; i++) {
+		struct engine *expected = old;
+
+		if (atomic_compare_exchange_strong(&engines[i], &expected, new))
+			return true;
+	}
+	return false;
+}
 
 static void aio_close(struct engine *e)
 {
 	if (!e)
 		return;
+	replace(e, NULL);
 	if (e->context)
 		io_destroy(e->context);
 	if (e->event >= 0)
@@ -91,6 +117,10 @@ static int aio_open(int fd, unsigned depth, struct engine **out)
 	if (ring->magic == RING_MAGIC && !ring->incompat_features && ring->header_length == sizeof(*ring) &&
 	    ring->nr >= depth)
 		e->ring = ring;
+	if (!replace(NULL, e)) {
+		aio_close(e);
+		return -EMFILE;
+	}
 	*out = e;
 	return 0;
 }
@@ -153,6 +183,20 @@ static void count_submitted(struct engine *e, struct iocb *const *cb, unsigned n
 	e->prompt = done % ring->nr == e->running ? MIN(e->prompt + n, QUIET_AFTER) : 0;
 }
 
+/* io_submit, with a note of what it comes to that is right whenever the process dies. */
+static int submit(struct engine *e, unsigned n, struct iocb **cb)
+{
+	uint32_t nr = e->ring ? e->ring->nr : 1, last = atomic_load_explicit(&e->last, memory_order_relaxed);
+	int taken;
+
+	atomic_store_explicit(&e->submitting, true, memory_order_relaxed);
+	atomic_store_explicit(&e->last, (last + n) % nr, memory_order_release);
+	taken = io_submit(e->context, (long)n, cb);
+	atomic_store_explicit(&e->last, (last + (uint32_t)MAX(taken, 0)) % nr, memory_order_release);
+	atomic_store_explicit(&e->submitting, false, memory_order_release);
+	return taken;
+}
+
 static unsigned aio_submit(struct engine *e)
 {
 	unsigned done = 0;
@@ -161,7 +205,7 @@ static unsigned aio_submit(struct engine *e)
 		int n;
 
 		CRASH_POINT("submit before");
-		n = io_submit(e->context, (long)(e->nstaged - done), e->staged + done);
+		n = submit(e, e->nstaged - done, e->staged + done);
 		CRASH_POINT("submit after");
 
 		if (n > 0) {
@@ -250,6 +294,33 @@ static unsigned aio_busy(const struct engine *e)
 	return e->running;
 }
 
+/* Whether e's transfers are done, now or when the storage is through with them. */
+static bool is_drained(const struct engine *e)
+{
+	bool sure = !atomic_load_explicit(&e->submitting, memory_order_acquire);
+	struct timespec wait = { .tv_sec = sure, .tv_nsec = sure ? 0 : DOUBT_NS };
+	struct io_event events[REAP_MAX];
+
+	if (!e->ring)
+		return false;
+	while (atomic_load_explicit(&e->ring->tail, memory_order_acquire) !=
+	       atomic_load_explicit(&e->last, memory_order_relaxed))
+		if (syscall(SYS_io_getevents, e->context, 1, REAP_MAX, events, &wait) <= 0)
+			return false;
+	return true;
+}
+
+static bool aio_drained(void)
+{
+	for (size_t i = 0; i < ENGINE_MAX; i++) {
+		const struct engine *e = atomic_load_explicit(&engines[i], memory_order_acquire);
+
+		if (e && !is_drained(e))
+			return false;
+	}
+	return true;
+}
+
 const struct engine_ops engine_aio = {
 	.name = "aio",
 	.open = aio_open,
@@ -259,5 +330,6 @@ const struct engine_ops engine_aio = {
 	.submit = aio_submit,
 	.reap = aio_reap,
 	.busy = aio_busy,
+	.drained = aio_drained,
 	.pending = aio_pending,
 };

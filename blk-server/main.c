@@ -131,6 +131,13 @@ static bool blk_pending(void *state)
 	return blk_queue_pending(state);
 }
 
+static bool blk_drained(void *dev)
+{
+	const struct engine_ops *engine = ((struct blk *)dev)->disk.engine;
+
+	return !engine || engine->drained();
+}
+
 static void blk_stats(void *dev, server_stat_fn add, void *arg)
 {
 	struct blk *blk = dev;
@@ -164,6 +171,8 @@ static const struct server_device device = {
 	.has_room = blk_has_room,
 	.held = blk_held,
 	.pending = blk_pending,
+	.drained = blk_drained,
+	.drain = blk_drain,
 	.stats = blk_stats,
 };
 

@@ -35,6 +35,11 @@ static const struct sandbox_rule io[] = {
 	{ .why = NULL },
 };
 
+const struct sandbox_rule blk_drain[] = {
+	{ .nr = __NR_io_getevents, .why = "what a dead process left to the kernel" },
+	{ .why = NULL },
+};
+
 const struct sandbox_rule *const blk_stage_one[] = { steady, stage_one, NULL };
 const struct sandbox_rule *const blk_steady[] = { steady, NULL };
 const struct sandbox_rule *const blk_io[] = { io, NULL };

@@ -8,5 +8,6 @@
 extern const struct sandbox_rule *const blk_stage_one[];
 extern const struct sandbox_rule *const blk_steady[];
 extern const struct sandbox_rule *const blk_io[];
+extern const struct sandbox_rule blk_drain[]; /* one table */
 
 #endif

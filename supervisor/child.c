@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One process of a machine. Theory of operation: a death is seen on the pidfd, and the process is reaped before
- * anybody is told, since the kernel completes its outstanding writes before it can be reaped and its successor must
- * not overtake them. Every start has a deadline; nothing waits by sleeping.
+ * One process of a machine. Theory of operation: nobody is told of a death before the kernel has completed the process's
+ * outstanding writes, since its successor must not overtake them. Its anchor (lib/sandbox/anchor.c) says when that is;
+ * then the process is dead for everybody, and what remains of it is ended and reaped when it comes to that. Where there
+ * is no anchor, or it can't tell, the pidfd does: a process whose writes are outstanding can't be reaped. Every start
+ * has a deadline; nothing waits by sleeping.
  */
 #include "child.h"
 
@@ -17,6 +19,8 @@
 
 #include "clean.h"
 #include "clock.h"
+#include "fd.h"
+#include "sandbox.h"
 
 #define PING_EVERY_NS   (2 * NS_PER_S)
 #define PING_ANSWER_NS  (5 * NS_PER_S)
@@ -91,14 +95,30 @@ static void log_death(const struct child *c, const struct child_death *death)
 
 /* ---- reports ---- */
 
+/* Has what remains of a dead process reaped, and waits for that. */
+static void bury(struct child *c)
+{
+	int code, status, err;
+
+	if (c->remains < 0)
+		return;
+	loop_del_fd(TAKE_PTR(c->remains_watch));
+	clean_fd(&c->remains);
+	c->remains = -1;
+	err = keeper_reap(c->keeper, c->index, &code, &status);
+	if (err)
+		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
+}
+
 /* Has the report of its last death written, if there is one to be written. */
 static void write_report(void *arg)
 {
 	struct child *c = arg;
 
 	loop_disarm_timer(c->report_timer);
-	if (*c->report)
-		keeper_report(c->keeper, c->index, c->report);
+	if (!*c->report || child_remains(c))
+		return;
+	keeper_report(c->keeper, c->index, c->report);
 	*c->report = '\0';
 }
 
@@ -117,30 +137,31 @@ static void plan_report(struct child *c, const struct child_death *death)
 	loop_arm_timer(c->report_timer, c->times.reaped + REPORT_AFTER_NS);
 }
 
+static void forget_anchor(struct child *c)
+{
+	loop_del_fd(TAKE_PTR(c->anchor_watch));
+	clean_fd(&c->anchor);
+	c->anchor = -1;
+}
+
 static void forget_process(struct child *c)
 {
 	loop_del_fd(TAKE_PTR(c->watch));
 	clean_fd(&c->pidfd);
 	c->pidfd = -1;
+	forget_anchor(c);
 	logs_pipe_free(TAKE_PTR(c->log));
 	loop_disarm_timer(c->timer);
 	loop_disarm_timer(c->ping_timer);
 	c->state = CHILD_IDLE;
 }
 
-static void on_death(void *arg, uint32_t events)
-{
-	struct child *c = arg;
-	struct child_death death = { .by_order = c->state == CHILD_STOPPING };
-	int err;
+/* ---- death ---- */
 
-	(void)events;
-	c->times.noticed = clock_ns();
-	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
-	err = keeper_reap(c->keeper, c->index, &death.code, &death.status);
-	c->times.reaped = clock_ns();
-	if (err)
-		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
+static void over(struct child *c, int code, int status)
+{
+	struct child_death death = { .by_order = c->state == CHILD_STOPPING, .code = code, .status = status };
+
 	if (death.code == CLD_EXITED && !death.status && c->ops->may_end && c->ops->may_end(c->arg))
 		death.by_order = true;
 	forget_process(c);
@@ -150,6 +171,80 @@ static void on_death(void *arg, uint32_t events)
 	    (c->times.ready || death.code != CLD_EXITED || death.status != CHILD_STATUS_WRONG))
 		plan_report(c, &death);
 	c->ops->died(c->arg, c, &death);
+}
+
+static void on_death(void *arg, uint32_t events)
+{
+	struct child *c = arg;
+	int code = 0, status = 0, err;
+
+	(void)events;
+	c->times.noticed = clock_ns();
+	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
+	err = keeper_reap(c->keeper, c->index, &code, &status);
+	c->times.reaped = clock_ns();
+	if (err)
+		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
+	if (c->pid != c->started_pid && code == CLD_EXITED && status > SANDBOX_SIGNALLED) {
+		code = CLD_KILLED;
+		status -= SANDBOX_SIGNALLED;
+	}
+	over(c, code, status);
+}
+
+static void on_vanished(void *arg, uint32_t events)
+{
+	struct child *c = arg;
+
+	(void)events;
+	bury(c);
+	if (*c->report)
+		loop_arm_timer(c->report_timer, clock_ns() + REPORT_AFTER_NS);
+	if (c->ops->vanished)
+		c->ops->vanished(c->arg, c);
+}
+
+/* The anchor says that it is dead. Should that be a lie, the process is dead soon after. */
+static void on_dead_word(struct child *c, const struct sandbox_death *death)
+{
+	c->times.noticed = c->times.reaped = clock_ns();
+	write_report(c);
+	loop_del_fd(TAKE_PTR(c->watch));
+	c->remains = take_fd(&c->pidfd);
+	if (loop_add_fd(c->loop, c->remains, EPOLLIN, on_vanished, c, &c->remains_watch))
+		say_warn("%s: what remains of process %d is not watched", c->id, (int)c->pid);
+	over(c, death->code, death->status);
+	if (child_remains(c))
+		keeper_kill(c->keeper, c->index);
+}
+
+/* Whether what was said can be how a process ended. */
+static bool is_death(const struct sandbox_death *death)
+{
+	return (death->code == CLD_EXITED && death->status >= 0 && death->status <= 255) ||
+	       ((death->code == CLD_KILLED || death->code == CLD_DUMPED) && death->status > 0 &&
+		death->status < NSIG);
+}
+
+static void on_anchor(void *arg, uint32_t events)
+{
+	struct child *c = arg;
+	struct sandbox_death death;
+	pid_t pid;
+	ssize_t n = fd_recv_pid(c->anchor, &death, sizeof(death), &pid);
+	bool split = c->pid != c->started_pid;
+
+	(void)events;
+	if (n == -EAGAIN)
+		return;
+	if (n == 1 && pid > 0 && !split && c->state == CHILD_STARTING) {
+		c->pid = pid;
+		bus_expect(c->bus, pid);
+	} else if (n == sizeof(death) && split && pid == c->started_pid && is_death(&death)) {
+		on_dead_word(c, &death);
+	} else {
+		forget_anchor(c); /* its end, or nonsense: the pidfd tells */
+	}
 }
 
 /* ---- signs of life ---- */
@@ -314,7 +409,7 @@ static void start_failed(struct child *c, int err, const char *what)
 
 int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld)
 {
-	struct keeper_found found = { .pidfd = -1 };
+	struct keeper_found found = { .pidfd = -1, .anchor = -1 };
 	int all_held[KEEPER_HELD_MAX];
 	struct keeper_launch launch = {
 		.restricted = c->restricted, .fds = fds, .nfds = nfds, .held = all_held, .nheld = nheld + 1
@@ -340,8 +435,9 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	if (!err)
 		err = keeper_spawn(c->keeper, c->index, &launch, &found, what, sizeof(what));
 	c->pidfd = found.pidfd;
+	c->anchor = found.anchor;
 	if (!err) {
-		c->pid = found.pid;
+		c->pid = c->started_pid = found.pid;
 		c->serial = found.serial;
 		c->times.spawned = clock_ns();
 		err = bus_expect(c->bus, c->pid);
@@ -350,6 +446,8 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 		snprintf(what, sizeof(what), "watching it");
 		err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
 	}
+	if (!err && c->anchor >= 0)
+		err = loop_add_fd(c->loop, c->anchor, EPOLLIN, on_anchor, c, &c->anchor_watch);
 	if (err)
 		start_failed(c, err, what);
 	else
@@ -362,7 +460,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	int err = logs_pipe_take(c->loop, c->process, c->device, &c->log, &found->held[KEEPER_HELD_LOG]);
 
 	c->serial = found->serial;
-	c->pid = found->pid;
+	c->started_pid = found->pid;
 	c->pidfd = take_fd(&found->pidfd);
 	c->adopted = true;
 	c->doubted = false;
@@ -400,7 +498,7 @@ int child_init(struct child *c, const char *bus_path)
 	int err = loop_add_timer(c->loop, on_timer, c, &c->timer);
 	mode_t old;
 
-	c->pidfd = -1;
+	c->pidfd = c->anchor = c->remains = -1;
 	c->state = CHILD_IDLE;
 	if (!err)
 		err = loop_add_timer(c->loop, on_ping_timer, c, &c->ping_timer);
@@ -417,12 +515,14 @@ int child_init(struct child *c, const char *bus_path)
 
 void child_fini(struct child *c)
 {
+	bury(c);
+	if (c->report_timer)
+		write_report(c);
 	loop_del_fd(TAKE_PTR(c->watch));
 	clean_fd(&c->pidfd);
 	c->pidfd = -1;
+	forget_anchor(c);
 	logs_pipe_free(TAKE_PTR(c->log));
-	if (c->report_timer)
-		write_report(c);
 	loop_del_timer(TAKE_PTR(c->report_timer));
 	loop_del_timer(TAKE_PTR(c->timer));
 	loop_del_timer(TAKE_PTR(c->ping_timer));

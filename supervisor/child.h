@@ -46,8 +46,11 @@ struct child;
 struct child_ops {
 	/* It came to CHILD_READY. */
 	void (*ready)(void *arg, struct child *child);
-	/* It is gone and reaped; its times are still there. It may be started again from here. */
+	/* It is gone, and the kernel has finished what it had submitted; its times are still there. Unless something remains
+	 * (child_remains) it may be started again from here. */
 	void (*died)(void *arg, struct child *child, const struct child_death *death);
+	/* Nothing remains of it any more, it may be started again. NULL: no matter. */
+	void (*vanished)(void *arg, struct child *child);
 	/* One that child_adopt took over is heard of again: it is what it was, or ready to end. NULL: no matter. */
 	void (*back)(void *arg, struct child *child);
 	/* An event other than HELLO and READY. */
@@ -75,8 +78,13 @@ struct child {
 	enum child_state state;
 	pid_t pid;
 	unsigned serial; /* of its start, as the keeper counts */
-	int pidfd;
+	int pidfd; /* of the process that the keeper started: this one, or its anchor, with which it ends */
+	pid_t started_pid; /* ... and its number */
 	struct loop_fd *watch;
+	int anchor; /* what its anchor tells (sandbox.h); -1: none */
+	struct loop_fd *anchor_watch;
+	int remains; /* the same as pidfd, of one that is dead as its anchor said, until it is reaped; -1: none */
+	struct loop_fd *remains_watch;
 	struct loop_timer *timer;      /* deadline, by state */
 	struct loop_timer *ping_timer; /* asks for a sign of life */
 	struct bus *bus;
@@ -96,7 +104,7 @@ struct child {
 int child_init(struct child *c, const char *bus_path);
 
 /*
- * Starts it with the sockets fds (the caller closes its copies), and has the keeper hold what the next supervisor needs
+ * Starts it, of which nothing may remain, with the sockets fds (the caller closes its copies), and has the keeper hold what the next supervisor needs
  * (KEEPER_HELD_DESC and so on). -errno if it can't be started, which is logged; then nothing of it is left and ops->died
  * is not called.
  */
@@ -116,6 +124,12 @@ int child_adopt(struct child *c, struct keeper_found *found);
  */
 int child_claim(struct child *c, bool unless_given, struct keeper_found *found, bool *lost);
 void child_lost(struct child *c, bool by_order);
+
+/* Whether something remains of the process before, so that there can't be another one. */
+static inline bool child_remains(const struct child *c)
+{
+	return c->remains >= 0;
+}
 
 /* Asks it to end in order, and kills it after deadline_ns; ops->died follows. False if there is no process. */
 bool child_stop(struct child *c, uint64_t deadline_ns);

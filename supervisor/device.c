@@ -374,6 +374,14 @@ static void on_back(void *arg, struct child *child)
 	device_upgrade_back(arg);
 }
 
+static void on_vanished(void *arg, struct child *child)
+{
+	(void)child;
+	device_vanished(arg);
+	device_upgrade_vanished(arg);
+	device_plan_spare(arg);
+}
+
 /* A server ends when its front end has closed the connection, so before we tell it to if the core is ending. */
 static bool may_end(void *arg)
 {
@@ -386,6 +394,7 @@ static const struct child_ops device_child_ops = {
 	.back = on_back,
 	.ready = on_ready,
 	.died = on_died,
+	.vanished = on_vanished,
 	.message = on_message,
 	.may_end = may_end,
 };

@@ -30,7 +30,7 @@ struct device_times {
 	bool warm;        /* by a spare that was ready */
 	uint64_t sign;    /* first sign of the predecessor's death; of a first start, 0 */
 	uint64_t noticed; /* its pidfd woke us */
-	uint64_t reaped;
+	uint64_t reaped;  /* ... or its anchor told us that its writes are over */
 	uint64_t
 	    begun; /* the start of the successor, after a back-off if there was one, or the spare taken */
 	uint64_t spawned, hello, ready;
@@ -119,6 +119,7 @@ struct device {
 	unsigned spare_deaths;          /* of spares, in a row */
 	unsigned nrestarts;             /* all of them */
 	bool linked;
+	bool slotless;                     /* it waits until nothing remains of a process before */
 	bool given, down, stale;           /* device_unlinked tells */
 	bool was_up;                       /* in this generation */
 	bool recovering;                   /* this start follows a death */

@@ -45,8 +45,11 @@ void device_external_lost(struct device *d, const char *reason);
 /* Starts a process in a slot, with a socket of its own. -errno, logged. */
 int device_start_slot(struct device *d, size_t slot);
 
-/* Starts the active slot's process and passes it to the core. */
+/* Starts the active slot's process, as soon as that is possible, and passes it to the core. */
 void device_start_active(struct device *d);
+
+/* Nothing remains any more of the last process in one of the slots. */
+void device_vanished(struct device *d);
 
 /* What is in the other slot becomes active and is passed to the core; there must be something alive. */
 void device_take_spare(struct device *d);
@@ -64,6 +67,7 @@ void device_spare_died(struct device *d, const struct child *spare, const struct
 bool device_upgrade_ready(struct device *d);
 bool device_upgrade_spare_died(struct device *d, const struct child_death *death);
 bool device_upgrade_active_died(struct device *d);
+void device_upgrade_vanished(struct device *d);
 void device_upgrade_up(struct device *d);
 void device_upgrade_hung(struct device *d, const char *reason);
 void device_upgrade_abort(struct device *d, int err, const char *why);

@@ -23,7 +23,8 @@ static bool wanted(struct device *d)
 	bool trial = d->upgrade.step == UPGRADE_TRIAL;
 
 	return !d->external && d->state == DEVICE_UP && (d->policy.spare || trial) &&
-	       (trial || d->upgrade.step == UPGRADE_NONE) && device_spare(d)->state == CHILD_IDLE;
+	       (trial || d->upgrade.step == UPGRADE_NONE) && device_spare(d)->state == CHILD_IDLE &&
+	       !child_remains(device_spare(d));
 }
 
 void device_plan_spare(struct device *d)

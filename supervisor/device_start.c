@@ -20,7 +20,7 @@ static void begin(struct device *d, bool warm)
 		d->now.noticed = before.noticed;
 		d->now.reaped = before.reaped;
 	}
-	d->linked = false;
+	d->linked = d->slotless = false;
 	d->state = DEVICE_STARTING;
 	loop_arm_timer(d->timer, d->now.begun + (warm ? TAKE_NS : d->policy.start_ns));
 }
@@ -96,8 +96,32 @@ static void start_external(struct device *d)
 	device_external_lost(d, strerror(-err));
 }
 
+/* Where something remains of the last process in the active slot the other one is as good, if it is free. */
+static bool find_slot(struct device *d)
+{
+	bool same_program = d->upgrade.step == UPGRADE_NONE || d->upgrade.step == UPGRADE_REVERTING;
+
+	if (!child_remains(device_active(d)))
+		return true;
+	if (!same_program || device_spare(d)->state != CHILD_IDLE || child_remains(device_spare(d)))
+		return false;
+	d->active = device_other(d);
+	return true;
+}
+
+void device_vanished(struct device *d)
+{
+	if (d->slotless && d->state == DEVICE_WAITING)
+		loop_arm_timer(d->timer, clock_ns());
+}
+
 void device_start_active(struct device *d)
 {
+	if (!d->external && !find_slot(d)) {
+		d->slotless = true;
+		d->state = DEVICE_WAITING;
+		return;
+	}
 	begin(d, false);
 	if (d->external)
 		start_external(d);

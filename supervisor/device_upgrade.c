@@ -113,6 +113,14 @@ void device_upgrade(struct device *d, const char *path, device_done_fn done, voi
 	loop_disarm_timer(d->spare_timer);
 	say_info("%s: upgrading to %s", d->id, path ? path : "the program that is installed now");
 	if (!child_stop(device_spare(d), CLEAR_NS))
+		device_upgrade_vanished(d);
+}
+
+void device_upgrade_vanished(struct device *d)
+{
+	const struct child *spare = device_spare(d);
+
+	if (d->upgrade.step == UPGRADE_CLEARING && spare->state == CHILD_IDLE && !child_remains(spare))
 		start_new(d);
 }
 
@@ -201,7 +209,7 @@ bool device_upgrade_spare_died(struct device *d, const struct child_death *death
 	snprintf(why, sizeof(why), "the new process %.400s", text);
 	switch (d->upgrade.step) {
 	case UPGRADE_CLEARING:
-		start_new(d);
+		device_upgrade_vanished(d);
 		return true;
 	case UPGRADE_STARTING:
 		refuse(d, -EIO, why);

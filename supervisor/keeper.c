@@ -60,16 +60,36 @@ static void hold(struct keeper_self *s, size_t i, int *fds, size_t nfds)
 		s->held[i][h] = take_fd(&fds[h]);
 }
 
-/* spawn: fds[0] is the child's stderr, then come its sockets. */
+/* A child's anchor socket, whose own end is to tell who speaks. 0 for a child that gets none. */
+static int make_anchor_socket(const struct keeper_child *child, int pair[2])
+{
+	const int on = 1;
+	int err;
+
+	pair[0] = pair[1] = -1;
+	if (!child->anchored)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	if (!setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)))
+		return 0;
+	err = -errno;
+	clean_fd(&pair[0]);
+	clean_fd(&pair[1]);
+	return err;
+}
+
+/* spawn: fds[0] is the child's stderr, then come its sockets. *anchor becomes our end of its anchor's, or -1. */
 static void do_spawn(struct keeper_self *s, const struct keeper_request *request, const int *fds, size_t nfds,
-		     struct keeper_answer *answer, int *send_fd)
+		     struct keeper_answer *answer, int *anchor)
 {
 	size_t i = request->child;
 	const struct keeper_child *child = &s->plan->child[i];
 	struct program *program = &s->program[i];
 	CLEAN_FREE char **argv = NULL;
 	char exe[PROGRAM_EXE_MAX];
-	int all[KEEPER_FIXED_MAX + KEEPER_PASSED_MAX];
+	int all[KEEPER_FIXED_MAX + KEEPER_PASSED_MAX + 1], pair[2];
+	CLEAN_FD int theirs = -1;
 	const char *what = "";
 	pid_t pid = 0;
 	struct sandbox_spawn spawn = {
@@ -99,29 +119,42 @@ static void do_spawn(struct keeper_self *s, const struct keeper_request *request
 		      SEEK_SET); /* a child before may have read it; fails on what has no position */
 	}
 	memcpy(all + child->nfixed, fds + 1, (nfds - 1) * sizeof(int));
+	answer->err = make_anchor_socket(child, pair);
+	if (answer->err)
+		return;
+	*anchor = pair[0];
+	theirs = pair[1];
+	if (theirs >= 0)
+		all[spawn.nfds++] = theirs;
 	answer->err = sandbox_spawn(&spawn, &pid, &s->pidfd[i], &what);
 	if (answer->err) {
 		s->pidfd[i] = -1;
+		clean_fd(anchor);
+		*anchor = -1;
 		snprintf(answer->what, sizeof(answer->what), "%s", what ? what : "");
 		return;
 	}
 	answer->pid = s->pid[i] = pid;
 	answer->serial = s->serial[i] = ++s->starts;
-	*send_fd = s->pidfd[i];
 }
 
-static void spawn_and_hold(struct keeper_self *s, const struct keeper_request *request, int *fds, size_t nfds,
-			   struct keeper_answer *answer, int *send_fd)
+/* What goes with the answer: its pidfd and, if it has one, its anchor's socket, which is *made. */
+static size_t spawn_and_hold(struct keeper_self *s, const struct keeper_request *request, int *fds,
+			     size_t nfds, struct keeper_answer *answer, int *out, int *made)
 {
 	size_t nheld = request->nheld;
 
 	if (nheld > KEEPER_HELD_MAX || nheld > nfds) {
 		answer->err = -EINVAL;
-		return;
+		return 0;
 	}
-	do_spawn(s, request, fds, nfds - nheld, answer, send_fd);
-	if (!answer->err)
-		hold(s, request->child, fds + nfds - nheld, nheld);
+	do_spawn(s, request, fds, nfds - nheld, answer, made);
+	if (answer->err)
+		return 0;
+	hold(s, request->child, fds + nfds - nheld, nheld);
+	out[0] = s->pidfd[request->child];
+	out[1] = *made;
+	return *made < 0 ? 1 : 2;
 }
 
 /* Its successor will write to the same memory. Where nothing was recorded, or without memory, there is no copy. */
@@ -224,8 +257,7 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 
 	switch ((enum keeper_verb)request->verb) {
 	case KEEPER_SPAWN:
-		spawn_and_hold(s, request, fds, nfds, answer, out);
-		return !answer->err;
+		return spawn_and_hold(s, request, fds, nfds, answer, out, made);
 	case KEEPER_REAP:
 		do_reap(s, request->child, answer);
 		return 0;

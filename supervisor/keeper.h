@@ -42,6 +42,8 @@ struct keeper_child {
 	char *connect;          /* the socket of a back end that somebody else runs */
 	int fixed[KEEPER_FIXED_MAX];
 	size_t nfixed;
+	bool
+	    anchored; /* at each start it gets one more socket, the last one: what its anchor tells (sandbox.h) */
 	int recorder[2]; /* its flight recorder: the memory, and what reads it; -1 if it has none */
 	uid_t uid;       /* if we are root */
 };
@@ -75,6 +77,7 @@ struct keeper_found {
 	pid_t pid;
 	unsigned serial; /* of its start, among all of the machine's: unlike a pid it never comes again */
 	int pidfd;       /* -1: there is no such child */
+	int anchor;      /* of a start: the other end of its anchor's socket; -1: it has none */
 	int held[KEEPER_HELD_MAX];
 };
 

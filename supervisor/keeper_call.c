@@ -155,11 +155,15 @@ int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch,
 					  .nheld = k->holds ? (uint32_t)launch->nheld : 0 };
 	struct keeper_answer answer = { 0 };
 	int all[1 + KEEPER_PASSED_MAX + KEEPER_HELD_MAX] = { launch->stderr_fd };
-	int err;
+	int got[FD_PASS_MAX], mine[2], err;
+	size_t ngot;
 
 	memcpy(all + 1, launch->fds, launch->nfds * sizeof(int));
 	memcpy(all + 1 + launch->nfds, launch->held, request.nheld * sizeof(int));
-	err = ask(k, &request, all, 1 + launch->nfds + request.nheld, &answer, &found->pidfd);
+	err = ask_many(k, &request, all, 1 + launch->nfds + request.nheld, &answer, got, &ngot);
+	sort_out(err ? 0 : 3, got, ngot, mine, 2);
+	found->pidfd = mine[0];
+	found->anchor = mine[1];
 	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);
 	found->pid = answer.pid;
 	found->serial = answer.serial;
@@ -190,6 +194,7 @@ int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found)
 	found->pid = answer.pid;
 	found->serial = answer.serial;
 	found->pidfd = ngot ? got[0] : -1;
+	found->anchor = -1;
 	sort_out(answer.mask, got + (ngot > 0), ngot - (ngot > 0), found->held, KEEPER_HELD_MAX);
 	return 0;
 }

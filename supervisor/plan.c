@@ -292,6 +292,9 @@ static int fill_server(struct keeper_child *child, const struct vmconf *conf, si
 	child->fixed[child->nfixed++] = files->flight[KEEPER_INDEX(i, slot)];
 	add_fd(&a, "--flight-fd", 1);
 	add_fd(&a, "--vhost-fd", 2);
+	child->anchored = conf->sandbox;
+	if (child->anchored)
+		add_fd(&a, "--anchor-fd", 3);
 	add_pair(&a, "--format", "raw");
 	if (disk->readonly)
 		add(&a, "--readonly");

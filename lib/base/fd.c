@@ -186,6 +186,36 @@ ssize_t fd_recv(int sock, void *buf, size_t len, int *fds, size_t max, size_t *n
 	return err ? err : n;
 }
 
+ssize_t fd_recv_pid(int sock, void *buf, size_t len, pid_t *pid)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control.bytes,
+			      .msg_controllen = sizeof(control.bytes) };
+	const struct cmsghdr *c;
+	struct ucred sender;
+	ssize_t n;
+
+	*pid = 0;
+	do
+		n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(sender))) {
+		memcpy(&sender, CMSG_DATA(c), sizeof(sender));
+		*pid = sender.pid;
+	}
+	return n;
+}
+
 int fd_sealed_memfd(const char *name, uint64_t size)
 {
 	CLEAN_FD int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);

@@ -43,6 +43,12 @@ ssize_t fd_send(int sock, const void *buf, size_t len, const int *fds, size_t nf
  */
 ssize_t fd_recv(int sock, void *buf, size_t len, int *fds, size_t max, size_t *nfds);
 
+/*
+ * The same without waiting, of a socket with SO_PASSCRED: *pid is the sender's process id here, 0 if it was not told.
+ * Descriptors that come along are dropped.
+ */
+ssize_t fd_recv_pid(int sock, void *buf, size_t len, pid_t *pid);
+
 /* A memfd of size bytes, close-on-exec, sealed against shrinking, growing and further seals. The descriptor
  * or -errno. */
 int fd_sealed_memfd(const char *name, uint64_t size);

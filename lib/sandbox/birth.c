@@ -167,12 +167,11 @@ static int watch(const struct birth *birth, pid_t pid, int sock, const char **wh
 	}
 }
 
-/* Where the kernel keeps glibc's copy of a thread's id, as glibc's own fork tells it; 0 if it won't say. */
-static uint64_t tid_address(void)
+void *tid_address(void)
 {
-	uint64_t *address = NULL;
+	void *address = NULL;
 
-	return prctl(PR_GET_TID_ADDRESS, &address) < 0 ? 0 : (uint64_t)(uintptr_t)address;
+	return prctl(PR_GET_TID_ADDRESS, &address) < 0 ? NULL : address;
 }
 
 static long clone_child(const struct birth *birth, int *pidfd)
@@ -195,7 +194,7 @@ static long clone_child(const struct birth *birth, int *pidfd)
 	} else if (tid_address()) {
 		/* The child goes on with this glibc, which must not take it for the parent's thread. */
 		args.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
-		args.child_tid = tid_address();
+		args.child_tid = (uint64_t)(uintptr_t)tid_address();
 	}
 	return syscall(SYS_clone3, &args, sizeof(args));
 }

@@ -155,6 +155,37 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what);
  */
 void sandbox_tame_malloc(void);
 
+/* ---- an address space that outlives its process ---- */
+
+/* What the anchor says when its worker is dead and the kernel does nothing for it any more; as in siginfo_t. */
+struct sandbox_death {
+	int32_t code, status;
+};
+
+#define SANDBOX_SIGNALLED                                                                                    \
+	128 /* the anchor's exit status: the worker's, or this and the signal that it died of */
+#define SANDBOX_ANCHOR_FAILED 127 /* ... or the anchor could not do its part */
+
+struct sandbox_anchor {
+	int fd;                 /* a SOCK_SEQPACKET socket; the other end has SO_PASSCRED */
+	int (*work)(void *arg); /* the worker's life; returns its exit status */
+	/*
+	 * In the anchor once the worker is dead, with its memory as it left it and the C library in any state: by system calls
+	 * alone waits until the kernel has finished what the worker submitted. False if that can't be told.
+	 */
+	bool (*drained)(void *arg);
+	const struct sandbox_rule *drain; /* the calls that it makes */
+	void *arg;
+};
+
+/*
+ * Splits process 1 of a sandbox_spawn, with a single thread, before stage one: a child goes on with work, under the
+ * descriptors and privileges as they are, and ends with its status. It sends one byte on fd, which tells its pid by the
+ * credentials, and closes it. The caller does not return: it waits for the child's death, sends struct sandbox_death
+ * when (and if) all is drained, and exits. -errno if that can't be done, with nothing changed.
+ */
+int sandbox_anchor(const struct sandbox_anchor *anchor);
+
 /* Stage two: the steady filter, for all threads. The stage-one filter must allow it (sandbox_table_narrow). */
 int sandbox_narrow(const struct sandbox_filter *filter, const char **what);
 

@@ -37,6 +37,10 @@ int birth_run(const struct birth *birth, void (*child)(void *arg, int sock), voi
 /* Child: tells the parent which step failed, and ends. */
 __attribute__((noreturn)) void birth_fail(int sock, enum birth_step step, int err);
 
+/* Where glibc keeps the id of the calling thread, as it told the kernel; NULL if the kernel won't say. A child that goes
+ * on with this glibc has the kernel write its own there. */
+void *tid_address(void);
+
 /* Replaces the root by an empty read-only one with bus_dir (or NULL) as /bus, and detaches the old. */
 int root_enter(const char *bus_dir, const char **what);
 

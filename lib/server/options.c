@@ -64,6 +64,11 @@ static int set_flight_fd(void *arg, const char *value)
 	return set_fd(value, &((struct options *)arg)->flight_fd);
 }
 
+static int set_anchor_fd(void *arg, const char *value)
+{
+	return set_fd(value, &((struct options *)arg)->anchor_fd);
+}
+
 static int set_queues(void *arg, const char *value)
 {
 	return set_number(value, 1, SERVER_QUEUES_MAX, &((struct options *)arg)->queues);
@@ -108,6 +113,8 @@ static const struct server_option common[] = {
 	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
 	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
 	  set_flight_fd },
+	{ "anchor-fd", "N", "Tell this inherited socket when a death is over.", "a descriptor from 3 to 1023",
+	  set_anchor_fd },
 	{ "queues", "N", "Offer this many queues (1).", "a number from 1 to 64", set_queues },
 	{ "io-threads", "N", "Spread the queues over this many I/O threads (1).", "a number from 1 to 16",
 	  set_io_threads },
@@ -216,6 +223,7 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 
 	*opts = (struct options) { .vhost_fd = -1,
 				   .flight_fd = -1,
+				   .anchor_fd = -1,
 				   .id = device->kind,
 				   .queues = 1,
 				   .io_threads = 1,

@@ -401,16 +401,77 @@ static void begin_flight(struct server *s)
 }
 
 /* True if nobody outside waits for this process, so that a guardian must. */
-static bool by_hand(const struct options *opts)
+static bool by_hand(const struct server *s)
 {
-	return opts->socket || (opts->sandbox && getpid() != 1);
+	return s->opts.socket || (s->opts.sandbox && !s->inside);
 }
+
+/* What follows the options; the exit status. */
+static int serve(void *arg)
+{
+	struct server *s = arg;
+	const struct server_settings settings = { .id = s->opts.id,
+						  .queues = s->opts.queues,
+						  .io_threads = s->opts.io_threads };
+	int status, listener = -1;
+
+	if (s->opts.vhost_fd >= 0 && check_connection(s->opts.vhost_fd) < 0)
+		return 2;
+	if (s->device->open(s->dev, &settings, &s->features) < 0)
+		return 2;
+	if (open_flight(s) < 0)
+		return 2;
+	if (s->opts.socket) {
+		listener = listen_open(s->opts.socket);
+		if (listener < 0)
+			return 2;
+	}
+	if (by_hand(s) && listen_guard(s->opts.socket, s->opts.sandbox, &s->life) < 0)
+		return 1;
+	begin_flight(s);
+	status = live(s, listener);
+	s->device->close(s->dev);
+	flight_free(s->flight);
+	return status;
+}
+
+#ifndef BH_SANITIZE /* whose run-time wants to know where the main thread's stack is */
+static bool drained(void *arg)
+{
+	struct server *s = arg;
+
+	return s->device->drained(s->dev);
+}
+
+/* The same with an anchor, where one is wanted and possible: it must be process 1, with whose end all ends. */
+static int serve_anchored(struct server *s)
+{
+	const struct sandbox_anchor anchor = {
+		.fd = s->opts.anchor_fd,
+		.work = serve,
+		.drained = drained,
+		.drain = s->device->drain,
+		.arg = s,
+	};
+	int err;
+
+	if (s->opts.anchor_fd < 0 || !s->inside || !s->device->drained)
+		return serve(s);
+	err = sandbox_anchor(&anchor);
+	log_error_errno(err, "--anchor-fd %d: the process can't be split", s->opts.anchor_fd);
+	return 1;
+}
+#else
+static int serve_anchored(struct server *s)
+{
+	return serve(s);
+}
+#endif
 
 int server_main(int argc, char **argv, const struct server_device *device, void *dev)
 {
 	static struct server s = { .life = -1 }; /* large, and one per process */
-	struct server_settings settings;
-	int status, listener = -1;
+	int status;
 
 	log_init(device->program, NULL, false);
 	status = options_parse(argc, argv, device, dev, &s.opts);
@@ -421,25 +482,6 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of the write */
 	s.device = device;
 	s.dev = dev;
-	settings = (struct server_settings) { .id = s.opts.id,
-					      .queues = s.opts.queues,
-					      .io_threads = s.opts.io_threads };
-	if (s.opts.vhost_fd >= 0 && check_connection(s.opts.vhost_fd) < 0)
-		return 2;
-	if (device->open(dev, &settings, &s.features) < 0)
-		return 2;
-	if (open_flight(&s) < 0)
-		return 2;
-	if (s.opts.socket) {
-		listener = listen_open(s.opts.socket);
-		if (listener < 0)
-			return 2;
-	}
-	if (by_hand(&s.opts) && listen_guard(s.opts.socket, s.opts.sandbox, &s.life) < 0)
-		return 1;
-	begin_flight(&s);
-	status = live(&s, listener);
-	device->close(dev);
-	flight_free(s.flight);
-	return status;
+	s.inside = getpid() == 1;
+	return serve_anchored(&s);
 }

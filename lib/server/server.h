@@ -85,6 +85,11 @@ struct server_device {
 	/* True if service has something to do that no descriptor will announce. */
 	bool (*pending)(void *state);
 
+	/* In a process that is dead (sandbox.h: struct sandbox_anchor): whether the kernel has finished what all queues
+	 * submitted. NULL: can't be told. */
+	bool (*drained)(void *dev);
+	const struct sandbox_rule *drain; /* the calls that it makes */
+
 	/* Names and values of the device's own counters. */
 	void (*stats)(void *dev, server_stat_fn add, void *arg);
 };

@@ -24,6 +24,7 @@ struct options {
 	const char *id;
 	const char *bus; /* directory, or NULL */
 	int flight_fd;   /* -1: none */
+	int anchor_fd;   /* -1: none */
 	unsigned queues;
 	unsigned io_threads;
 	bool sandbox;
@@ -263,6 +264,7 @@ struct server {
 	struct flight_ring log; /* the main loop's */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
+	bool inside; /* it was started in namespaces of its own */
 	bool ending;
 };
 

@@ -58,7 +58,7 @@ END
 	args=$(tr '\0' ' ' <"/proc/$core/cmdline")
 	like "the core is told of all" "$args" '--append a, b --cpus 5 --memory 64M --cpu host --device root:blk,hang-timeout=1500 --device disk1:blk,hang-timeout=1500 --test-devices '
 	root=$(device t root pid)
-	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --flight-fd 4 --vhost-fd 5 --format raw --readonly --queues 2 '
+	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --flight-fd 4 --vhost-fd 5 --anchor-fd 6 --format raw --readonly --queues 2 '
 	check "quit" ctl t quit
 	ends_with "ends" 0 "${tap_pids[-1]}" t
 else

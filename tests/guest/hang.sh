@@ -105,5 +105,19 @@ check "... and when it is stopped as well, that is found" wait_for 20 more_hangs
 diag "stopped with slow storage: found after $(((${EPOCHREALTIME/./} - from) / 1000)) ms"
 kill -USR2 "$slow"
 check "... it is replaced once its storage gives the requests back" wait_for 20 storm_successor "$old"
+
+# ---- killed with writes in the storage ----
+storm_serving
+old=$storm_pid
+storm_say n
+kill -USR1 "$slow"
+pause_at_least 1
+kill -KILL "$old"
+pause_at_least 3
+check "fault 48: killed while its storage holds requests" gone "$old"
+storm_successor "$old"
+is "... it is not replaced as long as it does" $? 1
+kill -USR2 "$slow"
+check "... but once it gives them back" wait_for 20 storm_successor "$old"
 storm_end
 kill -TERM "$slow"

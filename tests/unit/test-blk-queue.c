@@ -466,6 +466,8 @@ static unsigned calls;
 static bool hold; /* the next call takes its first iocb and does nothing with it */
 static io_context_t held_ctx;
 static struct iocb *held;
+static bool ask; /* the next call asks whether all is drained before it does anything */
+static int answer;
 static unsigned announced; /* transfers whose end an eventfd tells */
 
 int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
@@ -475,6 +477,10 @@ int __wrap_io_submit(io_context_t ctx, long nr, struct iocb *ios[])
 	calls++;
 	for (long i = 0; i < nr; i++)
 		announced += ios[i]->u.c.flags & 1; /* IOCB_FLAG_RESFD */
+	if (ask) {
+		ask = false;
+		answer = engine_aio.drained();
+	}
 	if (hold) {
 		held_ctx = ctx;
 		held = ios[0];
@@ -586,6 +592,59 @@ Test(blk_queue, what_is_not_announced_is_polled_for)
 	cr_assert_eq(bench.status[0], VIRTIO_BLK_S_OK);
 	cr_assert_not(blk_queue_pending(bench.server.queue));
 	cr_assert_eq(rounds(1), REQUESTS, "announced again");
+	tear_down();
+	fclose(f);
+}
+
+/* FAULTS 48: what the anchor of a dead process asks; here the process lives, and is as it may be found. */
+Test(blk_queue, f48_nothing_is_left_to_the_kernel)
+{
+	FILE *f = make_image();
+
+	cr_assert(engine_aio.drained(), "no engine is open");
+	set_up(&engine_aio, fileno(f));
+	cr_assert(engine_aio.drained());
+	for (unsigned i = 0; i < 600; i++) /* the ring wraps */
+		write_all(REQUESTS);
+	cr_assert(engine_aio.drained());
+	limit = 3;
+	write_all(REQUESTS);
+	cr_assert(engine_aio.drained(), "what io_submit did not take was never left to it");
+	tear_down();
+	fclose(f);
+}
+
+/* It is waited for what the kernel holds, and not for ever. */
+Test(blk_queue, f48_the_kernel_holds_something)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	hold = true;
+	add(0, VIRTIO_BLK_T_OUT, 0, 4096);
+	blk_queue_service(bench.server.queue);
+	cr_assert_not(engine_aio.drained());
+	cr_assert_eq(__real_io_submit(held_ctx, 1, &held), 1);
+	cr_assert(engine_aio.drained());
+	blk_queue_service(bench.server.queue);
+	tear_down();
+	fclose(f);
+}
+
+/* Died on the way into io_submit: what it meant to submit does not come. */
+Test(blk_queue, f48_nobody_knows_what_was_submitted)
+{
+	FILE *f = make_image();
+
+	set_up(&engine_aio, fileno(f));
+	ask = true;
+	write_all(1);
+	cr_assert_not(answer);
+	ask = true;
+	refusals[calls] = -EAGAIN;
+	write_all(1);
+	cr_assert_not(answer);
+	cr_assert(engine_aio.drained(), "a refused call leaves nothing");
 	tear_down();
 	fclose(f);
 }
