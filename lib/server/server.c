@@ -110,6 +110,13 @@ static int compile(const struct sandbox_rule *const *common, const struct sandbo
 	return sandbox_compile(tables, n, out);
 }
 
+static const struct sandbox_rule *const *steady_of(const struct options *opts)
+{
+	if (!opts->bus)
+		return server_steady;
+	return opts->socket ? server_steady_both : server_steady_bus;
+}
+
 /* The filters that are installed once everything is set up. */
 struct later {
 	struct sandbox_filter *steady, *io;
@@ -143,8 +150,7 @@ static int confine(struct server *s, struct later *later)
 	int err = compile(server_stage_one, s->device->stage_one, &first);
 
 	if (!err)
-		err = compile(s->opts.bus ? server_steady_bus : server_steady, s->device->steady,
-			      &later->steady);
+		err = compile(steady_of(&s->opts), s->device->steady, &later->steady);
 	if (!err)
 		err = compile(server_io, s->device->io, &later->io);
 	if (!err) {

@@ -228,9 +228,10 @@ void control_farewell(struct server *s);
 /* ---- syscalls.c: tables that every server has, ended by NULL ---- */
 
 extern const struct sandbox_rule *const server_stage_one[];
-extern const struct sandbox_rule *const server_steady[];     /* without a bus */
-extern const struct sandbox_rule *const server_steady_bus[]; /* with one */
-extern const struct sandbox_rule *const server_io[];         /* an I/O thread */
+extern const struct sandbox_rule *const server_steady[];      /* without a bus */
+extern const struct sandbox_rule *const server_steady_bus[];  /* with one, as a supervisor starts it */
+extern const struct sandbox_rule *const server_steady_both[]; /* with one, and a socket of its own */
+extern const struct sandbox_rule *const server_io[];          /* an I/O thread */
 
 /* ---- server.c ---- */
 

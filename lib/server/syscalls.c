@@ -9,7 +9,6 @@
 #include "tables.h"
 
 static const struct sandbox_rule steady[] = {
-	{ .nr = __NR_accept4, .why = "the next front end on the socket that is bound already" },
 	{ .nr = __NR_mmap,
 	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC, .value = 0 } },
 	  .why = "memory regions of the front end and its in-flight region, never executable" },
@@ -31,8 +30,9 @@ static const struct sandbox_rule steady[] = {
 	{ .why = NULL },
 };
 
-/* Without a supervisor, QEMU may be the front end, which has the back end make the in-flight region. */
+/* With a socket of its own. Front ends come and go, and may be QEMU, which has the back end make the in-flight region. */
 static const struct sandbox_rule steady_by_hand[] = {
+	{ .nr = __NR_accept4, .why = "the next front end on the socket that is bound already" },
 	{ .nr = __NR_memfd_create, .why = "the in-flight region for a front end that asks for one" },
 	{ .nr = __NR_ftruncate, .why = "its size" },
 	SANDBOX_FCNTL(F_ADD_SEALS, 0, "its size is sealed"),
@@ -59,6 +59,16 @@ const struct sandbox_rule *const server_steady[] = {
 
 const struct sandbox_rule *const server_steady_bus[] = {
 	sandbox_table_runtime, sandbox_table_loop, sandbox_table_sockets, sandbox_table_bus, steady, NULL,
+};
+
+const struct sandbox_rule *const server_steady_both[] = {
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_sockets,
+	sandbox_table_bus,
+	steady,
+	steady_by_hand,
+	NULL,
 };
 
 /* What meets the guest's bytes: the runtime, the loop, and eventfds that the front end replaced. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -24,9 +25,9 @@ static void check_alive(struct rig *rig)
 	cr_assert_eq(rig_request(rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
 }
 
-Test(blk_socket, one_front_end_after_another)
+static void one_after_another(const char *const *args)
 {
-	struct rig_options options = { .by_hand = true, .ring_features = RING_F_EVENT_IDX };
+	struct rig_options options = { .by_hand = true, .args = args, .ring_features = RING_F_EVENT_IDX };
 	struct rig rig;
 
 	rig_start(&rig, &options);
@@ -37,6 +38,22 @@ Test(blk_socket, one_front_end_after_another)
 	}
 	check_alive(&rig);
 	rig_stop(&rig);
+}
+
+Test(blk_socket, one_front_end_after_another)
+{
+	one_after_another(NULL);
+}
+
+/* Its filter is another: both that of a server with a bus, where nobody listens here, and that of one with a socket. */
+Test(blk_socket, one_front_end_after_another_beside_a_bus)
+{
+	char dir[] = "/tmp/bulkhead-bus.XXXXXX";
+	const char *const args[] = { "--bus", dir, NULL };
+
+	cr_assert_not_null(mkdtemp(dir));
+	one_after_another(args);
+	cr_assert_eq(rmdir(dir), 0);
 }
 
 /* FAULTS 64: a squatter is respected, what a dead server left behind is not. */
