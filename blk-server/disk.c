@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "fd.h"
 #include "log.h"
 #include "num.h"
 #include "slow.h"
@@ -286,17 +287,13 @@ int disk_discard(const struct disk *disk, uint64_t off, uint64_t len)
 
 static int write_zeroes(const struct disk *disk, uint64_t off, uint64_t len)
 {
-	while (len) {
-		ssize_t n = pwrite(disk->fd, zeroes, MIN(len, sizeof(zeroes)), (off_t)off);
+	int err = 0;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		off += (uint64_t)n;
-		len -= (uint64_t)n;
+	for (uint64_t n; len && !err; off += n, len -= n) {
+		n = MIN(len, sizeof(zeroes));
+		err = fd_pwrite_full(disk->fd, zeroes, n, (off_t)off);
 	}
-	return 0;
+	return err;
 }
 
 int disk_zero(const struct disk *disk, uint64_t off, uint64_t len, bool unmap)

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "lock.h"
 #include "num.h"
 #include "request.h"
@@ -107,30 +108,7 @@ void gate_leave(struct gate *g)
 
 static int read_block(const struct disk *disk, uint8_t *buf, uint64_t off)
 {
-	ssize_t n;
-
-	do
-		n = pread(disk->fd, buf, disk->io_align, (off_t)off);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	return n == (ssize_t)disk->io_align ? 0 : -EIO;
-}
-
-static int write_blocks(const struct disk *disk, const uint8_t *buf, uint64_t len, uint64_t off)
-{
-	while (len) {
-		ssize_t n = pwrite(disk->fd, buf, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		buf += n;
-		len -= (uint64_t)n;
-		off += (uint64_t)n;
-	}
-	return 0;
+	return fd_pread_full(disk->fd, buf, disk->io_align, (off_t)off);
 }
 
 /* Writes the next n bytes of r, whatever their alignment: reads the blocks at both ends first. */
@@ -148,7 +126,7 @@ static int write_part(struct request *r, uint8_t *buf, uint32_t n)
 	if (err)
 		return err;
 	transfer_copy_out(r, buf + (r->off - start), n);
-	return write_blocks(disk, buf, end - start, start);
+	return fd_pwrite_full(disk->fd, buf, end - start, (off_t)start);
 }
 
 static int slow_write(struct request *r)
@@ -177,7 +155,7 @@ static int zero_part(const struct disk *disk, uint64_t off, uint64_t n)
 	if (err)
 		return err;
 	memset(buf + (off - start), 0, n);
-	return write_blocks(disk, buf, disk->io_align, start);
+	return fd_pwrite_full(disk->fd, buf, disk->io_align, (off_t)start);
 }
 
 /* Zeroes any range: whole blocks as the disk does it best, and the parts of blocks at its ends. */

@@ -33,10 +33,13 @@ int fd_set_cloexec(int fd, bool on)
 	return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on);
 }
 
-int fd_read_full(int fd, void *buf, size_t len)
+#define FROM_POSITION (-1) /* in place of an offset */
+
+static int read_all(int fd, char *buf, size_t len, off_t off)
 {
 	for (size_t done = 0; done < len;) {
-		ssize_t n = read(fd, (char *)buf + done, len - done);
+		ssize_t n = off == FROM_POSITION ? read(fd, buf + done, len - done)
+						 : pread(fd, buf + done, len - done, off + (off_t)done);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -45,34 +48,50 @@ int fd_read_full(int fd, void *buf, size_t len)
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+static int write_all(int fd, const char *buf, size_t len, off_t off)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = off == FROM_POSITION ? write(fd, buf + done, len - done)
+						 : pwrite(fd, buf + done, len - done, off + (off_t)done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int fd_read_full(int fd, void *buf, size_t len)
+{
+	return read_all(fd, buf, len, FROM_POSITION);
 }
 
 int fd_pread_full(int fd, void *buf, size_t len, off_t off)
 {
-	for (size_t done = 0; done < len;) {
-		ssize_t n = pread(fd, (char *)buf + done, len - done, off + (off_t)done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ENODATA;
-		done += (size_t)n;
-	}
-	return 0;
+	return off < 0 ? -EINVAL : read_all(fd, buf, len, off);
 }
 
 int fd_write_full(int fd, const void *buf, size_t len)
 {
-	for (size_t done = 0; done < len;) {
-		ssize_t n = write(fd, (const char *)buf + done, len - done);
+	return write_all(fd, buf, len, FROM_POSITION);
+}
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		done += (size_t)n;
-	}
-	return 0;
+int fd_pwrite_full(int fd, const void *buf, size_t len, off_t off)
+{
+	return off < 0 ? -EINVAL : write_all(fd, buf, len, off);
+}
+
+int fd_check_unshrinkable(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS, 0);
+
+	if (seals < 0)
+		return -errno;
+	return seals & F_SEAL_SHRINK ? 0 : -EPERM;
 }
 
 int fd_event_set(int fd)

@@ -18,6 +18,10 @@ int fd_set_cloexec(int fd, bool on);
 int fd_read_full(int fd, void *buf, size_t len);
 int fd_pread_full(int fd, void *buf, size_t len, off_t off);
 int fd_write_full(int fd, const void *buf, size_t len);
+int fd_pwrite_full(int fd, const void *buf, size_t len, off_t off);
+
+/* 0 if the file can't become shorter any more; -EPERM if it can. Only a memfd is asked: another error for the rest. */
+int fd_check_unshrinkable(int fd);
 
 /* Adds 1 to an eventfd; a saturated counter (EAGAIN on a non-blocking one) is success: it is already
  * signalled. */

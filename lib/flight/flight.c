@@ -79,19 +79,9 @@ static int map(int fd, unsigned queues, size_t size, int prot, struct flight **o
 	return 0;
 }
 
-/* -EPERM if the file could shrink under us. */
-static int check_seals(int fd)
-{
-	int seals = fcntl(fd, F_GET_SEALS, 0);
-
-	if (seals < 0)
-		return -errno;
-	return seals & F_SEAL_SHRINK ? 0 : -EPERM;
-}
-
 int flight_map(int fd, bool writable, struct flight **out)
 {
-	int err = check_seals(fd), queues;
+	int err = fd_check_unshrinkable(fd), queues;
 	struct stat st;
 
 	if (err)
@@ -107,7 +97,7 @@ int flight_map(int fd, bool writable, struct flight **out)
 
 int flight_map_health(int fd, struct flight **out)
 {
-	int err = check_seals(fd);
+	int err = fd_check_unshrinkable(fd);
 	struct iovec iov;
 	char last;
 

@@ -216,14 +216,6 @@ int be_get_inflight(struct vhost_be *be, struct vhost_msg *msg)
 	return BE_REPLY;
 }
 
-/* A front end that shrank it under us would kill us; F_SEAL_SHRINK lasts. Only a memfd can have it. */
-static bool can_shrink(int fd)
-{
-	int seals = fcntl(fd, F_GET_SEALS, 0);
-
-	return seals < 0 || !(seals & F_SEAL_SHRINK);
-}
-
 int be_set_inflight(struct vhost_be *be, struct vhost_msg *msg)
 {
 	const struct vhost_inflight *d = &msg->payload.inflight;
@@ -238,7 +230,8 @@ int be_set_inflight(struct vhost_be *be, struct vhost_msg *msg)
 	if (fstat(msg->fds[0], &st) < 0 || !S_ISREG(st.st_mode) || !num_add(d->offset, d->size, &end) ||
 	    end > (uint64_t)st.st_size)
 		return be_refuse(be, -EINVAL, "an in-flight region that does not fit its file");
-	if (can_shrink(msg->fds[0]))
+	/* A front end that shrank it under us would kill us. */
+	if (fd_check_unshrinkable(msg->fds[0]) < 0)
 		return be_refuse(be, -EPERM, "an in-flight region that could shrink");
 	map = mmap(NULL, end, PROT_READ | PROT_WRITE, MAP_SHARED, msg->fds[0], 0);
 	if (map == MAP_FAILED)
