@@ -405,8 +405,8 @@ void vhost_fe_set_log(struct vhost_fe *fe, int fd, uint64_t size, vhost_fe_done_
 	fe_submit(fe, op);
 }
 
-void vhost_fe_add_region(struct vhost_fe *fe, const struct mem_region *region, int fd, vhost_fe_done_fn done,
-			 void *arg)
+static void change_memory(struct vhost_fe *fe, uint32_t request, const struct mem_region *region, int fd,
+			  vhost_fe_done_fn done, void *arg)
 {
 	struct fe_op *op = new_op(fe, done, arg);
 
@@ -414,19 +414,18 @@ void vhost_fe_add_region(struct vhost_fe *fe, const struct mem_region *region, i
 		return;
 	op->err = fe_has(fe, VHOST_PF_CONFIGURE_MEM_SLOTS) ? 0 : -EOPNOTSUPP;
 	if (!op->err)
-		add_region_request(op, VHOST_ADD_MEM_REG, region, fd);
+		add_region_request(op, request, region, fd);
 	fe_submit(fe, op);
+}
+
+void vhost_fe_add_region(struct vhost_fe *fe, const struct mem_region *region, int fd, vhost_fe_done_fn done,
+			 void *arg)
+{
+	change_memory(fe, VHOST_ADD_MEM_REG, region, fd, done, arg);
 }
 
 void vhost_fe_remove_region(struct vhost_fe *fe, const struct mem_region *region, vhost_fe_done_fn done,
 			    void *arg)
 {
-	struct fe_op *op = new_op(fe, done, arg);
-
-	if (!op)
-		return;
-	op->err = fe_has(fe, VHOST_PF_CONFIGURE_MEM_SLOTS) ? 0 : -EOPNOTSUPP;
-	if (!op->err)
-		add_region_request(op, VHOST_REM_MEM_REG, region, -1);
-	fe_submit(fe, op);
+	change_memory(fe, VHOST_REM_MEM_REG, region, -1, done, arg);
 }
