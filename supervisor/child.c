@@ -20,12 +20,12 @@
 #include "clean.h"
 #include "clock.h"
 #include "fd.h"
-#include "sandbox.h"
 
 #define PING_EVERY_NS   (2 * NS_PER_S)
 #define PING_ANSWER_NS  (5 * NS_PER_S)
 #define STOP_AGAIN_NS   (5 * NS_PER_S)
 #define REPORT_AFTER_NS (200 * NS_PER_MS)
+#define DRAIN_NS        (2 * NS_PER_S) /* for the anchor of a dead process: it gives up after a second of silence */
 #define DOUBT_NS        (100 * NS_PER_MS) /* from a lost connection to the death that it is the first sign of */
 #define PING_MISSES     2 /* in a row; one alone may be a supervisor that was itself stopped */
 
@@ -33,7 +33,7 @@
 
 void child_kill(struct child *c, const char *reason)
 {
-	if (c->pidfd < 0 || c->killed)
+	if (c->pidfd < 0 || c->killed || c->dead)
 		return;
 	if (reason != c->reason)
 		snprintf(c->reason, sizeof(c->reason), "%s", reason);
@@ -45,7 +45,7 @@ void child_kill(struct child *c, const char *reason)
 
 void child_doubt(struct child *c, const char *reason)
 {
-	if (c->pidfd < 0 || c->killed || c->doubted)
+	if (c->pidfd < 0 || c->killed || c->dead || c->doubted)
 		return;
 	snprintf(c->reason, sizeof(c->reason), "%s", reason);
 	c->doubted = true;
@@ -56,7 +56,7 @@ void child_doubt(struct child *c, const char *reason)
 /* What the deadline was for has come. */
 static void in_time(struct child *c)
 {
-	if (!c->doubted)
+	if (!c->doubted && !c->dead)
 		loop_disarm_timer(c->timer);
 }
 
@@ -179,13 +179,17 @@ static void on_death(void *arg, uint32_t events)
 	int code = 0, status = 0, err;
 
 	(void)events;
-	c->times.noticed = clock_ns();
+	if (!c->dead)
+		c->times.noticed = clock_ns();
 	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
 	err = keeper_reap(c->keeper, c->index, &code, &status);
 	c->times.reaped = clock_ns();
 	if (err)
 		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
-	if (c->pid != c->started_pid && code == CLD_EXITED && status > SANDBOX_SIGNALLED) {
+	if (c->dead) {
+		code = c->death.code;
+		status = c->death.status;
+	} else if (c->pid != c->started_pid && code == CLD_EXITED && status > SANDBOX_SIGNALLED) {
 		code = CLD_KILLED;
 		status -= SANDBOX_SIGNALLED;
 	}
@@ -204,16 +208,25 @@ static void on_vanished(void *arg, uint32_t events)
 		c->ops->vanished(c->arg, c);
 }
 
-/* The anchor says that it is dead. Should that be a lie, the process is dead soon after. */
-static void on_dead_word(struct child *c, const struct sandbox_death *death)
+/* The anchor says that it is dead. Should it hang in finding out what the kernel does, the pidfd will tell. */
+static void on_dead(struct child *c, const struct sandbox_death *death)
 {
-	c->times.noticed = c->times.reaped = clock_ns();
+	c->dead = true;
+	c->death = *death;
+	c->times.noticed = clock_ns();
+	loop_arm_timer(c->timer, c->times.noticed + DRAIN_NS);
+}
+
+/* The anchor says that its writes are over. Should that be a lie, the process is dead soon after. */
+static void on_drained(struct child *c)
+{
+	c->times.reaped = clock_ns();
 	write_report(c);
 	loop_del_fd(TAKE_PTR(c->watch));
 	c->remains = take_fd(&c->pidfd);
 	if (loop_add_fd(c->loop, c->remains, EPOLLIN, on_vanished, c, &c->remains_watch))
 		say_warn("%s: what remains of process %d is not watched", c->id, (int)c->pid);
-	over(c, death->code, death->status);
+	over(c, c->death.code, c->death.status);
 	if (child_remains(c))
 		keeper_kill(c->keeper, c->index);
 }
@@ -241,7 +254,10 @@ static void on_anchor(void *arg, uint32_t events)
 		c->pid = pid;
 		bus_expect(c->bus, pid);
 	} else if (n == sizeof(death) && split && pid == c->started_pid && is_death(&death)) {
-		on_dead_word(c, &death);
+		if (!c->dead)
+			on_dead(c, &death);
+		if (death.drained)
+			on_drained(c);
 	} else {
 		forget_anchor(c); /* its end, or nonsense: the pidfd tells */
 	}
@@ -382,7 +398,9 @@ static void on_timer(void *arg)
 {
 	struct child *c = arg;
 
-	if (c->doubted && c->state != CHILD_STOPPING)
+	if (c->dead)
+		keeper_kill(c->keeper, c->index);
+	else if (c->doubted && c->state != CHILD_STOPPING)
 		child_kill(c, c->reason);
 	else if (c->state == CHILD_STARTING)
 		child_kill(c, c->times.hello ? "it did not become ready in time"
@@ -421,7 +439,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	c->times = (struct child_times) { .begun = clock_ns() };
 	if (c->flight)
 		flight_reset(c->flight);
-	c->killed = c->doubted = c->adopted = false;
+	c->killed = c->doubted = c->dead = c->adopted = false;
 	c->missed = 0;
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
@@ -463,7 +481,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	c->started_pid = found->pid;
 	c->pidfd = take_fd(&found->pidfd);
 	c->adopted = true;
-	c->doubted = false;
+	c->doubted = c->dead = false;
 	c->missed = 0;
 	c->times.hello = 0;
 	if (!err)

@@ -14,6 +14,7 @@
 #include "bus.h"
 #include "flight.h"
 #include "report.h"
+#include "sandbox.h"
 #include "keeper.h"
 #include "logs.h"
 #include "loop.h"
@@ -92,7 +93,9 @@ struct child {
 	unsigned missed; /* signs of life that did not come, in a row */
 	bool adopted;    /* it is to say HELLO and READY again before anything is asked of it */
 	bool killed;     /* SIGKILL was sent, for reason */
-	bool doubted;    /* it is killed for reason, unless it dies of its own first */
+	bool dead; /* of the death below, as its anchor said: it is over when the kernel is through with it */
+	struct sandbox_death death;
+	bool doubted; /* it is killed for reason, unless it dies of its own first */
 	char reason[BUS_TEXT_MAX];
 	char version[BUS_NAME_MAX]; /* as its HELLO says */
 	struct child_times times;

@@ -5,10 +5,10 @@
  * Theory of operation. The kernel ends a process's aio contexts with its address space, and that takes two RCU grace
  * periods, tens of milliseconds in which nobody is told of the death. So process 1 of the namespaces, the anchor, shares
  * its memory with a child, the worker, which is the process that everybody knows. When the worker dies the memory stays,
- * its descriptors are closed and the anchor is woken at once. No thread can submit anything from then on; the anchor
- * asks the device whether the kernel has finished all that was submitted, says so on a socket, and only then ends and
- * takes the contexts with it. The successor need not wait for that. If the anchor can't tell it says nothing: its own
- * end, for which the kernel waits as it always did, tells the same later. That end is also the worker's, as process 1's
+ * its descriptors are closed and the anchor is woken at once, which says on a socket how it died. No thread can submit
+ * anything from then on; the anchor asks the device whether the kernel has finished all that was submitted, says so, and
+ * only then ends and takes the contexts with it. The successor need not wait for that. If the anchor can't tell it says
+ * no more: its own end, for which the kernel waits as it always did, tells the same later. That end is also the worker's, as process 1's
  * is that of all.
  *
  * The two share the C library's data, too, thread-local data included. The worker is the one that goes on with it; the
@@ -70,7 +70,9 @@ __attribute__((noreturn)) static void anchor(const struct sandbox_anchor *a,
 	if (!retire(a->fd, filter) || waitid(P_PID, (id_t)pid, &info, WEXITED))
 		_exit(SANDBOX_ANCHOR_FAILED);
 	death = (struct sandbox_death) { .code = info.si_code, .status = info.si_status };
-	if (a->drained(a->arg))
+	send(a->fd, &death, sizeof(death), MSG_NOSIGNAL);
+	death.drained = a->drained(a->arg);
+	if (death.drained)
 		send(a->fd, &death, sizeof(death), MSG_NOSIGNAL);
 	_exit(death.code == CLD_EXITED ? death.status : SANDBOX_SIGNALLED + death.status);
 }

@@ -157,9 +157,10 @@ void sandbox_tame_malloc(void);
 
 /* ---- an address space that outlives its process ---- */
 
-/* What the anchor says when its worker is dead and the kernel does nothing for it any more; as in siginfo_t. */
+/* What the anchor says: when its worker is dead, and once more when the kernel does nothing for it any more. */
 struct sandbox_death {
-	int32_t code, status;
+	int32_t code, status; /* as in siginfo_t */
+	int32_t drained;      /* 0 or 1 */
 };
 
 #define SANDBOX_SIGNALLED                                                                                    \
@@ -181,8 +182,8 @@ struct sandbox_anchor {
 /*
  * Splits process 1 of a sandbox_spawn, with a single thread, before stage one: a child goes on with work, under the
  * descriptors and privileges as they are, and ends with its status. It sends one byte on fd, which tells its pid by the
- * credentials, and closes it. The caller does not return: it waits for the child's death, sends struct sandbox_death
- * when (and if) all is drained, and exits. -errno if that can't be done, with nothing changed.
+ * credentials, and closes it. The caller does not return: it waits for the child's death, sends struct sandbox_death,
+ * sends it again when (and if) all is drained, and exits. -errno if that can't be done, with nothing changed.
  */
 int sandbox_anchor(const struct sandbox_anchor *anchor);
 

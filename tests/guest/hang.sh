@@ -119,5 +119,6 @@ storm_successor "$old"
 is "... it is not replaced as long as it does" $? 1
 kill -USR2 "$slow"
 check "... but once it gives them back" wait_for 20 storm_successor "$old"
+like "... and its death is told as it was" "$(storm_status)" '"last_death":"diedofsignal9'
 storm_end
 kill -TERM "$slow"

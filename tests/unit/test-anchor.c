@@ -129,7 +129,7 @@ static pid_t worker_pid(void)
 	return pid;
 }
 
-static void expect_death(int code, int status)
+static void expect_death(int code, int status, int drained)
 {
 	struct sandbox_death death;
 	pid_t pid;
@@ -139,6 +139,7 @@ static void expect_death(int code, int status)
 	cr_assert_eq(pid, anchor, "only the anchor can say it");
 	cr_assert_eq(death.code, code);
 	cr_assert_eq(death.status, status);
+	cr_assert_eq(death.drained, drained);
 }
 
 static void expect_silence(void)
@@ -177,7 +178,8 @@ Test(anchor, tells_of_a_kill, .init = share)
 {
 	start(wait_for_signal, yes);
 	cr_assert_eq(kill(worker_pid(), SIGKILL), 0);
-	expect_death(CLD_KILLED, SIGKILL);
+	expect_death(CLD_KILLED, SIGKILL, 0);
+	expect_death(CLD_KILLED, SIGKILL, 1);
 	cr_assert_eq(WEXITSTATUS(anchor_status()), SANDBOX_SIGNALLED + SIGKILL);
 }
 
@@ -185,7 +187,8 @@ Test(anchor, tells_of_a_crash, .init = share)
 {
 	start(crash, yes);
 	worker_pid();
-	expect_death(CLD_KILLED, SIGSEGV);
+	expect_death(CLD_KILLED, SIGSEGV, 0);
+	expect_death(CLD_KILLED, SIGSEGV, 1);
 	cr_assert_eq(WEXITSTATUS(anchor_status()), SANDBOX_SIGNALLED + SIGSEGV);
 }
 
@@ -193,7 +196,8 @@ Test(anchor, tells_of_an_end, .init = share)
 {
 	start(end_with_3, yes);
 	worker_pid();
-	expect_death(CLD_EXITED, 3);
+	expect_death(CLD_EXITED, 3, 0);
+	expect_death(CLD_EXITED, 3, 1);
 	cr_assert_eq(WEXITSTATUS(anchor_status()), 3);
 }
 
@@ -201,6 +205,7 @@ Test(anchor, is_silent_if_it_cannot_tell, .init = share)
 {
 	start(wait_for_signal, no);
 	cr_assert_eq(kill(worker_pid(), SIGKILL), 0);
+	expect_death(CLD_KILLED, SIGKILL, 0);
 	expect_silence();
 	cr_assert_eq(WEXITSTATUS(anchor_status()), SANDBOX_SIGNALLED + SIGKILL);
 }
@@ -213,12 +218,13 @@ Test(anchor, f48_says_nothing_before_the_kernel_is_through, .init = share)
 	start(wait_for_signal, when_done);
 	cr_assert_eq(kill(worker_pid(), SIGKILL), 0);
 	worker_is_gone(); /* the anchor holds none of its descriptors */
+	expect_death(CLD_KILLED, SIGKILL, 0);
 	while (!atomic_load(&shared->waiting))
 		sched_yield();
 	p = (struct pollfd) { .fd = told, .events = POLLIN };
 	cr_assert_eq(poll(&p, 1, 0), 0);
 	atomic_store(&shared->done, true);
-	expect_death(CLD_KILLED, SIGKILL);
+	expect_death(CLD_KILLED, SIGKILL, 1);
 	anchor_status();
 }
 
@@ -241,6 +247,7 @@ Test(anchor, may_do_nothing_else, .init = share)
 
 	start(wait_for_signal, forbidden_call);
 	cr_assert_eq(kill(worker_pid(), SIGKILL), 0);
+	expect_death(CLD_KILLED, SIGKILL, 0);
 	expect_silence();
 	status = anchor_status();
 	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
