@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "crash.h"
 #include "fd.h"
 #include "log.h"
 #include "num.h"
@@ -259,12 +260,25 @@ int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t
 
 int disk_flushed(struct disk *disk, int64_t res)
 {
-	if (res < 0 && !atomic_exchange(&disk->flush_failed, true))
-		log_error_errno((int)res,
-				"image %s: a flush failed; written data may be lost, so every "
-				"later flush fails too",
-				disk->name);
-	return atomic_load(&disk->flush_failed) ? -EIO : 0;
+	int none = 0;
+
+	if (res < 0)
+		atomic_compare_exchange_strong(&disk->flush_err, &none, (int)res);
+	return atomic_load(&disk->flush_err) ? -EIO : 0;
+}
+
+void disk_tell_flush(struct disk *disk)
+{
+	int err = atomic_load(&disk->flush_err);
+
+	if (!err)
+		return;
+	CRASH_POINT("failure-told before");
+	if (atomic_exchange(&disk->flush_told, true))
+		return;
+	log_error_errno(err,
+			"image %s: a flush failed; written data may be lost, so every later flush fails too",
+			disk->name);
 }
 
 int disk_flush(struct disk *disk)

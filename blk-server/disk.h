@@ -39,8 +39,9 @@ struct disk {
 	struct virtio_blk_config config;
 	const struct engine_ops *engine;
 
-	_Atomic bool flush_failed; /* data may be lost; no later flush may say otherwise */
-	struct gate *gate;         /* only if io_align is more than a sector: slow.h */
+	_Atomic int flush_err;   /* of the first flush that failed, as then all later ones do; 0: none */
+	_Atomic bool flush_told; /* the log says so */
+	struct gate *gate;       /* only if io_align is more than a sector: slow.h */
 };
 
 static inline bool disk_takes_writes(const struct disk *disk)
@@ -58,7 +59,10 @@ int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t
 /* Flushes what was written to stable storage. A flush that failed once fails for ever: the kernel has dropped
  * what it could not write and would report success the next time. 0 or -errno; blocks. */
 int disk_flush(struct disk *disk);
+/* The same of one that was made in another way, with this result; blocks not. */
 int disk_flushed(struct disk *disk, int64_t res);
+/* Logs, once, that a flush failed: not before it is written down for a successor, as that takes time. */
+void disk_tell_flush(struct disk *disk);
 
 /* Discards, or zeroes with or without giving up the space. The range is within the disk. 0 or -errno; blocks. */
 int disk_discard(const struct disk *disk, uint64_t off, uint64_t len);

@@ -47,8 +47,10 @@ void request_finish(struct request *r, uint8_t status)
 	const struct mem *mem = server_mem(q->server);
 	bool filled = r->kind == REQUEST_READ;
 
-	if (status != VIRTIO_BLK_S_OK)
+	if (status != VIRTIO_BLK_S_OK) {
 		blk_count(&q->stats.errors, 1);
+		disk_tell_flush(q->disk);
+	}
 	if (r->plain_write)
 		gate_leave(q->disk->gate);
 	CRASH_POINT("status before");

@@ -138,7 +138,7 @@ static void die_serving(struct scene *s, const char *label, unsigned nth)
 	rig_try_respawn(&s->load.rig);
 	live(s);
 	bury(s);
-	if (strcmp(label, "failure after"))
+	if (!begins(label, "failure") || !strcmp(label, "failure before"))
 		return;
 	/* The failure was written down: the successor tells of it, and does not flush again. */
 	failed = s->load.failed_flushes;
