@@ -103,10 +103,10 @@ static void show_health(const struct server_queue *q, unsigned held)
 {
 	struct flight_queue *line = q->flight.queue;
 
-	flight_set(&line->passes, flight_get(&q->stats.passes));
-	flight_set(&line->taken, flight_get(&q->stats.requests));
+	flight_set(&line->passes, stat_get(&q->stats.passes));
+	flight_set(&line->taken, stat_get(&q->stats.requests));
 	flight_set(&line->held, held);
-	flight_set(&line->done, flight_get(&q->stats.completed));
+	flight_set(&line->done, stat_get(&q->stats.completed));
 	flight_set(&line->resting, q->drained || q->orders);
 }
 

@@ -285,4 +285,10 @@ static inline void stat_add(_Atomic uint64_t *stat, uint64_t n)
 			      memory_order_relaxed);
 }
 
+/* Any thread. */
+static inline uint64_t stat_get(const _Atomic uint64_t *stat)
+{
+	return atomic_load_explicit(stat, memory_order_relaxed);
+}
+
 #endif
