@@ -58,7 +58,7 @@ void request_finish(struct request *r, uint8_t status)
 	CRASH_POINT("status after");
 	if (mem_logging(mem))
 		mem_dirty_ptr(mem, r->status, 1);
-	server_push(q->server, r->head, filled ? r->done + 1 : 1);
+	server_push(q->server, r->head, filled ? r->done + 1 : 1, status);
 	CRASH_POINT("push after");
 	put_free(r);
 }

@@ -35,9 +35,8 @@ enum flight_kind {
 	FLIGHT_NONE,    /* no record */
 	FLIGHT_REQUEST, /* a request was taken: a type, b sector, c its descriptor and bytes (flight_request) */
 	FLIGHT_DONE,    /* it was completed: a descriptor, b bytes written, c result (0: good) */
-	FLIGHT_SUBMIT, /* requests were given to the kernel: a how many, b how many it still holds */
-	FLIGHT_AGAIN,  /* a request of the predecessor was taken up again: a descriptor, b attempts */
-	FLIGHT_POISON, /* a request that killed twice was failed: a descriptor */
+	FLIGHT_AGAIN, /* a request of the predecessor was taken up again: a descriptor, b deaths that it outlived */
+	FLIGHT_POISON, /* a request that servers died of is failed: a descriptor */
 	FLIGHT_BUS,    /* a message came on the control bus: a type, word */
 	FLIGHT_SAID,   /* a message went out on it: a type, word */
 	FLIGHT_FRONT,  /* the front end asked for something: a value, word */

@@ -46,14 +46,9 @@ static void print_done(FILE *to, const struct flight_record *r)
 		fprintf(to, " result %" PRIu64, r->c);
 }
 
-static void print_submit(FILE *to, const struct flight_record *r)
-{
-	fprintf(to, "%" PRIu32 ", %" PRIu64 " held", r->a, r->b);
-}
-
 static void print_again(FILE *to, const struct flight_record *r)
 {
-	fprintf(to, "descriptor %" PRIu32 ", attempt %" PRIu64, r->a, r->b);
+	fprintf(to, "descriptor %" PRIu32 ", deaths %" PRIu64, r->a, r->b);
 }
 
 static void print_descriptor(FILE *to, const struct flight_record *r)
@@ -77,12 +72,11 @@ static const struct {
 	const char *name;
 	void (*print)(FILE *to, const struct flight_record *r);
 } kinds[] = {
-	[FLIGHT_NONE] = { "none", print_numbers },     [FLIGHT_REQUEST] = { "request", print_request },
-	[FLIGHT_DONE] = { "done", print_done },        [FLIGHT_SUBMIT] = { "submit", print_submit },
-	[FLIGHT_AGAIN] = { "again", print_again },     [FLIGHT_POISON] = { "poison", print_descriptor },
-	[FLIGHT_BUS] = { "bus", print_named },         [FLIGHT_SAID] = { "said", print_named },
-	[FLIGHT_FRONT] = { "front end", print_named }, [FLIGHT_ORDER] = { "order", print_named },
-	[FLIGHT_STATE] = { "state", print_named },
+	[FLIGHT_NONE] = { "none", print_numbers },        [FLIGHT_REQUEST] = { "request", print_request },
+	[FLIGHT_DONE] = { "done", print_done },           [FLIGHT_AGAIN] = { "again", print_again },
+	[FLIGHT_POISON] = { "poison", print_descriptor }, [FLIGHT_BUS] = { "bus", print_named },
+	[FLIGHT_SAID] = { "said", print_named },          [FLIGHT_FRONT] = { "front end", print_named },
+	[FLIGHT_ORDER] = { "order", print_named },        [FLIGHT_STATE] = { "state", print_named },
 };
 _Static_assert(ARRAY_SIZE(kinds) == FLIGHT_KIND_COUNT, "each kind of record can be printed");
 

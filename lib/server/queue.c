@@ -180,13 +180,13 @@ int server_pop(struct server_queue *q, struct vq_chain *chain)
 	return 1;
 }
 
-void server_push(struct server_queue *q, uint16_t head, uint32_t written)
+void server_push(struct server_queue *q, uint16_t head, uint32_t written, uint32_t result)
 {
 	vq_push(q->vq, head, written);
 	q->taken--;
 	q->staged++;
 	stat_add(&q->stats.bytes_in, written);
-	flight_note(&q->flight, FLIGHT_DONE, head, written, 0);
+	flight_note(&q->flight, FLIGHT_DONE, head, written, result);
 }
 
 void server_take_up(struct server_queue *q, uint16_t head)

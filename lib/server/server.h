@@ -104,8 +104,8 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 int server_pop(struct server_queue *queue, struct vq_chain *chain);
 
 /* Completes a request of which written bytes of the writable part were filled; the driver sees it at the end
- * of the pass. */
-void server_push(struct server_queue *queue, uint16_t head, uint32_t written);
+ * of the pass. result is for the record: 0 if all is well, else the device's own word for what is not. */
+void server_push(struct server_queue *queue, uint16_t head, uint32_t written, uint32_t result);
 
 /* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
 void server_take_up(struct server_queue *queue, uint16_t head);

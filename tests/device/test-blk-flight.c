@@ -62,8 +62,9 @@ Test(blk_flight, a_killed_server_leaves_its_last_requests)
 		cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 8 * i, gpa, 4096).status,
 			     VIRTIO_BLK_S_OK);
 	cr_assert_eq(rig_request(&rig, 1, VIRTIO_BLK_T_IN, 4096, gpa, 512).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(rig_request(&rig, 1, 77, 0, gpa, 512).status, VIRTIO_BLK_S_UNSUPP);
 	rig_until(&rig, flight_get(&flight_queue(f, 0)->done) == 3);
-	rig_until(&rig, flight_get(&flight_queue(f, 1)->done) == 1);
+	rig_until(&rig, flight_get(&flight_queue(f, 1)->done) == 2);
 	cr_expect_eq(flight_get(&flight_queue(f, 0)->taken), 3);
 	cr_expect_eq(flight_get(&flight_queue(f, 0)->held), 0);
 	rig_kill(&rig);
@@ -71,6 +72,8 @@ Test(blk_flight, a_killed_server_leaves_its_last_requests)
 	cr_expect(strstr(text, "queue 0   request   write sector 16 bytes 4096 descriptor "), "%s", text);
 	cr_expect(strstr(text, "queue 0   done      descriptor "), "%s", text);
 	cr_expect(strstr(text, "queue 1   request   read sector 4096 bytes 512 descriptor "), "%s", text);
+	cr_expect(strstr(text, "queue 1   request   type 77 sector 0 bytes 512 descriptor "), "%s", text);
+	cr_expect(strstr(text, " written 1 result 2\n"), "%s", text);
 	cr_expect(strstr(text, "queue 1   order     start\n"), "%s", text);
 	cr_expect(strstr(text, "main      state     ready\n"), "%s", text);
 	cr_expect(strstr(text, "main      front end ring start 1\n"), "%s", text);

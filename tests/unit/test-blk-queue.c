@@ -53,8 +53,9 @@ int server_pop(struct server_queue *s, struct vq_chain *chain)
 	return 1;
 }
 
-void server_push(struct server_queue *s, uint16_t head, uint32_t written)
+void server_push(struct server_queue *s, uint16_t head, uint32_t written, uint32_t result)
 {
+	(void)result;
 	s->completed++;
 	s->written[head] = written;
 }
