@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <nng/supplemental/util/platform.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,10 @@
 #include "clean.h"
 #include "clock.h"
 #include "num.h"
+
+#define DIAL_NS  (5 * NS_PER_S) /* for one attempt to be greeted */
+#define AGAIN_NS (500 * NS_PER_MS)
+#define AGAIN_MS 10
 
 static int make_request(const char *verb, size_t argc, const char *const *argv, nng_msg **out)
 {
@@ -105,6 +110,29 @@ static int exchange(nng_socket sock, struct exchange *x, nng_msg *m, uint64_t en
 	return bus_nng_errno(err);
 }
 
+/*
+ * The other side makes its listener anew now and then (bus_wire_is_deaf): who comes in that moment finds no socket, or
+ * waits at one that is gone. Nothing was sent yet, so it is tried again whatever the request is.
+ */
+static int connect_to(nng_socket sock, const char *path, uint64_t end_ns)
+{
+	uint64_t again_until = MIN(end_ns, clock_ns() + AGAIN_NS);
+	int err;
+
+	for (;;) {
+		uint64_t begun = clock_ns();
+
+		err = bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024,
+				    left_ms(MIN(end_ns, begun + DIAL_NS)), NULL);
+		if (err == -EPIPE)
+			err = -ECONNREFUSED;
+		if ((err != -ENOENT && err != -ECONNREFUSED && err != -ETIMEDOUT) ||
+		    clock_ns() >= (err == -ETIMEDOUT ? end_ns : again_until))
+			return err;
+		nng_msleep(AGAIN_MS);
+	}
+}
+
 static int call(nng_socket sock, struct exchange *x, const char *path, nng_msg *m, uint64_t end_ns,
 		struct bus_ctl_result *result)
 {
@@ -113,8 +141,7 @@ static int call(nng_socket sock, struct exchange *x, const char *path, nng_msg *
 
 	if (!err)
 		err = nng_socket_set_ms(sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-	err = err ? bus_nng_errno(err)
-		  : bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024, left_ms(end_ns), NULL);
+	err = err ? bus_nng_errno(err) : connect_to(sock, path, end_ns);
 	if (err) {
 		nng_msg_free(m);
 		return err;

@@ -81,12 +81,17 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static void start(void)
+static void serve_calls(void)
 {
-	make_dir();
 	cr_assert_eq(loop_new("ctl", &loop), 0);
 	cr_assert_eq(bus_ctl_listen(loop, path, on_call, NULL, &ctl), 0);
 	cr_assert_eq(pthread_create(&server, NULL, serve, loop), 0);
+}
+
+static void start(void)
+{
+	make_dir();
+	serve_calls();
 }
 
 static void stop(void)
@@ -309,6 +314,34 @@ Test(bus_ctl, silent_supervisor_is_given_up_at_the_deadline)
 	cr_assert_lt(clock_ns() - began, 5 * NS_PER_S);
 	close(fd);
 	remove_dir();
+}
+
+static void *call_while_away(void *arg)
+{
+	*(int *)arg = call("echo", 0, NULL, 20 * NS_PER_S, &r);
+	return NULL;
+}
+
+/* The listener is made anew while a client is on its way to it. */
+Test(bus_ctl, client_of_a_listener_that_goes_away_comes_to_the_next)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), result = -1;
+	pthread_t client;
+
+	make_dir();
+	strcpy(sa.sun_path, path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	cr_assert_eq(listen(fd, 1), 0);
+	cr_assert_eq(pthread_create(&client, NULL, call_while_away, &result), 0);
+	close(accept(fd, NULL, NULL));
+	close(fd);
+	unlink(path);
+	serve_calls();
+	pthread_join(client, NULL);
+	cr_assert_eq(result, 0);
+	cr_assert_str_eq(r.json, "[0,\"\"]");
+	stop();
 }
 
 /* ---- events ---- */
