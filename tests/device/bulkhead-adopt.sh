@@ -70,7 +70,7 @@ out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 is "fault 63: a second supervisor: exit 2" $? 2
 is "... is told of the first" "$out" "bulkhead: adopt: \"m\" has a supervisor, process $pid; there is never more than one"
 kill -STOP "$pid"
-out=$(timeout 10 "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+out=$(timeout 60 "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 like "... even if that one is stopped" "$out" "has a supervisor, process $pid;"
 kill -CONT "$pid"
 if [ "$(id -u)" -eq 0 ]; then
@@ -200,7 +200,7 @@ ends_with "SIGTERM to the adopter presses the button: exit 0" 0 "$pid" m
 cat >"$tmp/session" <<-END
 	stty -g >$tmp/stty.before
 	$bulkhead run --name m --run-dir $run_dir --kernel $tmp/kernel --on-supervisor-death keep 2>$tmp/m.err
-	for i in {1..200}; do grep -q without $run_dir/m/lock && break; read -rt 0.05 <> <(:); done
+	for i in {1..1000}; do grep -q without $run_dir/m/lock && break; read -rt 0.05 <> <(:); done
 	stty -g >$tmp/stty.after
 END
 spawn socat - EXEC:"bash $tmp/session",pty,setsid,ctty,stderr </dev/zero >"$tmp/term.out" 2>&1

@@ -149,7 +149,7 @@ script core hello-exit=1
 start m "${disk[@]}"
 ends_with "the core dies after HELLO: exit 5" 5 "$pid" m
 script core no-hello
-start m "${disk[@]}" --start-timeout 1
+start m "${disk[@]}" --start-timeout 3
 ends_with "the core says nothing: exit 5" 5 "$pid" m
 check "... after its deadline" logged m 'core: killing vmm-core .*it did not say hello in time'
 rm "$bin/core.do"
@@ -162,7 +162,7 @@ ends_with "a server that never becomes ready is given up: exit 6" 6 "$pid" m
 check "... after as many restarts as allowed" logged m 'disk0: given up, it died more than 3 times in 60 s'
 is "... not one more" "$(grep -c 'disk0: started' "$tmp/m.err")" 4
 script disk0 no-ready
-start m "${disk[@]}" --restarts 0/60 --start-timeout 1
+start m "${disk[@]}" --restarts 0/60 --start-timeout 3
 ends_with "a server that says hello but never ready is given up" 6 "$pid" m
 check "... after its deadline" logged m 'disk0: killing blk-server .*it did not become ready in time'
 script disk0 wrong-name

@@ -5,7 +5,7 @@
 . "${top_srcdir:?}/tests/support/tap.sh"
 bulkhead=${top_builddir:?}/supervisor/bulkhead
 run_dir=$tmp/run
-evidence "$tmp/m.out" "$tmp/m.err" "$tmp/one.err"
+evidence "$tmp/m.out" "$tmp/m.err" "$tmp/one.err" "$tmp/ctl.err"
 bin=$tmp/bin
 unset JOURNAL_STREAM BULKHEAD_PATH
 
@@ -51,9 +51,15 @@ start() {
 }
 
 ctl() { "$bulkhead" ctl --run-dir "$run_dir" "$@"; }
-state() { ctl --json "$1" status 2>>"$tmp/ctl.err" | jq -r .state; }
+# A machine's status in JSON. That there is no answer is for the test to see, and for the evidence.
+status_of() {
+	local said
+	said=$(ctl --json "$1" status 2>&1) || { echo "$EPOCHREALTIME: $? $said" >>"$tmp/ctl.err"; return 1; }
+	echo "$said"
+}
+state() { status_of "$1" | jq -r .state; }
 is_state() { [ "$(state "$1")" = "$2" ]; }
-device() { ctl --json "$1" status 2>>"$tmp/ctl.err" | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
+device() { status_of "$1" | jq -r ".devices[] | select(.id == \"$2\") | .$3"; }
 logged() { grep -qE -- "$2" "$tmp/$1.err"; }
 
 wait_running() { wait_for 20 is_state "$1" running; }

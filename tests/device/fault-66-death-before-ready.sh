@@ -16,7 +16,7 @@ died_more() { [ "$(deaths)" -gt "$1" ]; }
 # ---- the first process of a machine ----
 for words in exit=1 hello-exit=1 "no-ready" "no-hello" active-exit=0; do
 	script disk0 "$words"
-	start m --disk "path=$tmp/disk.img" --start-timeout 1 --restarts 100/60
+	start m --disk "path=$tmp/disk.img" --start-timeout 2 --restarts 100/60
 	check "first start: $words" wait_for 20 died_more 1
 	rm "$bin/disk0.do"
 	check "... the machine starts as soon as it can" wait_running m
@@ -26,7 +26,7 @@ for words in exit=1 hello-exit=1 "no-ready" "no-hello" active-exit=0; do
 done
 
 # ---- a successor ----
-start m --disk "path=$tmp/disk.img,spare=off" --start-timeout 1 --restarts 100/60
+start m --disk "path=$tmp/disk.img,spare=off" --start-timeout 2 --restarts 100/60
 wait_running m
 for words in exit=1 hello-exit=1 no-ready no-hello active-exit=0 wrong-name; do
 	script disk0 "$words"
@@ -48,7 +48,7 @@ ctl m quit
 ends_with "... and ends" 0 "$pid" m
 
 # ---- a spare ----
-start m --disk "path=$tmp/disk.img" --start-timeout 1
+start m --disk "path=$tmp/disk.img" --start-timeout 2
 wait_running m
 for words in exit=1 no-ready; do
 	wait_for 20 spare_ready

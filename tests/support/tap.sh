@@ -9,13 +9,16 @@
 #   is TEXT GOT WANT / like TEXT GOT REGEX / unlike TEXT GOT REGEX
 #   spawn COMMAND...                      starts it in the background, its id in $pid; killed at the end
 #   at_exit COMMAND...                    runs at the end, last one first
-#   wait_for SECONDS COMMAND...           repeats the command until it succeeds, or fails at the deadline
+#   wait_for SECONDS COMMAND...           repeats the command until it succeeds, or fails at the deadline; the seconds
+#                                         are those of an idle machine, a busy one gets $tap_patience times as many
 #   wait_exit SECONDS PID                 waits for a spawned process to end; its exit status in $status
 #   evidence FILE...                      their last lines are shown at the end if a test failed or it ended early
 #   show_evidence                         shows them now if a test failed since; before they are written anew
 # The plan is printed at the end, so a test that dies early is seen to be incomplete.
 set -u
 tap_count=0 tap_failed=0 tap_done=0
+# It takes nothing from a test that passes, and a slow machine is not a failure.
+tap_patience=6
 tap_pids=() tap_exits=() tap_evidence=() tap_shown=0
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bulkhead-test.XXXXXX") || exit 99
 # Processes under other user ids must be able to reach what a test puts here.
@@ -88,7 +91,7 @@ show_evidence() {
 at_exit() { tap_exits+=("$(printf '%q ' "$@")"); }
 
 wait_for() {
-	local end=$((${EPOCHREALTIME/./} + $1 * 1000000))
+	local end=$((${EPOCHREALTIME/./} + $1 * 1000000 * tap_patience))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "${EPOCHREALTIME/./}" -lt "$end" ] || return 1
