@@ -54,7 +54,7 @@ vm=$!
 tap_pids+=("$vm")
 exec 4>"$tmp/in" 5<"$tmp/fifo"
 blk=
-while IFS= read -rt 60 line <&5; do
+while IFS= read -rt 300 line <&5; do
 	line=${line%$'\r'}
 	printf '%s\n' "$line" >>"$tmp/regs"
 	case $line in

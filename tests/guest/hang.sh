@@ -96,7 +96,7 @@ storm_say n
 kill -USR1 "$slow"
 pause_at_least 4
 is "fault 42: storage that holds requests for 4 s is no hang" "$(hangs)" 0
-like "... but said to be slow" "$(<"$tmp/log")" 'device disk0: no progress on queue 0 for 1[0-9]* ms: its storage is slow'
+like "... but said to be slow" "$(<"$tmp/log")" 'device disk0: no progress on queue 0 for [1-9][0-9]* ms: its storage is slow'
 storm_serving
 is "... the same process serves" "$storm_pid" "$old"
 from=${EPOCHREALTIME/./}

@@ -85,7 +85,7 @@ check "vhost-user: its end is noticed" wait_for 10 away
 printf s >&6
 check "vhost-user: the guest runs on without it" wait_for 20 guest_says "$tmp/out" "# continue it"
 check "vhost-user: it is connected to in vain" wait_for 10 grep -q "disk0: can't connect to the back end" "$tmp/log"
-check "vhost-user: ... more often than it may die" wait_for 10 disk_is waiting '[5-9]'
+check "vhost-user: ... more often than it may die" wait_for 10 disk_is waiting '\([5-9]\|[1-9][0-9]\)'
 serve
 check "vhost-user: it is found when it is back" wait_for 20 disk_is up '[1-9]'
 printf c >&6
@@ -141,7 +141,7 @@ else
 		kill \$log
 		exit \$status
 	END
-	timeout 60 unshare -m bash "$tmp/with-log" </dev/null >"$tmp/out" 2>"$tmp/err"
+	timeout 300 unshare -m bash "$tmp/with-log" </dev/null >"$tmp/out" 2>"$tmp/err"
 	is "syslog: the guest runs" $? 33
 	is "syslog: one line for the start without /dev/log, then nothing on stderr" "$(cat "$tmp/err")" \
 		"bulkhead: --log: \"syslog\" is not possible, /dev/log: No such file or directory; allowed here: stderr"

@@ -14,7 +14,7 @@ guest_image "$tmp/root.img" 256M "$inside/verify" "$inside/kills"
 evidence "$tmp/err"
 kills=20
 [ -z "${BULKHEAD_LONG-}" ] || kills=100
-"$top/scripts/testhost" --again 2 --timeout "$((900 + kills * 10))" --memory 4096 \
+"$top/scripts/testhost" --again 2 --timeout "$((3000 + kills * 10))" --memory 4096 \
 	--program "$top_builddir/supervisor/bulkhead" --program "$top_builddir/vmm-core/vmm-core" \
 	--program "$top_builddir/blk-server/blk-server" --program "$(PATH=$PATH:/sbin command -v e2fsck)" \
 	--add "$inside/host.sh=bin/host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \

@@ -36,7 +36,7 @@ storm_serving() {
 # The guest's lines up to the one wanted.
 storm_until() {
 	local line
-	while IFS= read -rt 60 line <&"$storm_out"; do
+	while IFS= read -rt 300 line <&"$storm_out"; do
 		line=${line%$'\r'}
 		printf '%s\n' "$line" >>"$tmp/said"
 		[ "$line" != "$1" ] || return 0
@@ -89,7 +89,7 @@ relay() {
 storm_end() {
 	local line
 	printf q >&"$storm_in"
-	while IFS= read -rt 60 line <&"$storm_out"; do
+	while IFS= read -rt 300 line <&"$storm_out"; do
 		printf '%s\n' "${line%$'\r'}" >>"$tmp/said"
 		[[ $line != 1..* ]] || break
 	done

@@ -14,6 +14,7 @@ ctl() { "$bulkhead" ctl storm "$@" --run-dir "$tmp/run"; }
 runs_program() { storm_serving && tr '\0' '\n' <"/proc/$storm_pid/cmdline" | head -1 | grep -qx "$1"; }
 has_spare() { [[ $(storm_status) =~ \"spare\":\"ready\" ]]; }
 is_failed() { [[ $(storm_status) =~ \"state\":\"failed\" ]]; }
+went_on() { is_failed || storm_successor "$old"; }
 
 storm_start storm --disk "path=$tmp/disk.img,restarts=3/60" || not_ok "the guest starts"
 
@@ -51,8 +52,11 @@ storm_say n
 # ---- an outage ----
 check "a spare is there" wait_for 20 has_spare
 for i in 1 2 3 4 5; do
-	wait_for 20 storm_serving && kill -KILL "$storm_pid"
-	wait_for 2 is_failed && break
+	wait_for 20 storm_serving || break
+	old=$storm_pid
+	kill -KILL "$old"
+	wait_for 20 went_on
+	is_failed && break
 done
 check "killed too often it is given up" is_failed
 end=$((SECONDS + outage))

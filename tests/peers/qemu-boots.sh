@@ -19,7 +19,7 @@ boot() {
 		2>"$tmp/server.log"
 	server=$pid
 	wait_for 10 test -S "$tmp/sock" || return 1
-	timeout 180 qemu-system-x86_64 -M q35,memory-backend=ram -accel tcg,thread=multi -smp 2 -m 512 -nodefaults \
+	timeout 900 qemu-system-x86_64 -M q35,memory-backend=ram -accel tcg,thread=multi -smp 2 -m 512 -nodefaults \
 		-display none -serial file:"$tmp/console" -object memory-backend-memfd,id=ram,size=512M,share=on \
 		-kernel "$cache/kernel/vmlinuz" -initrd "$cache/initrd" \
 		-append "console=ttyS0 quiet panic=-1 bulkhead.run=verify" \

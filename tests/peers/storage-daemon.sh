@@ -17,7 +17,7 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 		--export type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path="$tmp/sock",writable=on \
 		>"$tmp/qsd.log" 2>&1
 	wait_for 10 test -S "$tmp/sock"
-	timeout 120 "$top_builddir/supervisor/bulkhead" run --name peer --run-dir "$tmp/run" --test-devices --memory 64M \
+	timeout 600 "$top_builddir/supervisor/bulkhead" run --name peer --run-dir "$tmp/run" --test-devices --memory 64M \
 		--kernel "$top_builddir/tests/guest/payload.elf" --append "io irq" --disk "vhost-user=$tmp/sock" \
 		--console "file=$tmp/out" </dev/null >"$tmp/stdout" 2>"$tmp/log"
 	is "the bare guest ends well on qemu-storage-daemon" $? 33
@@ -41,7 +41,7 @@ bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus 2 -
 	--console stdio </dev/null
 echo "status $?"
 EOF
-"$top/scripts/testhost" --again 2 --timeout 300 --program "$top_builddir/supervisor/bulkhead" \
+"$top/scripts/testhost" --again 2 --timeout 1500 --program "$top_builddir/supervisor/bulkhead" \
 	--program "$top_builddir/vmm-core/vmm-core" --program "$top_builddir/blk-server/blk-server" \
 	--program "$(command -v qemu-storage-daemon)" --add "$tmp/host.sh=bin/host.sh" \
 	--add "$cache/kernel/vmlinuz=guest/vmlinuz" --add "$cache/initrd=guest/initrd" \

@@ -19,7 +19,7 @@
 #include "flight.h"
 #include "request.h"
 
-TestSuite(blk_queue, .timeout = 30);
+TestSuite(blk_queue, .timeout = 60);
 
 /* ---- what lib/server would be ---- */
 

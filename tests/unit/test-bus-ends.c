@@ -125,17 +125,17 @@ Test(bus_ctl, call_is_answered_or_refused)
 	arg[sizeof(arg) - 1] = '\0';
 	for (int i = 0; i < BUS_CTL_ARGS_MAX; i++)
 		argv[i] = arg;
-	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("echo", 0, NULL, 20 * NS_PER_S, &r), 0);
 	cr_assert_eq(r.err, 0);
 	cr_assert_str_eq(r.json, "[0,\"\"]");
-	cr_assert_eq(call("echo", BUS_CTL_ARGS_MAX, argv, NS_PER_S, &r), 0);
+	cr_assert_eq(call("echo", BUS_CTL_ARGS_MAX, argv, 20 * NS_PER_S, &r), 0);
 	cr_assert_eq(strlen(r.json), strlen("[16,\"\"]") + strlen(arg));
-	cr_assert_eq(call("nonsense", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("nonsense", 0, NULL, 20 * NS_PER_S, &r), 0);
 	cr_assert_eq(r.err, -EOPNOTSUPP);
 	cr_assert_str_eq(r.text, "no such verb");
-	cr_assert_eq(call("long", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("long", 0, NULL, 20 * NS_PER_S, &r), 0);
 	cr_assert_eq(strlen(r.json), BUS_CTL_JSON_MAX - 1);
-	cr_assert_eq(call("long", 1, argv, NS_PER_S, &r), 0);
+	cr_assert_eq(call("long", 1, argv, 20 * NS_PER_S, &r), 0);
 	cr_assert_eq(r.err, -EMSGSIZE);
 	stop();
 }
@@ -175,8 +175,8 @@ Test(bus_ctl, answer_may_come_later_and_others_are_served_meanwhile)
 	pthread_create(&thread, NULL, keep_call, NULL);
 	while (calls < 1)
 		sched_yield();
-	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
-	cr_assert_eq(call("release", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("echo", 0, NULL, 20 * NS_PER_S, &r), 0);
+	cr_assert_eq(call("release", 0, NULL, 20 * NS_PER_S, &r), 0);
 	cr_assert_str_eq(r.json, "{}");
 	pthread_join(thread, NULL);
 	stop();
@@ -191,9 +191,9 @@ Test(bus_ctl, unanswered_call_meets_its_deadline)
 	cr_assert_eq(call("keep", 0, NULL, 50 * NS_PER_MS, &r), -ETIMEDOUT);
 	cr_assert_geq(clock_ns() - began, 50 * NS_PER_MS);
 	/* its client is gone by now: the answer goes nowhere and the slot is free again */
-	cr_assert_eq(call("release", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("release", 0, NULL, 20 * NS_PER_S, &r), 0);
 	for (int i = 0; i < 2 * BUS_CTL_PENDING; i++)
-		cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+		cr_assert_eq(call("echo", 0, NULL, 20 * NS_PER_S, &r), 0);
 	stop();
 }
 
@@ -261,7 +261,7 @@ Test(bus_ctl, malformed_requests_are_refused)
 		cr_assert_eq(memcmp(reply, (const uint8_t[]) { 8, 0x93, 1 }, 3), 0);
 	}
 	cr_assert_eq(calls, 0);
-	cr_assert_eq(call("echo", 0, NULL, NS_PER_S, &r), 0);
+	cr_assert_eq(call("echo", 0, NULL, 20 * NS_PER_S, &r), 0);
 	loop_stop(loop);
 	pthread_join(server, NULL);
 	bus_ctl_get_counters(ctl, &malformed, &refused);

@@ -90,7 +90,7 @@ Test(bus_hostile, hand_made_messages_are_understood)
 	raw_send(fd, (const uint8_t[]) { 8, 0, 42, 0 }, 4); /* Ready */
 	RUN_UNTIL(sup.messages);
 	cr_assert_eq(sup.last.type, BUS_READY);
-	bus_pair_ping(NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	cr_assert_eq(raw_recv(fd, buf, sizeof(buf)), 4);
 	cr_assert_eq(memcmp(buf, (const uint8_t[]) { 8, 1, 50, 0 }, 4), 0);
 	raw_send(fd, (const uint8_t[]) { 8, 1, 26, 0 }, 4); /* Ok */

@@ -41,7 +41,7 @@ Test(bus_who, second_connection_of_the_same_process_is_refused)
 	fd = raw_open(path);
 	RUN_UNTIL(raw_is_closed(fd));
 	close(fd);
-	bus_pair_ping(NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(r.calls);
 	cr_assert_eq(r.err, 0);
 	cr_assert_eq(sup.ups, 1);
@@ -115,7 +115,7 @@ Test(bus_who, replaced_child_leaves_nothing_to_its_successor)
 	child.silent = true;
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups == 2 && child.ups);
-	bus_pair_ping(NS_PER_S, &(struct result) { 0 });
+	bus_pair_ping(10 * NS_PER_S, &(struct result) { 0 });
 	RUN_UNTIL(child.messages);
 	cr_assert_eq(child.last.type, BUS_PING);
 	cr_assert_eq(child.messages, 1);

@@ -32,7 +32,7 @@ Test(bus, requests_are_answered_and_events_arrive)
 	cr_assert_eq(sup.last.type, BUS_HELLO);
 	cr_assert_str_eq(sup.last.hello.name, "disk0");
 
-	bus_pair_ping(NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	cr_assert_eq(r.calls, 0);
 	RUN_UNTIL(r.calls);
 	cr_assert_eq(r.err, 0);
@@ -50,7 +50,7 @@ Test(bus, refusal_comes_with_its_reason)
 	child.silent = true;
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups);
-	bus_pair_ping(NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(child.messages);
 	cr_assert_eq(bus_reply_error(child.bus, child.ids[0], -EBUSY, "not now"), 0);
 	RUN_UNTIL(r.calls);
@@ -94,7 +94,7 @@ Test(bus, late_and_doubled_replies_are_dropped)
 	bus_reply(child.bus, child.ids[0], &(struct bus_msg) { .type = BUS_OK });
 	RUN_UNTIL(bus_pair_counters(sup.bus).late_replies == 1);
 
-	bus_pair_ping(NS_PER_S, &r2);
+	bus_pair_ping(10 * NS_PER_S, &r2);
 	RUN_UNTIL(child.messages == 2);
 	bus_reply(child.bus, child.ids[1], &(struct bus_msg) { .type = BUS_OK });
 	bus_reply(child.bus, child.ids[1], &(struct bus_msg) { .type = BUS_OK });
@@ -114,7 +114,7 @@ Test(bus, replies_out_of_order_find_their_requests)
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups);
 	for (int i = 0; i < 3; i++)
-		bus_pair_ping(5 * NS_PER_S, &r[i]);
+		bus_pair_ping(10 * NS_PER_S, &r[i]);
 	RUN_UNTIL(child.messages == 3);
 	for (int i = 2; i >= 0; i--)
 		bus_reply_error(child.bus, child.ids[i], -100 - i, "x");
@@ -132,7 +132,7 @@ Test(bus, unsolicited_reply_is_counted_and_dropped)
 	child.silent = true;
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups);
-	bus_pair_ping(5 * NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(child.messages);
 	bus_reply(child.bus, child.ids[0] + 1, &(struct bus_msg) { .type = BUS_OK });
 	RUN_UNTIL(bus_pair_counters(sup.bus).unsolicited_replies == 1);
@@ -149,7 +149,7 @@ Test(bus, reply_of_the_wrong_type_ends_the_request)
 	child.silent = true;
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups);
-	bus_pair_ping(5 * NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(child.messages);
 	bus_reply(child.bus, child.ids[0], &(struct bus_msg) { .type = BUS_STATS });
 	RUN_UNTIL(r.calls);
@@ -199,7 +199,7 @@ Test(bus, redials_after_the_listener_restarts)
 	cr_assert_eq(bus_event(child.bus, &(struct bus_msg) { .type = BUS_READY }), -EAGAIN);
 	cr_assert_eq(bus_listen(loop, path, getpid(), &bus_pair_ops, &sup, &sup.bus), 0);
 	RUN_UNTIL(sup.ups == 2 && child.ups == 2);
-	bus_pair_ping(NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(r.calls);
 	cr_assert_eq(r.err, 0);
 	bus_pair_close();
@@ -246,7 +246,7 @@ Test(bus, last_words_arrive_before_the_end)
 	RUN_UNTIL(sup.ups && child.ups);
 	for (int i = 0; i < 10; i++)
 		cr_assert_eq(bus_event(child.bus, &ended), 0);
-	cr_assert_eq(bus_flush(child.bus, NS_PER_S), 0);
+	cr_assert_eq(bus_flush(child.bus, 10 * NS_PER_S), 0);
 	bus_close(child.bus); /* the loop has not run since: all of it is still under way */
 	child.bus = NULL;
 	RUN_UNTIL(sup.downs);
@@ -264,7 +264,7 @@ Test(bus, may_be_closed_by_its_own_callback)
 	RUN_UNTIL(sup.ups && child.ups);
 	child.closing = child.bus;
 	child.bus = NULL;
-	bus_pair_ping(5 * NS_PER_S, &r);
+	bus_pair_ping(10 * NS_PER_S, &r);
 	RUN_UNTIL(r.calls);
 	cr_assert_eq(r.err, -EPIPE);
 	bus_pair_close();

@@ -132,12 +132,12 @@ static void need_plain_build(void)
 #endif
 }
 
-Test(confine, heaps_of_many_threads, .init = need_plain_build, .timeout = 30)
+Test(confine, heaps_of_many_threads, .init = need_plain_build, .timeout = 60)
 {
 	cr_assert_eq(run("threads"), 0);
 }
 
-Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 30)
+Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 60)
 {
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -151,7 +151,7 @@ Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 30)
 }
 
 /* What ends itself must be told from what the filter ends. */
-Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 30)
+Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 60)
 {
 	int status = run("abort");
 

@@ -58,10 +58,10 @@ static void wr(unsigned reg, uint8_t value)
 	uart_ops.write(uart, reg, 1, value);
 }
 
-/* Runs the loop until cond or two seconds. */
+/* Runs the loop until cond, at most 20 s. */
 #define RUN_UNTIL(cond)                                                                                      \
 	do {                                                                                                 \
-		uint64_t end_ = clock_ns() + 2 * NS_PER_S;                                                   \
+		uint64_t end_ = clock_ns() + 20 * NS_PER_S;                                                  \
 		while (!(cond) && clock_ns() < end_)                                                         \
 			loop_run_once(loop, 10 * (int64_t)NS_PER_MS);                                        \
 		cr_assert(cond);                                                                             \
@@ -180,7 +180,7 @@ Test(core_uart, flood_is_held_back_and_nothing_is_lost)
 
 Test(core_uart, a_full_port_raises_its_interrupt_when_there_is_room)
 {
-	uint64_t end = clock_ns() + 2 * NS_PER_S;
+	uint64_t end = clock_ns() + 20 * NS_PER_S;
 	uint8_t buf[4096];
 
 	wr(IER, 0x02);

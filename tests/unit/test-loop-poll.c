@@ -19,7 +19,7 @@ static void free_loop(void)
 	loop_free(loop);
 }
 
-TestSuite(loop_poll, .init = make_loop, .fini = free_loop, .timeout = 20);
+TestSuite(loop_poll, .init = make_loop, .fini = free_loop, .timeout = 60);
 
 struct ring {
 	int work, polls, sleeps, wakes, done;

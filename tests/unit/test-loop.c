@@ -26,7 +26,7 @@ static void free_loop(void)
 	loop_free(loop);
 }
 
-TestSuite(loop, .init = make_loop, .fini = free_loop, .timeout = 20);
+TestSuite(loop, .init = make_loop, .fini = free_loop, .timeout = 60);
 
 static void count(void *arg)
 {
@@ -411,7 +411,7 @@ static void wake_nothing(void *arg)
 }
 
 /* A sleep hook runs just there, so what it posts stands for what another thread posts at the worst time. */
-Test(loop, post_on_the_brink_of_sleep_is_not_lost, .timeout = 10)
+Test(loop, post_on_the_brink_of_sleep_is_not_lost, .timeout = 60)
 {
 	static const struct loop_poll_ops post_ops = { poll_nothing, post_in_sleep, wake_nothing };
 	static const struct loop_poll_ops stop_ops = { poll_nothing, stop_in_sleep, wake_nothing };

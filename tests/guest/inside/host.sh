@@ -58,7 +58,7 @@ for cpus in $1; do
 	what="$cpus vCPU"
 	rm -f /tmp/console
 	machine "$cpus" verify
-	until_true 240 sh -c "! kill -0 $vm" || kill -KILL $vm
+	until_true 900 sh -c "! kill -0 $vm" || kill -KILL $vm
 	wait $vm
 	status=$?
 	check "$what: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
@@ -81,7 +81,7 @@ done
 rm -f /tmp/console
 truncate -s 64M /tmp/data.img
 machine 4 kills --disk path=/tmp/data.img,queues=4 --restarts 1000/60
-until_true 60 grep "guest: writing" /tmp/console
+until_true 240 grep "guest: writing" /tmp/console
 kills=0
 seed=$$
 random() {
@@ -92,14 +92,14 @@ random() {
 killed() {
 	pids=
 	for d; do
-		until_true 20 replaced "$d" none || return 1
+		until_true 60 replaced "$d" none || return 1
 		pids="$pids$new "
 	done
 	# shellcheck disable=SC2086
 	kill -KILL $pids || return 1
 	for d; do
 		kills=$((kills + 1))
-		until_true 20 replaced "$d" "${pids%% *}" || return 1
+		until_true 60 replaced "$d" "${pids%% *}" || return 1
 		pids=${pids#* }
 	done
 }
@@ -115,7 +115,7 @@ while [ $kills -lt "$2" ]; do
 done
 check "kills: blk-server was killed $kills times, at least $2" /tmp/log [ "$kills" -ge "$2" ]
 bulkhead ctl vm power-button
-until_true 120 sh -c "! kill -0 $vm" || kill -KILL $vm
+until_true 480 sh -c "! kill -0 $vm" || kill -KILL $vm
 wait $vm
 status=$?
 check "kills: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
