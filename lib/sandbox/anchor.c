@@ -8,17 +8,21 @@
  * its descriptors are closed and the anchor is woken at once, which says on a socket how it died. No thread can submit
  * anything from then on; the anchor asks the device whether the kernel has finished all that was submitted, says so, and
  * only then ends and takes the contexts with it. The successor need not wait for that. If the anchor can't tell it says
- * no more: its own end, for which the kernel waits as it always did, tells the same later. That end is also the worker's, as process 1's
- * is that of all.
+ * no more: its own end, for which the kernel waits as it always did, tells the same later. That end is also the worker's,
+ * as process 1's is that of all.
  *
  * The two share the C library's data, too, thread-local data included. The worker is the one that goes on with it; the
  * anchor makes nothing but system calls that succeed (a failing one would write the worker's errno), and none at
  * all between its start and the worker's death but the one that waits. Its own filter allows these and no other.
+ *
+ * Who takes the worker over can write the anchor's stack, and so have it do whatever it may. So the worker does nothing
+ * before the anchor has given up its descriptors and capabilities and is under its filter.
  */
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -40,11 +44,20 @@ static const struct sandbox_rule anchor_table[] = {
 	{ .why = NULL },
 };
 
+/* What the two processes begin with, on the anchor's stack. */
+struct split {
+	const struct sandbox_anchor *a;
+	_Atomic bool retired;
+};
+
 /* The worker's first word goes with its credentials, which tell its process id outside. */
 static int worker(void *arg)
 {
-	const struct sandbox_anchor *a = arg;
+	struct split *split = arg;
+	const struct sandbox_anchor *a = split->a;
 
+	while (!atomic_load(&split->retired))
+		sched_yield(); /* a few microseconds; if it fails, its end is ours */
 	send(a->fd, "", 1, MSG_NOSIGNAL);
 	close(a->fd);
 	exit(a->work(a->arg));
@@ -61,13 +74,17 @@ static bool retire(int fd, const struct sandbox_filter *filter)
 	       !sandbox_install(filter, false);
 }
 
-__attribute__((noreturn)) static void anchor(const struct sandbox_anchor *a,
-					     const struct sandbox_filter *filter, pid_t pid)
+__attribute__((noreturn)) static void anchor(struct split *split, const struct sandbox_filter *filter,
+					     pid_t pid)
 {
+	const struct sandbox_anchor *a = split->a;
 	siginfo_t info = { 0 };
 	struct sandbox_death death;
 
-	if (!retire(a->fd, filter) || waitid(P_PID, (id_t)pid, &info, WEXITED))
+	if (!retire(a->fd, filter))
+		_exit(SANDBOX_ANCHOR_FAILED);
+	atomic_store(&split->retired, true);
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED))
 		_exit(SANDBOX_ANCHOR_FAILED);
 	death = (struct sandbox_death) { .code = info.si_code, .status = info.si_status };
 	send(a->fd, &death, sizeof(death), MSG_NOSIGNAL);
@@ -91,6 +108,7 @@ static char *make_stack(void)
 int sandbox_anchor(const struct sandbox_anchor *a)
 {
 	const struct sandbox_rule *tables[] = { anchor_table, a->drain };
+	struct split split = { .a = a, .retired = false };
 	struct sandbox_filter *filter = NULL;
 	char *stack = make_stack();
 	pid_t pid;
@@ -104,9 +122,9 @@ int sandbox_anchor(const struct sandbox_anchor *a)
 	if (err)
 		return err;
 	/* The C library's note of its thread's id becomes the worker's. */
-	pid = clone(worker, stack, CLONE_VM | SIGCHLD | (tid_address() ? CLONE_CHILD_SETTID : 0),
-		    (void *)(uintptr_t)a, NULL, NULL, tid_address());
+	pid = clone(worker, stack, CLONE_VM | SIGCHLD | (tid_address() ? CLONE_CHILD_SETTID : 0), &split,
+		    NULL, NULL, tid_address());
 	if (pid < 0)
 		return -errno;
-	anchor(a, filter, pid);
+	anchor(&split, filter, pid);
 }

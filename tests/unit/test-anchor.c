@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,6 +17,7 @@
 
 #include "config.h"
 #include "fd.h"
+#include "num.h"
 #include "sandbox.h"
 
 TestSuite(anchor, .timeout = 60);
@@ -31,6 +34,7 @@ static struct shared *shared;
 static int told;     /* the watcher's end */
 static int life[2];  /* its writing end is held by the worker, and by the anchor only if that is wrong */
 static pid_t anchor; /* as seen from here */
+static void (*before_split)(void);
 
 static const struct sandbox_rule drain[] = { { .nr = __NR_sched_yield, .why = "waits" }, { .why = NULL } };
 
@@ -101,6 +105,8 @@ static void start(int (*work)(void *), bool (*drained)(void *))
 	if (!anchor) {
 		a.fd = pair[1];
 		close(life[0]);
+		if (before_split)
+			before_split();
 		sandbox_anchor(&a);
 		_exit(REFUSED);
 	}
@@ -251,6 +257,48 @@ Test(anchor, may_do_nothing_else, .init = share)
 	expect_silence();
 	status = anchor_status();
 	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+}
+
+static int status_of_anchor; /* its /proc/PID/status */
+
+static int look_at_anchor(void *arg)
+{
+	char text[4096];
+	ssize_t n = read(status_of_anchor, text, sizeof(text) - 1);
+
+	(void)arg;
+	text[n < 0 ? 0 : n] = '\0';
+	_exit(strstr(text, "\nCapEff:\t0000000000000000\n") && strstr(text, "\nSeccomp:\t2\n") ? 0 : 1);
+}
+
+/* In the process that is to split: something that takes it long to give up. */
+static void burden(void)
+{
+	struct rlimit files = { .rlim_cur = 0 };
+	unsigned last = 0;
+
+	status_of_anchor = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = MIN(files.rlim_max, 20000);
+	setrlimit(RLIMIT_NOFILE, &files);
+	for (int fd = 0; fd >= 0; fd = fcntl(status_of_anchor, F_DUPFD_CLOEXEC, 0))
+		last = MAX(last, (unsigned)fd);
+	close_range(last - 8, last, 0); /* for what sandbox_anchor opens */
+}
+
+/* Whoever takes the worker over writes the anchor's memory: what that may do must not be much by then. */
+Test(anchor, is_harmless_before_the_worker_begins, .init = share)
+{
+	before_split = burden;
+	for (int i = 0; i < 10; i++) { /* a race, so more than once */
+		start(look_at_anchor, yes);
+		worker_pid();
+		expect_death(CLD_EXITED, 0, 0);
+		expect_death(CLD_EXITED, 0, 1);
+		cr_assert_eq(WEXITSTATUS(anchor_status()), 0);
+		close(told);
+		close(life[0]);
+	}
 }
 
 Test(anchor, is_for_process_1_only)
