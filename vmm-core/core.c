@@ -14,6 +14,7 @@
 #include "chipset.h"
 #include "clock.h"
 #include "cpuid.h"
+#include "kick.h"
 #include "log.h"
 #include "num.h"
 #include "pci.h"
@@ -330,6 +331,8 @@ int core_new(struct core *core, const struct options *opts)
 	r = loop_new("main", &core->loop);
 	if (r == 0)
 		r = loop_add_timer(core->loop, on_drained, core, &core->drain_timer);
+	if (r == 0)
+		r = kick_init();
 	if (r == 0)
 		r = watch_new(core->loop, &core->watch);
 	if (r < 0) {

@@ -29,7 +29,7 @@ static const struct sandbox_rule vcpu[] = {
 	IOCTL(KVM_IRQFD, "the guest masks or unmasks an MSI-X vector"),
 	IOCTL(KVM_SET_GSI_ROUTING, "the guest writes an MSI-X message"),
 	IOCTL(KVM_IRQ_LINE, "the level of the serial port's and ACPI's interrupt"),
-	{ .nr = __NR_write, .why = "kicks that exited; waking the main loop" },
+	{ .nr = __NR_write, .why = "waking the main loop" },
 	{ .nr = __NR_poll, .why = "MSI-X pending bits" },
 	{ .nr = __NR_futex, .why = "leaf locks, the gate, the end of an RCU grace period" },
 	{ .nr = __NR_rt_sigreturn, .why = "the signal that brings a vCPU out of the guest" },
@@ -54,7 +54,7 @@ static const struct sandbox_rule steady[] = {
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "a new back end's connection becomes non-blocking"),
 	{ .nr = __NR_tgkill,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = SIGNAL_KICK } },
-	  .why = "bringing vCPUs out of the guest, with this one signal" },
+	  .why = "bringing vCPUs out of the guest, the main loop out of a write, with this one signal" },
 	{ 0 },
 };
 

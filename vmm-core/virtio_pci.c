@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "kick.h"
 #include "layout.h"
 #include "num.h"
 #include "virtio_pci_priv.h"
@@ -84,8 +85,17 @@ static void follow_bar(void *arg)
 		lock_drop(&t->lock);
 		if (move_kick(t, i,
 			      enabled && base != PCI_UNMAPPED ? base + i * REG_NOTIFY_EACH : PCI_UNMAPPED))
-			fd_event_offer(t->kick[i]);
+			kick_offer(t->kick[i]);
 	}
+}
+
+static void pass_kicks(void *arg)
+{
+	struct virtio_pci *t = arg;
+
+	for (unsigned i = 0; i < t->args.queues; i++)
+		if (atomic_exchange(&t->kicked[i], false))
+			kick_offer(t->kick[i]);
 }
 
 void virtio_pci_wire(struct virtio_pci *t)
@@ -197,6 +207,7 @@ int virtio_pci_new(const struct virtio_pci_args *args, struct virtio_pci **out)
 	t->args = *args;
 	lock_init(&t->lock);
 	loop_bh_init(&t->moved, args->loop, follow_bar, t);
+	loop_bh_init(&t->kicks, args->loop, pass_kicks, t);
 	for (unsigned i = 0; i < VIRTIO_PCI_QUEUES_MAX; i++) {
 		t->kick[i] = t->call[i] = t->call[i + 1] = -1;
 		t->wired_at[i] = PCI_UNMAPPED;
@@ -223,6 +234,7 @@ void virtio_pci_free(struct virtio_pci *t)
 	if (t->args.bus)
 		pci_bus_detach(t->args.bus, t->args.slot);
 	loop_bh_cancel(&t->moved);
+	loop_bh_cancel(&t->kicks);
 	unwire(t);
 	msix_free(t->msix);
 	for (unsigned i = 0; i <= t->args.queues; i++) {
@@ -315,8 +327,10 @@ void virtio_pci_reset_done(struct virtio_pci *t)
 	msix_clear_sources(t->msix);
 	for (unsigned i = 0; i <= t->args.queues; i++) {
 		fd_event_clear(t->call[i]);
-		if (i < t->args.queues)
+		if (i < t->args.queues) {
+			t->kicked[i] = false;
 			fd_event_clear(t->kick[i]);
+		}
 	}
 	t->isr = 0;
 	lock_take(&t->lock);

@@ -47,6 +47,8 @@ struct virtio_pci {
 	int kick[VIRTIO_PCI_QUEUES_MAX];
 	int call[VIRTIO_PCI_QUEUES_MAX + 1]; /* the last in use is the configuration interrupt's */
 	_Atomic uint8_t isr;
+	_Atomic bool kicked[VIRTIO_PCI_QUEUES_MAX]; /* kicks that exited, for the main loop to pass on */
+	struct loop_bh kicks;                       /* posted with them */
 	_Atomic uint64_t kicks_exited, config_interrupts, refused_writes;
 
 	struct lock lock; /* a leaf; guards what follows */

@@ -10,7 +10,6 @@
 #include <linux/virtio_pci.h>
 #include <string.h>
 
-#include "fd.h"
 #include "num.h"
 #include "virtio_pci_priv.h"
 
@@ -321,7 +320,8 @@ static void device_write(struct virtio_pci *t, uint64_t off, unsigned size, uint
 }
 
 /* Here come only notifications that the kernel did not catch: before DRIVER_OK has been followed up, or just
- * after the BAR moved. The value is not looked at: the address tells the queue (§4.1.4.4). */
+ * after the BAR moved. The value is not looked at: the address tells the queue (§4.1.4.4). A vCPU writes to no eventfd that
+ * a back end shares. */
 static void notify_write(struct virtio_pci *t, uint64_t off, unsigned size, uint64_t value)
 {
 	uint64_t queue = off / REG_NOTIFY_EACH;
@@ -333,7 +333,8 @@ static void notify_write(struct virtio_pci *t, uint64_t off, unsigned size, uint
 		return;
 	}
 	t->kicks_exited++;
-	fd_event_offer(t->kick[queue]);
+	t->kicked[queue] = true;
+	loop_bh_post(&t->kicks);
 }
 
 static uint64_t table_read(struct virtio_pci *t, uint64_t off, unsigned size)

@@ -29,8 +29,8 @@
 
 #include "clean.h"
 #include "clock.h"
-#include "fd.h"
 #include "flight.h"
+#include "kick.h"
 #include "loop.h"
 #include "num.h"
 #include "watch_priv.h"
@@ -95,7 +95,7 @@ static void kick(struct ring *r)
 {
 	r->passes = passes(r);
 	r->target->watch->stats.kicks++;
-	fd_event_offer(r->at.kick);
+	kick_offer(r->at.kick);
 }
 
 static void begin_again(struct ring *r)

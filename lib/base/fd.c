@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -103,13 +102,6 @@ int fd_event_set(int fd)
 		n = write(fd, &one, sizeof(one));
 	while (n < 0 && errno == EINTR);
 	return n < 0 && errno != EAGAIN ? -errno : 0;
-}
-
-int fd_event_offer(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-	return poll(&p, 1, 0) == 1 && p.revents & POLLOUT ? fd_event_set(fd) : 0;
 }
 
 void fd_event_clear(int fd)

@@ -27,10 +27,6 @@ int fd_check_unshrinkable(int fd);
  * signalled. */
 int fd_event_set(int fd);
 
-/* The same for an eventfd that another process shares and may have made blocking: a counter that is saturated already is
- * left alone. */
-int fd_event_offer(int fd);
-
 /* Sets an eventfd's counter to 0 and never waits, even if a process that shares the descriptor made it blocking. */
 void fd_event_clear(int fd);
 

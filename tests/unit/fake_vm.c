@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "kick.h"
 #include "layout.h"
 #include "lock.h"
 
@@ -138,6 +139,7 @@ void machine_init(struct machine *m)
 	end_init(&m->end, m->loop, ignore_end, NULL);
 	cr_assert_eq(space_new(0x10000, &m->pio), 0);
 	cr_assert_eq(space_new(0, &m->mmio), 0);
+	cr_assert_eq(kick_init(), 0);
 	space_thread_enter();
 	cr_assert_eq(pci_bus_new(m->pio, m->mmio, &m->end, &m->pci), 0);
 }

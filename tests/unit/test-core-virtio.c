@@ -316,8 +316,8 @@ Test(virtio, kicks_are_wired_and_follow_the_bar)
 
 	guest_set_config(&m, SLOT, PCI_BASE_ADDRESS_0, 4, new);
 	guest_write(&m, new + 0x3000 + 8, 2, 2);
-	cr_assert(event_taken(virtio_pci_kick_fd(t, 2)), "served by the core until the kernel knows");
 	machine_settle(&m);
+	cr_assert(event_taken(virtio_pci_kick_fd(t, 2)), "served by the core until the kernel knows");
 	cr_assert_null(fake_kick(&m.vm, NOTIFY));
 	cr_assert_not_null(fake_kick(&m.vm, new + 0x3000));
 	cr_assert(event_taken(virtio_pci_kick_fd(t, 0)), "a kick may have hit neither place");
@@ -340,9 +340,12 @@ Test(virtio, notifications)
 
 	go_live();
 	guest_write(&m, NOTIFY + 4, 2, 1);
+	cr_assert_not(event_taken(virtio_pci_kick_fd(t, 1)), "a vCPU touches nothing that a back end shares");
+	machine_settle(&m);
 	cr_assert(event_taken(virtio_pci_kick_fd(t, 1)));
 	cr_assert_not(event_taken(virtio_pci_kick_fd(t, 0)));
 	guest_write(&m, NOTIFY, 2, 0xffff);
+	machine_settle(&m);
 	cr_assert(event_taken(virtio_pci_kick_fd(t, 0)), "the address counts, not the value");
 	guest_write(&m, NOTIFY + QUEUES * 4, 2, 0);
 	guest_write(&m, NOTIFY + 255 * 4, 4, 0);
