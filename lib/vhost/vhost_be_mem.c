@@ -277,7 +277,7 @@ uint16_t be_inflight_live(const struct vhost_be *be, unsigned index)
 		return 0;
 	if (index >= d->queues || inflight_is_blank(part_at(be, index)))
 		return 0;
-	for (unsigned i = 0; i < MIN(d->queues, be->ops->queues); i++)
+	for (unsigned i = 0; i < d->queues; i++)
 		live = (uint16_t)(live + !inflight_is_blank(part_at(be, i)));
 	return live;
 }
