@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The front end's connection: a queue of operations, each a list of requests, one request on the wire at a
+ * The front end's connection: a queue of operations, each a list of requests, one operation on the wire at a
  * time.
  *
- * One at a time makes every answer belong to the one request that is out: an answer when none is, or to
- * another request, breaks the protocol and ends the connection. A peer without REPLY_ACK is not waited for
- * after each setter; each operation then ends with a GET_FEATURES, whose answer tells that all before it was
- * read. All callbacks are made from one bottom half, so that they never run within a call of the user's, and
+ * An operation's requests are sent without waiting for answers in between: to wait for each would take as many turns of
+ * two processes as there are requests, and a recovery has two dozen of them. Answers come in order, so each belongs
+ * to the first request that waits for one: an answer when none does, or to another request, breaks the protocol
+ * and ends the connection. After a refusal nothing more of the operation is sent, and the answers to what was are
+ * waited for. A peer without REPLY_ACK does not answer setters; each operation then ends with a GET_FEATURES, whose
+ * answer tells that all before it was read. All callbacks are made from one bottom half, so that they never run within a call of the user's, and
  * may free the front end.
  */
 #include "vhost_fe_priv.h"
@@ -24,6 +26,12 @@
 
 /* ---- operations and requests ---- */
 
+static void free_req(struct fe_req *req)
+{
+	vhost_msg_drop_fds(&req->msg);
+	free(req);
+}
+
 static void pop_req(struct fe_op *op)
 {
 	struct fe_req *req = op->first;
@@ -31,8 +39,7 @@ static void pop_req(struct fe_op *op)
 	op->first = req->next;
 	if (!op->first)
 		op->last = NULL;
-	vhost_msg_drop_fds(&req->msg);
-	free(req);
+	free_req(req);
 }
 
 void fe_op_free(struct fe_op *op)
@@ -177,34 +184,88 @@ static void on_report(void *arg)
 
 /* ---- the wire ---- */
 
-/* The request that was out is over; the operation goes on with what is left of it unless err. */
-static void end_request(struct vhost_fe *fe, int err)
+static bool wants_answer(const struct fe_req *req)
+{
+	return req->answers || (req->msg.hdr.flags & VHOST_HDR_NEED_REPLY);
+}
+
+/* Nothing more of the operation is to be sent. */
+static void drop_unsent(struct vhost_fe *fe, struct fe_op *op)
+{
+	struct fe_req **at = &op->first, *req;
+
+	op->last = NULL;
+	while ((req = *at)) {
+		if (req->sent || req == fe->sending) {
+			op->last = req;
+			at = &req->next;
+		} else {
+			*at = req->next;
+			free_req(req);
+		}
+	}
+}
+
+/* Forgets what is sent and wants no answer, up to the first request that waits for one; ends the operation when nothing
+ * is left of it. */
+static void settle(struct vhost_fe *fe)
 {
 	struct fe_op *op = fe->ops_first;
 
-	fe->wire = FE_IDLE;
-	loop_disarm_timer(fe->timer);
-	pop_req(op);
-	if (err || op->err || !op->first)
-		finish_first(fe, err);
+	if (op->err)
+		drop_unsent(fe, op);
+	while (op->first && op->first->sent && !wants_answer(op->first))
+		pop_req(op);
+	if (!op->first)
+		finish_first(fe, 0);
+}
+
+static bool waiting(const struct vhost_fe *fe)
+{
+	const struct fe_op *op = fe->ops_first;
+
+	return op && op->first && (op->first->sent || op->first == fe->sending);
+}
+
+/* The next sign of progress, which whoever makes some asks for. */
+static void set_deadline(struct vhost_fe *fe)
+{
+	if (waiting(fe))
+		loop_arm_timer(fe->timer, clock_ns() + fe->timeout_ns);
+	else
+		loop_disarm_timer(fe->timer);
+}
+
+/* The first request that is to be sent yet, of the operation whose turn it is; NULL if there is none. */
+static struct fe_req *next_request(struct vhost_fe *fe)
+{
+	struct fe_req *req;
+
+	while (fe->ops_first && (fe->ops_first->err || !fe->ops_first->first)) {
+		settle(fe);
+		if (waiting(fe))
+			return NULL;
+	}
+	if (!fe->ops_first)
+		return NULL;
+	for (req = fe->ops_first->first; req && req->sent; req = req->next)
+		;
+	return req;
 }
 
 /* Takes the next request up; false if there is none. */
 static bool begin_request(struct vhost_fe *fe)
 {
-	struct fe_req *req;
+	struct fe_req *req = next_request(fe);
 
-	while (fe->ops_first && (fe->ops_first->err || !fe->ops_first->first))
-		finish_first(fe, 0);
-	if (!fe->ops_first)
+	if (!req)
 		return false;
-	req = fe->ops_first->first;
 	if (!req->answers && !req->plain && fe_has(fe, VHOST_PF_REPLY_ACK))
 		req->msg.hdr.flags |= VHOST_HDR_NEED_REPLY;
 	fe->out.msg = req->msg;
 	fe->out.done = 0;
-	fe->wire = FE_SENDING;
-	loop_arm_timer(fe->timer, clock_ns() + fe->timeout_ns);
+	fe->sending = req;
+	set_deadline(fe);
 	return true;
 }
 
@@ -220,29 +281,27 @@ static bool send_request(struct vhost_fe *fe)
 		fe_fail(fe, err, "the connection can't be watched");
 	if (err || sent <= 0)
 		return false;
-	if (fe->ops_first->first->answers || (fe->out.msg.hdr.flags & VHOST_HDR_NEED_REPLY))
-		fe->wire = FE_WAITING;
-	else
-		end_request(fe, 0);
+	fe->sending->sent = true;
+	vhost_msg_drop_fds(&fe->sending->msg);
+	fe->sending = NULL;
+	settle(fe);
+	set_deadline(fe);
 	return true;
 }
 
 static void advance(struct vhost_fe *fe)
 {
-	while (fe->state == FE_OPEN && fe->wire != FE_WAITING) {
-		if (fe->wire == FE_IDLE && !begin_request(fe))
+	while (fe->state == FE_OPEN)
+		if ((!fe->sending && !begin_request(fe)) || !send_request(fe))
 			return;
-		if (!send_request(fe))
-			return;
-	}
 }
 
 static const char *check_answer(const struct vhost_fe *fe, const struct vhost_msg *answer)
 {
-	const struct fe_req *req = fe->wire == FE_WAITING ? fe->ops_first->first : NULL;
+	const struct fe_req *req = fe->ops_first ? fe->ops_first->first : NULL;
 	uint32_t min = sizeof(uint64_t), max = sizeof(uint64_t);
 
-	if (!req)
+	if (!req || !req->sent || !wants_answer(req))
 		return "an answer that nobody waits for";
 	if ((answer->hdr.flags & ~VHOST_HDR_NEED_REPLY) != (VHOST_HDR_VERSION | VHOST_HDR_REPLY))
 		return "an answer with wrong flags";
@@ -263,6 +322,8 @@ static void take_answer(struct vhost_fe *fe)
 {
 	struct vhost_msg *answer = &fe->in.msg;
 	const char *wrong = check_answer(fe, answer);
+	struct fe_op *op;
+	struct fe_req *req;
 	int err = 0;
 
 	fe->in.done = 0;
@@ -271,14 +332,21 @@ static void take_answer(struct vhost_fe *fe)
 		fe_fail(fe, -EPROTO, wrong);
 		return;
 	}
-	if (!fe->ops_first->first->answers)
+	op = fe->ops_first;
+	req = op->first;
+	if (!req->answers)
 		err = answer->payload.u64 ? -EREMOTEIO : 0;
-	else if (fe->ops_first->first->reply)
-		err = fe->ops_first->first->reply(fe, fe->ops_first, answer);
-	if (err == -EPROTO)
+	else if (req->reply)
+		err = req->reply(fe, op, answer);
+	if (err == -EPROTO) {
 		fe_fail(fe, err, "an answer that contradicts its request");
-	else
-		end_request(fe, err);
+		return;
+	}
+	if (!op->err)
+		op->err = err;
+	pop_req(op);
+	settle(fe);
+	set_deadline(fe);
 }
 
 static void on_socket(void *arg, uint32_t events)
@@ -286,7 +354,7 @@ static void on_socket(void *arg, uint32_t events)
 	struct vhost_fe *fe = arg;
 
 	(void)events;
-	/* Ends soon: with no request out, or another one than answered, the next answer is a failure. */
+	/* Ends soon: there are no more answers than requests that were sent. */
 	while (fe->state == FE_OPEN) {
 		int got = vhost_msg_recv(fe->fd, &fe->in);
 

@@ -15,6 +15,7 @@ struct fe_req {
 	struct vhost_msg msg;          /* with descriptors of its own, closed when the request is over */
 	uint32_t reply_min, reply_max; /* payload of an answer; both 0 with reply NULL: an acknowledgement */
 	bool answers;                  /* it has an answer of its own, with or without REPLY_ACK */
+	bool sent;                     /* it waits for its answer, or for those before it */
 	bool plain;                    /* it is not acknowledged even with REPLY_ACK */
 	int (*reply)(struct vhost_fe *fe, struct fe_op *op, const struct vhost_msg *answer);
 };
@@ -45,12 +46,6 @@ enum fe_state {
 	FE_REPORTED /* the user knows and will free it; nothing is done any more */
 };
 
-enum fe_wire {
-	FE_IDLE,    /* no request is out */
-	FE_SENDING, /* the first request of the first operation is partly sent */
-	FE_WAITING, /* it is sent and its answer is to come */
-};
-
 struct vhost_fe {
 	struct loop *loop;
 	int fd, backend_fd; /* backend_fd: our end of the BACKEND_REQ channel, -1: none */
@@ -67,9 +62,9 @@ struct vhost_fe {
 	const char *why;
 	bool config_changed;
 
-	struct fe_op *ops_first, *ops_last; /* the first one's first request is the one that is out */
+	struct fe_op *ops_first, *ops_last; /* the first one is on the wire */
+	struct fe_req *sending;             /* it is partly sent; NULL: none is */
 	struct fe_op *done_first, *done_last;
-	enum fe_wire wire;
 	struct vhost_transfer in, out, backend_in;
 
 	uint64_t features, protocol; /* offered; agreed on */

@@ -51,6 +51,8 @@ static void on_done(void *arg, int err)
 	f->done_err = err;
 }
 
+static int send_buffer; /* of the front end's socket, in bytes; 0: as it comes */
+
 static void open_fake(struct fake *f, uint64_t timeout_ns)
 {
 	static const struct vhost_fe_ops ops = { .lost = on_lost, .config_changed = on_changed };
@@ -59,6 +61,8 @@ static void open_fake(struct fake *f, uint64_t timeout_ns)
 	memset(f, 0, sizeof(*f));
 	cr_assert_eq(loop_new("test", &f->loop), 0);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	if (send_buffer)
+		setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof(send_buffer));
 	cr_assert_eq(vhost_fe_new(f->loop, ends[0], timeout_ns, &ops, f, &f->fe), 0);
 	f->sock = ends[1];
 }
@@ -246,6 +250,107 @@ Test(vhost_fe, refusal_ends_one_operation_only)
 	cr_assert_eq(buf[0], 42);
 	cr_assert_not(f.lost);
 	close_fake(&f);
+}
+
+#define REQUESTS_MAX 16
+
+/* Starts one ring on a back end that acknowledges; all requests of that are taken, none is answered. How many. */
+static unsigned start_unanswered(struct fake *f, uint32_t requests[REQUESTS_MAX])
+{
+	int kick = peer_eventfd(), ram = peer_memfd(4096);
+	struct mem_region region = { .size = 4096 };
+	struct vhost_fe_ring ring = { .size = 8, .kick = kick, .call = -1, .err = -1 };
+	struct vhost_fe_start s = { .inflight_fd = -1,
+				    .n_regions = 1,
+				    .regions = &region,
+				    .fds = &ram,
+				    .n_rings = 1,
+				    .rings = &ring };
+	struct vhost_msg msg;
+	unsigned n = 0;
+
+	open_fake(f, PEER_WAIT_NS);
+	answer_probe(f, &info, VHOST_F_PROTOCOL_FEATURES, VHOST_PF_REPLY_ACK);
+	cr_assert_eq(vhost_fe_start(f->fe, &s, on_done, f), 0);
+	do {
+		cr_assert(peer_recv(f->loop, f->sock, &msg), "it waits for an answer after %u requests", n);
+		cr_assert(msg.hdr.flags & VHOST_HDR_NEED_REPLY);
+		requests[n++] = msg.hdr.request;
+		vhost_msg_drop_fds(&msg);
+	} while (msg.hdr.request != VHOST_SET_VRING_ENABLE && n < REQUESTS_MAX);
+	close(kick);
+	close(ram);
+	return n;
+}
+
+Test(vhost_fe, answers_are_not_waited_for_within_an_operation)
+{
+	uint32_t requests[REQUESTS_MAX];
+	struct fake f;
+	unsigned n = start_unanswered(&f, requests);
+
+	cr_assert_eq(n, 9);
+	for (unsigned i = 0; i < n; i++) {
+		cr_assert_not(f.done);
+		reply_u64(&f, requests[i], 0);
+	}
+	cr_assert(peer_until(f.loop, &f.done));
+	cr_assert_eq(f.done_err, 0);
+	close_fake(&f);
+}
+
+Test(vhost_fe, after_a_refusal_the_other_answers_are_taken)
+{
+	uint32_t requests[REQUESTS_MAX];
+	struct vhost_msg msg;
+	struct fake f;
+	unsigned n = start_unanswered(&f, requests);
+
+	for (unsigned i = 0; i + 1 < n; i++)
+		reply_u64(&f, requests[i], i == 1);
+	peer_settle(f.loop);
+	cr_assert_not(f.done, "an answer is still to come");
+	reply_u64(&f, requests[n - 1], 0);
+	cr_assert(peer_until(f.loop, &f.done));
+	cr_assert_eq(f.done_err, -EREMOTEIO);
+	f.done = false;
+	vhost_fe_stop_ring(f.fe, 0, NULL, NULL);
+	expect(&f, VHOST_GET_VRING_BASE, &msg);
+	cr_assert_not(f.lost);
+	close_fake(&f);
+}
+
+/* More requests than the socket holds: the first one is refused before the last ones are sent. */
+Test(vhost_fe, nothing_more_is_sent_after_a_refusal)
+{
+	struct vhost_fe_start s = { .inflight_fd = -1, .n_regions = 1, .n_rings = VHOST_FE_QUEUES_MAX };
+	struct vhost_fe_ring rings[VHOST_FE_QUEUES_MAX];
+	struct mem_region region = { .size = 4096 };
+	int kick = peer_eventfd(), ram = peer_memfd(4096);
+	struct vhost_msg msg;
+	struct fake f;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rings); i++)
+		rings[i] = (struct vhost_fe_ring) { .size = 8, .kick = kick, .call = -1, .err = -1 };
+	s.rings = rings;
+	s.regions = &region;
+	s.fds = &ram;
+	send_buffer = 1; /* the kernel makes it a few messages */
+	open_fake(&f, PEER_WAIT_NS);
+	answer_probe(&f, &info, VHOST_F_PROTOCOL_FEATURES, VHOST_PF_REPLY_ACK);
+	cr_assert_eq(vhost_fe_start(f.fe, &s, on_done, &f), 0);
+	while (!f.done && n < VHOST_FE_QUEUES_MAX) {
+		cr_assert(peer_recv(f.loop, f.sock, &msg));
+		vhost_msg_drop_fds(&msg);
+		reply_u64(&f, msg.hdr.request, !n++);
+		peer_settle(f.loop);
+	}
+	cr_assert(f.done, "it goes on, or the socket takes all");
+	cr_assert_eq(f.done_err, -EREMOTEIO);
+	close_fake(&f);
+	close(kick);
+	close(ram);
 }
 
 Test(vhost_fe, missed_deadline)
