@@ -101,8 +101,8 @@ static void run_if_all_up(struct machine *m)
 
 	if (m->state != MACHINE_STARTING)
 		return;
-	if (m->core.state != CHILD_READY)
-		return;
+	if (m->core.state != CHILD_READY || m->core.adopted)
+		return; /* one that was taken over is asked when it is back on the bus */
 	for (size_t i = 0; i < m->ndevices; i++)
 		if (m->device[i].state != DEVICE_UP)
 			return;
