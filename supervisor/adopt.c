@@ -197,7 +197,10 @@ static int take_console(struct adopter *a, struct vmconf_error *error)
 		return err;
 	terminal = console_terminal(*console, &settings);
 	err = keeper_settle(a->machine.keeper, terminal, &settings);
-	return err ? vmconf_refuse(error, "adopt: the keeper of \"%s\" does not answer", a->name) : 0;
+	if (!err)
+		return 0;
+	console_restore(*console);
+	return vmconf_refuse(error, "adopt: the keeper of \"%s\" does not answer", a->name);
 }
 
 static int take_recorders(struct adopter *a)
@@ -255,7 +258,7 @@ static int run(struct adopter *a)
 
 	if (err) {
 		say_error_errno(err, "%s: can't take over %s", a->name, what);
-		console_close(m->console);
+		console_restore(m->console);
 		return EXIT_INTERNAL;
 	}
 	say_info("%s: taken over from process %d, which died; the machine is %s", a->name,

@@ -313,6 +313,12 @@ int console_connect(struct console *c, int *core_fd)
 	return err;
 }
 
+void console_restore(const struct console *c)
+{
+	if (c->terminal)
+		tcsetattr(STDIN_FILENO, TCSANOW, &c->settings);
+}
+
 void console_close(struct console *c)
 {
 	if (!c)
@@ -332,8 +338,7 @@ void console_close(struct console *c)
 	end_close(&c->out);
 	end_close(&c->listener);
 	clean_fd(&c->slave_fd);
-	if (c->terminal)
-		tcsetattr(STDIN_FILENO, TCSANOW, &c->settings);
+	console_restore(c);
 	if (c->socket_path)
 		unlink(c->socket_path);
 	free(c->socket_path);

@@ -47,6 +47,9 @@ int console_core_fd(const struct console *c);
 /* Where the console is, for status: "stdio", "/dev/pts/3", a path. */
 const char *console_where(const struct console *c);
 
+/* Gives the terminal back, if it is one; of the rest nothing is touched, for another supervisor may go on with it. */
+void console_restore(const struct console *c);
+
 /* Writes what the core sent last, as far as the user's end takes it at once; then restores the terminal and frees. */
 void console_close(struct console *c);
 

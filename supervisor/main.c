@@ -97,15 +97,16 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	r->plan.dir = &r->dir;
 	if (crash_dir(r, error))
 		return -EINVAL;
+	r->plan.keep = r->conf.keep;
+	r->plan.saved_fd = -1;
+	if (r->conf.keep && saved_new(&r->conf, &r->plan.saved_fd, &m->saved))
+		return vmconf_refuse(error, "out of memory for the machine's state");
+	/* Last, since from here on the terminal is to be given back. */
 	if (console_open(&r->conf, &m->console, error))
 		return -EINVAL;
 	r->plan.terminal = console_terminal(m->console, &r->plan.settings);
 	r->plan.listener = console_listener(m->console);
-	r->plan.keep = r->conf.keep;
-	r->plan.saved_fd = -1;
 	console_keep(m->console, r->plan.console);
-	if (r->conf.keep && saved_new(&r->conf, &r->plan.saved_fd, &m->saved))
-		return vmconf_refuse(error, "out of memory for the machine's state");
 	return 0;
 }
 
