@@ -231,15 +231,17 @@ static void on_out(void *arg, uint32_t events)
 static void on_client(void *arg, uint32_t events)
 {
 	struct console *c = arg;
-	int fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd =
+	    accept(c->listener.fd, NULL, NULL); /* nothing is executed from here on that could inherit it */
 
 	(void)events;
 	if (fd < 0)
 		return;
+	fd_set_nonblock(fd, true);
 	if (c->out.fd >= 0) {
 		static const char busy[] = "bulkhead: the console has a client already\r\n";
 
-		send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		fd_send(fd, busy, sizeof(busy) - 1, NULL, 0);
 		close(fd);
 		return;
 	}

@@ -25,7 +25,7 @@
 static struct {
 	enum vmconf_log kind;
 	int level;
-	int fd;       /* of syslog */
+	int fd;       /* of syslog; not connected, so that a syslogd that was started anew is found */
 	bool journal; /* stderr goes to the journal, which takes "<N>" */
 	const char *machine;
 	uint64_t dropped;
@@ -47,12 +47,14 @@ void logs_stderr_changed(void)
 	sink.journal = sink.kind == LOG_TO_STDERR && stderr_is_journal();
 }
 
-static int connect_syslog(void)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
-	CLEAN_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+static struct sockaddr_un syslog_addr = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
 
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+static int open_syslog(void)
+{
+	CLEAN_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	CLEAN_FD int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(probe, (struct sockaddr *)&syslog_addr, sizeof(syslog_addr)))
 		return -errno;
 	return take_fd(&fd);
 }
@@ -65,7 +67,7 @@ int logs_open(enum vmconf_log kind, int level, const char *machine, struct vmcon
 	logs_stderr_changed();
 	if (kind == LOG_TO_STDERR)
 		return 0;
-	sink.fd = connect_syslog();
+	sink.fd = open_syslog();
 	if (sink.fd < 0)
 		return vmconf_refuse(error,
 				     "--log: \"syslog\" is not possible, /dev/log: %s; allowed here: stderr",
@@ -84,6 +86,18 @@ static void write_stderr(const char *line, size_t len)
 	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
 
 	if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT) || write(STDERR_FILENO, line, len) < 0)
+		sink.dropped++;
+}
+
+/* By sendmsg, which the filter must allow anyway. */
+static void write_syslog(char *line, size_t len)
+{
+	struct iovec iov = { .iov_base = line, .iov_len = len };
+	struct msghdr msg = {
+		.msg_name = &syslog_addr, .msg_namelen = sizeof(syslog_addr), .msg_iov = &iov, .msg_iovlen = 1
+	};
+
+	if (sendmsg(sink.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		sink.dropped++;
 }
 
@@ -109,8 +123,8 @@ void logs_emit(int level, const char *process, const char *device, const char *t
 	}
 	if (sink.kind == LOG_TO_STDERR)
 		write_stderr(line, (size_t)n);
-	else if (send(sink.fd, line, (size_t)n - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		sink.dropped++;
+	else
+		write_syslog(line, (size_t)n - 1);
 }
 
 void logs_say(int level, int err, const char *fmt, ...)

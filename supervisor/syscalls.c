@@ -26,11 +26,11 @@
 /* What lib/bus needs of nng on the side that listens; sandbox_table_bus is for those who dial, and may connect. */
 static const struct sandbox_rule listener_table[] = {
 	ALLOW(epoll_wait, "nng's poller"),
-	ALLOW(accept, "children that dial the bus, clients of ctl and events"),
+	ALLOW(accept, "children that dial the bus, clients of ctl, events and the console's socket"),
 	ALLOW(getsockopt, "who it is that dialled"),
 	ALLOW(geteuid, "... and whether that is this user"),
 	ALLOW(readv, "receive a message"),
-	ALLOW(sendmsg, "send a message"),
+	ALLOW(sendmsg, "send a message; log lines to syslog"),
 	ALLOW(shutdown, "end a connection"),
 	ALLOW(getrandom, "ids of connections and requests"),
 	ALLOW(unlink, "endpoints at the end, the console's socket"),
@@ -61,11 +61,9 @@ struct sandbox_rule supervisor_abort[] = {
 static const struct sandbox_rule supervisor_table[] = {
 	ALLOW(close, "sockets and pipes of a child that ended"),
 	ALLOW(poll, "whether stderr would take a line"),
-	ALLOW(sendto, "log lines to syslog"),
 	ALLOW(recvmsg, "answers of the keeper with pidfds"),
 	ALLOW(socketpair, "the sockets between a new child and the core"),
 	ALLOW(pipe2, "a new child's stderr"),
-	ALLOW(accept4, "clients of the console's socket"),
 	ALLOW(wait4, "the keeper's end"),
 	ALLOW(exit, "end of a thread"),
 	ALLOW(getpid, "log lines to syslog, status"),

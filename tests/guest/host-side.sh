@@ -138,6 +138,18 @@ else
 		while ! [ -S /dev/log ]; do read -rt 0.05 <> <(:); done
 		$bulkhead run ${options[*]} --append io --disk path=$tmp/disk.img --console file=$tmp/con --log syslog
 		status=\$?
+		pause() { read -rt 0.05 <> <(:); }
+		$bulkhead run ${options[*]} --append regs --disk path=$tmp/disk.img --console file=$tmp/con --log syslog &
+		vm=\$!
+		while [ "\$(grep -ao 'the guest runs' $tmp/syslog | wc -l)" -lt 2 ]; do pause; done
+		kill \$log
+		wait \$log
+		rm -f /dev/log
+		socat -u UNIX-RECV:/dev/log,ignoreeof CREATE:$tmp/syslog.2 &
+		log=\$!
+		while ! [ -S /dev/log ]; do pause; done
+		$bulkhead ctl --run-dir $tmp/run host quit
+		wait \$vm || exit 97
 		kill \$log
 		exit \$status
 	END
@@ -147,5 +159,6 @@ else
 		"bulkhead: --log: \"syslog\" is not possible, /dev/log: No such file or directory; allowed here: stderr"
 	check "syslog: lines carry level, process id and machine" \
 		grep -aqE '<30>bulkhead\[[0-9]+\]: host: bulkhead: host: the guest runs' "$tmp/syslog"
+	check "syslog: one that is started anew has the lines from then on" grep -aq 'host: ending on request' "$tmp/syslog.2"
 	check "syslog: those of children, too" grep -aqE '<30>bulkhead\[[0-9]+\]: host: blk-server\[disk0\]: ' "$tmp/syslog"
 fi
