@@ -25,14 +25,17 @@
 static const struct {
 	const char *verb, *help;
 	bool device; /* it is about one, which is named */
+	bool again;  /* asked for twice it is what it is asked for once */
 } verbs[] = {
-	{ "status", "what the machine and its processes do", false },
-	{ "pause", "stop its vCPUs", false },
-	{ "resume", "let its vCPUs run on", false },
-	{ "power-button", "press the ACPI power button", false },
-	{ "quit", "end it at once, without asking the guest", false },
-	{ "revive", "start a device again that was given up, or let it write again", true },
-	{ "upgrade", "have a device served by a new version of its program", true },
+	{ .verb = "status", .help = "what the machine and its processes do", .again = true },
+	{ .verb = "pause", .help = "stop its vCPUs", .again = true },
+	{ .verb = "resume", .help = "let its vCPUs run on", .again = true },
+	{ .verb = "power-button", .help = "press the ACPI power button" },
+	{ .verb = "quit", .help = "end it at once, without asking the guest" },
+	{ .verb = "revive",
+	  .help = "start a device again that was given up, or let it write again",
+	  .device = true },
+	{ .verb = "upgrade", .help = "have a device served by a new version of its program", .device = true },
 };
 
 void client_ctl_help(FILE *to)
@@ -214,6 +217,12 @@ static int call_failed(const struct client *c, int err)
 		    stderr,
 		    "bulkhead: ctl: \"%s\": it runs without a supervisor; bulkhead adopt %s takes it over\n",
 		    name, name);
+	else if (err == -EPIPE)
+		fprintf(
+		    stderr,
+		    "bulkhead: ctl: \"%s\": process %d was lost before it answered; bulkhead ctl %s status "
+		    "tells whether it did what was asked\n",
+		    name, owner, name);
 	else
 		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner,
 			strerror(-err));
@@ -276,8 +285,8 @@ int client_ctl(int argc, char **argv)
 	if (c.exec)
 		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
-	/* A connection that is lost may have carried the request, so only a question is asked again. */
-	for (int tries = 0; tries < (strcmp(c.word[1], "status") ? 1 : 3); tries++) {
+	/* A connection that is lost may have carried the request. */
+	for (int tries = 0; tries < (verbs[request].again ? 3 : 1); tries++) {
 		err = bus_ctl_call(path, c.word[1], nargs, args, verbs[request].device ? CHANGE_NS : CTL_NS,
 				   result);
 		if (err != -EPIPE)
