@@ -13,13 +13,11 @@
 #include "clock.h"
 #include "num.h"
 
-#define CORE_ANSWER_NS (10 * NS_PER_S)
-
 /* ---- status ---- */
 
-static double span(uint64_t from, uint64_t to)
+static double uptime_s(const struct machine *m)
 {
-	return from && to > from ? (double)(to - from) / (double)NS_PER_MS : 0.0;
+	return m->running_since ? (double)(clock_ns() - m->running_since) / (double)NS_PER_S : 0.0;
 }
 
 static json_t *core_json(const struct machine *m)
@@ -41,13 +39,12 @@ char *ctl_status_json(const struct machine *m)
 
 	for (size_t i = 0; i < m->ndevices; i++)
 		json_array_append_new(devices, device_json(&m->device[i]));
-	root = json_pack("{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
-			 m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "generation",
-			 (int)m->generation, "uptime_s", span(m->running_since, clock_ns()) / 1000.0,
-			 "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
-			 (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
-			 "log_lines_dropped", (json_int_t)logs_dropped(), "core", core_json(m), "devices",
-			 devices);
+	root = json_pack(
+	    "{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name", m->conf->name, "pid",
+	    (int)getpid(), "state", machine_state_name(m), "generation", (int)m->generation, "uptime_s",
+	    uptime_s(m), "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
+	    (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
+	    "log_lines_dropped", (json_int_t)logs_dropped(), "core", core_json(m), "devices", devices);
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return text;

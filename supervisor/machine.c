@@ -24,9 +24,8 @@
 #include "num.h"
 #include "saved.h"
 
-#define CORE_END_NS    (5 * NS_PER_S) /* for the core, then for the servers, to end in order */
-#define SERVER_END_NS  (5 * NS_PER_S)
-#define CORE_ANSWER_NS (10 * NS_PER_S)
+#define CORE_END_NS   (5 * NS_PER_S) /* for the core, then for the servers, to end in order */
+#define SERVER_END_NS (5 * NS_PER_S)
 
 #define DEVICE_MESSAGE_SIZE BUS_NAME_MAX /* of the core's descriptor socket: docs/architecture.md */
 

@@ -9,6 +9,7 @@
 #include "bus_ctl.h"
 #include "bus_events.h"
 #include "child.h"
+#include "clock.h"
 #include "console.h"
 #include "device.h"
 #include "keeper.h"
@@ -27,6 +28,8 @@ enum exit_code {
 	EXIT_CORE = 5,
 	EXIT_DEVICE = 6,
 };
+
+#define CORE_ANSWER_NS (10 * NS_PER_S) /* for the core to do what it is asked for */
 
 enum machine_state {
 	MACHINE_STARTING,       /* processes start; ends when all are up and the core has taken RESUME */

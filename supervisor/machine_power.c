@@ -9,8 +9,6 @@
 
 #include "clock.h"
 
-#define CORE_ANSWER_NS (10 * NS_PER_S)
-
 void machine_quit(struct machine *m)
 {
 	m->asked = true;

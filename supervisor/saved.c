@@ -54,15 +54,17 @@ struct field {
 	uint64_t max; /* 0: whatever the size allows */
 };
 
-#define NUMBER_MAX(type, member, limit)                                                                      \
+/* Fields of the structure OF, which each table defines for itself. */
+#define NUMBER_TO(limit, member)                                                                             \
 	{                                                                                                    \
-		.key = #member, .offset = offsetof(type, member), .size = sizeof(((type *)0)->member),       \
+		.key = #member, .offset = offsetof(OF, member), .size = sizeof(((OF *)0)->member),           \
 		.max = (limit)                                                                               \
 	}
-#define NUMBER(type, member) NUMBER_MAX(type, member, 0)
-#define TEXT(type, member)                                                                                   \
+#define NUMBER(member) NUMBER_TO(0, member)
+#define FLAG(member)   NUMBER_TO(1, member)
+#define TEXT(member)                                                                                         \
 	{                                                                                                    \
-		.key = #member, .offset = offsetof(type, member), .size = sizeof(((type *)0)->member),       \
+		.key = #member, .offset = offsetof(OF, member), .size = sizeof(((OF *)0)->member),           \
 		.text = true                                                                                 \
 	}
 #define END                                                                                                  \
@@ -70,81 +72,75 @@ struct field {
 		.key = NULL                                                                                  \
 	}
 
+#define OF struct machine
 static const struct field machine_fields[] = {
-	NUMBER_MAX(struct machine, state, MACHINE_ENDED),
-	NUMBER(struct machine, generation),
-	NUMBER_MAX(struct machine, again, 1),
-	NUMBER_MAX(struct machine, asked, 1),
-	NUMBER_MAX(struct machine, device_failed, 1),
-	NUMBER_MAX(struct machine, ever_ran, 1),
-	NUMBER_MAX(struct machine, status, 255),
-	NUMBER(struct machine, begun),
-	NUMBER(struct machine, running_since),
-	NUMBER_MAX(struct machine, wanted, BUS_TYPE_COUNT - 1),
+	NUMBER_TO(MACHINE_ENDED, state),
+	NUMBER(generation),
+	FLAG(again),
+	FLAG(asked),
+	FLAG(device_failed),
+	FLAG(ever_ran),
+	NUMBER_TO(255, status),
+	NUMBER(begun),
+	NUMBER(running_since),
+	NUMBER_TO(BUS_TYPE_COUNT - 1, wanted),
 	END,
 };
+#undef OF
 
+#define OF struct child
 static const struct field child_fields[] = {
-	NUMBER_MAX(struct child, state, CHILD_STOPPING),
-	NUMBER_MAX(struct child, pid, INT32_MAX),
-	NUMBER(struct child, serial),
-	NUMBER_MAX(struct child, restricted, 1),
-	NUMBER_MAX(struct child, killed, 1),
-	TEXT(struct child, reason),
-	TEXT(struct child, version),
-	NUMBER(struct child, times.begun),
-	NUMBER(struct child, times.spawned),
-	NUMBER(struct child, times.hello),
-	NUMBER(struct child, times.ready),
-	NUMBER(struct child, times.sign),
+	NUMBER_TO(CHILD_STOPPING, state),
+	NUMBER_TO(INT32_MAX, pid),
+	NUMBER(serial),
+	FLAG(restricted),
+	FLAG(killed),
+	TEXT(reason),
+	TEXT(version),
+	NUMBER(times.begun),
+	NUMBER(times.spawned),
+	NUMBER(times.hello),
+	NUMBER(times.ready),
+	NUMBER(times.sign),
 	END,
 };
+#undef OF
 
+#define OF struct device_times
 static const struct field times_fields[] = {
-	NUMBER_MAX(struct device_times, warm, 1),
-	NUMBER(struct device_times, sign),
-	NUMBER(struct device_times, noticed),
-	NUMBER(struct device_times, reaped),
-	NUMBER(struct device_times, begun),
-	NUMBER(struct device_times, spawned),
-	NUMBER(struct device_times, hello),
-	NUMBER(struct device_times, ready),
-	NUMBER(struct device_times, given),
-	NUMBER(struct device_times, linked),
-	NUMBER(struct device_times, rings),
-	NUMBER(struct device_times, replayed),
-	NUMBER(struct device_times, first),
-	NUMBER(struct device_times, resubmitted),
-	NUMBER(struct device_times, poisoned),
-	NUMBER_MAX(struct device_times, resumed, 1),
-	END,
+	FLAG(warm),    NUMBER(sign),        NUMBER(noticed),  NUMBER(reaped), NUMBER(begun), NUMBER(spawned),
+	NUMBER(hello), NUMBER(ready),       NUMBER(given),    NUMBER(linked), NUMBER(rings), NUMBER(replayed),
+	NUMBER(first), NUMBER(resubmitted), NUMBER(poisoned), FLAG(resumed),  END,
 };
+#undef OF
 
+#define OF struct device
 static const struct field device_fields[] = {
-	NUMBER_MAX(struct device, state, DEVICE_FAILED),
-	NUMBER_MAX(struct device, active, KEEPER_SLOTS - 1),
-	NUMBER(struct device, short_lives),
-	NUMBER(struct device, absences),
-	NUMBER(struct device, spare_deaths),
-	NUMBER(struct device, nrestarts),
-	NUMBER_MAX(struct device, linked, 1),
-	NUMBER_MAX(struct device, given, 1),
-	NUMBER_MAX(struct device, down, 1),
-	NUMBER_MAX(struct device, stale, 1),
-	NUMBER_MAX(struct device, was_up, 1),
-	NUMBER_MAX(struct device, recovering, 1),
-	NUMBER_MAX(struct device, restricted, 1),
-	TEXT(struct device, last_death),
-	NUMBER(struct device, resubmitted),
-	NUMBER(struct device, poisoned),
-	NUMBER_MAX(struct device, upgrade.step, UPGRADE_REVERTING),
-	NUMBER_MAX(struct device, upgrade.slot, KEEPER_SLOTS - 1),
-	NUMBER(struct device, upgrade.drain),
-	NUMBER(struct device, upgrade.stop),
-	TEXT(struct device, upgrade.program),
-	TEXT(struct device, upgrade.why),
+	NUMBER_TO(DEVICE_FAILED, state),
+	NUMBER_TO(KEEPER_SLOTS - 1, active),
+	NUMBER(short_lives),
+	NUMBER(absences),
+	NUMBER(spare_deaths),
+	NUMBER(nrestarts),
+	FLAG(linked),
+	FLAG(given),
+	FLAG(down),
+	FLAG(stale),
+	FLAG(was_up),
+	FLAG(recovering),
+	FLAG(restricted),
+	TEXT(last_death),
+	NUMBER(resubmitted),
+	NUMBER(poisoned),
+	NUMBER_TO(UPGRADE_REVERTING, upgrade.step),
+	NUMBER_TO(KEEPER_SLOTS - 1, upgrade.slot),
+	NUMBER(upgrade.drain),
+	NUMBER(upgrade.stop),
+	TEXT(upgrade.program),
+	TEXT(upgrade.why),
 	END,
 };
+#undef OF
 
 /* ---- fields ---- */
 
