@@ -79,6 +79,53 @@ static int make_anchor_socket(const struct keeper_child *child, int pair[2])
 	return err;
 }
 
+/* Its successor will write to the same memory. Where nothing was recorded, or without memory, there is no copy. */
+static void keep_last(struct keeper_self *s, size_t i)
+{
+	const struct keeper_child *child = &s->plan->child[i];
+
+	clock_gettime(CLOCK_REALTIME, &s->reaped[i]);
+	flight_free(s->last[i]);
+	s->last[i] = NULL;
+	if (child->recorder[0] >= 0)
+		flight_load(child->recorder[0], 0, &s->last[i]);
+}
+
+static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answer)
+{
+	siginfo_t info = { 0 };
+
+	if (s->pidfd[i] < 0) {
+		answer->err = -ESRCH;
+		return;
+	}
+	if (waitid(P_PIDFD, (id_t)s->pidfd[i], &info, WEXITED)) {
+		answer->err = -errno;
+		return;
+	}
+	close(s->pidfd[i]);
+	s->pidfd[i] = -1;
+	let_go(s, i, 0);
+	keep_last(s, i);
+	answer->code = info.si_code;
+	answer->status = info.si_status;
+}
+
+static void do_kill(struct keeper_self *s, size_t i)
+{
+	if (s->pidfd[i] >= 0)
+		syscall(SYS_pidfd_send_signal, s->pidfd[i], SIGKILL, NULL, 0);
+}
+
+/* The supervisor has not waited for the answer to its last start: it does not know of this one. */
+static void end_unclaimed(struct keeper_self *s, size_t i)
+{
+	struct keeper_answer unused;
+
+	do_kill(s, i);
+	do_reap(s, i, &unused);
+}
+
 /* spawn: fds[0] is the child's stderr, then come its sockets. *anchor becomes our end of its anchor's, or -1. */
 static void do_spawn(struct keeper_self *s, const struct keeper_request *request, const int *fds, size_t nfds,
 		     struct keeper_answer *answer, int *anchor)
@@ -102,6 +149,8 @@ static void do_spawn(struct keeper_self *s, const struct keeper_request *request
 		.die_with_parent = true,
 	};
 
+	if (s->pidfd[i] >= 0)
+		end_unclaimed(s, i);
 	if (!child->program || s->pidfd[i] >= 0 || nfds < 1 || nfds > KEEPER_PASSED_MAX + 1) {
 		answer->err = -EINVAL;
 		return;
@@ -157,18 +206,6 @@ static size_t spawn_and_hold(struct keeper_self *s, const struct keeper_request 
 	return *made < 0 ? 1 : 2;
 }
 
-/* Its successor will write to the same memory. Where nothing was recorded, or without memory, there is no copy. */
-static void keep_last(struct keeper_self *s, size_t i)
-{
-	const struct keeper_child *child = &s->plan->child[i];
-
-	clock_gettime(CLOCK_REALTIME, &s->reaped[i]);
-	flight_free(s->last[i]);
-	s->last[i] = NULL;
-	if (child->recorder[0] >= 0)
-		flight_load(child->recorder[0], 0, &s->last[i]);
-}
-
 /* Nobody waits for this: a slow disk must not hold up a recovery. */
 static void do_report(struct keeper_self *s, struct keeper_request *request)
 {
@@ -189,32 +226,6 @@ static void do_report(struct keeper_self *s, struct keeper_request *request)
 		say_warn_errno(err, "%s: the crash report can't be written, %s", file.id, path);
 	else
 		say_info("%s: the crash report is %s", file.id, path);
-}
-
-static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answer)
-{
-	siginfo_t info = { 0 };
-
-	if (s->pidfd[i] < 0) {
-		answer->err = -ESRCH;
-		return;
-	}
-	if (waitid(P_PIDFD, (id_t)s->pidfd[i], &info, WEXITED)) {
-		answer->err = -errno;
-		return;
-	}
-	close(s->pidfd[i]);
-	s->pidfd[i] = -1;
-	let_go(s, i, 0);
-	keep_last(s, i);
-	answer->code = info.si_code;
-	answer->status = info.si_status;
-}
-
-static void do_kill(struct keeper_self *s, size_t i)
-{
-	if (s->pidfd[i] >= 0)
-		syscall(SYS_pidfd_send_signal, s->pidfd[i], SIGKILL, NULL, 0);
 }
 
 /* All that there is of a child: its pidfd and what is held of it. */
@@ -298,7 +309,7 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 static bool serve(struct keeper_self *s)
 {
 	struct keeper_answer answer = { 0 };
-	struct keeper_request request;
+	struct keeper_request request = { 0 };
 	int fds[FD_PASS_MAX], out[KEEPER_HELD_MAX + 1], made = -1;
 	size_t nfds = 0, nout = 0;
 	ssize_t n = fd_recv(s->sock, &request, sizeof(request), fds, ARRAY_SIZE(fds), &nfds);
@@ -319,6 +330,7 @@ static bool serve(struct keeper_self *s)
 		nout = obey(s, &request, fds, nfds, &answer, out, &made);
 	else
 		answer.err = -EINVAL;
+	answer.number = request.number;
 	while (nfds)
 		clean_fd(&fds[--nfds]);
 	n = fd_send(s->sock, &answer, sizeof(answer), out, nout);

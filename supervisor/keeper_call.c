@@ -20,8 +20,9 @@
 
 struct keeper {
 	int sock;
-	bool holds; /* it outlives us, and is told what to hold */
-	pid_t pid;  /* 0: it is not our child */
+	bool holds;        /* it outlives us, and is told what to hold */
+	uint32_t requests; /* so far; each has its number */
+	pid_t pid;         /* 0: it is not our child */
 };
 
 static void limit_waiting(int sock)
@@ -106,22 +107,31 @@ int keeper_join(const char *path, struct keeper **out, struct keeper_estate *est
 	return 0;
 }
 
-/* Asks and waits for the answer; got[] are the descriptors that came with it, the caller's. */
-static int ask_many(struct keeper *k, const struct keeper_request *request, const int *fds, size_t nfds,
+/*
+ * Asks and waits for the answer; got[] are the descriptors that came with it, the caller's. Answers to what was asked
+ * before and not waited for to the end are of no use any more.
+ */
+static int ask_many(struct keeper *k, struct keeper_request *request, const int *fds, size_t nfds,
 		    struct keeper_answer *answer, int got[FD_PASS_MAX], size_t *ngot)
 {
-	ssize_t n = fd_send(k->sock, request, sizeof(*request), fds, nfds);
+	ssize_t n;
 
 	*ngot = 0;
-	if (n >= 0)
+	request->number = ++k->requests;
+	n = fd_send(k->sock, request, sizeof(*request), fds, nfds);
+	while (n >= 0) {
 		n = fd_recv(k->sock, answer, sizeof(*answer), got, FD_PASS_MAX, ngot);
+		if (n != sizeof(*answer) || answer->number == request->number)
+			break;
+		sort_out(0, got, *ngot, NULL, 0);
+	}
 	if (n < 0)
 		return n == -EAGAIN ? -ETIMEDOUT : (int)n;
 	return n == sizeof(*answer) ? answer->err : -EPIPE;
 }
 
 /* The same where at most one comes; *fd_out (if any) gets it. */
-static int ask(struct keeper *k, const struct keeper_request *request, const int *fds, size_t nfds,
+static int ask(struct keeper *k, struct keeper_request *request, const int *fds, size_t nfds,
 	       struct keeper_answer *answer, int *fd_out)
 {
 	int got[FD_PASS_MAX];
@@ -290,8 +300,8 @@ void keeper_finish(struct keeper *k)
 	int status;
 
 	fd_send(k->sock, &request, sizeof(request), NULL, 0);
-	if (!k->pid)
-		fd_recv(k->sock, &none, sizeof(none), NULL, 0, &nfds); /* its end */
+	while (!k->pid && fd_recv(k->sock, &none, sizeof(none), NULL, 0, &nfds) > 0)
+		; /* until its end */
 	close(k->sock);
 	while (k->pid && waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
 		;

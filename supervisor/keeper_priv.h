@@ -30,6 +30,7 @@ enum keeper_verb {
 
 struct keeper_request {
 	uint32_t verb, child;
+	uint32_t number; /* of this request; its answer has it, too */
 	uint32_t option; /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
 	uint32_t nheld;  /* of SPAWN: how many of its descriptors, the last ones, are to be held */
 	union {
@@ -42,6 +43,7 @@ struct keeper_request {
 /* Also the first thing that an adopter hears: err, or the protocol as status and what there is of the rest as mask. */
 struct keeper_answer {
 	int32_t err, pid, code, status;
+	uint32_t number; /* of the request */
 	uint32_t serial; /* of SPAWN and FETCH */
 	uint32_t mask;   /* of FETCH and to an adopter: which descriptors came along, in order */
 	char what[128];
