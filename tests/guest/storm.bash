@@ -3,6 +3,7 @@
 # A machine with the bare guest whose blk-server is killed; sourced by the storm tests, after tap.sh.
 #   storm_start WORDS OPTION...   starts the machine and waits until the guest is ready
 #   storm_say BYTE                tells the guest, and waits for its answer
+#   storm_has_spare               true if a spare of disk0 is ready
 #   storm_kill                    kills blk-server of disk0 and waits until its successor serves; 1 if it does not.
 #                                 How long the kernel took over the death is added to $tmp/deaths, in us
 #   storm_end                     tells it 'q' and relays its results; what it said is in $tmp/said
@@ -32,6 +33,8 @@ storm_serving() {
 	[[ $(storm_status) =~ \"id\":\"disk0\",\"process\":\"blk-server\",\"state\":\"up\",\"pid\":([1-9][0-9]*) ]] &&
 		storm_pid=${BASH_REMATCH[1]}
 }
+
+storm_has_spare() { [[ $(storm_status) =~ \"spare\":\"ready\" ]]; }
 
 # The guest's lines up to the one wanted.
 storm_until() {

@@ -12,7 +12,6 @@ chmod 755 "$tmp/new/blk-server"
 truncate -s 16M "$tmp/disk.img"
 ctl() { "$bulkhead" ctl storm "$@" --run-dir "$tmp/run"; }
 runs_program() { storm_serving && tr '\0' '\n' <"/proc/$storm_pid/cmdline" | head -1 | grep -qx "$1"; }
-has_spare() { [[ $(storm_status) =~ \"spare\":\"ready\" ]]; }
 is_failed() { [[ $(storm_status) =~ \"state\":\"failed\" ]]; }
 went_on() { is_failed || storm_successor "$old"; }
 
@@ -50,7 +49,7 @@ check "... the old one serves again" wait_for 5 runs_program "$other"
 storm_say n
 
 # ---- an outage ----
-check "a spare is there" wait_for 20 has_spare
+check "a spare is there" wait_for 20 storm_has_spare
 for i in 1 2 3 4 5; do
 	wait_for 20 storm_serving || break
 	old=$storm_pid
