@@ -196,20 +196,29 @@ static void fall_asleep(void)
 	} while (looks() != before);
 }
 
+#define DEAF_AT_MOST (5 * NS_PER_S) /* a second, on a slow machine */
+
+/* Asleep: looked at neither soon nor every second. */
+static void is_left_alone(void)
+{
+	uint64_t before = looks(), end = clock_ns() + 3 * NS_PER_S / 2;
+
+	while (clock_ns() < end)
+		cr_assert_eq(loop_run_once(loop, 100 * (int64_t)NS_PER_MS), 0);
+	cr_assert_eq(looks(), before);
+}
+
 /* ---- nothing to do ---- */
 
 Test(core_watch, an_idle_ring_is_not_looked_at)
 {
-	uint64_t before, end;
+	uint64_t before;
 
 	watch_split();
 	fall_asleep();
 	before = looks();
 	cr_assert_leq(before, 4);
-	end = clock_ns() + 3 * NS_PER_S / 2;
-	while (clock_ns() < end)
-		cr_assert_eq(loop_run_once(loop, 100 * (int64_t)NS_PER_MS), 0);
-	cr_assert_eq(looks(), before);
+	is_left_alone();
 	cr_assert_eq(hung + stalled + broken, 0);
 	request();
 	cr_assert_eq(loop_run_once(loop, 0), 0);
@@ -227,8 +236,45 @@ Test(core_watch, a_device_that_disabled_kicks_is_looked_at_every_second)
 	ring.avail[1]++;
 	at = clock_ns();
 	RUN_UNTIL(looks() != before);
-	cr_assert_lt(clock_ns() - at, 5 * NS_PER_S);
+	cr_assert_lt(clock_ns() - at, DEAF_AT_MOST);
 	RUN_UNTIL(hung);
+}
+
+/* The timer looks meanwhile, so the core has no part in a request of a ring that is not idle. */
+Test(core_watch, kicks_on_a_busy_ring_wake_nobody)
+{
+	uint64_t before, from;
+
+	watch_split();
+	fall_asleep();
+	request();
+	cr_assert_eq(loop_run_once(loop, 0), 0);
+	before = looks();
+	from = clock_ns();
+	for (unsigned i = 0; i < 100; i++) {
+		request();
+		complete();
+		cr_assert_eq(loop_run_once(loop, 0), 0);
+	}
+	cr_assert_leq(looks() - before, 1 + (clock_ns() - from) / (TIMEOUT / 8),
+		      "no more than the timer's own");
+}
+
+/* Served before the watch came to look: that was no kick for nothing. */
+Test(core_watch, kicks_with_requests_are_always_heard)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t before;
+
+		if (!target)
+			watch_split();
+		fall_asleep();
+		before = looks();
+		request();
+		complete();
+		cr_assert_eq(loop_run_once(loop, 0), 0);
+		cr_assert_eq(looks(), before + 1, "%u", i);
+	}
 }
 
 /* A guest may write to the notify register as often as it likes. */
@@ -248,6 +294,15 @@ Test(core_watch, fault_31_kicks_without_requests_are_followed_a_few_times_only)
 	request();
 	cr_assert_eq(loop_run_once(loop, 0), 0);
 	cr_assert_eq(looks(), before);
+	run_looks(1);
+	complete();
+	/* When it is over they are followed again. */
+	fall_asleep();
+	is_left_alone();
+	before = looks();
+	request();
+	cr_assert_eq(loop_run_once(loop, 0), 0);
+	cr_assert_eq(looks(), before + 1);
 	RUN_UNTIL(hung);
 }
 
@@ -339,6 +394,7 @@ Test(core_watch, fault_42_slow_storage_is_not_a_hang_until_its_server_stops)
 	cr_assert_eq(hung, 0);
 	cr_assert_eq(stalled, 1, "said once");
 	cr_assert_geq(kicks, 4, "kicked and judged again and again");
+	cr_assert_leq(kicks, 20, "every half time-out, not at every look");
 	runs = false;
 	RUN_UNTIL(hung);
 	cr_assert_str_eq(reason, "it does not look at its ring, though it was kicked");
@@ -444,6 +500,20 @@ Test(core_watch, fault_41_used_index_ahead)
 	cr_assert_eq(hung, 0);
 	turn(TIMEOUT);
 	cr_assert_eq(broken, 1);
+}
+
+/* What was wrong once and right since is given its time again. */
+Test(core_watch, fault_41_each_time_its_driver_is_asked_about_first)
+{
+	watch_split();
+	for (unsigned i = 1; i <= 3; i++) {
+		ring.used[1] = (uint16_t)(ring.avail[1] + 1);
+		RUN_UNTIL(kicks == i);
+		request();
+		run_looks(2);
+		cr_assert_eq(broken, 0, "%u", i);
+		kicks = i;
+	}
 }
 
 Test(core_watch, fault_41_used_index_ahead_by_one_on_an_idle_ring)
@@ -593,10 +663,30 @@ Test(core_watch, fault_41_packed_used_position_outside_the_ring)
 	cr_assert_str_eq(reason, "its used position lies outside the ring");
 }
 
+Test(core_watch, a_packed_ring_that_disabled_kicks_is_looked_at_every_second)
+{
+	struct watch_ring r = packed_ring();
+	uint64_t before, at;
+
+	device_event[1] = VRING_PACKED_EVENT_FLAG_DISABLE;
+	watch_it(&r);
+	fall_asleep();
+	before = looks();
+	at = clock_ns();
+	RUN_UNTIL(looks() != before);
+	cr_assert_lt(clock_ns() - at, DEAF_AT_MOST);
+	/* At a descriptor, and it is the next one. */
+	device_event[1] = VRING_PACKED_EVENT_FLAG_DESC;
+	device_event[0] = 0x8000;
+	run_looks(1);
+	fall_asleep();
+	is_left_alone();
+}
+
 Test(core_watch, event_indices_tell_who_hears_kicks)
 {
 	struct watch_ring r = split_ring();
-	uint64_t before;
+	uint64_t before, at;
 
 	r.event_idx = true;
 	ring.avail[1] = ring.used[1] = 7;
@@ -604,10 +694,13 @@ Test(core_watch, event_indices_tell_who_hears_kicks)
 	watch_it(&r);
 	fall_asleep();
 	before = looks();
+	at = clock_ns();
 	RUN_UNTIL(looks() != before);
+	cr_assert_lt(clock_ns() - at, DEAF_AT_MOST);
 	ring.used[2 + 4 * SIZE] = 7;
 	run_looks(1);
 	fall_asleep();
+	is_left_alone();
 	cr_assert_eq(hung, 0);
 }
 
