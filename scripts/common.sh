@@ -22,18 +22,29 @@ alone() {
 	[ $? -eq 0 ] || exit 1
 }
 
-# logged LOG COMMAND...: runs a long step with its output in a log, whose last line it shows now and then, so that
-# one sees the step move. What looks at the log ends with the script, if that is interrupted.
+# Where a long step is, in a few words; a script may have better ones.
+progress_of() { tail -n 1 "$logged_to" | cut -c 1-100; }
+
+# logged LOG COMMAND...: runs a long step with its output in a log, and shows where it is when that changes, and once a
+# minute. What looks at the log ends with the script, if that is interrupted.
 progress_seconds=20
 logged() {
 	logged_to=$1 logged_status=0
 	shift
 	: >"$logged_to"
 	{
-		seconds=0
+		seconds=0 where='' since=0 told=0
 		while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
 			seconds=$((seconds + 1))
-			[ $((seconds % progress_seconds)) = 0 ] && say "  $(tail -n 1 "$logged_to" | cut -c 1-100)"
+			[ $((seconds % progress_seconds)) = 0 ] || continue
+			now=$(progress_of)
+			if [ "$now" != "$where" ]; then
+				where=$now since=$seconds told=$seconds
+				say "  $now"
+			elif [ $((seconds - told)) -ge 60 ]; then
+				told=$seconds
+				say "  $now (for $((seconds - since)) s)"
+			fi
 		done
 	} </dev/null 9>&- &
 	logged_pid=$!

@@ -41,6 +41,7 @@ dpkg-query -W busybox-static cpio e2fsprogs fio qemu-system-x86 >/dev/null 2>&1 
 	{ skip "the test host" "its packages are not installed"; exit 0; }
 mkdir -p "$tmp/cache/kernel/modules" "$tmp/work" "$tmp/bin"
 (
+	top=$top_srcdir
 	. "$scripts/common.sh"
 	for m in $modules; do : >"$tmp/cache/kernel/modules/$m.ko"; done
 	echo "$modules" >"$tmp/cache/kernel/done"

@@ -72,8 +72,11 @@ for i in 1 2; do
 done
 is "nothing half made is left" "$(ls "$BULKHEAD_CACHE")" "$(printf '%s\n' apt.log initrd kernel lock)"
 
-# A run that is killed while it builds leaves no lock behind, and the next one begins anew.
-rm -rf "$BULKHEAD_CACHE" "$tmp/downloads"
+# A run that is killed while it builds leaves no lock behind, and the next one begins anew. The word that the second run
+# had no use for would let it come to its end before it is killed.
+rm -rf "$BULKHEAD_CACHE" "$tmp/downloads" "$tmp/go"
+mkfifo "$tmp/go"
+exec 7<>"$tmp/go"
 spawn setsid sh "$tmp/run" 1 >"$tmp/log1" 2>&1
 check "a run downloads" wait_for 10 downloads 1
 kill -KILL -- "-$pid"
