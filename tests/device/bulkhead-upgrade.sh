@@ -211,10 +211,10 @@ upgrade --exec "$new/blk-server"
 is "spare=off: an upgrade" "$code $(version)" "0 fake-new"
 no_spare() { [ "$(device m disk0 spare)" = off ]; }
 check "... leaves no spare" wait_for 10 no_spare
-new_script active-exit=100
-upgrade --exec "$new/blk-server"
-is "... and is taken back" "$code $(version) $(device m disk0 state)" "1 fake-new up"
-rm "$new/disk0.do"
+script disk0 active-exit=100
+upgrade
+is "... and another is taken back" "$code $(version) $(device m disk0 state)" "1 fake-new up"
+rm "$bin/disk0.do"
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
