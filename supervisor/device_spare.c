@@ -34,7 +34,7 @@ void device_plan_spare(struct device *d)
 	loop_disarm_timer(d->spare_timer);
 	if (!wanted(d))
 		return;
-	if (!d->nrestarts)
+	if (!d->nrestarts && d->upgrade.step != UPGRADE_TRIAL)
 		wait = FIRST_NS;
 	else if (d->short_lives)
 		wait = device_pace_ns(d);

@@ -4,5 +4,6 @@ AM_TESTS_ENVIRONMENT = CRITERION_OUTPUTS=tap:-; LC_ALL=C.UTF-8; export CRITERION
 	top_srcdir='$(abs_top_srcdir)'; top_builddir='$(abs_top_builddir)'; export top_srcdir top_builddir; \
 	LSAN_OPTIONS=print_suppressions=0:suppressions='$(abs_top_srcdir)'/tests/lsan.supp; export LSAN_OPTIONS;
 TEST_EXTENSIONS = .sh
+LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/in-tmp
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)

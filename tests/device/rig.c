@@ -31,6 +31,7 @@
 #include "num.h"
 #include "rig_priv.h"
 #include "sandbox.h"
+#include "temp_dir.h"
 
 #define MEMORY_BYTES (64ULL << 20)
 
@@ -358,10 +359,9 @@ static void connect_fe(struct rig *rig, int fd)
 
 static void make_image(struct rig *rig)
 {
-	const char *dir = rig->options.directory ? rig->options.directory : getenv("TMPDIR");
+	const char *base = rig->options.directory ? rig->options.directory : temp_dir_base();
 
-	snprintf(rig->dir, sizeof(rig->dir), "%s/bulkhead-device.XXXXXX", dir ? dir : "/tmp");
-	cr_assert_not_null(mkdtemp(rig->dir));
+	cr_assert(temp_dir_make_in(base, rig->dir, sizeof(rig->dir)));
 	snprintf(rig->image, sizeof(rig->image), "%s/image", rig->dir);
 	snprintf(rig->socket, sizeof(rig->socket), "%s/socket", rig->dir);
 	if (rig->options.device) {

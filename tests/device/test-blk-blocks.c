@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "num.h"
 #include "rig.h"
+#include "temp_dir.h"
 
 TestSuite(blk_blocks, .timeout = 120);
 
@@ -24,10 +25,13 @@ TestSuite(blk_blocks, .timeout = 120);
  */
 static int open_device(char *device, size_t size)
 {
-	char image[] = "/tmp/bulkhead-blocks.XXXXXX", command[256];
-	int fd = mkstemp(image);
+	char dir[64], image[80], command[256];
 	FILE *f;
+	int fd;
 
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
+	snprintf(image, sizeof(image), "%s/image", dir);
+	fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	cr_assert(fd >= 0);
 	cr_assert_eq(ftruncate(fd, IMAGE_BYTES), 0);
 	close(fd);
@@ -39,6 +43,7 @@ static int open_device(char *device, size_t size)
 		device[strcspn(device, "\n")] = '\0';
 	pclose(f);
 	unlink(image);
+	rmdir(dir);
 	if (!device[0])
 		cr_skip_test("no loop device with 4096-byte blocks can be had");
 	fd = open(device, O_RDONLY | O_CLOEXEC);

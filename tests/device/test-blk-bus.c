@@ -13,6 +13,7 @@
 #include "num.h"
 #include "rig.h"
 #include "sandbox.h"
+#include "temp_dir.h"
 
 TestSuite(blk_bus, .timeout = 60);
 
@@ -110,8 +111,7 @@ static void set_up(struct supervisor *s, unsigned queues)
 
 	memset(s, 0, sizeof(*s));
 	s->reply = calloc(1, sizeof(*s->reply));
-	snprintf(s->dir, sizeof(s->dir), "/tmp/bulkhead-bus.XXXXXX");
-	cr_assert_not_null(mkdtemp(s->dir));
+	cr_assert(temp_dir_make(s->dir, sizeof(s->dir)));
 	snprintf(s->socket, sizeof(s->socket), "%s/bus", s->dir);
 	args[3] = s->dir;
 	cr_assert_eq(loop_new("supervisor", &s->loop), 0);

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "config.h"
 #include "crashes.h"
 #include "load.h"
 #include "num.h"
@@ -254,17 +255,14 @@ static void print(const struct table *t, const char *what)
 	cr_assert_eq(covered, t->n);
 }
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-
 static void all_points(const char *what, uint64_t features)
 {
 	static struct table t;
 
-	if (__has_feature(thread_sanitizer))
-		cr_skip_test("each of the many servers would wait for the thread sanitizer's start; "
-			     "test-blk-kill does");
+#ifdef BH_SANITIZE_THREAD
+	cr_skip_test("each of the many servers would wait for the thread sanitizer's start; "
+		     "test-blk-kill does");
+#endif
 	read_table(&t, features & RING_F_PACKED);
 	for (unsigned i = 0; i < t.n; i++)
 		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0));

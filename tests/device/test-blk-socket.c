@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "num.h"
 #include "rig.h"
+#include "temp_dir.h"
 
 TestSuite(blk_socket, .timeout = 60);
 
@@ -48,10 +49,10 @@ Test(blk_socket, one_front_end_after_another)
 /* Its filter is another: both that of a server with a bus, where nobody listens here, and that of one with a socket. */
 Test(blk_socket, one_front_end_after_another_beside_a_bus)
 {
-	char dir[] = "/tmp/bulkhead-bus.XXXXXX";
+	char dir[64];
 	const char *const args[] = { "--bus", dir, NULL };
 
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	one_after_another(args);
 	cr_assert_eq(rmdir(dir), 0);
 }

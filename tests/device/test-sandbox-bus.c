@@ -18,6 +18,7 @@
 #include "num.h"
 #include "sandbox.h"
 #include "tables.h"
+#include "temp_dir.h"
 
 #define CONNECTIONS 3
 #define DEADLINE_NS (20 * NS_PER_S)
@@ -95,7 +96,7 @@ static int child(const char *dir)
 
 Test(sandbox_bus, child_redials_under_its_steady_filter, .timeout = 120)
 {
-	char dir[] = "/tmp/bulkhead-test-XXXXXX", path[64], program[] = "child", word[] = "--child";
+	char dir[64], path[72], program[] = "child", word[] = "--child";
 	char *argv[] = { program, word, dir, NULL };
 	struct sandbox_spawn spawn = { .path = "/proc/self/exe",
 				       .argv = argv,
@@ -113,7 +114,7 @@ Test(sandbox_bus, child_redials_under_its_steady_filter, .timeout = 120)
 #ifdef BH_SANITIZE
 	cr_skip_test("a sanitizer's run-time needs calls that the filters do not allow");
 #endif
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	cr_assert(geteuid() != 0 || chown(dir, SANDBOX_NOBODY, SANDBOX_NOBODY) == 0);
 	snprintf(path, sizeof(path), "%s/bus", dir);
 	cr_assert_eq(loop_new("parent", &loop), 0);

@@ -28,10 +28,12 @@
 #include "sandbox.h"
 #include "supervisor/syscalls.h"
 #include "tables.h"
+#include "temp_dir.h"
 #include "vmm-core/syscalls.h"
 
 #define OUTER_UID   65533
 #define DEADLINE_MS 10000
+#define DIR_MAX     64
 
 extern const struct sandbox_rule *const server_stage_one[],
     *const server_steady[], *const server_steady_bus[], *const server_io[];
@@ -125,8 +127,7 @@ static void as_user(void (*test)(uid_t uid))
 /* A folder that uid can search, like the one that a child finds its bus socket in. */
 static void make_bus(char *dir, uid_t uid)
 {
-	strcpy(dir, "/tmp/bulkhead-test-XXXXXX");
-	CHECK(mkdtemp(dir), "no folder %s", dir);
+	CHECK(temp_dir_make(dir, DIR_MAX), "no folder %s", dir);
 	CHECK(chown(dir, uid, uid) == 0, "chown %s", dir);
 }
 
@@ -151,7 +152,7 @@ static bool held(enum probe_stage stage, const struct probe_result *result)
 static void probe_stage(size_t which, enum probe_stage stage, uid_t uid)
 {
 	unsigned killed = 0, refused = 0;
-	char bus[64];
+	char bus[DIR_MAX];
 
 	make_bus(bus, uid);
 	for (size_t i = 0; i < probe_count(); i++) {
@@ -231,7 +232,7 @@ Test(sandbox, no_process_escapes_in_any_stage)
 /* The child sees two mounts and nothing else: an empty root and the bus folder, both read-only. */
 static void mounts(uid_t uid)
 {
-	char bus[64], path[64], line[512];
+	char bus[DIR_MAX], path[64], line[512];
 	CLEAN_FILE FILE *f = NULL;
 	unsigned n = 0;
 	int pidfd;
@@ -432,7 +433,7 @@ Test(sandbox, failures_name_their_step_and_leave_nothing)
 
 Test(sandbox, program_in_a_folder_that_the_child_cannot_reach)
 {
-	char dir[] = "/tmp/bulkhead-test-XXXXXX", path[64], command[128], program[] = "true";
+	char dir[DIR_MAX], path[DIR_MAX + 8], command[DIR_MAX + 32], program[] = "true";
 	char *argv[] = { program, NULL };
 	struct sandbox_spawn spawn = { .path = path, .argv = argv, .stderr_fd = 2, .uid = OUTER_UID };
 	const char *what = "";
@@ -442,7 +443,7 @@ Test(sandbox, program_in_a_folder_that_the_child_cannot_reach)
 
 	if (geteuid() != 0)
 		cr_skip_test("only root starts children under another uid");
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(path, sizeof(path), "%s/true", dir);
 	snprintf(command, sizeof(command), "cp /bin/true %s", path);
 	cr_assert_eq(system(command), 0);

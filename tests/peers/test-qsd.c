@@ -14,6 +14,7 @@
 #include "clean.h"
 #include "fd.h"
 #include "frontend.h"
+#include "temp_dir.h"
 #include "vhost_msg.h"
 
 #define IMAGE_BYTES (16u << 20)
@@ -85,8 +86,7 @@ static void open_qsd(struct qsd *s, const struct frontend_options *options)
 	if (!in_path(PROGRAM))
 		cr_skip_test(PROGRAM " is not installed");
 	memset(s, 0, sizeof(*s));
-	strcpy(s->dir, "/tmp/test-qsd.XXXXXX");
-	cr_assert_not_null(mkdtemp(s->dir));
+	cr_assert(temp_dir_make(s->dir, sizeof(s->dir)));
 	snprintf(s->image, sizeof(s->image), "%s/image", s->dir);
 	snprintf(s->socket, sizeof(s->socket), "%s/socket", s->dir);
 	fd = open(s->image, O_CREAT | O_RDWR | O_CLOEXEC, 0600);

@@ -91,10 +91,11 @@ show_evidence() {
 at_exit() { tap_exits+=("$(printf '%q ' "$@")"); }
 
 wait_for() {
-	local end=$((${EPOCHREALTIME/./} + $1 * 1000000 * tap_patience))
+	# The command sees this name, too: not one that a test has a use for.
+	local tap_deadline=$((${EPOCHREALTIME/./} + $1 * 1000000 * tap_patience))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		[ "${EPOCHREALTIME/./}" -lt "$end" ] || return 1
+		[ "${EPOCHREALTIME/./}" -lt "$tap_deadline" ] || return 1
 		read -rt 0.02 <> <(:) || :
 	done
 }

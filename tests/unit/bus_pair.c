@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "temp_dir.h"
 
 struct loop *loop;
 char dir[64], path[96];
@@ -56,8 +57,7 @@ const struct bus_ops bus_pair_ops = { on_message, on_connected, on_malformed };
 void bus_pair_open(pid_t expected)
 {
 	signal(SIGPIPE, SIG_IGN);
-	strcpy(dir, "/tmp/test-bus-XXXXXX");
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(path, sizeof(path), "%s/bus", dir);
 	cr_assert_eq(loop_new("test", &loop), 0);
 	cr_assert_eq(bus_listen(loop, path, expected, &bus_pair_ops, &sup, &sup.bus), 0);

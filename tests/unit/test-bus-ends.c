@@ -17,6 +17,7 @@
 #include "bus_events.h"
 #include "clock.h"
 #include "fd.h"
+#include "temp_dir.h"
 
 TestSuite(bus_ctl, .timeout = 60);
 TestSuite(bus_events, .timeout = 60);
@@ -31,8 +32,7 @@ static _Atomic int calls;
 static void make_dir(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	strcpy(dir, "/tmp/test-bus-XXXXXX");
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(path, sizeof(path), "%s/ctl", dir);
 }
 

@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "supervisor/confine.h"
+#include "temp_dir.h"
 
 #define THREADS 24
 #define BLOCKS  64
@@ -141,7 +142,8 @@ Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 60)
 {
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/bulkhead-confine.%d", (int)getpid());
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/bulkhead-confine.%d", temp_dir_base(),
+		 (int)getpid());
 	setenv("CONFINE_PATH", addr.sun_path, 1);
 	cr_assert_eq(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	cr_expect_eq(listen(listener, 1), 0);

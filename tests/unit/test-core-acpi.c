@@ -11,6 +11,7 @@
 #include "acpi.h"
 #include "layout.h"
 #include "ram.h"
+#include "temp_dir.h"
 
 static struct ram *ram;
 static uint64_t rsdp;
@@ -146,12 +147,12 @@ Test(core_acpi, dsdt_has_the_layouts_numbers)
 /* Runs a shell command in a folder of its own, where the table of this signature is t.dat; its status. */
 static int with_table(const char *signature, const char *command)
 {
-	char dir[] = "/tmp/test-core-acpi.XXXXXX", cmd[600];
+	char dir[100], cmd[600];
 	const uint8_t *t = find_table(signature);
 	FILE *f;
 	int status;
 
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(cmd, sizeof(cmd), "%s/t.dat", dir);
 	f = fopen(cmd, "w");
 	cr_assert_not_null(f);

@@ -10,6 +10,7 @@
 #include "chipset.h"
 #include "clock.h"
 #include "core.h"
+#include "temp_dir.h"
 
 #define DEADLINE (10 * NS_PER_S)
 
@@ -143,8 +144,7 @@ static void set_up(void)
 					    .connected = on_connected,
 					    .malformed = on_malformed };
 
-	strcpy(dir, "/tmp/bulkhead-test-XXXXXX");
-	cr_assert_not_null(mkdtemp(dir));
+	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(path, sizeof(path), "%s/bus", dir);
 	cr_assert_eq(loop_new("test", &loop), 0);
 	core.loop = loop;

@@ -14,6 +14,7 @@
 #include "fd.h"
 #include "inflight.h"
 #include "num.h"
+#include "temp_dir.h"
 #include "vhost-peer.h"
 
 Test(vhost_be_mem, tables_that_contradict_themselves)
@@ -131,14 +132,14 @@ Test(vhost_be_mem, fault_39_inflight_region_that_could_shrink_is_refused)
 	struct vhost_inflight d = { .size = one, .queues = 1, .queue_size = 8 };
 	CLEAN_FD int unsealed = memfd_create("unsealed", MFD_ALLOW_SEALING | MFD_CLOEXEC);
 	CLEAN_FD int growing = memfd_create("growing", MFD_ALLOW_SEALING | MFD_CLOEXEC);
-	CLEAN_FD int file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	CLEAN_FD int file = open(temp_dir_base(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	const int bad[] = { unsealed, growing, file };
 	struct peer p;
 
 	peer_open(&p);
 	for (unsigned i = 0; i < 3; i++) {
 		if (bad[i] < 0 && bad[i] == file)
-			continue; /* where /tmp has no such files */
+			continue; /* where there are no such files */
 		cr_assert_eq(ftruncate(bad[i], 4096), 0);
 		if (bad[i] == growing)
 			cr_assert_eq(fcntl(growing, F_ADD_SEALS, F_SEAL_GROW), 0);
