@@ -26,8 +26,8 @@
 #define STOP_AGAIN_NS   (5 * NS_PER_S)
 #define REPORT_AFTER_NS (200 * NS_PER_MS)
 #define DRAIN_NS        (2 * NS_PER_S) /* for the anchor of a dead process: it gives up after a second of silence */
-#define DOUBT_NS        (100 * NS_PER_MS) /* from a lost connection to the death that it is the first sign of */
-#define PING_MISSES     2 /* in a row; one alone may be a supervisor that was itself stopped */
+#define DOUBT_NS        (1 * NS_PER_S) /* from a lost connection to the death that it is the first sign of */
+#define PING_MISSES     2              /* in a row; one alone may be a supervisor that was itself stopped */
 
 /* ---- dying ---- */
 

@@ -355,6 +355,10 @@ static int live(struct server *s, int listener)
 		control_ready(s);
 		log_info("ready");
 		err = loop_run(s->main);
+		/* The rings have stopped and the last words are said. The kernel takes its time over what each queue has
+		 * (io_destroy: two RCU grace periods), and a successor waits; with an anchor that comes afterwards. */
+		if (!err && s->anchored)
+			_exit(0);
 	}
 	tear_down(s);
 	return err ? 1 : 0;
@@ -463,6 +467,7 @@ static int serve_anchored(struct server *s)
 
 	if (s->opts.anchor_fd < 0 || !s->inside || !s->device->drained)
 		return serve(s);
+	s->anchored = true;
 	err = sandbox_anchor(&anchor);
 	log_error_errno(err, "--anchor-fd %d: the process can't be split", s->opts.anchor_fd);
 	return 1;

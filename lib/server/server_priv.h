@@ -265,7 +265,8 @@ struct server {
 	struct flight_ring log; /* the main loop's */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
-	bool inside; /* it was started in namespaces of its own */
+	bool anchored; /* its anchor tells of its end */
+	bool inside;   /* it was started in namespaces of its own */
 	bool ending;
 };
 
