@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -103,6 +104,7 @@ static void start(int (*work)(void *), bool (*drained)(void *))
 	if (anchor < 0)
 		cr_skip_test("no namespaces can be made here");
 	if (!anchor) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves none of them behind */
 		a.fd = pair[1];
 		close(life[0]);
 		if (before_split)

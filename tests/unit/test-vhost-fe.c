@@ -13,6 +13,8 @@
 #include "vhost-peer.h"
 #include "vhost_fe.h"
 
+TestSuite(vhost_fe, .timeout = 60);
+
 struct fake {
 	struct loop *loop;
 	struct vhost_fe *fe;
