@@ -4,6 +4,7 @@
  * processor time that the server spent for each, read from the scheduler's own account of its threads.
  */
 #include <errno.h>
+#include <linux/virtio_blk.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,7 +154,9 @@ static void connect_server(struct bench *b)
 	struct frontend_options o = { .queues = (unsigned)b->o.queues,
 				      .queue_size = (uint16_t)b->o.queue_size,
 				      .io_max = (uint32_t)b->o.block,
+				      /* As any driver: without FLUSH a server must write through. */
 				      .features = RING_F_EVENT_IDX | RING_F_INDIRECT |
+						  1ULL << VIRTIO_BLK_F_FLUSH |
 						  (b->o.packed ? RING_F_PACKED : 0) };
 	int err = frontend_new(&o, &b->f), fd = -1;
 
