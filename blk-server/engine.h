@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#define ENGINE_MAX 64 /* that can be open at a time */
+
 struct engine;
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC };

@@ -33,8 +33,7 @@
 #define RING_MAGIC 0xa10a10a1U
 #define REAP_MAX   64
 
-#define ENGINE_MAX 64
-#define DOUBT_NS   5000000 /* for completions that may never come */
+#define DOUBT_NS 5000000 /* for completions that may never come */
 
 #define QUIET_AFTER 64
 #define FLAG_RESFD  1U /* what io_set_eventfd sets; libaio has no name for it */

@@ -9,6 +9,8 @@
 #include "blk_queue.h"
 #include "syscalls.h"
 
+_Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine");
+
 struct blk {
 	struct disk disk;
 	struct blk_queue *queue[SERVER_QUEUES_MAX];

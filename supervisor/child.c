@@ -176,7 +176,7 @@ static void over(struct child *c, int code, int status)
 static void on_death(void *arg, uint32_t events)
 {
 	struct child *c = arg;
-	int code = 0, status = 0, err;
+	int code = CLD_KILLED, status = SIGKILL, err; /* what it is taken for if nobody can tell */
 
 	(void)events;
 	if (!c->dead)

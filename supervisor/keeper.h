@@ -118,7 +118,8 @@ int keeper_recorder(struct keeper *k, size_t i, int fds[2]);
 /* From now on the keeper logs where we do and, should we die, gives back our terminal (-1: none). */
 int keeper_settle(struct keeper *k, int terminal, const struct termios *settings);
 
-/* Reaps child i, whose pidfd is readable: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status as in siginfo_t. */
+/* Reaps child i, whose pidfd is readable: code is CLD_EXITED, CLD_KILLED or CLD_DUMPED, status as in siginfo_t;
+ * untouched on error. */
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status);
 
 /* Writes a report of the process of child i that was last reaped; text says how it ended. Does not wait for it. */

@@ -235,9 +235,11 @@ int keeper_reap(struct keeper *k, size_t i, int *code, int *status)
 	struct keeper_answer answer = { 0 };
 	int err = ask_plain(k, KEEPER_REAP, i, &answer, NULL);
 
+	if (err)
+		return err;
 	*code = answer.code;
 	*status = answer.status;
-	return err;
+	return 0;
 }
 
 void keeper_report(struct keeper *k, size_t i, const char *text)
