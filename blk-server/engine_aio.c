@@ -84,9 +84,11 @@ static void aio_close(struct engine *e)
 {
 	if (!e)
 		return;
-	replace(e, NULL);
+	/* From here until the kernel has finished, nobody can tell from the ring whether it has. */
+	e->ring = NULL;
 	if (e->context)
 		io_destroy(e->context);
+	replace(e, NULL);
 	if (e->event >= 0)
 		close(e->event);
 	free(e->staged);

@@ -173,29 +173,6 @@ static void over(struct child *c, int code, int status)
 	c->ops->died(c->arg, c, &death);
 }
 
-static void on_death(void *arg, uint32_t events)
-{
-	struct child *c = arg;
-	int code = CLD_KILLED, status = SIGKILL, err; /* what it is taken for if nobody can tell */
-
-	(void)events;
-	if (!c->dead)
-		c->times.noticed = clock_ns();
-	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
-	err = keeper_reap(c->keeper, c->index, &code, &status);
-	c->times.reaped = clock_ns();
-	if (err)
-		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
-	if (c->dead) {
-		code = c->death.code;
-		status = c->death.status;
-	} else if (c->pid != c->started_pid && code == CLD_EXITED && status > SANDBOX_SIGNALLED) {
-		code = CLD_KILLED;
-		status -= SANDBOX_SIGNALLED;
-	}
-	over(c, code, status);
-}
-
 static void on_vanished(void *arg, uint32_t events)
 {
 	struct child *c = arg;
@@ -224,8 +201,10 @@ static void on_drained(struct child *c)
 	write_report(c);
 	loop_del_fd(TAKE_PTR(c->watch));
 	c->remains = take_fd(&c->pidfd);
-	if (loop_add_fd(c->loop, c->remains, EPOLLIN, on_vanished, c, &c->remains_watch))
-		say_warn("%s: what remains of process %d is not watched", c->id, (int)c->pid);
+	if (loop_add_fd(c->loop, c->remains, EPOLLIN, on_vanished, c, &c->remains_watch)) {
+		keeper_kill(c->keeper, c->index);
+		bury(c);
+	}
 	over(c, c->death.code, c->death.status);
 	if (child_remains(c))
 		keeper_kill(c->keeper, c->index);
@@ -239,17 +218,16 @@ static bool is_death(const struct sandbox_death *death)
 		death->status < NSIG);
 }
 
-static void on_anchor(void *arg, uint32_t events)
+/* Takes what its anchor says next; false if there is nothing. */
+static bool read_anchor(struct child *c)
 {
-	struct child *c = arg;
 	struct sandbox_death death;
 	pid_t pid;
-	ssize_t n = fd_recv_pid(c->anchor, &death, sizeof(death), &pid);
+	ssize_t n = c->anchor < 0 ? -EAGAIN : fd_recv_pid(c->anchor, &death, sizeof(death), &pid);
 	bool split = c->pid != c->started_pid;
 
-	(void)events;
 	if (n == -EAGAIN)
-		return;
+		return false;
 	if (n == 1 && pid > 0 && !split && c->state == CHILD_STARTING) {
 		c->pid = pid;
 		bus_expect(c->bus, pid);
@@ -261,6 +239,40 @@ static void on_anchor(void *arg, uint32_t events)
 	} else {
 		forget_anchor(c); /* its end, or nonsense: the pidfd tells */
 	}
+	return true;
+}
+
+static void on_anchor(void *arg, uint32_t events)
+{
+	(void)events;
+	read_anchor(arg);
+}
+
+static void on_death(void *arg, uint32_t events)
+{
+	struct child *c = arg;
+	int code = CLD_KILLED, status = SIGKILL, err; /* what it is taken for if nobody can tell */
+	unsigned serial = c->serial;
+
+	(void)events;
+	while (read_anchor(c))
+		if (c->pidfd < 0 || c->serial != serial)
+			return; /* that was it */
+	if (!c->dead)
+		c->times.noticed = clock_ns();
+	write_report(c); /* of an earlier one, while the keeper still has what belongs to it */
+	err = keeper_reap(c->keeper, c->index, &code, &status);
+	c->times.reaped = clock_ns();
+	if (err)
+		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
+	if (c->dead) {
+		code = c->death.code;
+		status = c->death.status;
+	} else if (c->pid != c->started_pid && code == CLD_EXITED && status > SANDBOX_SIGNALLED) {
+		code = CLD_KILLED;
+		status -= SANDBOX_SIGNALLED;
+	}
+	over(c, code, status);
 }
 
 /* ---- signs of life ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device. Theory of operation: it has two slots for processes. The active one serves; the other may hold a spare,
- * ready but for a front end. Once the active process was reaped (child.c), and not before, the core is given the socket
- * of its successor: the spare's, or that of a new process in the same slot. The device is up when its process has
+ * ready but for a front end. Once the active process is dead and its writes are over (child.c), and not before, the core is given
+ * the socket of its successor: the spare's, or that of a new process. The device is up when its process has
  * said READY and the core DEVICE_UP.
  *
  * A death leads to a restart. A spare takes over at once, since spares are rationed by themselves; a new process is

@@ -21,7 +21,7 @@ enum device_state {
 	DEVICE_UP,       /* it serves and the core knows it; here alone it can be found to hang */
 	DEVICE_CHANGING, /* its active process is told to finish, for another to take its place */
 	DEVICE_STOPPING, /* told to end; the death of its last process leads to DEVICE_IDLE */
-	DEVICE_WAITING,  /* it died and was reaped; a timer leads to DEVICE_STARTING */
+	DEVICE_WAITING,  /* it died; a timer, or the end of what remains of it, leads to DEVICE_STARTING */
 	DEVICE_FAILED, /* it died too often: stays away until it is revived or the machine's next generation */
 };
 

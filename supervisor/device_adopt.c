@@ -35,5 +35,7 @@ int device_adopt(struct device *d)
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (lost[i])
 			child_lost(&d->slot[i], by_order[i]);
+	/* What remained of a spare that was to make room is gone with the claim. */
+	device_upgrade_vanished(d);
 	return 0;
 }

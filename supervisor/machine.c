@@ -314,7 +314,7 @@ static void on_device_failed(void *arg, int err, const struct bus_msg *reply)
 		say_warn_errno(err, "the core can't tell the guest that a device needs a reset");
 }
 
-/* Its process is reaped, so nothing of it can write to the guest's memory any more. */
+/* Its process is dead, so nothing of it can write to the guest's memory any more. */
 static void fail_device(struct machine *m, const struct device *d)
 {
 	struct bus_msg msg = { .type = BUS_FAIL_DEVICE };

@@ -340,8 +340,19 @@ adopt
 wait_for 10 answers
 wait_for 10 adopted 'core: process [0-9]+ is back'
 wait_for 10 adopted 'disk0: process [0-9]+ is back'
-had=$(counts)
-ours=$(fds_of "$pid")
+# A connection that is made anew may still be on its way: what stays the same for a second counts.
+settle() {
+	local now same=0
+	while [ $same -lt 10 ]; do
+		now="$(counts) $(fds_of "$pid")"
+		[ "$now" = "${settled-}" ] && same=$((same + 1)) || same=0
+		settled=$now
+		read -rt 0.1 <> <(:) || :
+	done
+}
+settle
+had=${settled% *}
+ours=${settled##* }
 for _ in {1..10}; do
 	bereave
 	t=${EPOCHREALTIME/./}
