@@ -150,19 +150,23 @@ static void print_child(const json_t *child)
 {
 	const json_t *recovery = json_object_get(child, "last_recovery_ms");
 
-	printf("  %-12s %-11s %-9s", text_of(child, "id"), text_of(child, "process"),
-	       text_of(child, "state"));
+	bool up = !strcmp(text_of(child, "state"), "up");
+
+	printf("  %-12s %-11s ", text_of(child, "id"), text_of(child, "process"));
 	if (number_of(child, "pid"))
-		printf(" process %lld", number_of(child, "pid"));
+		printf("%-9s process %lld", text_of(child, "state"), number_of(child, "pid"));
+	else
+		printf("%s", text_of(child, "state"));
 	if (number_of(child, "restarts"))
-		printf(", %lld restarts", number_of(child, "restarts"));
+		printf(", %lld restart%s", number_of(child, "restarts"),
+		       number_of(child, "restarts") == 1 ? "" : "s");
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
 	if (json_is_true(json_object_get(child, "refuses_writes")))
 		printf(", refuses writes");
 	if (json_object_get(child, "last_death"))
 		printf(", the last %s", text_of(child, "last_death"));
-	if (json_is_object(recovery)) {
+	if (up && json_is_object(recovery)) {
 		const char *key;
 		json_t *value;
 
@@ -334,6 +338,12 @@ static void print_row(const json_t *m)
 {
 	char memory[32];
 
+	/* Nobody answers for one that is alone or silent. */
+	if (!json_object_get(m, "cpus")) {
+		printf("%-20s %8lld %-10s %4s %8s %7s %s\n", text_of(m, "name"), number_of(m, "pid"),
+		       text_of(m, "state"), "-", "-", "-", "-");
+		return;
+	}
 	snprintf(memory, sizeof(memory), "%lldM", number_of(m, "memory_bytes") >> 20);
 	printf("%-20s %8lld %-10s %4lld %8s %7zu ", text_of(m, "name"), number_of(m, "pid"),
 	       text_of(m, "state"), number_of(m, "cpus"), memory,

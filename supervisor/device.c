@@ -201,7 +201,8 @@ static void active_died(struct device *d, struct child *child, const struct chil
 	bool refused = death->code == CLD_EXITED && death->status == CHILD_STATUS_WRONG;
 
 	take_death_times(d, &child->times);
-	child_describe(child, death, d->last_death, sizeof(d->last_death));
+	if (!death->by_order)
+		child_describe(child, death, d->last_death, sizeof(d->last_death));
 	if (device_upgrade_active_died(d))
 		return;
 	if (death->by_order)
