@@ -2,6 +2,9 @@
 /* The bare guest's serial line, its TAP reports, and PCI configuration by ports. */
 #include "hw.h"
 
+#define PORT_PMTIMER 0x608
+#define PMTIMER_HZ   3579545u
+
 static unsigned reports, failures;
 
 void *memset(void *to, int byte, size_t n)
@@ -49,6 +52,14 @@ void print_hex(uint64_t value)
 	print(p);
 }
 
+void print_count(const char *name, uint64_t n)
+{
+	print(" ");
+	print(name);
+	print(" ");
+	print_u64(n);
+}
+
 void report(bool ok, const char *what)
 {
 	print(ok ? "ok " : "not ok ");
@@ -79,6 +90,17 @@ uint8_t read_byte(void)
 	while (!has_byte())
 		;
 	return in8(COM1);
+}
+
+uint64_t tsc_khz(void)
+{
+	uint32_t from = in32(PORT_PMTIMER), to;
+	uint64_t begun = tsc();
+
+	do
+		to = in32(PORT_PMTIMER);
+	while (to - from < PMTIMER_HZ / 5);
+	return (tsc() - begun) * PMTIMER_HZ / (to - from) / 1000;
 }
 
 uint32_t pci_read(unsigned slot, unsigned off)

@@ -69,6 +69,7 @@ void *memcpy(void *to, const void *from, size_t n);
 void print(const char *text);
 void print_u64(uint64_t value);
 void print_hex(uint64_t value);
+void print_count(const char *name, uint64_t n); /* " name n" */
 /* Prints one TAP line; a failure is remembered. */
 void report(bool ok, const char *what);
 unsigned report_failures(void);
@@ -76,6 +77,9 @@ unsigned report_count(void);
 /* The next byte that the host sends on the serial line, and whether there is one. */
 uint8_t read_byte(void);
 bool has_byte(void);
+
+/* Cycles a millisecond, measured against the ACPI timer for a fifth of a second. */
+uint64_t tsc_khz(void);
 
 /* The legacy 0xcf8 mechanism; width 1, 2 or 4. */
 uint32_t pci_read(unsigned slot, unsigned off);

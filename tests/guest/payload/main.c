@@ -2,8 +2,9 @@
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
  * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
- * and "storm" and "probe" (storm.c).
+ * "storm" and "probe" (storm.c), or "net-tx", "net-rx" and "net-echo" (net-run.c).
  */
+#include "net.h"
 #include "storm.h"
 
 #define BLOCK   4096
@@ -33,6 +34,24 @@ static bool has_word(const char *line, const char *word)
 			return true;
 	}
 	return false;
+}
+
+/* The number behind "name=", or what is said otherwise. */
+static uint32_t number_of(const char *line, const char *name, uint32_t otherwise)
+{
+	for (; *line; line++) {
+		const char *a = line, *b = name;
+		uint32_t value = 0;
+
+		while (*b && *a == *b)
+			a++, b++;
+		if (*b)
+			continue;
+		while (*a >= '0' && *a <= '9')
+			value = value * 10 + (uint32_t)(*a++ - '0');
+		return value;
+	}
+	return otherwise;
 }
 
 static uint32_t pattern(unsigned block, unsigned word, uint32_t generation)
@@ -169,6 +188,38 @@ static void test_registers(struct vdev *d)
 	report(vdev_wait(false), "requests made while the device process was stopped complete");
 }
 
+__attribute__((noreturn)) static void finish(struct vdev *d)
+{
+	vdev_reset(d);
+	report(true, "the device resets");
+	print("1..");
+	print_u64(report_count());
+	print("\n");
+	debug_exit(report_failures() ? 0x21 : 0x10);
+}
+
+/* The network device's tests, if one was chosen. */
+static void test_net(const char *line)
+{
+	struct net_options o = { .irq = has_word(line, "irq"),
+				 .tso = has_word(line, "tso"),
+				 .size = number_of(line, "size=", 60),
+				 .seconds = number_of(line, "seconds=", 0) };
+	struct vdev d = { .common = 0 };
+
+	if (has_word(line, "net-tx"))
+		net_transmit(&d, &o);
+	else if (has_word(line, "net-rx"))
+		net_count(&d, &o);
+	else if (has_word(line, "net-echo"))
+		net_echo(&d, &o);
+	else
+		return;
+	if (!d.common)
+		debug_exit(0x20);
+	finish(&d);
+}
+
 void main(const struct start_info *info)
 {
 	const char *line = (const char *)(uintptr_t)info->command_line;
@@ -182,6 +233,7 @@ void main(const struct start_info *info)
 		for (;;)
 			;
 	}
+	test_net(line);
 	if (!vdev_find(&d, 0)) {
 		report(false, "a virtio-blk function is on the bus");
 		debug_exit(0x20);
@@ -210,10 +262,5 @@ void main(const struct start_info *info)
 		report(vdev_start(&d, false), "the device starts, polled");
 		test_registers(&d);
 	}
-	vdev_reset(&d);
-	report(true, "the device resets");
-	print("1..");
-	print_u64(report_count());
-	print("\n");
-	debug_exit(report_failures() ? 0x21 : 0x10);
+	finish(&d);
 }

@@ -12,13 +12,11 @@
  */
 #include "storm.h"
 
-#define STORM_DEPTH  VDEV_SLOTS
-#define BLOCK        4096
-#define BLOCKS       2048 /* of the disk that are used */
-#define WINDOWS      8192
-#define READS        65536
-#define PORT_PMTIMER 0x608
-#define PMTIMER_HZ   3579545u
+#define STORM_DEPTH VDEV_SLOTS
+#define BLOCK       4096
+#define BLOCKS      2048 /* of the disk that are used */
+#define WINDOWS     8192
+#define READS       65536
 
 struct pending {
 	bool out, writing;
@@ -46,18 +44,6 @@ static uint32_t next_random(void)
 	storm.random ^= storm.random >> 7;
 	storm.random ^= storm.random << 17;
 	return (uint32_t)(storm.random >> 32);
-}
-
-/* The counter of cycles against the ACPI timer, over a fifth of a second. */
-static uint64_t tsc_khz(void)
-{
-	uint32_t from = in32(PORT_PMTIMER), to;
-	uint64_t begun = tsc();
-
-	do
-		to = in32(PORT_PMTIMER);
-	while (to - from < PMTIMER_HZ / 5);
-	return (tsc() - begun) * PMTIMER_HZ / (to - from) / 1000;
 }
 
 static uint64_t pattern(unsigned block, uint32_t generation, unsigned word)
@@ -165,14 +151,6 @@ static void answer(uint8_t byte)
 	/* The printing is not the device's time. */
 	storm.longest = 0;
 	storm.last = tsc();
-}
-
-static void print_count(const char *name, uint64_t n)
-{
-	print(" ");
-	print(name);
-	print(" ");
-	print_u64(n);
 }
 
 static void print_windows(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A virtio-blk driver for the bare guest: virtio-pci modern, one split queue, polled or by MSI-X interrupt. */
+/* Virtio-pci modern for the bare guest, and a virtio-blk driver: one split queue, polled or by MSI-X interrupt. */
 #ifndef PAYLOAD_VIRTIO_H
 #define PAYLOAD_VIRTIO_H
 
@@ -13,12 +13,29 @@
 #define BLK_FLUSH  4
 #define BLK_GET_ID 8
 
+#define VIRTIO_NET 1
+#define VIRTIO_BLK 2
+
+#define FEATURE_VERSION_1 (1ull << 32)
+
+#define DESC_NEXT     1
+#define DESC_WRITE    2
+#define DESC_INDIRECT 4
+
+/* A descriptor of a split ring (virtio 1.2 §2.7.5). */
+struct vring_desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags, next;
+};
+
 /* The registers of one function (virtio 1.2 §4.1.4), as addresses. */
 struct vdev {
 	unsigned slot;
 	uintptr_t common, notify, isr, device, msix;
 	uint32_t notify_multiplier;
-	uint64_t capacity; /* sectors of 512 bytes */
+	uint64_t features; /* negotiated */
+	uint64_t capacity; /* of a disk: sectors of 512 bytes */
 };
 
 enum common_reg {
@@ -39,14 +56,34 @@ enum common_reg {
 	COMMON_QUEUE_DEVICE = 0x30,
 };
 
+/* One ring, for vdev_set_queue. */
+struct vdev_queue {
+	unsigned index, size;
+	int vector; /* MSI-X, -1 for none */
+	const volatile void *desc, *driver, *device;
+};
+
+/* ---- any device (transport.c) ---- */
+
+/* Finds the index'th function of a kind and its registers; false if there is none. */
+bool vdev_find_kind(struct vdev *d, unsigned kind, unsigned index);
+
+/* Resets and waits until the device says that it is done. */
+void vdev_reset(struct vdev *d);
+
+/* Resets and negotiates what is offered of the features wanted; false if the device refuses. Then each ring is set,
+ * which gives the address to notify it at, 0 if the device has no such ring; then the device goes. */
+bool vdev_negotiate(struct vdev *d, uint64_t wanted);
+uintptr_t vdev_set_queue(struct vdev *d, const struct vdev_queue *q);
+void vdev_go(struct vdev *d);
+
+/* ---- a disk (virtio.c) ---- */
+
 /* Finds the index'th virtio-blk function and its registers; false if there is none. */
 bool vdev_find(struct vdev *d, unsigned index);
 
 /* Resets, negotiates and starts queue 0; with irq, MSI-X vector 0 is its interrupt. False with a report. */
 bool vdev_start(struct vdev *d, bool irq);
-
-/* Resets and waits until the device says that it is done. */
-void vdev_reset(struct vdev *d);
 
 /* Queues one request; several may be queued before the kick. The buffer is guest memory. */
 void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len);
