@@ -209,7 +209,7 @@ static int take_recorders(struct adopter *a)
 
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
 		files->flight[i] = files->flight_reader[i] = -1;
-	for (size_t i = 0; i < KEEPER_INDEX(a->conf.ndisks, 0); i++) {
+	for (size_t i = 0; i < KEEPER_INDEX(a->conf.ndevices, 0); i++) {
 		int fds[2], err = keeper_recorder(a->machine.keeper, i, fds);
 
 		if (err)

@@ -18,8 +18,8 @@
 #include "rundir.h"
 #include "vmconf.h"
 
-#define KEEPER_SLOTS        2 /* children that a disk can have at a time: one serves, one waits or is new */
-#define KEEPER_CHILDREN_MAX (KEEPER_SLOTS * VMCONF_DISKS_MAX + 1)
+#define KEEPER_SLOTS        2 /* servers that a device can have at a time: one serves, one waits or is new */
+#define KEEPER_CHILDREN_MAX (KEEPER_SLOTS * VMCONF_DEVICES_MAX + 1)
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
 #define KEEPER_FIXED_MAX    4   /* descriptors that a child gets at each start: image, kernel, ... */
 #define KEEPER_PASSED_MAX   2   /* ... and that are new at each start: sockets */
@@ -30,7 +30,7 @@
  * that of a device's front end until the core has it. */
 enum { KEEPER_HELD_LOG, KEEPER_HELD_DESC, KEEPER_HELD_CONSOLE, KEEPER_HELD_FRONT = KEEPER_HELD_DESC };
 
-/* The place of slot s of disk i in the plan; 0 is the core's. An external back end has slot 0 alone. */
+/* The place of slot s of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
 #define KEEPER_INDEX(i, s) (1 + KEEPER_SLOTS * (i) + (s))
 
 struct keeper_child {

@@ -49,7 +49,7 @@ struct machine {
 	struct loop *loop;
 	enum machine_state state;
 	struct child core;
-	struct device device[VMCONF_DISKS_MAX]; /* the disks in order */
+	struct device device[VMCONF_DEVICES_MAX]; /* as in conf */
 	size_t ndevices;
 	int desc_fd; /* our end of the socket on which the core gets descriptors */
 	unsigned generation;

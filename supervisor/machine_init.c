@@ -35,7 +35,7 @@ static int init_core(struct machine *m)
 
 static int init_device(struct machine *m, size_t i)
 {
-	const struct vmconf_disk *disk = &m->conf->disk[i];
+	const struct vmconf_device *conf = &m->conf->device[i];
 	struct device *d = &m->device[i];
 
 	d->loop = m->loop;
@@ -43,16 +43,16 @@ static int init_device(struct machine *m, size_t i)
 	d->ops = &machine_device_ops;
 	d->arg = m;
 	d->index = KEEPER_INDEX(i, 0);
-	d->external = disk->vhost_user;
+	d->external = conf->vhost_user;
 	d->flight = &m->files->flight[d->index];
 	d->flight_reader = &m->files->flight_reader[d->index];
-	d->process = disk->vhost_user ? "vhost-user" : "blk-server";
-	d->policy = (struct device_policy) { .restarts = disk->restarts,
-					     .restarts_s = disk->restarts_s,
+	d->process = conf->vhost_user ? "vhost-user" : "blk-server";
+	d->policy = (struct device_policy) { .restarts = conf->restarts,
+					     .restarts_s = conf->restarts_s,
 					     .start_ns = m->conf->start_timeout_s * NS_PER_S,
-					     .spare = disk->spare,
-					     .on_failure = disk->on_failure };
-	snprintf(d->id, sizeof(d->id), "%s", disk->id);
+					     .spare = conf->spare,
+					     .on_failure = conf->on_failure };
+	snprintf(d->id, sizeof(d->id), "%s", conf->id);
 	return device_init(d, m->dir->path);
 }
 
@@ -60,7 +60,7 @@ static int init_children(struct machine *m)
 {
 	int err = init_core(m);
 
-	m->ndevices = m->conf->ndisks;
+	m->ndevices = m->conf->ndevices;
 	for (size_t i = 0; !err && i < m->ndevices; i++)
 		err = init_device(m, i);
 	return err;

@@ -43,14 +43,14 @@ struct run {
 	int signal_fd;
 };
 
-/* The folders of the bus of a disk's processes. */
+/* The folders of the bus of a device's processes. */
 static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 {
-	const struct vmconf_disk *disk = &r->conf.disk[i];
+	const struct vmconf_device *device = &r->conf.device[i];
 	char folder[RUNDIR_SLOT_MAX];
 
-	for (size_t slot = 0; slot < KEEPER_SLOTS && !disk->vhost_user; slot++) {
-		rundir_slot(folder, disk->id, slot);
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !device->vhost_user; slot++) {
+		rundir_slot(folder, device->id, slot);
 		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))
 			return -EINVAL;
 	}
@@ -89,7 +89,7 @@ static int prepare(struct run *r, struct vmconf_error *error)
 			 r->dir.stale_pid, r->dir.path);
 	if (rundir_add(&r->dir, "core", plan_uid(&r->conf, 0), error))
 		return -EINVAL;
-	for (size_t i = 0; i < r->conf.ndisks; i++)
+	for (size_t i = 0; i < r->conf.ndevices; i++)
 		if (add_folders(r, i, error))
 			return -EINVAL;
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))

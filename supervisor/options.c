@@ -127,16 +127,27 @@ static int parse_cpu(struct vmconf *conf, char *value, struct vmconf_error *erro
 	return options_keep(&conf->cpu, value, error);
 }
 
+/* NULL if there are as many as possible. */
+static struct vmconf_device *new_device(struct vmconf *conf, enum vmconf_kind kind, size_t max)
+{
+	struct vmconf_device *device = &conf->device[conf->ndevices];
+
+	if (conf->ndevices == VMCONF_DEVICES_MAX || vmconf_count(conf, kind) == max)
+		return NULL;
+	conf->ndevices++;
+	*device =
+	    (struct vmconf_device) { .kind = kind, .queues = 1, .spare = true, .hang_timeout_ms = 1500 };
+	return device;
+}
+
 static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	struct vmconf_disk *disk = &conf->disk[conf->ndisks];
+	struct vmconf_device *device = new_device(conf, KIND_DISK, VMCONF_DISKS_MAX);
 
-	if (conf->ndisks == VMCONF_DISKS_MAX)
+	if (!device)
 		return vmconf_refuse(error, "\"%s\" is one too many; at most %d disks are possible", value,
 				     VMCONF_DISKS_MAX);
-	conf->ndisks++;
-	*disk = (struct vmconf_disk) { .queues = 1, .spare = true, .hang_timeout_ms = 1500 };
-	return options_disk(disk, value, error);
+	return options_disk(device, value, error);
 }
 
 static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *error)

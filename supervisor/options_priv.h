@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What options.c and options_disk.c share. All return 0, or -EINVAL with the reason in error. */
+/* What options.c and the files of the kinds of devices share. All return 0, or -EINVAL with the reason in error. */
 #ifndef SUPERVISOR_OPTIONS_PRIV_H
 #define SUPERVISOR_OPTIONS_PRIV_H
 
@@ -15,7 +15,40 @@ int options_choice(const char *value, const char *first, const char *second, boo
 /* N/SECONDS: how many deaths in how long. */
 int options_restarts(const char *value, unsigned *restarts, unsigned *restarts_s, struct vmconf_error *error);
 
-/* Reads KEY=VALUE,... of a disk; value is modified. */
-int options_disk(struct vmconf_disk *disk, char *value, struct vmconf_error *error);
+/* ---- devices ---- */
+
+/* A key of a kind of device. */
+struct options_key {
+	const char *key;
+	int (*parse)(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+	bool own; /* only for a device of which we run the server */
+};
+
+#define OPTIONS_KEYS_MAX 32
+
+/* What the option of a kind of device takes. */
+struct options_kind {
+	const char *name;               /* "disk" */
+	const char *form;               /* what is allowed, for people */
+	const char *bare;               /* what a word without a value is likely to be, for people */
+	const char *beside;             /* the keys that go with vhost-user, for people */
+	const struct options_key *keys; /* ends with a NULL key */
+};
+
+/* Reads KEY=VALUE,... of a device; value is modified, given[i] becomes whether key i was there. */
+int options_device(struct vmconf_device *device, const struct options_kind *kind, char *value, bool *given,
+		   struct vmconf_error *error);
+
+/* The keys that several kinds have. */
+int options_id(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_queues(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_spare(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_device_restarts(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_on_failure(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_hang_timeout(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_vhost_user(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+
+/* Reads what --disk takes. */
+int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error);
 
 #endif

@@ -70,42 +70,54 @@ static int find_program(const char *name, char **path, struct vmconf_error *erro
 /* One image given to two disks would be refused by its lock anyway, but this says it better. */
 static int check_twice(const struct vmconf *conf, size_t i, struct vmconf_error *error)
 {
+	const struct vmconf_disk *disk = &conf->device[i].disk;
 	struct stat mine, other;
 
-	if (stat(conf->disk[i].path, &mine))
+	if (stat(disk->path, &mine))
 		return 0;
-	for (size_t j = 0; j < i; j++)
-		if (conf->disk[j].path && !stat(conf->disk[j].path, &other) && mine.st_dev == other.st_dev &&
-		    mine.st_ino == other.st_ino && !(conf->disk[i].readonly && conf->disk[j].readonly))
+	for (size_t j = 0; j < i; j++) {
+		const struct vmconf_disk *before = &conf->device[j].disk;
+
+		if (before->path && !stat(before->path, &other) && mine.st_dev == other.st_dev &&
+		    mine.st_ino == other.st_ino && !(disk->readonly && before->readonly))
 			return vmconf_refuse(
 			    error, "--disk: path=\"%s\" is the image of %s, too; one writer is allowed",
-			    conf->disk[i].path, conf->disk[j].id);
+			    disk->path, conf->device[j].id);
+	}
 	return 0;
 }
 
 static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files,
 		     struct vmconf_error *error)
 {
-	const struct vmconf_disk *disk = &conf->disk[i];
 	struct vmconf_error why;
 
-	if (disk->vhost_user) {
-		CLEAN_FD int fd = files_connect(disk->vhost_user);
-
-		if (fd < 0)
-			return vmconf_refuse(
-			    error,
-			    "--disk: vhost-user=\"%s\": %s; a socket on which a back end listens is "
-			    "needed",
-			    disk->vhost_user, strerror(-fd));
-		return 0;
-	}
 	if (check_twice(conf, i, error))
 		return -EINVAL;
-	files->image[i] = files_open_image(disk, &files->direct[i], &why);
+	files->image[i] = files_open_image(&conf->device[i].disk, &files->direct[i], &why);
 	if (files->image[i] < 0)
 		return vmconf_refuse(error, "--disk: %s", why.text);
 	return 0;
+}
+
+/* A back end that somebody else runs must be there. */
+static int try_external(const struct vmconf_device *device, struct vmconf_error *error)
+{
+	CLEAN_FD int fd = files_connect(device->vhost_user);
+
+	if (fd < 0)
+		return vmconf_refuse(
+		    error, "--%s: vhost-user=\"%s\": %s; a socket on which a back end listens is needed",
+		    vmconf_kind_name(device->kind), device->vhost_user, strerror(-fd));
+	return 0;
+}
+
+static int open_device(const struct vmconf *conf, size_t i, struct plan_files *files,
+		       struct vmconf_error *error)
+{
+	if (conf->device[i].vhost_user)
+		return try_external(&conf->device[i], error);
+	return open_disk(conf, i, files, error);
 }
 
 static int make_recorder(struct plan_files *files, size_t index, unsigned queues, struct vmconf_error *error)
@@ -119,14 +131,14 @@ static int make_recorder(struct plan_files *files, size_t index, unsigned queues
 		   : 0;
 }
 
-/* Of a disk's processes. */
+/* Of a device's processes. */
 static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files *files,
 			  struct vmconf_error *error)
 {
 	int err = 0;
 
-	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->disk[i].vhost_user && !err; slot++)
-		err = make_recorder(files, KEEPER_INDEX(i, slot), conf->disk[i].queues, error);
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->device[i].vhost_user && !err; slot++)
+		err = make_recorder(files, KEEPER_INDEX(i, slot), conf->device[i].queues, error);
 	return err;
 }
 
@@ -135,7 +147,7 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	struct vmconf_error why;
 
 	*files = (struct plan_files) { .kvm = -1, .kernel = -1, .initrd = -1 };
-	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
 		files->image[i] = -1;
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
 		files->flight[i] = files->flight_reader[i] = -1;
@@ -149,16 +161,16 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	}
 	if (make_recorder(files, 0, 0, error))
 		return -EINVAL;
-	for (size_t i = 0; i < conf->ndisks; i++)
-		if (open_disk(conf, i, files, error) || make_recorders(conf, i, files, error))
+	for (size_t i = 0; i < conf->ndevices; i++)
+		if (open_device(conf, i, files, error) || make_recorders(conf, i, files, error))
 			return -EINVAL;
 	files->kvm = files_open_kvm(error);
 	if (files->kvm < 0)
 		return -EINVAL;
 	if (find_program("vmm-core", &files->core, error))
 		return -EINVAL;
-	for (size_t i = 0; i < conf->ndisks; i++)
-		if (!conf->disk[i].vhost_user && !files->blk &&
+	for (size_t i = 0; i < conf->ndevices; i++)
+		if (!conf->device[i].vhost_user && !files->blk &&
 		    find_program("blk-server", &files->blk, error))
 			return -EINVAL;
 	return 0;
@@ -169,7 +181,7 @@ void plan_close(struct plan_files *files)
 	clean_fd(&files->kvm);
 	clean_fd(&files->kernel);
 	clean_fd(&files->initrd);
-	for (size_t i = 0; i < VMCONF_DISKS_MAX; i++)
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
 		clean_fd(&files->image[i]);
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		clean_fd(&files->flight[i]);
@@ -263,9 +275,9 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	add(&a, "--memory");
 	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
 	add_pair(&a, "--cpu", conf->cpu);
-	for (size_t i = 0; i < conf->ndisks; i++) {
+	for (size_t i = 0; i < conf->ndevices; i++) {
 		add(&a, "--device");
-		add(&a, "%s:blk,hang-timeout=%u", conf->disk[i].id, conf->disk[i].hang_timeout_ms);
+		add(&a, "%s:blk,hang-timeout=%u", conf->device[i].id, conf->device[i].hang_timeout_ms);
 	}
 	if (conf->test_devices)
 		add(&a, "--test-devices");
@@ -277,16 +289,16 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
 		       const struct plan_files *files, const struct rundir *dir)
 {
-	const struct vmconf_disk *disk = &conf->disk[i];
+	const struct vmconf_device *device = &conf->device[i];
 	char folder[RUNDIR_SLOT_MAX];
 	struct args a = { 0 };
 
-	child->id = disk->id;
+	child->id = device->id;
 	child->program = files->blk;
 	child->restricted = "--refuse-writes";
 	add(&a, "%s", files->blk);
-	rundir_slot(folder, disk->id, slot);
-	add_common(&a, conf, dir, disk->id, folder);
+	rundir_slot(folder, device->id, slot);
+	add_common(&a, conf, dir, device->id, folder);
 	child->fixed[child->nfixed++] = files->image[i];
 	add_fd(&a, "--image-fd", 0);
 	child->fixed[child->nfixed++] = files->flight[KEEPER_INDEX(i, slot)];
@@ -296,10 +308,10 @@ static int fill_server(struct keeper_child *child, const struct vmconf *conf, si
 	if (child->anchored)
 		add_fd(&a, "--anchor-fd", 3);
 	add_pair(&a, "--format", "raw");
-	if (disk->readonly)
+	if (device->disk.readonly)
 		add(&a, "--readonly");
 	add(&a, "--queues");
-	add(&a, "%u", disk->queues);
+	add(&a, "%u", device->queues);
 	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
 	child->argv = a.word;
 	child->argc = a.n;
@@ -312,10 +324,10 @@ int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct 
 	int err = fill_core(&plan->child[0], conf, files, dir);
 
 	plan->sandbox = conf->sandbox;
-	plan->nchildren = KEEPER_INDEX(conf->ndisks, 0);
-	for (size_t i = 0; i < conf->ndisks; i++) {
-		plan->child[KEEPER_INDEX(i, 0)].connect = conf->disk[i].vhost_user;
-		for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !conf->disk[i].vhost_user; slot++)
+	plan->nchildren = KEEPER_INDEX(conf->ndevices, 0);
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		plan->child[KEEPER_INDEX(i, 0)].connect = conf->device[i].vhost_user;
+		for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !conf->device[i].vhost_user; slot++)
 			err = fill_server(&plan->child[KEEPER_INDEX(i, slot)], conf, i, slot, files, dir);
 	}
 	for (size_t i = 0; i < plan->nchildren; i++) {

@@ -10,8 +10,8 @@
 
 struct plan_files {
 	int kvm, kernel, initrd;
-	int image[VMCONF_DISKS_MAX];
-	bool direct[VMCONF_DISKS_MAX];
+	int image[VMCONF_DEVICES_MAX];
+	bool direct[VMCONF_DEVICES_MAX];
 	/* Flight recorders, by index in the keeper's plan: for the child, and to be read; -1: it has none. */
 	int flight[KEEPER_CHILDREN_MAX], flight_reader[KEEPER_CHILDREN_MAX];
 	char *core, *blk; /* programs */

@@ -82,11 +82,11 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 
 	if (rundir_base(conf->run_dir, base, sizeof(base), error))
 		return -EINVAL;
-	for (size_t i = 0; i < conf->ndisks; i++) {
+	for (size_t i = 0; i < conf->ndevices; i++) {
 		char folder[RUNDIR_SLOT_MAX];
 
-		rundir_slot(folder, conf->disk[i].id, 1);
-		if (!conf->disk[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
+		rundir_slot(folder, conf->device[i].id, 1);
+		if (!conf->device[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
 			longest = strlen(folder) + strlen("/bus");
 	}
 	if (strlen("core/bus") > longest)

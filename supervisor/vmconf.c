@@ -11,6 +11,7 @@
 
 #include "clean.h"
 #include "log.h"
+#include "num.h"
 #include "files.h"
 #include "options.h"
 
@@ -56,9 +57,9 @@ void vmconf_init(struct vmconf *conf)
 
 void vmconf_free(struct vmconf *conf)
 {
-	for (size_t i = 0; i < conf->ndisks; i++) {
-		free(conf->disk[i].path);
-		free(conf->disk[i].vhost_user);
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		free(conf->device[i].disk.path);
+		free(conf->device[i].vhost_user);
 	}
 	free(conf->kernel);
 	free(conf->initrd);
@@ -210,16 +211,38 @@ int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct
 
 /* ---- the whole ---- */
 
+static const char *const kind_names[] = { [KIND_DISK] = "disk" };
+
+const char *vmconf_kind_name(enum vmconf_kind kind)
+{
+	return kind_names[kind];
+}
+
+size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < conf->ndevices; i++)
+		n += conf->device[i].kind == kind;
+	return n;
+}
+
 static int give_ids(struct vmconf *conf, struct vmconf_error *error)
 {
-	for (size_t i = 0; i < conf->ndisks; i++) {
-		if (!*conf->disk[i].id)
-			snprintf(conf->disk[i].id, sizeof(conf->disk[i].id), "disk%zu", i);
+	size_t number[ARRAY_SIZE(kind_names)] = { 0 };
+
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		struct vmconf_device *device = &conf->device[i];
+		const char *name = kind_names[device->kind];
+
+		if (!*device->id)
+			snprintf(device->id, sizeof(device->id), "%s%zu", name, number[device->kind]);
+		number[device->kind]++;
 		for (size_t j = 0; j < i; j++)
-			if (!strcmp(conf->disk[i].id, conf->disk[j].id))
+			if (!strcmp(device->id, conf->device[j].id))
 				return vmconf_refuse(
-				    error, "--disk: id=\"%s\" is given twice; each disk needs its own",
-				    conf->disk[i].id);
+				    error, "--%s: id=\"%s\" is given twice; each device needs its own", name,
+				    device->id);
 	}
 	return 0;
 }
@@ -236,11 +259,11 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->append = strdup("");
 	if (!conf->cpu || !conf->append)
 		return vmconf_refuse(error, "out of memory");
-	for (size_t i = 0; i < conf->ndisks; i++) {
-		if (conf->disk[i].own_restarts)
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		if (conf->device[i].own_restarts)
 			continue;
-		conf->disk[i].restarts = conf->restarts;
-		conf->disk[i].restarts_s = conf->restarts_s;
+		conf->device[i].restarts = conf->restarts;
+		conf->device[i].restarts_s = conf->restarts_s;
 	}
 	return give_ids(conf, error);
 }

@@ -11,6 +11,7 @@
 #include "bus_msg.h"
 
 #define VMCONF_DISKS_MAX   16
+#define VMCONF_DEVICES_MAX 24 /* of all kinds */
 #define VMCONF_CPUS_MAX    64
 #define VMCONF_QUEUES_MAX  64
 #define VMCONF_APPEND_MAX  2047    /* what a Linux guest keeps of its command line */
@@ -35,18 +36,26 @@ enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 /* What becomes of a device that died too often. */
 enum vmconf_failure { FAILURE_QUARANTINE, FAILURE_READ_ONLY, FAILURE_NEEDS_RESET, FAILURE_STOP };
 
+enum vmconf_kind { KIND_DISK };
+
+/* What only a disk has. */
 struct vmconf_disk {
-	char id[BUS_NAME_MAX];
-	char *path;       /* the image, or NULL */
-	char *vhost_user; /* the socket of a back end that somebody else runs, or NULL */
+	char *path; /* the image, or NULL */
 	bool readonly;
-	unsigned queues;
 	enum vmconf_cache cache;
+};
+
+struct vmconf_device {
+	enum vmconf_kind kind;
+	char id[BUS_NAME_MAX];
+	char *vhost_user; /* the socket of a back end that somebody else runs, or NULL */
+	unsigned queues;
 	bool spare; /* a second process waits to take over */
 	bool own_restarts;
 	unsigned restarts, restarts_s; /* the machine's, unless own_restarts */
 	enum vmconf_failure on_failure;
 	unsigned hang_timeout_ms; /* without progress; 0: it may take for ever */
+	struct vmconf_disk disk;
 };
 
 struct vmconf {
@@ -55,9 +64,9 @@ struct vmconf {
 	unsigned cpus;
 	uint64_t memory; /* bytes */
 	bool hugepages;
-	char *cpu; /* "host[,-feature...]" */
-	struct vmconf_disk disk[VMCONF_DISKS_MAX];
-	size_t ndisks;
+	char *cpu;                                       /* "host[,-feature...]" */
+	struct vmconf_device device[VMCONF_DEVICES_MAX]; /* in the order of their PCI slots */
+	size_t ndevices;
 	enum vmconf_console console;
 	char *console_path; /* of file= and socket= */
 	char *run_dir;      /* NULL: the default */
@@ -74,6 +83,12 @@ struct vmconf {
 	char *words;                   /* "option\0value\0..." of all that was set, in that order */
 	size_t words_len;
 };
+
+/* What the option of a kind is called. */
+const char *vmconf_kind_name(enum vmconf_kind kind);
+
+/* How many devices of a kind there are. */
+size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind);
 
 /* The settings before anybody made one. */
 void vmconf_init(struct vmconf *conf);
