@@ -90,6 +90,7 @@ static const struct {
 	{ "resubmitted", offsetof(struct queue_stats, resubmitted) },
 	{ "poisoned", offsetof(struct queue_stats, poisoned) },
 	{ "completed", offsetof(struct queue_stats, completed) },
+	{ "returned", offsetof(struct queue_stats, returned) },
 	{ "bytes_in", offsetof(struct queue_stats, bytes_in) },
 	{ "kicks", offsetof(struct queue_stats, kicks) },
 	{ "calls", offsetof(struct queue_stats, calls) },
@@ -123,14 +124,14 @@ static void fill_stats(struct server *s, struct bus_msg *msg)
 	for (size_t c = 0; c < ARRAY_SIZE(queue_counters); c++) {
 		uint64_t sum = 0;
 
-		for (unsigned i = 0; i < s->opts.queues; i++)
+		for (unsigned i = 0; i < s->rings; i++)
 			sum += queue_counter(&s->queue[i], c);
 		add_stat(msg, queue_counters[c].name, sum);
 	}
 	s->device->stats(s->dev, add_stat, msg);
 	for (unsigned i = 0; i < s->opts.io_threads; i++)
 		add_loop_stats(msg, s->io[i].loop);
-	for (unsigned i = 0; s->opts.queues > 1 && i < MIN(s->opts.queues, QUEUES_LISTED); i++) {
+	for (unsigned i = 0; s->rings > 1 && i < MIN(s->rings, QUEUES_LISTED); i++) {
 		char name[BUS_NAME_MAX];
 
 		snprintf(name, sizeof(name), "queue%u.requests", i);
@@ -177,7 +178,7 @@ static void on_drain(struct server *s, uint64_t id)
 		return;
 	}
 	c->drain_id = id;
-	for (unsigned i = 0; i < s->opts.queues; i++) {
+	for (unsigned i = 0; i < s->rings; i++) {
 		c->draining++;
 		queue_post(&s->queue[i], server_order(s, i, ORDER_DRAIN, drained));
 	}
@@ -185,7 +186,7 @@ static void on_drain(struct server *s, uint64_t id)
 
 static void on_resume(struct server *s, uint64_t id)
 {
-	for (unsigned i = 0; i < s->opts.queues; i++)
+	for (unsigned i = 0; i < s->rings; i++)
 		queue_post(&s->queue[i], server_order(s, i, ORDER_RESUME, NULL));
 	reply_ok(s, id);
 }

@@ -81,7 +81,7 @@ static void close_connection(struct server *s)
 	struct front *f = &s->front;
 
 	f->state = FRONT_CLOSING;
-	for (unsigned i = 0; i < s->opts.queues; i++)
+	for (unsigned i = 0; i < s->rings; i++)
 		stop_ring(s, i);
 	maybe_free(f);
 }
@@ -121,6 +121,14 @@ static void close_fd(int fd)
 		close(fd);
 }
 
+static bool any_started(const struct server *s)
+{
+	for (unsigned i = 0; i < s->rings; i++)
+		if (s->front.started[i])
+			return true;
+	return false;
+}
+
 /* The order that starts a ring, with its queue made and what was in flight recovered. 0 or -errno. */
 static int make_start(struct server *s, unsigned index, const struct vhost_be_ring *ring, struct order **out)
 {
@@ -132,6 +140,7 @@ static int make_start(struct server *s, unsigned index, const struct vhost_be_ri
 		return -ESHUTDOWN;
 	o = server_order(s, index, ORDER_START, NULL);
 	config.iov_max = s->device->iov_max;
+	config.buffers = s->queue[index].buffers;
 	err = vq_new(&config, &o->vq);
 	if (err) {
 		log_warn_limited("queue %u: its ring can't be served: %s", index, strerrordesc_np(-err));
@@ -160,6 +169,8 @@ static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *
 		close_fd(ring->err);
 		return err;
 	}
+	if (s->device->started && !any_started(s))
+		s->device->started(s->dev, ring->live, ring->config.features);
 	s->front.started[index] = true;
 	recovery_expect(s, ring->live);
 	flight_say(&s->log, FLIGHT_FRONT, index, "ring start");
@@ -221,7 +232,7 @@ static void be_mem_changed(void *arg, struct mem *mem)
 	struct server *s = arg;
 	struct front *f = &s->front;
 
-	for (unsigned i = 0; i < s->opts.queues; i++) {
+	for (unsigned i = 0; i < s->rings; i++) {
 		struct order *o;
 
 		if (!f->started[i])
@@ -237,7 +248,26 @@ static void be_mem_changed(void *arg, struct mem *mem)
 
 static void be_reset(void *arg)
 {
-	(void)arg; /* a device keeps no state beyond its rings */
+	(void)arg; /* what a device keeps beyond its rings begins anew with the first of them */
+}
+
+/* ---- what the device has to say ---- */
+
+static void on_config(void *arg)
+{
+	struct server *s = arg;
+	int err;
+
+	if (s->front.state != FRONT_CONNECTED)
+		return; /* the next one reads it as it is by then */
+	err = vhost_be_config_changed(s->front.be);
+	if (err)
+		log_warn_errno(err, "the front end can't be told that configuration space changed");
+}
+
+void front_config_changed(struct server *s)
+{
+	loop_bh_post(&s->front.config);
 }
 
 /* ---- connections ---- */
@@ -293,9 +323,11 @@ int front_init(struct server *s, int listener, int vhost_fd)
 	f->listener = listener;
 	f->state = FRONT_GONE;
 	loop_bh_init(&f->freer, s->main, on_free, s);
+	loop_bh_init(&f->config, s->main, on_config, s);
 	f->ops = (struct vhost_be_ops) {
 		.features = s->features | RING_FEATURES,
-		.queues = (uint16_t)s->opts.queues,
+		.queues = (uint16_t)s->rings,
+		.counted = (uint16_t)s->opts.queues,
 		.get_config = be_get_config,
 		.set_config = be_set_config,
 		.ring_start = be_ring_start,
@@ -335,6 +367,7 @@ void front_end(struct server *s)
 
 void front_fini(struct server *s)
 {
+	loop_bh_cancel(&s->front.config);
 	loop_del_fd(s->front.watch);
 	vhost_be_free(s->front.be);
 	if (s->front.listener >= 0)

@@ -64,11 +64,17 @@ static int set_flight_fd(void *arg, const char *value)
 	return set_fd(value, &((struct options *)arg)->flight_fd);
 }
 
+static int set_state_fd(void *arg, const char *value)
+{
+	return set_fd(value, &((struct options *)arg)->state_fd);
+}
+
 static int set_anchor_fd(void *arg, const char *value)
 {
 	return set_fd(value, &((struct options *)arg)->anchor_fd);
 }
 
+/* How many queues of this device the limit of rings allows, options_parse says. */
 static int set_queues(void *arg, const char *value)
 {
 	return set_number(value, 1, SERVER_QUEUES_MAX, &((struct options *)arg)->queues);
@@ -113,6 +119,8 @@ static const struct server_option common[] = {
 	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
 	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
 	  set_flight_fd },
+	{ "state-fd", "N", "Keep what a successor is to know in this inherited memory.",
+	  "a descriptor from 3 to 1023", set_state_fd },
 	{ "anchor-fd", "N", "Tell this inherited socket when a death is over.", "a descriptor from 3 to 1023",
 	  set_anchor_fd },
 	{ "queues", "N", "Offer this many queues (1).", "a number from 1 to 64", set_queues },
@@ -219,10 +227,12 @@ static int take(int argc, char **argv, int *i, const struct server_device *devic
 
 int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts)
 {
+	unsigned most = (SERVER_QUEUES_MAX - device->control_ring) / MAX(device->rings_per_queue, 1U);
 	bool seen[OPTIONS_MAX] = { false };
 
 	*opts = (struct options) { .vhost_fd = -1,
 				   .flight_fd = -1,
+				   .state_fd = -1,
 				   .anchor_fd = -1,
 				   .id = device->kind,
 				   .queues = 1,
@@ -237,6 +247,10 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 	}
 	if (!opts->socket == (opts->vhost_fd < 0)) {
 		log_error("give --socket PATH or --vhost-fd N, one of them");
+		return 2;
+	}
+	if (opts->queues > most) {
+		log_error("--queues %u: must be at most %u", opts->queues, most);
 		return 2;
 	}
 	if (opts->io_threads > opts->queues) {

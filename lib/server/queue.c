@@ -104,7 +104,7 @@ static void show_health(const struct server_queue *q, unsigned held)
 	struct flight_queue *line = q->flight.queue;
 
 	flight_set(&line->passes, stat_get(&q->stats.passes));
-	flight_set(&line->taken, stat_get(&q->stats.requests));
+	flight_set(&line->taken, stat_get(&q->stats.requests) - stat_get(&q->stats.returned));
 	flight_set(&line->held, held);
 	flight_set(&line->done, stat_get(&q->stats.completed));
 	flight_set(&line->resting, q->drained || q->orders);
@@ -189,6 +189,16 @@ void server_push(struct server_queue *q, uint16_t head, uint32_t written, uint32
 	flight_note(&q->flight, FLIGHT_DONE, head, written, result);
 }
 
+void server_unpop(struct server_queue *q, uint16_t head)
+{
+	if (vq_unpop(q->vq, head) < 0) {
+		server_push(q, head, 0, 0);
+		return;
+	}
+	q->taken--;
+	stat_add(&q->stats.returned, 1);
+}
+
 void server_take_up(struct server_queue *q, uint16_t head)
 {
 	vq_take_up(q->vq, head);
@@ -229,6 +239,11 @@ void server_break(struct server_queue *q, const char *why)
 			 why);
 	if (q->err >= 0)
 		fd_event_set(q->err);
+}
+
+void server_config_changed(struct server_queue *q)
+{
+	front_config_changed(q->server);
 }
 
 struct flight_ring *server_flight(struct server_queue *q)
@@ -299,8 +314,16 @@ static void on_kick(void *arg, uint32_t events)
 
 /* ---- orders ---- */
 
+static void tell_ring(struct server_queue *q, bool on)
+{
+	if (q->server->device->ring)
+		q->server->device->ring(q->state, on);
+}
+
 static void forget_ring(struct server_queue *q)
 {
+	if (q->ring != RING_NONE)
+		tell_ring(q, false);
 	recovery_end(q);
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
@@ -333,6 +356,7 @@ static void do_start(struct server_queue *q, struct order *o)
 	q->ring = RING_SERVING;
 	if (o->live)
 		recovery_begin(q);
+	tell_ring(q, true);
 	vq_disable_kicks(q->vq);
 	/* Edge-triggered, each kick wakes without a read that would take the count back to zero. */
 	err = loop_add_fd(q->loop, q->kick, EPOLLIN | EPOLLET, on_kick, q, &q->kick_watch);
@@ -368,9 +392,21 @@ static void do_err(struct server_queue *q, struct order *o)
 	set_fd(&q->err, take_fd(&o->fd));
 }
 
+/* Has the device give back what it holds only to have it, as nothing may be taken for now. */
+static void release(struct server_queue *q)
+{
+	if (!q->taken || !q->server->device->release)
+		return;
+	flight_pass(&q->flight);
+	q->server->device->release(q->state);
+	server_flush(q);
+}
+
 static void do_enable(struct server_queue *q, struct order *o)
 {
 	q->enabled = o->on;
+	if (!q->enabled)
+		release(q);
 }
 
 static void do_mem(struct server_queue *q, struct order *o)
@@ -433,7 +469,11 @@ static void on_orders(void *arg)
 	struct order *o;
 
 	take_mail(q);
-	while ((o = q->orders) && (!order_kinds[o->type].quiet || !q->taken)) {
+	while ((o = q->orders)) {
+		if (order_kinds[o->type].quiet)
+			release(q);
+		if (order_kinds[o->type].quiet && q->taken)
+			break;
 		q->orders = o->next;
 		flight_say(&q->flight, FLIGHT_ORDER, o->type, order_kinds[o->type].name);
 		order_kinds[o->type].run(q, o);
@@ -444,12 +484,20 @@ static void on_orders(void *arg)
 		queue_pass(q);
 }
 
+static bool is_for_buffers(const struct server *server, unsigned index)
+{
+	unsigned each = server->device->rings_per_queue;
+
+	return each && index < each * server->opts.queues && server->device->buffer_rings >> index % each & 1;
+}
+
 int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread)
 {
 	q->server = server;
 	q->index = index;
 	q->thread = thread;
 	q->loop = thread->loop;
+	q->buffers = is_for_buffers(server, index);
 	q->kick = q->call = q->err = -1;
 	order_list_init(&q->mailbox);
 	loop_bh_init(&q->bh, q->loop, on_orders, q);

@@ -52,7 +52,7 @@ void recovery_expect(struct server *s, unsigned rings)
 void recovery_forget(struct server *s)
 {
 	s->control.recovered = false;
-	for (unsigned i = 0; i < s->opts.queues; i++)
+	for (unsigned i = 0; i < s->rings; i++)
 		loop_bh_cancel(&s->queue[i].recovery.report);
 	s->recovery = (struct recovery_sum) { 0 };
 }
@@ -86,7 +86,7 @@ void recovery_pass(struct server_queue *q, bool shown)
 		r->state = RECOVERY_FIRST;
 		r->replayed_ns = clock_ns();
 	}
-	if (r->state == RECOVERY_FIRST && r->first_ns)
+	if (r->state == RECOVERY_FIRST && (r->first_ns || q->buffers))
 		report(q);
 }
 

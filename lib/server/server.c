@@ -222,7 +222,10 @@ static void *io_main(void *arg)
 /* The one place that says which thread, and so which loop, serves a queue. */
 static struct io_thread *server_place(struct server *s, unsigned index)
 {
-	return &s->io[index % s->opts.io_threads];
+	unsigned each = MAX(s->device->rings_per_queue, 1U), set = index / each;
+
+	/* The control ring comes last. */
+	return &s->io[set < s->opts.queues ? set % s->opts.io_threads : 0];
 }
 
 static int make_loops(struct server *s)
@@ -252,7 +255,7 @@ static int make_queues(struct server *s)
 {
 	int err = 0;
 
-	for (unsigned i = 0; !err && i < s->opts.queues; i++)
+	for (unsigned i = 0; !err && i < s->rings; i++)
 		err = queue_init(&s->queue[i], s, i, server_place(s, i));
 	return err;
 }
@@ -318,7 +321,7 @@ static void tear_down(struct server *s)
 	}
 	if (s->pool)
 		loop_pool_free(s->pool);
-	for (unsigned i = 0; i < s->opts.queues; i++)
+	for (unsigned i = 0; i < s->rings; i++)
 		queue_fini(&s->queue[i]);
 	if (s->main) {
 		on_done(s);
@@ -387,17 +390,36 @@ static int open_flight(struct server *s)
 	int fd = s->opts.flight_fd, err;
 
 	if (fd < 0) {
-		err = flight_alloc(s->opts.queues, &s->flight);
+		err = flight_alloc(s->rings, &s->flight);
 		if (err)
 			log_error_errno(err, "the flight recorder's memory");
 		return err;
 	}
 	err = flight_map(fd, true, &s->flight);
-	if (!err && flight_queues(s->flight) < s->opts.queues)
+	if (!err && flight_queues(s->flight) < s->rings)
 		err = -ENOSPC;
 	if (err)
 		log_error_errno(err, "--flight-fd %d: must be memory made for it and for %u queues", fd,
-				s->opts.queues);
+				s->rings);
+	else
+		close(fd);
+	return err;
+}
+
+/* The same with what a successor is to know. */
+static int open_state(struct server *s)
+{
+	int fd = s->opts.state_fd, err;
+
+	if (fd < 0) {
+		err = state_alloc(&s->state);
+		if (err)
+			log_error_errno(err, "the state's memory");
+		return err;
+	}
+	err = state_map(fd, &s->state);
+	if (err)
+		log_error_errno(err, "--state-fd %d: must be memory made for it", fd);
 	else
 		close(fd);
 	return err;
@@ -420,16 +442,17 @@ static bool by_hand(const struct server *s)
 static int serve(void *arg)
 {
 	struct server *s = arg;
-	const struct server_settings settings = { .id = s->opts.id,
-						  .queues = s->opts.queues,
-						  .io_threads = s->opts.io_threads };
+	struct server_settings settings = { .id = s->opts.id,
+					    .queues = s->opts.queues,
+					    .io_threads = s->opts.io_threads };
 	int status, listener = -1;
 
 	if (s->opts.vhost_fd >= 0 && check_connection(s->opts.vhost_fd) < 0)
 		return 2;
-	if (s->device->open(s->dev, &settings, &s->features) < 0)
+	if (open_state(s) < 0 || open_flight(s) < 0)
 		return 2;
-	if (open_flight(s) < 0)
+	settings.state = s->state;
+	if (s->device->open(s->dev, &settings, &s->features) < 0)
 		return 2;
 	if (s->opts.socket) {
 		listener = listen_open(s->opts.socket);
@@ -442,6 +465,7 @@ static int serve(void *arg)
 	status = live(s, listener);
 	s->device->close(s->dev);
 	flight_free(s->flight);
+	state_free(s->state);
 	return status;
 }
 
@@ -494,5 +518,6 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	s.device = device;
 	s.dev = dev;
 	s.inside = getpid() == 1;
+	s.rings = s.opts.queues * MAX(device->rings_per_queue, 1U) + device->control_ring;
 	return serve_anchored(&s);
 }

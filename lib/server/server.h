@@ -4,9 +4,13 @@
  * statistics. A device supplies a struct server_device and calls server_main; what is left to it is its
  * options, its configuration space, and "service this queue".
  *
- * Threads: open, get_config, set_config, stats and close run on the main thread. A queue belongs to one I/O
- * thread's loop: service, has_room and pending run there and nowhere else, and so do all functions that take a
- * struct server_queue. queue_open and queue_close run on the main thread while that loop does not.
+ * Threads: open, get_config, set_config, started, set, stats and close run on the main thread. A queue belongs to
+ * one I/O thread's loop: ring, service, has_room, release and pending run there and nowhere else, and so do all functions
+ * that take a struct server_queue. queue_open and queue_close, and the last ring, run on the main thread while that loop
+ * does not.
+ *
+ * A queue is one ring. A device whose rings belong together (receive and transmit) has them in sets of rings_per_queue,
+ * which one thread serves: ring i is of set i / rings_per_queue.
  */
 #ifndef SERVER_H
 #define SERVER_H
@@ -19,11 +23,12 @@
 #include "sandbox.h"
 #include "virtq.h"
 
-#define SERVER_QUEUES_MAX     64
+#define SERVER_QUEUES_MAX     64 /* rings, all together */
 #define SERVER_IO_THREADS_MAX 16
 
 struct flight_ring;
 struct server_queue;
+struct state;
 
 /* An option of the device's own. */
 struct server_option {
@@ -37,9 +42,11 @@ struct server_option {
 
 /* What the common options said, for open. */
 struct server_settings {
-	const char *id; /* never NULL */
-	unsigned queues;
+	const char *id;  /* never NULL */
+	unsigned queues; /* sets of rings */
 	unsigned io_threads;
+	struct state
+	    *state; /* what a successor is to know beside the rings (lib/state), the server's; never NULL */
 };
 
 typedef void (*server_stat_fn)(void *arg, const char *name, uint64_t value);
@@ -50,6 +57,13 @@ struct server_device {
 	const char *summary;                 /* one line for --help */
 	const struct server_option *options; /* ended by an entry without a name */
 	uint16_t iov_max;                    /* vectors that its queues can take in one chain */
+
+	/* Its rings. --queues counts sets of rings_per_queue (0: 1). buffer_rings has a bit for each ring of a set whose
+	 * entries are no requests but buffers that wait to be filled: they may wait for ever, and are taken together
+	 * however many processes died over them. control_ring: one more ring comes after the sets, on the first thread. */
+	unsigned rings_per_queue;
+	unsigned buffer_rings;
+	bool control_ring;
 
 	/* System calls allowed in stage one, in the steady stage, and of those on the I/O threads; lists of
 	 * tables ended by NULL. */
@@ -74,6 +88,13 @@ struct server_device {
 	int (*queue_open)(void *dev, struct server_queue *queue, void **state);
 	void (*queue_close)(void *state);
 
+	/* The first of the rings is about to start, and none runs. live: they were served before, and what their driver
+	 * set up holds; else it begins anew. May be NULL. */
+	void (*started)(void *dev, bool live, uint64_t features);
+
+	/* The queue's ring is there, or was forgotten. May be NULL. */
+	void (*ring)(void *state, bool on);
+
 	/* Takes requests (server_pop), starts them, completes those that are done (server_push). Every
 	 * request that was taken is completed some time. True if anything was done. Never blocks. */
 	bool (*service)(void *state);
@@ -84,11 +105,18 @@ struct server_device {
 	unsigned (*held)(void *state);
 	/* True if service has something to do that no descriptor will announce. */
 	bool (*pending)(void *state);
+	/* Nothing may be taken for now, and somebody waits until nothing is: what needs no answer is given back
+	 * (server_unpop), newest first. May be NULL: all that is taken is answered soon. */
+	void (*release)(void *state);
 
 	/* In a process that is dead (sandbox.h: struct sandbox_anchor): whether the kernel has finished what all queues
 	 * submitted. NULL: can't be told. */
 	bool (*drained)(void *dev);
 	const struct sandbox_rule *drain; /* the calls that it makes */
+
+	/* Changes a property while the device runs. 0; 1 if configuration space changed by it, of which the front end is
+	 * then told; -EINVAL and such with a line in why. May be NULL. */
+	int (*set)(void *dev, const char *key, const char *value, char *why, size_t size);
 
 	/* Names and values of the device's own counters. */
 	void (*stats)(void *dev, server_stat_fn add, void *arg);
@@ -106,6 +134,10 @@ int server_pop(struct server_queue *queue, struct vq_chain *chain);
 /* Completes a request of which written bytes of the writable part were filled; the driver sees it at the end
  * of the pass. result is for the record: 0 if all is well, else the device's own word for what is not. */
 void server_push(struct server_queue *queue, uint16_t head, uint32_t written, uint32_t result);
+
+/* Gives back a request that was taken and not touched, as if it never was: of all that are taken, the one that was taken
+ * last. One that is not, or that the driver's ring does not show where it was, is completed with nothing written. */
+void server_unpop(struct server_queue *queue, uint16_t head);
 
 /* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
 void server_take_up(struct server_queue *queue, uint16_t head);
@@ -127,6 +159,9 @@ void server_break(struct server_queue *queue, const char *why);
 
 /* One pass: service, publish, signal. For the device's own descriptor handlers and job completions. */
 void server_run(struct server_queue *queue);
+
+/* Tells the front end that configuration space changed. Any thread. */
+void server_config_changed(struct server_queue *queue);
 
 /* Where the queue's records go. */
 struct flight_ring *server_flight(struct server_queue *queue);

@@ -12,6 +12,7 @@
 #include "flight.h"
 #include "lock.h"
 #include "server.h"
+#include "state.h"
 #include "vhost_be.h"
 
 struct server;
@@ -24,8 +25,9 @@ struct options {
 	const char *id;
 	const char *bus; /* directory, or NULL */
 	int flight_fd;   /* -1: none */
+	int state_fd;    /* -1: none */
 	int anchor_fd;   /* -1: none */
-	unsigned queues;
+	unsigned queues; /* sets of rings */
 	unsigned io_threads;
 	bool sandbox;
 	unsigned poll_max_us;
@@ -97,7 +99,8 @@ enum ring_state {
 };
 
 struct queue_stats { /* written by the queue's thread, read by any */
-	_Atomic uint64_t requests, resubmitted, poisoned, completed, bytes_in, kicks, calls, passes, broken;
+	_Atomic uint64_t requests, resubmitted, poisoned, completed, returned, bytes_in, kicks, calls, passes,
+	    broken;
 };
 
 /* ---- recovery.c: what a start on rings that were served before comes to ---- */
@@ -105,7 +108,7 @@ struct queue_stats { /* written by the queue's thread, read by any */
 enum recovery_state {
 	RECOVERY_OVER,   /* nothing to watch; ends with the start of such a ring */
 	RECOVERY_REPLAY, /* requests of the predecessor wait to be taken; ends when none is left */
-	RECOVERY_FIRST,  /* all were taken; ends with the first completion */
+	RECOVERY_FIRST,  /* all were taken; ends with the first completion, of buffers at once */
 };
 
 struct recovery { /* the queue's thread's; the main loop's while report is posted */
@@ -150,6 +153,7 @@ struct server_queue {
 
 	/* The loop's from here on. */
 	enum ring_state ring;
+	bool buffers; /* its entries wait for what comes, see server_device.buffer_rings; for good */
 	bool enabled, drained;
 	bool busy; /* as the device said after the last pass */
 	struct vq *vq;
@@ -193,6 +197,7 @@ struct front {
 	struct vhost_be *be;
 	struct vhost_be_ops ops;
 	struct loop_bh freer;                 /* frees be outside of its callbacks */
+	struct loop_bh config;                /* tells it that configuration space changed */
 	bool started[SERVER_QUEUES_MAX];      /* ORDER_START was posted, ORDER_STOP not */
 	struct order stop[SERVER_QUEUES_MAX]; /* stopping must not fail, so its orders are here already */
 	unsigned stopping;                    /* ORDER_STOPs not answered */
@@ -201,6 +206,9 @@ struct front {
 
 int front_init(struct server *s, int listener, int vhost_fd);
 void front_fini(struct server *s);
+
+/* Tells the front end, if there is one, that configuration space changed; soon. Any thread. */
+void front_config_changed(struct server *s);
 
 /* Takes no other connection and ends the present one; calls server_front_gone when its rings are stopped. */
 void front_end(struct server *s);
@@ -256,12 +264,14 @@ struct server {
 	struct loop_pool *pool;
 	struct io_thread io[SERVER_IO_THREADS_MAX];
 	struct server_queue queue[SERVER_QUEUES_MAX];
+	unsigned rings;         /* of these, as many as the device has */
 	struct order_list done; /* orders on their way back */
 	struct loop_bh done_bh;
 	struct front front;
 	struct control control;
 	struct recovery_sum recovery;
 	struct flight *flight;
+	struct state *state;
 	struct flight_ring log; /* the main loop's */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;

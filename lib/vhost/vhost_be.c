@@ -98,7 +98,7 @@ static int set_protocol_features(struct vhost_be *be, struct vhost_msg *msg)
 
 static int get_queue_num(struct vhost_be *be, struct vhost_msg *msg)
 {
-	return reply_u64(be, msg, be->ops->queues);
+	return reply_u64(be, msg, be->ops->counted ? be->ops->counted : be->ops->queues);
 }
 
 static int get_max_mem_slots(struct vhost_be *be, struct vhost_msg *msg)

@@ -26,7 +26,9 @@ struct vhost_be_ring {
 
 struct vhost_be_ops {
 	uint64_t features; /* virtio feature bits offered, the ring features among them */
-	uint16_t queues;   /* at most */
+	uint16_t queues;   /* rings, at most */
+	uint16_t
+	    counted; /* what GET_QUEUE_NUM says, where front ends count something else (net: pairs); 0: queues */
 
 	/* Fills len bytes of configuration space from off, all of it at once or -EINVAL. */
 	int (*get_config)(void *arg, uint32_t off, uint32_t len, uint8_t *buf);

@@ -264,6 +264,71 @@ static int packed_pop(struct vq *vq, struct vq_chain *c)
 	return 1;
 }
 
+/* True if what a predecessor fetched stands in the ring as it was, from position at on: it may have overwritten it. */
+static bool is_whole(const struct vq *vq, uint16_t head, struct vq_pos at)
+{
+	const struct vq_packed *p = &vq->packed;
+	const uint64_t ours = (uint64_t)(DESC_AVAIL | DESC_USED) << 48 | 0xffffULL
+									     << 32; /* flags, and the id */
+	uint16_t slot = head;
+
+	for (uint16_t n = 0; n < vq->slots[head].num; n++, at = vq_pos_add(at, 1, vq->size)) {
+		struct vq_desc d = vq_desc_read(&p->desc[at.idx]);
+
+		if (d.addr != p->saved[slot].addr || ((d.rest ^ p->saved[slot].rest) & ~ours))
+			return false;
+		slot = vq->slots[slot].next;
+	}
+	return true;
+}
+
+/* True if the ring's last fetched list, which ends before p->avail, is the one of slot head. */
+static bool is_last(const struct vq *vq, uint16_t head)
+{
+	const struct vq_packed *p = &vq->packed;
+	const struct vq_slot *slot = &vq->slots[head];
+	struct vq_pos end = vq_pos_sub(p->avail, 1, vq->size);
+	uint64_t rest = __atomic_load_n(&p->desc[end.idx].rest, __ATOMIC_RELAXED);
+
+	if (!is_avail(flags_of(rest), end.wrap) || (uint16_t)(rest >> 32) != slot->id)
+		return false;
+	return !(slot->note & NOTE_DEATHS) || is_whole(vq, head, vq_pos_sub(p->avail, slot->num, vq->size));
+}
+
+/* The reverse of region_finish: from the store of old_free_head on its slots are free for a successor, which clears the
+ * mark that stands beside them. */
+static void region_return(struct vq_packed *p, uint16_t head, uint16_t last)
+{
+	struct inflight_packed *r = p->region;
+
+	CRASH_POINT("unmark before");
+	INFLIGHT_STORE(r->desc[last].next, p->free_head);
+	CRASH_POINT("packed unmark linked");
+	INFLIGHT_STORE(r->free_head, head);
+	CRASH_POINT("packed unmark listed");
+	INFLIGHT_STORE(r->old_free_head, head);
+	CRASH_POINT("packed unmark freed");
+	INFLIGHT_STORE(r->desc[head].inflight, 0);
+	CRASH_POINT("unmark after");
+}
+
+static int packed_unpop(struct vq *vq, uint16_t head)
+{
+	struct vq_packed *p = &vq->packed;
+	struct vq_slot *slot = &vq->slots[head];
+
+	if (!is_last(vq, head))
+		return -ESTALE;
+	if (p->region)
+		region_return(p, head, slot->last);
+	vq->slots[slot->last].next = p->free_head;
+	p->free_head = head;
+	p->ids[slot->id / 64] &= ~(1ULL << (slot->id % 64));
+	p->avail = vq_pos_sub(p->avail, slot->num, vq->size);
+	p->taken = (uint16_t)(p->taken - slot->num);
+	return 0;
+}
+
 static uint64_t used_word(const struct vq_slot *slot, bool wrap)
 {
 	uint64_t flags = (wrap ? DESC_AVAIL | DESC_USED : 0U) | (slot->written ? DESC_WRITE : 0U);
@@ -402,6 +467,7 @@ const struct vq_ops vq_packed_ops = {
 	.ring = packed_ring,
 	.init = packed_init,
 	.pop = packed_pop,
+	.unpop = packed_unpop,
 	.publish = packed_publish,
 	.dirty = packed_dirty,
 	.disable_kicks = packed_disable_kicks,

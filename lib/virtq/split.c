@@ -222,6 +222,23 @@ static int split_pop(struct vq *vq, struct vq_chain *c)
 	return 1;
 }
 
+/* With its mark gone, one less is in flight for a successor, which so goes on one entry earlier: here. */
+static int split_unpop(struct vq *vq, uint16_t head)
+{
+	struct vq_split *s = &vq->split;
+	uint16_t at = (uint16_t)(s->last_avail - 1), mask = (uint16_t)(vq->size - 1);
+
+	if (__atomic_load_n(&s->avail[RING + (at & mask)], __ATOMIC_RELAXED) != head)
+		return -ESTALE;
+	if (s->region) {
+		CRASH_POINT("unmark before");
+		INFLIGHT_STORE(s->region->desc[head].inflight, 0);
+		CRASH_POINT("unmark after");
+	}
+	s->last_avail = at;
+	return 0;
+}
+
 static bool wants_call(const struct vq *vq, uint16_t old, uint16_t now)
 {
 	if (vq->event_idx)
@@ -323,6 +340,7 @@ const struct vq_ops vq_split_ops = {
 	.ring = split_ring,
 	.init = split_init,
 	.pop = split_pop,
+	.unpop = split_unpop,
 	.publish = split_publish,
 	.dirty = split_dirty,
 	.disable_kicks = split_disable_kicks,

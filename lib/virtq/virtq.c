@@ -61,6 +61,7 @@ int vq_new(const struct vq_config *config, struct vq **out)
 	vq->event_idx = config->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
 	vq->indirect = config->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
 	vq->log_used = config->log_used;
+	vq->buffers = config->buffers;
 	vq->call_once = true;
 	vq->desc_user = config->desc;
 	vq->avail_user = config->avail;
@@ -129,7 +130,7 @@ static bool needs_trial(const struct vq *vq)
 {
 	uint8_t note;
 
-	if (!vq->n_resubmit)
+	if (!vq->n_resubmit || vq->buffers)
 		return false;
 	note = vq->slots[vq->resubmit[vq->next_resubmit]].note;
 	return (note & NOTE_DEATHS) >= TRIAL_DEATHS && (note & NOTE_POISON) != NOTE_POISON &&
@@ -194,6 +195,41 @@ void vq_push(struct vq *vq, uint16_t head, uint32_t written)
 	slot->state = SLOT_STAGED;
 	slot->written = MIN(written, slot->in_len);
 	vq->staged[vq->n_staged++] = head;
+}
+
+/* It waits to be taken again, before all that is in the list already. */
+static void resubmit_again(struct vq *vq, uint16_t head)
+{
+	vq->resubmit[--vq->next_resubmit] = head;
+	vq->n_resubmit++;
+}
+
+/*
+ * One that a predecessor had goes back to the ring only if it is known to stand there, and else waits in flight as it did
+ * before: who died may have completed others that came later, and have overwritten its place.
+ */
+int vq_unpop(struct vq *vq, uint16_t head)
+{
+	struct vq_slot *slot = &vq->slots[head];
+	bool again = slot->note & NOTE_DEATHS;
+	int err = 0;
+
+	assert(head < vq->size && slot->state == SLOT_TAKEN);
+	if (!VQ_UNLIKELY(vq->gone))
+		err = again && vq->n_resubmit ? -ESTALE : vq->ops->unpop(vq, head);
+	if (err && !again)
+		return err;
+	if (err) {
+		set_note(vq, head, slot->note & ~(unsigned)NOTE_HAND);
+		resubmit_again(vq, head);
+	}
+	if (vq->hand == head) {
+		vq->hand = VQ_NO_HAND;
+		vq->trial = false;
+	}
+	slot->state = err ? SLOT_PENDING : SLOT_FREE;
+	vq->n_taken--;
+	return 0;
 }
 
 /* The caller need not know that there is nobody to tell. */

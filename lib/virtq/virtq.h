@@ -30,6 +30,7 @@ struct vq_config {
 	void *inflight;    /* this queue's part of the in-flight region, writable, or NULL */
 	uint16_t iov_max;  /* vectors the caller can take per chain; longer chains are -E2BIG */
 	bool log_used;     /* mark used-ring writes in the dirty log */
+	bool buffers;      /* entries are buffers that may wait for ever, so none is tried alone (vq_pop) */
 };
 
 /*
@@ -68,6 +69,13 @@ struct vq_chain {
  * deaths is handed out when no other is in flight, and until it is published there is none.
  */
 int vq_pop(struct vq *vq, struct vq_chain *chain);
+
+/*
+ * Gives a request back that was popped and not pushed, for the next vq_pop. Of those popped it must be the last one, so
+ * that it goes back to where it was in the ring. -ESTALE if another one stands there (it was not the last one, or the
+ * driver rewrote it): the request then stays the caller's. One that was resubmitted never fails.
+ */
+int vq_unpop(struct vq *vq, uint16_t head);
 
 /* The caller goes on working on a request that it has; and it works on none. */
 void vq_take_up(struct vq *vq, uint16_t head);

@@ -47,6 +47,7 @@ struct vq_ops {
 	int (*init)(struct vq *vq, const struct vq_config *config); /* after ring: positions, recovery */
 	int (*ring)(struct vq *vq);                                 /* looks the ring's pointers up */
 	int (*pop)(struct vq *vq, struct vq_chain *chain);
+	int (*unpop)(struct vq *vq, uint16_t head); /* back to the ring, or -ESTALE */
 	bool (*publish)(struct vq *vq);
 	void (*disable_kicks)(struct vq *vq);
 	bool (*enable_kicks)(struct vq *vq);
@@ -101,6 +102,7 @@ struct vq {
 	bool event_idx;
 	bool indirect;
 	bool log_used;
+	bool buffers;
 	bool call_once; /* the first publication always asks for a notification: the last one may be lost */
 	bool broken;
 	bool trial;             /* what is in flight is there alone */
@@ -136,6 +138,13 @@ static inline struct vq_pos vq_pos_add(struct vq_pos pos, uint16_t n, uint16_t s
 	if (idx >= size)
 		return (struct vq_pos) { .idx = (uint16_t)(idx - size), .wrap = !pos.wrap };
 	return (struct vq_pos) { .idx = (uint16_t)idx, .wrap = pos.wrap };
+}
+
+static inline struct vq_pos vq_pos_sub(struct vq_pos pos, uint16_t n, uint16_t size)
+{
+	if (pos.idx < n)
+		return (struct vq_pos) { .idx = (uint16_t)((uint32_t)pos.idx + size - n), .wrap = !pos.wrap };
+	return (struct vq_pos) { .idx = (uint16_t)(pos.idx - n), .wrap = pos.wrap };
 }
 
 static inline uint16_t vq_pos_code(struct vq_pos pos)

@@ -42,6 +42,7 @@ refused 'an empty image' 'must be at least 512 bytes' --socket "$tmp/s" --image 
 refused 'a fifo' 'must be a regular file or a block device' --socket "$tmp/s" --image /dev/null
 refused 'a descriptor that is none' '--image-fd 77: must be an open file' --socket "$tmp/s" --image-fd 77
 refused 'memory that is no flight recorder' '--flight-fd 3: must be memory made for it' "${s[@]}" --flight-fd 3
+refused 'memory that is no state' '--state-fd 3: must be memory made for it' "${s[@]}" --state-fd 3
 refused 'a directory of the socket that is none' 'No such file' --socket "$tmp/no/s" --image "$tmp/image"
 refused 'FAULTS 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
 	--socket "$tmp/$(printf '%0110d' 0)" --image "$tmp/image"

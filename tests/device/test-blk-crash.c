@@ -60,7 +60,7 @@ static void read_table(struct table *t, bool packed)
 	while ((label = strsep(&rest, "\n"))) {
 		unsigned i = 0;
 
-		if (!*label || begins(label, packed ? "split " : "packed "))
+		if (!*label || begins(label, packed ? "split " : "packed ") || has_word(label, "unmark"))
 			continue;
 		while (i < t->n && strcmp(t->label[i], label))
 			i++;
