@@ -50,7 +50,7 @@ static void enter_namespaces(void)
 {
 	const char *what = "";
 	pid_t child;
-	int pidfd, r = sandbox_fork(SANDBOX_NOBODY, &child, &pidfd, &what);
+	int pidfd, r = sandbox_fork(SANDBOX_NOBODY, false, &child, &pidfd, &what);
 
 	if (r < 0)
 		log_die(1, r, "no namespaces (%s)", what);

@@ -183,8 +183,9 @@ static long clone_child(const struct birth *birth, int *pidfd)
 	};
 
 	if (birth->namespaces)
-		args.flags |=
-		    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+		args.flags |= CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+	if (birth->namespaces && !birth->host_network)
+		args.flags |= CLONE_NEWNET;
 	if (birth->cgroup_fd >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)birth->cgroup_fd;

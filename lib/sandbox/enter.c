@@ -79,7 +79,7 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 	err = check_inside();
 	if (err)
 		return err;
-	err = root_enter(enter->bus_dir, what);
+	err = root_enter(enter->bus_dir, enter->file, what);
 	if (err)
 		return err;
 	*what = "set the host name";
@@ -92,7 +92,7 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 	if (!err)
 		err = limits_apply(&enter->limits, what);
 	if (!err)
-		err = landlock_apply(what);
+		err = landlock_apply(enter->file, enter->host_network, what);
 	if (err)
 		return err;
 	*what = "install the first filter";

@@ -93,6 +93,14 @@ static bool same_condition(const struct sandbox_arg *a, const struct sandbox_arg
 	       (a->op != SANDBOX_MASKED || a->mask == b->mask);
 }
 
+static bool is_unconditional(const struct sandbox_rule *rule)
+{
+	for (unsigned i = 0; i < 6; i++)
+		if (find_arg(rule, i))
+			return false;
+	return true;
+}
+
 /* Whether all that b allows, a allows: every condition of a is one of b's. */
 static bool covers(const struct sandbox_rule *a, const struct sandbox_rule *b)
 {
@@ -117,8 +125,8 @@ static bool alike(const struct sandbox_rule *a, const struct sandbox_rule *b)
 	return true;
 }
 
-/* Whether another rule makes rule superfluous: one that covers it (the first of equals stays), or, if rule refuses
- * its call, one that allows it. */
+/* Whether another rule makes rule superfluous: one that covers it (the first of equals stays); an allowing one counts
+ * before a refusing one, and makes one without conditions void. */
 static bool is_superfluous(const struct sandbox_rule *const *tables, size_t n,
 			   const struct sandbox_rule *rule)
 {
@@ -128,7 +136,8 @@ static bool is_superfluous(const struct sandbox_rule *const *tables, size_t n,
 		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
 			if (r == rule)
 				before = false;
-			else if (r->nr == rule->nr && rule->refuse && !r->refuse)
+			else if (r->nr == rule->nr && rule->refuse && !r->refuse &&
+				 (is_unconditional(rule) || covers(r, rule)))
 				return true;
 			else if (r->nr == rule->nr && !rule->refuse == !r->refuse && covers(r, rule) &&
 				 (before || !covers(rule, r)))
@@ -164,7 +173,7 @@ static int convert_rule(const struct sandbox_rule *rule, struct scmp_arg_cmp *cm
 		if (find_arg(rule, arg->index) != arg)
 			return -EINVAL;
 	}
-	if (rule->nr < 0 || rule->nr == SANDBOX_CALL_DIE || rule->refuse < 0 || (rule->refuse && *n))
+	if (rule->nr < 0 || rule->nr == SANDBOX_CALL_DIE || rule->refuse < 0)
 		return -EINVAL;
 	return 0;
 }

@@ -5,9 +5,11 @@
  * The ruleset handles every right that the kernel's version knows and grants none. What Landlock handles is opening
  * and changing files, TCP, abstract sockets and signals out of the sandbox; connecting to a unix socket by its path
  * is none of these in the versions asked for here, so /bus/bus stays within reach. Descriptors that are
- * open already, /dev/kvm or an image, are not affected.
+ * open already, /dev/kvm or an image, are not affected. A process that has the host's network is held to everything but
+ * TCP: the host's abstract sockets, which its network namespace shows, stay out of reach.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/landlock.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -36,7 +38,20 @@ static const struct {
 	[6] = { .fs = (1ULL << 16) - 1, .net = 3, .scoped = 3, .size = sizeof(struct ruleset) }, /* scopes */
 };
 
-int landlock_apply(const char **what)
+#define READ_FILE (1ULL << 2)
+
+/* Grants reading path, as it is seen now. */
+static int allow_reading(int ruleset, const char *path)
+{
+	CLEAN_FD int fd = open(path, O_PATH | O_CLOEXEC);
+	struct landlock_path_beneath_attr rule = { .allowed_access = READ_FILE, .parent_fd = fd };
+
+	if (fd < 0)
+		return -errno;
+	return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0 ? -errno : 0;
+}
+
+int landlock_apply(const char *file, bool host_network, const char **what)
 {
 	struct ruleset rules = { 0 };
 	CLEAN_FD int fd = -1;
@@ -49,11 +64,13 @@ int landlock_apply(const char **what)
 		return errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno;
 	v = MIN((size_t)abi, ARRAY_SIZE(versions) - 1);
 	rules.handled_access_fs = versions[v].fs;
-	rules.handled_access_net = versions[v].net;
+	rules.handled_access_net = host_network ? 0 : versions[v].net;
 	rules.scoped = versions[v].scoped;
 	*what = "make a Landlock ruleset";
 	fd = (int)syscall(SYS_landlock_create_ruleset, &rules, versions[v].size, 0);
 	if (fd < 0)
+		return -errno;
+	if (file && allow_reading(fd, file) < 0)
 		return -errno;
 	*what = "enforce Landlock";
 	return syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;

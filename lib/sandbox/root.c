@@ -5,7 +5,8 @@
  * Theory of operation. The new root is a tmpfs made by descriptor (fsopen, fsmount), so it needs no directory
  * of the host to stand on: it is attached over "/" itself, which the path "/" still sees below, and is reached
  * through its descriptor. /bus is a copy of the mount of bus_dir, made read-only, nosuid, nodev and noexec before
- * it is attached. Connecting to a socket there needs no writable mount. Then pivot_root(".", ".") swaps the two,
+ * it is attached. Connecting to a socket there needs no writable mount. A file that is to stay is treated alike, on an
+ * empty one of the same name. Then pivot_root(".", ".") swaps the two,
  * which leaves the old root stacked on the new one, and one umount2 takes off it and all that hangs below.
  *
  * The order matters: the old tree must be private first, or the changes would travel to the host; bus_dir must be
@@ -13,6 +14,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,14 +27,14 @@
 
 #define LOCKED_DOWN (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
-/* A detached tmpfs of one page and four inodes, not read-only yet; its descriptor or -errno. */
+/* A detached tmpfs of one page and eight inodes, not read-only yet; its descriptor or -errno. */
 static int make_tmpfs(void)
 {
 	CLEAN_FD int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
 	int mount_fd;
 
 	if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", "4096", 0) < 0 ||
-	    fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "4", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "8", 0) < 0 ||
 	    fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0555", 0) < 0 ||
 	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return -errno;
@@ -45,31 +49,62 @@ static int lock_down(int mount_fd)
 	return mount_setattr(mount_fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ? -errno : 0;
 }
 
-/* A detached, locked-down copy of bus_dir's mount; its descriptor or -errno. */
-static int copy_bus(const char *bus_dir, const char **what)
+/* A detached, locked-down copy of what is mounted at path, or of the part of it that path names; its descriptor or -errno. */
+static int copy_mount(const char *path)
 {
-	CLEAN_FD int tree = -1;
+	CLEAN_FD int tree = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	int err;
 
-	*what = "open the bus directory (may this uid search it?)";
-	tree = open_tree(AT_FDCWD, bus_dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (tree < 0)
 		return -errno;
-	*what = "make the bus directory read-only";
 	err = lock_down(tree);
 	return err ? err : take_fd(&tree);
 }
 
-/* Puts the new root over the old, with bus (-1: none) inside, and makes it the working directory. */
-static int attach(int root, int bus, const char **what)
+/* Makes an empty file at path, which is absolute, below root, and the folders on the way. */
+static int make_place(int root, const char *path)
+{
+	char part[PATH_MAX];
+	int fd;
+
+	for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		snprintf(part, sizeof(part), "%.*s", (int)(slash - path - 1), path + 1);
+		if (mkdirat(root, part, 0555) < 0 && errno != EEXIST)
+			return -errno;
+	}
+	fd = openat(root, path + 1, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+/* What stays of the host's files. */
+struct kept {
+	int bus; /* -1: none */
+	int file;
+	const char *path; /* of file */
+};
+
+/* Puts the new root over the old, with what is kept inside, and makes it the working directory. */
+static int attach(int root, const struct kept *kept, const char **what)
 {
 	*what = "attach the new root";
 	if (move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
-	if (bus >= 0) {
+	if (kept->bus >= 0) {
 		*what = "attach the bus directory";
 		if (mkdirat(root, "bus", 0555) < 0 ||
-		    move_mount(bus, "", root, "bus", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		    move_mount(kept->bus, "", root, "bus", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+			return -errno;
+	}
+	if (kept->file >= 0) {
+		int err = make_place(root, kept->path);
+
+		*what = "attach the file that stays";
+		if (err)
+			return err;
+		if (move_mount(kept->file, "", root, kept->path + 1, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 			return -errno;
 	}
 	*what = "enter the new root";
@@ -92,25 +127,34 @@ static int swap_roots(const char **what)
 	return chdir("/") < 0 ? -errno : 0;
 }
 
-int root_enter(const char *bus_dir, const char **what)
+int root_enter(const char *bus_dir, const char *file, const char **what)
 {
+	struct kept kept = { .bus = -1, .file = -1, .path = file };
 	CLEAN_FD int root = -1;
 	CLEAN_FD int bus = -1;
+	CLEAN_FD int copy = -1;
 	int err;
 
 	*what = "make mounts private";
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return -errno;
 	if (bus_dir) {
-		bus = copy_bus(bus_dir, what);
+		*what = "copy the mount of the bus directory (may this uid search it?)";
+		kept.bus = bus = copy_mount(bus_dir);
 		if (bus < 0)
 			return bus;
+	}
+	if (file) {
+		*what = "copy the mount of the file that stays (may this uid reach it?)";
+		kept.file = copy = copy_mount(file);
+		if (copy < 0)
+			return copy;
 	}
 	*what = "make an empty tmpfs (does a security module forbid it?)";
 	root = make_tmpfs();
 	if (root < 0)
 		return root;
-	err = attach(root, bus, what);
+	err = attach(root, &kept, what);
 	if (err)
 		return err;
 	*what = "make the new root read-only";

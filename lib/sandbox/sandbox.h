@@ -31,6 +31,7 @@ struct sandbox_spawn {
 			       namespace; 0 is refused. Otherwise ignored: the child keeps this process's */
 	bool die_with_parent; /* SIGKILL when the calling thread (not just the process) ends: call it from a
 				 thread that lives as long as the child should */
+	bool host_network;    /* of the namespaces all but net: for a process that is the guest's way out */
 	const char *cgroup;   /* directory of a cgroup v2 to start in, or NULL */
 };
 
@@ -51,9 +52,9 @@ int sandbox_spawn(const struct sandbox_spawn *spawn, pid_t *pid, int *pidfd, con
  * The same without exec, for a server that a person starts: the child, which returns 0 with *pid 0, has this
  * process's memory and descriptors but is process 1 of its own namespaces, in a session of its own, dies with
  * the caller, and goes on to sandbox_enter. The caller stays outside with *pid and *pidfd to forward the end.
- * Only for a process with one thread (-EBUSY). Signal mask and handlers stay as they are. uid as above.
+ * Only for a process with one thread (-EBUSY). Signal mask and handlers stay as they are. uid and host_network as above.
  */
-int sandbox_fork(uid_t uid, pid_t *pid, int *pidfd, const char **what);
+int sandbox_fork(uid_t uid, bool host_network, pid_t *pid, int *pidfd, const char **what);
 
 /* ---- system-call tables (tables.h has the common ones) ---- */
 
@@ -81,8 +82,8 @@ struct sandbox_arg {
  */
 struct sandbox_rule {
 	int nr;     /* __NR_… */
-	int refuse; /* not 0: the call fails with this errno, for a caller that copes; no
-			conditions, and void if another rule allows the call */
+	int refuse; /* not 0: the call fails with this errno, for a caller that copes; void if another rule
+			allows all of it. With conditions it is one more alternative, of the same shape */
 	struct sandbox_arg args[SANDBOX_ARGS_MAX]; /* all must match */
 	const char *why;                           /* the reason; NULL ends the table */
 };
@@ -138,6 +139,11 @@ struct sandbox_enter {
 	    *bus_dir; /* becomes /bus in the empty root, read-only; NULL: nothing. The process's uid must
 				be able to search it and to write to the socket inside: root chowns both to
 				the child's uid */
+	const char
+	    *file; /* an absolute path that stays there, read-only, with what it names at this time (later
+				changes only if they are written in place); NULL: none. Nothing else remains */
+	bool
+	    host_network; /* as the process was started: Landlock leaves TCP alone, but for abstract sockets */
 	struct sandbox_limits limits;
 	const struct sandbox_filter *filter; /* stage one */
 };

@@ -21,6 +21,7 @@ enum birth_step {
 
 struct birth {
 	bool namespaces;
+	bool host_network;   /* not one of its own */
 	bool clear_handlers; /* the child execs: no handler of the parent's may run in it */
 	bool die_with_parent;
 	uid_t uid;
@@ -41,16 +42,18 @@ __attribute__((noreturn)) void birth_fail(int sock, enum birth_step step, int er
  * on with this glibc has the kernel write its own there. */
 void *tid_address(void);
 
-/* Replaces the root by an empty read-only one with bus_dir (or NULL) as /bus, and detaches the old. */
-int root_enter(const char *bus_dir, const char **what);
+/* Replaces the root by an empty read-only one with bus_dir (or NULL) as /bus and file (or NULL) where it was, and detaches
+ * the old. */
+int root_enter(const char *bus_dir, const char *file, const char **what);
 
 /* No capabilities in any set, none to be had from an exec, no_new_privs, not dumpable. */
 int caps_drop(const char **what);
 
 int limits_apply(const struct sandbox_limits *limits, const char **what);
 
-/* Denies what Landlock can deny, as far as this kernel knows it; a kernel without Landlock is no error. */
-int landlock_apply(const char **what);
+/* Denies what Landlock can deny, as far as this kernel knows it, but for reading file (or NULL) and, if so said, TCP. A
+ * kernel without Landlock is no error. */
+int landlock_apply(const char *file, bool host_network, const char **what);
 
 /* 0 if the calling thread is the process's only one, else -EBUSY. */
 int single_thread(void);

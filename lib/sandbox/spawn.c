@@ -95,6 +95,7 @@ static int check_spawn(const struct sandbox_spawn *spawn, const char **what)
 int sandbox_spawn(const struct sandbox_spawn *spawn, pid_t *pid, int *pidfd, const char **what)
 {
 	struct birth birth = { .namespaces = spawn->namespaces,
+			       .host_network = spawn->host_network,
 			       .clear_handlers = true,
 			       .die_with_parent = spawn->die_with_parent,
 			       .uid = spawn->uid,
@@ -135,9 +136,13 @@ static void fork_child(void *arg, int sock)
 	close(sock);
 }
 
-int sandbox_fork(uid_t uid, pid_t *pid, int *pidfd, const char **what)
+int sandbox_fork(uid_t uid, bool host_network, pid_t *pid, int *pidfd, const char **what)
 {
-	struct birth birth = { .namespaces = true, .die_with_parent = true, .uid = uid, .cgroup_fd = -1 };
+	struct birth birth = { .namespaces = true,
+			       .host_network = host_network,
+			       .die_with_parent = true,
+			       .uid = uid,
+			       .cgroup_fd = -1 };
 	int err;
 
 	*what = "fork with other threads running";

@@ -8,6 +8,8 @@
  * it has ended the socket is removed and its exit status passed on. If the guardian itself is killed the pipe
  * closes too, and the kernel kills a confined server.
  */
+#include "listen.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,7 +24,7 @@
 
 #include "clean.h"
 #include "log.h"
-#include "server_priv.h"
+#include "sandbox.h"
 
 /* Removes what stands at the address if it is a socket that nobody listens on. 0 or -errno. */
 static int remove_stale(const struct sockaddr_un *addr)
@@ -104,8 +106,9 @@ static void remove_own(const char *path, const struct stat *own)
 		unlink(path);
 }
 
-int listen_guard(const char *path, bool sandboxed, int *life)
+int listen_guard(const struct listen_guard *guard, int *life)
 {
+	const char *path = guard->path;
 	const char *what = "fork";
 	sigset_t signals, before;
 	struct stat own = { 0 };
@@ -120,8 +123,8 @@ int listen_guard(const char *path, bool sandboxed, int *life)
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	if ((path && lstat(path, &own) < 0) || pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
-	if (sandboxed) {
-		err = sandbox_fork(SANDBOX_NOBODY, &child, &pidfd, &what);
+	if (guard->sandboxed) {
+		err = sandbox_fork(SANDBOX_NOBODY, guard->host_network, &child, &pidfd, &what);
 	} else {
 		child = fork();
 		err = child < 0 ? -errno : 0;

@@ -476,7 +476,7 @@ static int forked_enter(uid_t uid, bool thread)
 
 	CHECK(sandbox_compile(tables, 1, &filter) == 0, "compile");
 	enter.filter = filter;
-	CHECK(sandbox_fork(uid, &pid, &pidfd, &what) == 0, "fork: %s", what);
+	CHECK(sandbox_fork(uid, false, &pid, &pidfd, &what) == 0, "fork: %s", what);
 	if (pid == 0) {
 		if (thread && pthread_create(&t, NULL, wait_here, NULL))
 			syscall(SYS_exit_group, 98);

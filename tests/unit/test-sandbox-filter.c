@@ -187,6 +187,30 @@ Test(sandbox_filter, refused_call_fails_with_its_errno)
 	cr_assert_eq(sandbox_count(tables, 1), 0);
 }
 
+Test(sandbox_filter, a_refusal_with_conditions_is_one_more_alternative)
+{
+	static const struct sandbox_rule table[] = {
+		{ .nr = __NR_getppid, .args = { { .op = SANDBOX_EQ, .value = 1 } }, .why = "allowed" },
+		{ .nr = __NR_getppid,
+		  .refuse = EACCES,
+		  .args = { { .op = SANDBOX_EQ, .value = 2 } },
+		  .why = "refused" },
+		{ .nr = __NR_getppid,
+		  .refuse = EPERM,
+		  .args = { { .op = SANDBOX_EQ, .value = 1 } },
+		  .why = "void: it is allowed" },
+		END,
+	};
+	const struct sandbox_rule *tables[] = { table };
+	struct sandbox_filter *filter = compile(table);
+
+	cr_assert_eq(attempt(filter, &(struct call) { __NR_getppid, { 1 } }), SURVIVED);
+	cr_assert_eq(attempt(filter, &(struct call) { __NR_getppid, { 2 } }), EACCES);
+	cr_assert_eq(attempt(filter, &(struct call) { __NR_getppid, { 3 } }), -SIGSYS);
+	sandbox_filter_free(filter);
+	cr_assert_eq(sandbox_count(tables, 1), 1);
+}
+
 Test(sandbox_filter, rules_that_cannot_be_had_are_refused)
 {
 	static const struct sandbox_rule bad[][3] = {
@@ -209,7 +233,10 @@ Test(sandbox_filter, rules_that_cannot_be_had_are_refused)
 		{ { .nr = __NR_getppid,
 		    .refuse = EPERM,
 		    .args = { { .index = 0, .op = SANDBOX_EQ } },
-		    .why = "refused on a condition" },
+		    .why = "refused on one argument" },
+		  { .nr = __NR_getppid,
+		    .args = { { .index = 1, .op = SANDBOX_EQ } },
+		    .why = "allowed on another" },
 		  END },
 		{ { .nr = __NR_getppid, .args = { { .index = 6, .op = SANDBOX_EQ } }, .why = "7th" }, END },
 		{ { .nr = __NR_getppid, .args = { { .op = SANDBOX_MASKED + 1 } }, .why = "operator" }, END },
