@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The options of a server: those that every server has, then the device's own. */
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "config.h"
 #include "log.h"
 #include "num.h"
 #include "parse.h"
 #include "server_priv.h"
-
-#define OPTIONS_MAX 64 /* common and own together */
 
 static int set_socket(void *arg, const char *value)
 {
@@ -131,104 +126,18 @@ static const struct server_option common[] = {
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
 	  "error, warning, info or debug", set_log_level },
-	{ "help", NULL, "Print this and exit.", NULL, NULL },
-	{ "version", NULL, "Print the version and exit.", NULL, NULL },
+	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };
-
-static void print_options(const struct server_option *table)
-{
-	for (const struct server_option *o = table; o->name; o++) {
-		char left[64];
-
-		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value ? " " : "",
-			 o->value ? o->value : "");
-		printf("  %-24s %s\n", left, o->help);
-	}
-}
-
-static int print_help(const struct server_device *device)
-{
-	printf("%s - %s\n\nUsage: %s (--socket PATH | --vhost-fd N) [options]\n\nOptions:\n", device->program,
-	       device->summary, device->program);
-	print_options(device->options);
-	print_options(common);
-	return fflush(stdout) ? 1 : 0;
-}
-
-static int print_version(const struct server_device *device)
-{
-	printf("%s %s\n", device->program, PACKAGE_VERSION);
-	return fflush(stdout) ? 1 : 0;
-}
-
-/* The option that a word names, up to a '='; *number is its place in both tables together. */
-static const struct server_option *find(const struct server_device *device, const char *word, bool *own,
-					size_t *number)
-{
-	const struct server_option *const tables[] = { common, device->options };
-	size_t len = strcspn(word, "="), n = 0;
-
-	for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
-		for (const struct server_option *o = tables[t]; o->name; o++, n++) {
-			if (strlen(o->name) != len || strncmp(word, o->name, len) != 0)
-				continue;
-			*own = t == 1;
-			*number = n;
-			return o;
-		}
-	}
-	return NULL;
-}
-
-/* Takes the option at argv[*i], its value with it. -1 to go on, else the exit status. */
-static int take(int argc, char **argv, int *i, const struct server_device *device, void *dev,
-		struct options *opts, bool *seen)
-{
-	const char *word = argv[*i], *value;
-	const struct server_option *o = NULL;
-	size_t number = 0;
-	bool own = false;
-
-	if (!strncmp(word, "--", 2))
-		o = find(device, word + 2, &own, &number);
-	if (!o) {
-		log_error("%s: no such option; see %s --help", word, device->program);
-		return 2;
-	}
-	value = strchr(word, '=');
-	value = value ? value + 1 : NULL;
-	if (o->value && !value && ++*i < argc)
-		value = argv[*i];
-	if (!o->value && value) {
-		log_error("--%s takes no value", o->name);
-		return 2;
-	}
-	if (!own && !strcmp(o->name, "help"))
-		return print_help(device);
-	if (!own && !strcmp(o->name, "version"))
-		return print_version(device);
-	if (o->value && !value) {
-		log_error("--%s needs a value: %s", o->name, o->allowed);
-		return 2;
-	}
-	if (number < OPTIONS_MAX && seen[number]) {
-		log_error("--%s is given twice", o->name);
-		return 2;
-	}
-	if (number < OPTIONS_MAX)
-		seen[number] = true;
-	if (o->set(own ? dev : opts, value) < 0) {
-		log_error("--%s %s: must be %s", o->name, value ? value : "", o->allowed);
-		return 2;
-	}
-	return -1;
-}
 
 int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts)
 {
 	unsigned most = (SERVER_QUEUES_MAX - device->control_ring) / MAX(device->rings_per_queue, 1U);
-	bool seen[OPTIONS_MAX] = { false };
+	const struct option_set set = { .program = device->program,
+					.summary = device->summary,
+					.usage = "(--socket PATH | --vhost-fd N)",
+					.table = { { device->options, dev }, { common, opts } } };
+	int status;
 
 	*opts = (struct options) { .vhost_fd = -1,
 				   .flight_fd = -1,
@@ -239,12 +148,9 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 				   .io_threads = 1,
 				   .sandbox = true,
 				   .poll_max_us = 16 };
-	for (int i = 1; i < argc; i++) {
-		int status = take(argc, argv, &i, device, dev, opts, seen);
-
-		if (status >= 0)
-			return status;
-	}
+	status = option_parse(argc, argv, &set);
+	if (status >= 0)
+		return status;
 	if (!opts->socket == (opts->vhost_fd < 0)) {
 		log_error("give --socket PATH or --vhost-fd N, one of them");
 		return 2;

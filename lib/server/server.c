@@ -445,6 +445,7 @@ static int serve(void *arg)
 	struct server_settings settings = { .id = s->opts.id,
 					    .queues = s->opts.queues,
 					    .io_threads = s->opts.io_threads };
+	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
 	int status, listener = -1;
 
 	if (s->opts.vhost_fd >= 0 && check_connection(s->opts.vhost_fd) < 0)
@@ -459,7 +460,7 @@ static int serve(void *arg)
 		if (listener < 0)
 			return 2;
 	}
-	if (by_hand(s) && listen_guard(s->opts.socket, s->opts.sandbox, &s->life) < 0)
+	if (by_hand(s) && listen_guard(&guard, &s->life) < 0)
 		return 1;
 	begin_flight(s);
 	status = live(s, listener);

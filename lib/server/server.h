@@ -20,6 +20,7 @@
 
 #include "loop.h"
 #include "mem.h"
+#include "option.h"
 #include "sandbox.h"
 #include "virtq.h"
 
@@ -29,16 +30,6 @@
 struct flight_ring;
 struct server_queue;
 struct state;
-
-/* An option of the device's own. */
-struct server_option {
-	const char *name;    /* without the dashes */
-	const char *value;   /* what stands for its value in --help; NULL: a flag */
-	const char *help;    /* one sentence */
-	const char *allowed; /* completes "--name VALUE: must be ..." */
-	/* Takes the value (NULL for a flag); kept by reference. -errno: it is not allowed. */
-	int (*set)(void *dev, const char *value);
-};
 
 /* What the common options said, for open. */
 struct server_settings {

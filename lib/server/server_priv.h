@@ -10,6 +10,7 @@
 
 #include "bus.h"
 #include "flight.h"
+#include "listen.h"
 #include "lock.h"
 #include "server.h"
 #include "state.h"
@@ -35,19 +36,6 @@ struct options {
 
 /* Fills *opts and the device's own. -1 to go on, else the exit status: 0 after --help, 2 after an error. */
 int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts);
-
-/* ---- listen.c ---- */
-
-/* Binds and listens, in place of a stale socket; logs why not. The descriptor or -errno. */
-int listen_open(const char *path);
-
-/*
- * Splits off the process that does the work, in namespaces of its own if sandboxed. In the child it returns 0
- * and *life reads end-of-file once the child is to end. The parent stays outside as its guardian: it ends it
- * on SIGTERM or SIGINT, removes the socket at path (NULL: there is none), and never returns but with an
- * error, which is logged.
- */
-int listen_guard(const char *path, bool sandboxed, int *life);
 
 /* ---- queue.c ---- */
 

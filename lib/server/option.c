@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The walk over a command line by tables of options. */
+#include "option.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "log.h"
+
+#define OPTIONS_MAX 64 /* in all tables together */
+
+static int print_help(const struct option_set *set)
+{
+	printf("%s - %s\n\nUsage: %s %s [options]\n\nOptions:\n", set->program, set->summary, set->program,
+	       set->usage);
+	for (size_t t = 0; t < OPTION_TABLES_MAX; t++) {
+		for (const struct server_option *o = set->table[t].options; o && o->name; o++) {
+			char left[64];
+
+			snprintf(left, sizeof(left), "--%s%s%s", o->name, o->value ? " " : "",
+				 o->value ? o->value : "");
+			printf("  %-24s %s\n", left, o->help);
+		}
+	}
+	return fflush(stdout) ? 1 : 0;
+}
+
+static int print_version(const struct option_set *set)
+{
+	printf("%s %s\n", set->program, PACKAGE_VERSION);
+	return fflush(stdout) ? 1 : 0;
+}
+
+/* The option that a word names, up to a '='; *number is its place in all tables together. */
+static const struct server_option *find(const struct option_set *set, const char *word, void **arg,
+					size_t *number)
+{
+	size_t len = strcspn(word, "="), n = 0;
+
+	for (size_t t = 0; t < OPTION_TABLES_MAX; t++) {
+		for (const struct server_option *o = set->table[t].options; o && o->name; o++, n++) {
+			if (strlen(o->name) != len || strncmp(word, o->name, len) != 0)
+				continue;
+			*arg = set->table[t].arg;
+			*number = n;
+			return o;
+		}
+	}
+	return NULL;
+}
+
+/* Takes the option at argv[*i], its value with it. -1 to go on, else the exit status. */
+static int take(int argc, char **argv, int *i, const struct option_set *set, bool *seen)
+{
+	const char *word = argv[*i], *value;
+	const struct server_option *o = NULL;
+	size_t number = 0;
+	void *arg = NULL;
+	int again;
+
+	if (!strncmp(word, "--", 2))
+		o = find(set, word + 2, &arg, &number);
+	if (!o) {
+		log_error("%s: no such option; see %s --help", word, set->program);
+		return 2;
+	}
+	value = strchr(word, '=');
+	value = value ? value + 1 : NULL;
+	if (o->value && !value && ++*i < argc)
+		value = argv[*i];
+	if (!o->value && value) {
+		log_error("--%s takes no value", o->name);
+		return 2;
+	}
+	if (!o->set)
+		return !strcmp(o->name, "help") ? print_help(set) : print_version(set);
+	if (o->value && !value) {
+		log_error("--%s needs a value: %s", o->name, o->allowed);
+		return 2;
+	}
+	if (number < OPTIONS_MAX && seen[number]) {
+		log_error("--%s is given twice", o->name);
+		return 2;
+	}
+	again = o->set(arg, value);
+	if (again < 0) {
+		log_error("--%s %s: must be %s", o->name, value ? value : "", o->allowed);
+		return 2;
+	}
+	if (number < OPTIONS_MAX)
+		seen[number] = !again;
+	return -1;
+}
+
+int option_parse(int argc, char **argv, const struct option_set *set)
+{
+	bool seen[OPTIONS_MAX] = { false };
+
+	for (int i = 1; i < argc; i++) {
+		int status = take(argc, argv, &i, set, seen);
+
+		if (status >= 0)
+			return status;
+	}
+	return -1;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tables of command-line options: one walk over the words, one form of --help, one form of error for every process. */
+#ifndef SERVER_OPTION_H
+#define SERVER_OPTION_H
+
+#include <stddef.h>
+
+/* An option. A table ends with an entry without a name. */
+struct server_option {
+	const char *name;    /* without the dashes */
+	const char *value;   /* what stands for its value in --help; NULL: a flag */
+	const char *help;    /* one sentence */
+	const char *allowed; /* completes "--name VALUE: must be ..." */
+	/* Takes the value (NULL for a flag); kept by reference. 0, or 1: the option may be given again, or -errno: the
+	 * value is not allowed. NULL: option_parse does what --help and --version ask for. */
+	int (*set)(void *arg, const char *value);
+};
+
+/* The last entries of a table that has them. */
+#define OPTION_HELP_AND_VERSION                                                                              \
+	{ "help", NULL, "Print this and exit.", NULL, NULL },                                                \
+	{                                                                                                    \
+		"version", NULL, "Print the version and exit.", NULL, NULL                                   \
+	}
+
+struct option_table {
+	const struct server_option *options;
+	void *arg; /* for set */
+};
+
+#define OPTION_TABLES_MAX 4
+
+struct option_set {
+	const char *program, *summary, *usage;        /* "Usage: PROGRAM USAGE [options]" */
+	struct option_table table[OPTION_TABLES_MAX]; /* in the order of --help; unused ones are zeros */
+};
+
+/* Takes all words. -1 to go on, else the exit status: 0 after --help or --version, 2 after an error, which is logged. */
+int option_parse(int argc, char **argv, const struct option_set *set);
+
+#endif
