@@ -237,15 +237,20 @@ static void post_config(void *arg)
 	loop_bh_post(&((struct device *)arg)->on_config);
 }
 
-static unsigned queues_of(const struct device *d, const struct backend *b)
+/* How many rings a back end has. */
+static unsigned rings_of(const struct device *d, const struct backend *b)
 {
 	const struct device_kind *kind = d->args.kind;
+	uint64_t features = device_features(b);
+	unsigned control = (features & kind->control) != 0, n;
 	uint16_t configured = 1;
 
-	if (kind->queues_off && b->info.features >> kind->queues_feature & 1 &&
+	if (kind->queues_off && features >> kind->queues_feature & 1 &&
 	    b->info.config_len >= kind->queues_off + sizeof(configured))
 		memcpy(&configured, b->info.config + kind->queues_off, sizeof(configured));
-	return MIN(MIN((unsigned)configured, b->info.queues), VIRTIO_PCI_QUEUES_MAX);
+	n = MIN((unsigned)configured, b->info.queues);
+	n = MIN(n, (VIRTIO_PCI_QUEUES_MAX - control) / kind->rings_each);
+	return n ? n * kind->rings_each + control : 0;
 }
 
 static int make_transport(struct device *d)
@@ -270,7 +275,7 @@ static int make_transport(struct device *d)
 	};
 
 	for (unsigned i = 0; i < d->args.backends; i++)
-		queues = MIN(queues, queues_of(d, &d->backends[i]));
+		queues = MIN(queues, rings_of(d, &d->backends[i]));
 	args.queues = queues;
 	d->config_len = d->backends[0].info.config_len;
 	r = virtio_pci_new(&args, &d->transport);
@@ -293,7 +298,7 @@ static const char *misfit(const struct backend *b)
 
 	if (!(b->info.features >> VIRTIO_F_VERSION_1 & 1))
 		return "the back end does not offer VIRTIO_F_VERSION_1";
-	if (queues_of(d, b) == 0)
+	if (rings_of(d, b) == 0)
 		return "the back end offers no queues";
 	if (!d->transport)
 		return NULL;
@@ -301,9 +306,9 @@ static const char *misfit(const struct backend *b)
 		return "the back end's configuration space is shorter than the one before";
 	if (!virtio_pci_get_acked(d->transport, &acked))
 		return NULL;
-	if (acked & ~b->info.features)
+	if (acked & ~device_features(b))
 		return "the back end lacks features that the driver was given";
-	if (d->act.on && queues_of(d, b) < d->act.n_rings)
+	if (d->act.on && rings_of(d, b) < d->act.n_rings)
 		return "the back end offers fewer queues than the driver uses";
 	return NULL;
 }
@@ -406,6 +411,9 @@ int device_new(const struct device_args *args, struct device **out)
 	int r;
 
 	if (args->backends == 0 || args->backends > DEVICE_BACKENDS_MAX || strlen(args->id) >= DEVICE_ID_MAX)
+		return -EINVAL;
+	/* Rings that belong together are one back end's. */
+	if (args->backends > 1 && args->kind->rings_each > 1)
 		return -EINVAL;
 	d = calloc(1, sizeof(*d));
 	if (!d)

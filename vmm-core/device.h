@@ -29,9 +29,15 @@ struct device_kind {
 	uint16_t virtio_id;
 	uint32_t pci_class;
 	uint32_t config_len; /* bytes of configuration space asked of the back end */
-	uint64_t features;   /* of the type's own bits below 24, those that config_len and the core know */
+	uint64_t features;   /* of the type's own bits, those that config_len and the core know */
+	uint64_t
+	    config_features; /* of these, those that a back end can't have without a configuration space */
 	uint32_t queues_off; /* where, in it, the 16-bit number of queues stands; 0: nowhere */
-	unsigned queues_feature;                     /* the feature bit without which there is one queue */
+	unsigned queues_feature; /* the feature bit without which there is one queue */
+	/* Rings: what counts as a queue above is so many of them, of which buffer_rings (a bit for each) hold buffers that
+	 * wait for ever instead of requests; with one of the features control, one more ring follows. */
+	unsigned rings_each, buffer_rings;
+	uint64_t control;
 	uint16_t config_write_off, config_write_len; /* as in virtio_pci_args */
 	unsigned config_write_feature;
 };

@@ -5,19 +5,32 @@
 
 #include "device_priv.h"
 
+#define TYPE_FEATURES (((1ULL << 24) - 1) | ~((1ULL << 50) - 1)) /* virtio 1.2 §2.2: device types' own bits */
+
+uint64_t device_features(const struct backend *b)
+{
+	const struct device_kind *kind = b->dev->args.kind;
+	uint64_t hidden = TYPE_FEATURES & ~kind->features;
+
+	if (!b->info.config_len)
+		hidden |= kind->config_features;
+	return b->info.features & ~hidden;
+}
+
 void device_config_offer(struct device *d)
 {
 	const struct device_kind *kind = d->args.kind;
 	struct vhost_fe_info *info = &d->backends[0].info;
-	uint64_t hidden = info->features & ((1ULL << 24) - 1) & ~kind->features;
-	uint16_t queues = (uint16_t)virtio_pci_queues(d->transport);
+	uint16_t queues = (uint16_t)(virtio_pci_queues(d->transport) / kind->rings_each);
+	uint64_t hidden = 0;
 
 	if (kind->queues_off && info->config_len >= kind->queues_off + sizeof(queues))
 		memcpy(info->config + kind->queues_off, &queues, sizeof(queues));
 	/* Where a packed ring stands only its device knows, or the in-flight region: without one nobody could go on. */
 	if (!device_rings_can_track(&d->backends[0]))
 		hidden |= 1ULL << VIRTIO_F_RING_PACKED;
-	virtio_pci_offer(d->transport, info->features & ~hidden, info->config, info->config_len);
+	virtio_pci_offer(d->transport, device_features(&d->backends[0]) & ~hidden, info->config,
+			 info->config_len);
 }
 
 static void read_config(struct backend *b);

@@ -76,6 +76,9 @@ struct device {
 /* The back end that serves a queue. */
 struct backend *device_backend_of(struct device *d, unsigned queue);
 
+/* What a back end offers, without what the core does not know or can't go along with. */
+uint64_t device_features(const struct backend *b);
+
 /* Takes the driver's set-up into d->act; -EINVAL if a ring lies where none can be. */
 int device_rings_take(struct device *d);
 

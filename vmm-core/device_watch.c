@@ -43,6 +43,16 @@ static void on_broken(void *arg, unsigned queue, const char *reason)
 	device_lose(b, reason);
 }
 
+/* Whether what is in the ring waits to be filled, so that nobody owes its completion. */
+static bool waits(const struct device *d, unsigned i)
+{
+	const struct device_kind *kind = d->args.kind;
+	bool many = kind->queues_off && d->act.features >> kind->queues_feature & 1;
+	unsigned sets = many ? virtio_pci_queues(d->transport) / kind->rings_each : 1;
+
+	return i < sets * kind->rings_each && kind->buffer_rings >> i % kind->rings_each & 1;
+}
+
 static void show_ring(const struct backend *b, unsigned i, struct watch_ring *out)
 {
 	const struct device *d = b->dev;
@@ -60,7 +70,7 @@ static void show_ring(const struct backend *b, unsigned i, struct watch_ring *ou
 		.health = b->flight ? flight_queue(b->flight, i) : NULL,
 	};
 	/* Where a packed ring stands, nothing but the region tells. */
-	if (out->packed && !out->inflight)
+	if ((out->packed && !out->inflight) || waits(d, i))
 		out->size = 0;
 }
 

@@ -26,6 +26,7 @@ struct vhost_fe_ring last_rings[8];
 unsigned starts, sets, sets_before_start;
 static unsigned frees;
 uint8_t last_wce;
+static const struct device_kind *kind;
 
 int vhost_fe_new(struct loop *loop, int fd, uint64_t timeout_ns, const struct vhost_fe_ops *ops, void *arg,
 		 struct vhost_fe **out)
@@ -53,7 +54,7 @@ void vhost_fe_probe(struct vhost_fe *f, uint32_t config_len, struct vhost_fe_inf
 		    vhost_fe_done_fn done, void *arg)
 {
 	(void)f;
-	cr_assert_eq(config_len, 60);
+	cr_assert_eq(config_len, kind->config_len);
 	probing = info;
 	probed = done;
 	done_arg = arg;
@@ -147,17 +148,22 @@ static void on_stalled(void *arg, struct device *device, unsigned queue, uint64_
 
 void device_set_up(uint64_t hang_timeout_ns)
 {
+	device_set_up_kind("blk", hang_timeout_ns);
+}
+
+void device_set_up_kind(const char *name, uint64_t hang_timeout_ns)
+{
 	static const struct device_ops ops = {
 		.up = on_up, .down = on_down, .hung = on_hung, .stalled = on_stalled
 	};
 	struct device_args args = { .id = "disk0",
-				    .kind = device_kind_find("blk"),
 				    .slot = 1,
 				    .backends = 1,
 				    .timeout_ns = NS_PER_S,
 				    .hang_timeout_ns = hang_timeout_ns,
 				    .ops = &ops };
 
+	kind = args.kind = device_kind_find(name);
 	machine_init(&m);
 	cr_assert_eq(ram_new(16 << 20, false, &ram), 0);
 	cr_assert_eq(watch_new(m.loop, &watch), 0);
@@ -237,8 +243,7 @@ void set_status(uint8_t value)
 uint32_t driver_low;  /* features below bit 32 that the driver takes */
 uint32_t driver_high; /* and from there, beside VERSION_1 */
 
-/* The driver up to DRIVER_OK, with queue 0 at these addresses. */
-void drive(uint64_t desc, uint64_t avail, uint64_t used)
+void drive_features(void)
 {
 	cr_assert_eq(pci_bus_assign(m.pci), 0);
 	set_status(3);
@@ -246,14 +251,31 @@ void drive(uint64_t desc, uint64_t avail, uint64_t used)
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_GF, 4, VERSION1 >> 32 | driver_high);
 	set_status(11);
+}
+
+void drive_ring(unsigned queue, uint64_t desc, uint64_t avail, uint64_t used)
+{
+	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_SELECT, 2, queue);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_SIZE, 2, 16);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_DESCLO, 8, desc);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_AVAILLO, 8, avail);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_USEDLO, 8, used);
 	guest_write(&m, BAR + VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+}
+
+void drive_ok(void)
+{
 	set_status(LIVE);
 	cr_assert_eq(status(), LIVE);
 	machine_settle(&m);
+}
+
+/* The driver up to DRIVER_OK, with queue 0 at these addresses. */
+void drive(uint64_t desc, uint64_t avail, uint64_t used)
+{
+	drive_features();
+	drive_ring(0, desc, avail, used);
+	drive_ok();
 }
 
 void run(void)

@@ -48,6 +48,7 @@ extern char reason[128];
 
 /* A device whose back ends hang after so long (0: never); its end. */
 void device_set_up(uint64_t hang_timeout_ns);
+void device_set_up_kind(const char *kind, uint64_t hang_timeout_ns);
 void device_tear_down(void);
 
 /* Answers what the front end was asked. */
@@ -66,6 +67,9 @@ uint8_t status(void);
 void set_status(uint8_t value);
 extern uint32_t driver_low;  /* features below bit 32 that the driver takes */
 extern uint32_t driver_high; /* and from there, beside VERSION_1 */
+void drive_features(void);   /* in steps */
+void drive_ring(unsigned queue, uint64_t desc, uint64_t avail, uint64_t used);
+void drive_ok(void);
 void drive(uint64_t desc, uint64_t avail, uint64_t used);
 void set_used_idx(uint16_t idx);
 
