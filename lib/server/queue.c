@@ -271,6 +271,11 @@ struct loop *server_loop(const struct server_queue *q)
 	return q->loop;
 }
 
+struct loop *server_main_loop(const struct server_queue *q)
+{
+	return q->server->main;
+}
+
 struct loop_pool *server_pool(const struct server_queue *q)
 {
 	return q->server->pool;
@@ -322,7 +327,7 @@ static void tell_ring(struct server_queue *q, bool on)
 
 static void forget_ring(struct server_queue *q)
 {
-	if (q->ring != RING_NONE)
+	if (q->ring != RING_NONE && q->enabled)
 		tell_ring(q, false);
 	recovery_end(q);
 	loop_del_fd(q->kick_watch);
@@ -404,9 +409,13 @@ static void release(struct server_queue *q)
 
 static void do_enable(struct server_queue *q, struct order *o)
 {
+	if (o->on == q->enabled)
+		return;
 	q->enabled = o->on;
 	if (!q->enabled)
 		release(q);
+	if (q->ring != RING_NONE)
+		tell_ring(q, q->enabled);
 }
 
 static void do_mem(struct server_queue *q, struct order *o)

@@ -83,7 +83,7 @@ struct server_device {
 	 * set up holds; else it begins anew. May be NULL. */
 	void (*started)(void *dev, bool live, uint64_t features);
 
-	/* The queue's ring is there, or was forgotten. May be NULL. */
+	/* The queue's ring is there and enabled, or is not any more: disabled or forgotten. May be NULL. */
 	void (*ring)(void *state, bool on);
 
 	/* Takes requests (server_pop), starts them, completes those that are done (server_push). Every
@@ -165,6 +165,7 @@ const struct mem *server_mem(const struct server_queue *queue);
 
 unsigned server_index(const struct server_queue *queue);
 struct loop *server_loop(const struct server_queue *queue);
+struct loop *server_main_loop(const struct server_queue *queue); /* for bottom halves */
 struct loop_pool *server_pool(const struct server_queue *queue);
 
 #endif

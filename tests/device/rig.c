@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A blk-server under test, with a front end and drivers of our own. */
+/* A server under test, with a front end and drivers of our own. */
 #include "rig.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,27 +13,16 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clock.h"
-#include "config.h"
-#include "crashes.h"
 #include "fd.h"
 #include "inflight.h"
 #include "num.h"
 #include "rig_priv.h"
-#include "sandbox.h"
 #include "temp_dir.h"
 
 #define MEMORY_BYTES (64ULL << 20)
-
-extern char **environ;
 
 static void on_lost(void *arg, int err, const char *why)
 {
@@ -46,222 +33,17 @@ static void on_lost(void *arg, int err, const char *why)
 	rig->lost = true;
 }
 
-static const struct vhost_fe_ops fe_ops = { .lost = on_lost };
-
-/* ---- the server ---- */
-
-#ifdef BH_SANITIZE
-#define SANDBOX false
-#else
-#define SANDBOX true
-#endif
-
-static const char *server_path(bool crashing)
+static void on_config_changed(void *arg)
 {
-	static char path[4096];
-	const char *top = getenv("top_builddir");
-
-	snprintf(path, sizeof(path), "%s/%s", top ? top : "../..",
-		 crashing ? "tests/device/blk-server-crash" : "blk-server/blk-server");
-	return realpath(path, NULL);
+	((struct rig *)arg)->config_changes++;
 }
 
-/* An order for the crash points, which a confined server gets as all of its environment. */
-static void set_crash(struct rig *rig, struct sandbox_spawn *how, int *fds)
-{
-	static char text[256];
-	static char *env[] = { text, NULL };
-
-	atomic_store(rig->go, 0);
-	snprintf(text, sizeof(text), "%s=%s;go=fd:%zu", CRASHES_ENV, rig->options.crash, 3 + how->nfds);
-	fds[how->nfds++] = rig->go_fd;
-	setenv(CRASHES_ENV, strchr(text, '=') + 1, 1);
-	how->envp = SANDBOX ? env : environ;
-}
-
-void rig_go(struct rig *rig)
-{
-	atomic_store(rig->go, 1);
-}
-
-void rig_crash_list(char *out, size_t size)
-{
-	char command[4096 + 64];
-	size_t len;
-	FILE *f;
-
-	cr_assert_not_null(server_path(true), "there is no server with crash points");
-	snprintf(command, sizeof(command), "%s=list '%s'", CRASHES_ENV, server_path(true));
-	f = popen(command, "re");
-	cr_assert_not_null(f);
-	len = fread(out, 1, size - 1, f);
-	out[len] = '\0';
-	cr_assert_eq(pclose(f), 0);
-}
-
-/* Starts a server with its end of a new socketpair as descriptor 3 and the image as 4; our end. */
-static int spawn(struct rig *rig)
-{
-	const char *level = getenv("RIG_LOG");
-	char queues[16], threads[16];
-	const char *argv[RIG_ARGS_MAX] = { "blk-server",
-					   "--vhost-fd",
-					   "3",
-					   "--image-fd",
-					   "4",
-					   "--queues",
-					   queues,
-					   "--io-threads",
-					   threads,
-					   "--sandbox",
-					   SANDBOX ? "on" : "off",
-					   "--log-level",
-					   level                 ? level
-					   : rig->options.log_fd ? "warning"
-								 : "error" };
-	struct rlimit old, limit;
-	struct sandbox_spawn how = { .path = server_path(rig->options.crash),
-				     .argv = (char *const *)(uintptr_t)argv,
-				     .envp = SANDBOX ? NULL : environ,
-				     .nfds = 2,
-				     .stderr_fd = rig->options.log_fd ? rig->options.log_fd : 2,
-				     .namespaces = SANDBOX,
-				     .uid = SANDBOX_NOBODY,
-				     .die_with_parent = true };
-	const char *what = "";
-	unsigned n = 13;
-	int pair[2], fds[4], err;
-
-	snprintf(queues, sizeof(queues), "%u", rig->queues);
-	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
-	if (rig->options.readonly)
-		argv[n++] = "--readonly";
-	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
-		argv[n++] = *arg;
-	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	fds[0] = pair[1];
-	fds[1] = rig->lock_fd;
-	if (rig->options.flight_fd) {
-		fds[how.nfds++] = rig->options.flight_fd;
-		argv[n++] = "--flight-fd";
-		argv[n++] = "5";
-	}
-	how.fds = fds;
-	if (rig->options.crash)
-		set_crash(rig, &how, fds);
-	getrlimit(RLIMIT_FSIZE, &old);
-	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };
-	if (rig->options.file_limit)
-		setrlimit(RLIMIT_FSIZE, &limit);
-	err = sandbox_spawn(&how, &rig->pid, &rig->pidfd, &what);
-	setrlimit(RLIMIT_FSIZE, &old);
-	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
-	close(pair[1]);
-	return pair[0];
-}
-
-/* The program as a descriptor, since a test that is no longer root may not reach the folder it is in. */
-static int program_fd(void)
-{
-	static int fd = -1;
-
-	if (fd < 0)
-		fd = open(server_path(false), O_PATH | O_CLOEXEC);
-	cr_assert(fd >= 0, "%s: %s", server_path(false), strerror(errno));
-	return fd;
-}
-
-void rig_become_user(void)
-{
-	program_fd();
-	if (geteuid() == 0)
-		cr_assert(setgid(65533) == 0 && setuid(65533) == 0);
-}
-
-/* fork and exec, with standard error to err (-1: as it is). */
-static pid_t start_program(const char *const *args, int err)
-{
-	int fd = program_fd();
-	pid_t pid = fork();
-
-	cr_assert(pid >= 0);
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves none behind */
-		if (err >= 0)
-			dup2(err, 2);
-		fexecve(fd, (char *const *)(uintptr_t)args, environ);
-		_exit(127);
-	}
-	return pid;
-}
-
-int rig_run(const char *const *args, char *out, size_t size)
-{
-	int ends[2], status;
-	size_t len = 0;
-	ssize_t n;
-	pid_t pid;
-
-	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
-	pid = start_program(args, ends[1]);
-	close(ends[1]);
-	while (out && len + 1 < size && (n = read(ends[0], out + len, size - 1 - len)) > 0)
-		len += (size_t)n;
-	if (out)
-		out[len] = '\0';
-	close(ends[0]);
-	cr_assert_eq(waitpid(pid, &status, 0), pid);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* Connects to the server's socket as soon as it listens. */
-static int dial(struct rig *rig)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	cr_assert(fd >= 0);
-	memcpy(addr.sun_path, rig->socket, strlen(rig->socket));
-	while (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		cr_assert(clock_ns() < end, "nobody listens on %s", rig->socket);
-		sched_yield();
-	}
-	return fd;
-}
-
-static int spawn_by_hand(struct rig *rig)
-{
-	const char *argv[RIG_ARGS_MAX] = {
-		"blk-server",           "--socket",    rig->socket, "--image", rig->image, "--sandbox",
-		SANDBOX ? "on" : "off", "--log-level", "error"
-	};
-	unsigned n = 9;
-
-	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
-		argv[n++] = *arg;
-	rig->pid = start_program(argv, -1);
-	rig->pidfd = (int)syscall(SYS_pidfd_open, rig->pid, 0);
-	cr_assert(rig->pidfd >= 0);
-	return dial(rig);
-}
+static const struct vhost_fe_ops fe_ops = { .lost = on_lost, .config_changed = on_config_changed };
 
 void rig_disconnect(struct rig *rig)
 {
 	vhost_fe_free(rig->fe);
 	rig->fe = NULL;
-}
-
-static int reap(struct rig *rig)
-{
-	struct pollfd p = { .fd = rig->pidfd, .events = POLLIN };
-	int status;
-
-	cr_assert_eq(poll(&p, 1, RIG_DEADLINE_S * 1000), 1, "the server does not end");
-	cr_assert_eq(waitpid(rig->pid, &status, 0), rig->pid);
-	close(rig->pidfd);
-	rig->pid = 0;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* ---- the handshake ---- */
@@ -364,6 +146,10 @@ static void make_image(struct rig *rig)
 	cr_assert(temp_dir_make_in(base, rig->dir, sizeof(rig->dir)));
 	snprintf(rig->image, sizeof(rig->image), "%s/image", rig->dir);
 	snprintf(rig->socket, sizeof(rig->socket), "%s/socket", rig->dir);
+	if (rig->options.net) {
+		rig->image_fd = rig->lock_fd = -1;
+		return;
+	}
 	if (rig->options.device) {
 		snprintf(rig->image, sizeof(rig->image), "%s", rig->options.device);
 		rig->image_fd = open(rig->image, O_RDWR | O_CLOEXEC);
@@ -422,6 +208,9 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	if (!rig->options.image_bytes)
 		rig->options.image_bytes = 16ULL << 20;
 	rig->queues = MAX(options->queues, 1U);
+	if (options->net)
+		rig->queues = 2 * rig->queues + options->net->control;
+	cr_assert_leq(rig->queues, RIG_QUEUES_MAX);
 	make_image(rig);
 	cr_assert_eq(loop_new("test", &rig->loop), 0);
 	cr_assert_eq(guest_init(&rig->guest, MEMORY_BYTES), 0);
@@ -445,7 +234,7 @@ void rig_kill(struct rig *rig)
 
 int rig_reap(struct rig *rig)
 {
-	int status = reap(rig);
+	int status = rig_wait_end(rig);
 
 	vhost_fe_free(rig->fe);
 	rig->fe = NULL;
@@ -454,17 +243,17 @@ int rig_reap(struct rig *rig)
 
 void rig_respawn(struct rig *rig)
 {
-	connect_fe(rig, rig->options.by_hand ? spawn_by_hand(rig) : spawn(rig));
+	connect_fe(rig, rig->options.by_hand ? rig_spawn_by_hand(rig) : rig_spawn(rig));
 }
 
 bool rig_try_respawn(struct rig *rig)
 {
-	return try_connect(rig, spawn(rig));
+	return try_connect(rig, rig_spawn(rig));
 }
 
 void rig_connect(struct rig *rig)
 {
-	connect_fe(rig, dial(rig));
+	connect_fe(rig, rig_dial(rig));
 }
 
 void rig_stop(struct rig *rig)
@@ -474,7 +263,7 @@ void rig_stop(struct rig *rig)
 	vhost_fe_free(rig->fe);
 	if (rig->options.by_hand)
 		kill(rig->pid, SIGTERM);
-	status = reap(rig);
+	status = rig_wait_end(rig);
 	cr_assert_eq(status, 0, "the server ended with status %d", status);
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
@@ -491,9 +280,11 @@ void rig_stop(struct rig *rig)
 	munmap(rig->go, sizeof(int));
 	close(rig->go_fd);
 	guest_free(&rig->guest);
-	close(rig->image_fd);
-	close(rig->lock_fd);
-	if (!rig->options.device)
+	if (!rig->options.net) {
+		close(rig->image_fd);
+		close(rig->lock_fd);
+	}
+	if (!rig->options.device && !rig->options.net)
 		unlink(rig->image);
 	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);

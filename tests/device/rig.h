@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A blk-server under test: the real program, confined as a supervisor would, with a front end and drivers of our own
+ * A server under test, blk-server unless options say net-server: the real program, confined as a supervisor would, with a front end and drivers of our own
  * in this process. Guest memory, rings, eventfds and the in-flight region outlive the server, so that it can be
  * killed and replaced. Whatever fails here fails the test.
  */
@@ -17,20 +17,30 @@
 #include "ring.h"
 #include "vhost_fe.h"
 
-#define RIG_QUEUES_MAX 4
+#define RIG_QUEUES_MAX 9
 #define RIG_SIZE       128 /* descriptors of a ring */
 #define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
 #define RIG_DEADLINE_S 20
 #define RIG_ARGS_MAX   32
 
+/* A net-server in place of a blk-server: rig_options.queues counts pairs, and ring 2i receives, 2i + 1 transmits. */
+struct rig_net {
+	const char *option; /* of the backend, as --packet-fd, which gets the descriptors */
+	int fds[4];
+	unsigned n_fds;
+	bool control; /* one more ring, the last */
+	int state_fd; /* 0: none */
+};
+
 struct rig_options {
-	uint64_t image_bytes;   /* 0: 16 MiB */
-	const char *directory;  /* for the image; NULL: $TMPDIR or /tmp */
-	const char *device;     /* a block device in place of an image of its own */
-	uint64_t ring_features; /* RING_F_* */
-	uint64_t refuse;        /* device features that the driver does not accept */
-	unsigned queues;        /* 0: 1 */
-	unsigned io_threads;    /* 0: 1 */
+	const struct rig_net *net; /* NULL: blk-server */
+	uint64_t image_bytes;      /* 0: 16 MiB */
+	const char *directory;     /* for the image; NULL: $TMPDIR or /tmp */
+	const char *device;        /* a block device in place of an image of its own */
+	uint64_t ring_features;    /* RING_F_* */
+	uint64_t refuse;           /* device features that the driver does not accept */
+	unsigned queues;           /* 0: 1 */
+	unsigned io_threads;       /* 0: 1 */
 	bool readonly;
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
@@ -73,6 +83,7 @@ struct rig {
 	int go_fd; /* shared with a server that has crash points */
 	_Atomic int *go;
 	bool lost;
+	unsigned config_changes; /* of which the server told */
 	bool refused; /* with options.may_refuse: the last server did not take what the front end asked for */
 };
 
@@ -99,7 +110,7 @@ int rig_reap(struct rig *rig);
 void rig_go(struct rig *rig);
 
 /* The labels of the crash points that the program has, each followed by a newline. */
-void rig_crash_list(char *out, size_t size);
+void rig_crash_list(bool net, char *out, size_t size);
 
 /* By hand: the front end goes, and another connects to the same server. */
 void rig_disconnect(struct rig *rig);

@@ -56,7 +56,7 @@ static void read_table(struct table *t, bool packed)
 {
 	char *rest = t->text, *label;
 
-	rig_crash_list(t->text, sizeof(t->text));
+	rig_crash_list(false, t->text, sizeof(t->text));
 	while ((label = strsep(&rest, "\n"))) {
 		unsigned i = 0;
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "blk-server/syscalls.h"
+#include "net-server/syscalls.h"
 #include "clean.h"
 #include "config.h"
 #include "num.h"
@@ -60,6 +61,14 @@ static const struct probe_subject subjects[] = {
 	  .steady_more = blk_steady,
 	  .thread = server_io,
 	  .thread_more = blk_io,
+	  .limits = LIMITS },
+	{ .name = "net-server",
+	  .one = server_stage_one,
+	  .one_more = net_stage_one,
+	  .steady = server_steady_bus,
+	  .steady_more = net_steady,
+	  .thread = server_io,
+	  .thread_more = net_io,
 	  .limits = LIMITS },
 	{ .name = "blk-server by hand",
 	  .one = server_stage_one,
@@ -192,6 +201,8 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "vmm-core, main loop", syscalls_steady, NULL, 35 },
 		{ "vmm-core, vCPU thread", syscalls_vcpu, NULL, 8 },
 		{ "blk-server, I/O thread", server_io, blk_io, 20 },
+		{ "net-server, I/O thread", server_io, net_io, 18 },
+		{ "net-server, all threads", server_steady_bus, net_steady, 40 },
 		{ "blk-server, all threads", server_steady_bus, blk_steady, 40 }, /* nng's and workers' too */
 	};
 

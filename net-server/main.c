@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* net-server: a virtio network device in a process of its own, as a vhost-user back end. */
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "num.h"
+#include "parse.h"
+#include "port.h"
+#include "syscalls.h"
+
+_Static_assert(2 * NET_PAIRS_MAX + 1 <= SERVER_QUEUES_MAX, "each pair has its rings, and one is for control");
+
+/* ---- options ---- */
+
+static int set_tap(void *dev, const char *value)
+{
+	((struct port *)dev)->tap = value;
+	return *value && strlen(value) < IFNAMSIZ ? 0 : -EINVAL;
+}
+
+static int set_tap_fd(void *dev, const char *value)
+{
+	((struct port *)dev)->tap_fds = value;
+	return *value ? 0 : -EINVAL;
+}
+
+static int set_packet_fd(void *dev, const char *value)
+{
+	uint64_t fd;
+	int err = parse_u64(value, 3, 1023, &fd);
+
+	if (!err)
+		((struct port *)dev)->packet_fd = (int)fd;
+	return err;
+}
+
+static int set_mac(void *dev, const char *value)
+{
+	struct port *port = dev;
+	unsigned byte[ETH_ALEN];
+	int end = 0;
+
+	if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4],
+		   &byte[5], &end) != ETH_ALEN ||
+	    value[end])
+		return -EINVAL;
+	for (unsigned i = 0; i < ETH_ALEN; i++)
+		port->config.mac[i] = (uint8_t)byte[i];
+	port->mac_given = true;
+	return byte[0] & 1 ? -EINVAL : 0;
+}
+
+static int set_mtu(void *dev, const char *value)
+{
+	uint64_t mtu;
+	int err = parse_u64(value, 68, 65535, &mtu);
+
+	if (!err)
+		((struct port *)dev)->mtu = (uint16_t)mtu;
+	return err;
+}
+
+static const struct server_option options[] = {
+	{ "tap", "NAME", "Be the other end of this tap, made if there is none.",
+	  "the name of a network interface", set_tap },
+	{ "tap-fd", "N[,N...]", "Use these inherited queues of a tap, one for each of ours.",
+	  "descriptors from 3 to 1023", set_tap_fd },
+	{ "packet-fd", "N", "Exchange frames as datagrams on this inherited socket.",
+	  "a descriptor from 3 to 1023", set_packet_fd },
+	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
+	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
+	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
+	{ .name = NULL },
+};
+
+/* ---- the device ---- */
+
+static int net_open(void *dev, const struct server_settings *settings, uint64_t *features)
+{
+	return port_open(dev, settings, features);
+}
+
+static void net_close(void *dev)
+{
+	port_close(dev);
+}
+
+static int net_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
+{
+	return port_get_config(dev, off, len, buf);
+}
+
+static int net_open_queue(void *dev, struct server_queue *server, void **state)
+{
+	struct net_queue *q = &((struct port *)dev)->queue[server_index(server)];
+
+	*state = q;
+	return port_open_queue(dev, q, server);
+}
+
+static void net_close_queue(void *state)
+{
+	port_close_queue(state);
+}
+
+static void net_started(void *dev, bool live, uint64_t features)
+{
+	port_started(dev, live, features);
+}
+
+static void net_ring(void *state, bool on)
+{
+	port_ring(state, on);
+}
+
+static bool net_service(void *state)
+{
+	struct net_queue *q = state;
+
+	switch (q->role) {
+	case RING_RX:
+		return rx_service(&q->pair->rx);
+	case RING_TX:
+		return tx_service(&q->pair->tx);
+	case RING_CONTROL:
+		break;
+	}
+	return false;
+}
+
+static bool net_has_room(void *state)
+{
+	struct net_queue *q = state;
+
+	switch (q->role) {
+	case RING_RX:
+		return rx_has_room(&q->pair->rx);
+	case RING_TX:
+		return tx_has_room(&q->pair->tx);
+	case RING_CONTROL:
+		break;
+	}
+	return false;
+}
+
+static unsigned net_held(void *state)
+{
+	const struct net_queue *q = state;
+
+	return q->role == RING_TX ? tx_held(&q->pair->tx) : 0;
+}
+
+static bool net_pending(void *state)
+{
+	const struct net_queue *q = state;
+
+	return q->role == RING_RX && rx_pending(&q->pair->rx);
+}
+
+static void net_release(void *state)
+{
+	struct net_queue *q = state;
+
+	if (q->role == RING_RX)
+		rx_release(&q->pair->rx);
+	else if (q->role == RING_TX)
+		tx_release(&q->pair->tx);
+}
+
+static int net_set(void *dev, const char *key, const char *value, char *why, size_t size)
+{
+	return port_set(dev, key, value, why, size);
+}
+
+static void net_stats(void *dev, server_stat_fn add, void *arg)
+{
+	port_stats(dev, add, arg);
+}
+
+static const struct server_device device = {
+	.program = "net-server",
+	.kind = "net",
+	.summary = "serve a virtio network device over vhost-user",
+	.options = options,
+	.iov_max = NET_IOV,
+	.rings_per_queue = 2,
+	.buffer_rings = 1, /* of each pair the first one */
+	.control_ring = true,
+	.stage_one = net_stage_one,
+	.steady = net_steady,
+	.io = net_io,
+	.open = net_open,
+	.close = net_close,
+	.get_config = net_get_config,
+	.queue_open = net_open_queue,
+	.queue_close = net_close_queue,
+	.started = net_started,
+	.ring = net_ring,
+	.service = net_service,
+	.has_room = net_has_room,
+	.held = net_held,
+	.pending = net_pending,
+	.release = net_release,
+	.set = net_set,
+	.stats = net_stats,
+};
+
+int main(int argc, char **argv)
+{
+	static struct port port = { .packet_fd = -1 };
+
+	return server_main(argc, argv, &device, &port);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The network port: its backend, its pairs of rings, its configuration space and what the driver has set up.
+ *
+ * What is fixed once the port is open is read by all threads. Configuration space and the driver's set-up are the main
+ * thread's; of them the I/O threads get what they need in struct port_shared.
+ */
+#ifndef PORT_H
+#define PORT_H
+
+#include <stdatomic.h>
+
+#include "backend.h"
+#include "filter.h"
+#include "lock.h"
+#include "loop.h"
+#include "num.h"
+#include "rx.h"
+#include "server.h"
+#include "tx.h"
+
+#define PORT_LEGACY "a driver of before virtio 1.0, without merged buffers"
+
+struct port;
+
+/* A receive ring, its transmit ring, and the backend's descriptor, all of one thread. */
+struct pair {
+	struct port *port;
+	unsigned index;
+	struct loop_fd *watch;
+	struct rx rx;
+	struct tx tx;
+};
+
+/* What the main thread tells the I/O threads. */
+struct port_shared {
+	struct lock lock;
+	struct filter filter GUARDED_BY(lock);
+	_Atomic uint32_t changes; /* of the filter */
+	_Atomic bool link;        /* up */
+	_Atomic bool lost;        /* the other end is gone, and so is the link for good */
+};
+
+/* What a ring is, which its index and the driver's features say. */
+enum ring_role { RING_RX, RING_TX, RING_CONTROL };
+
+struct net_queue {
+	struct port *port;
+	struct server_queue *server;
+	struct pair *pair;
+	enum ring_role role;
+};
+
+struct port {
+	/* Options. */
+	const char *tap, *tap_fds;
+	int packet_fd; /* -1: none */
+	bool mac_given;
+	uint16_t mtu; /* 0: not said */
+
+	const char *id;
+	unsigned pairs;
+	uint64_t features; /* offered */
+	struct backend backend;
+	struct pair pair[NET_PAIRS_MAX];
+	struct net_queue queue[2 * NET_PAIRS_MAX + 1];
+	struct port_shared shared;
+
+	/* The main thread's. */
+	struct virtio_net_config config;
+	uint64_t driver; /* features that the driver accepted */
+	struct loop_bh lost;
+};
+
+/* Opens the backend and says what the port offers. Logs why not. 0 or -errno. */
+int port_open(struct port *port, const struct server_settings *settings, uint64_t *features);
+void port_close(struct port *port);
+
+/* One ring, before its thread runs. */
+int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server);
+void port_close_queue(struct net_queue *queue);
+
+int port_get_config(const struct port *port, uint32_t off, uint32_t len, uint8_t *buf);
+
+/* The first ring is about to start. */
+void port_started(struct port *port, bool live, uint64_t features);
+
+int port_set(struct port *port, const char *key, const char *value, char *why, size_t size);
+
+void port_stats(const struct port *port, server_stat_fn add, void *arg);
+
+/* The driver's ring is there, or was forgotten: its queue's thread. */
+void port_ring(struct net_queue *queue, bool on);
+
+/* The backend's other end is gone for good: the link goes down. Any thread. */
+void port_lost(struct port *port);
+
+/* The header is of NET_HDR_BYTES since virtio 1.0, before that only with merged buffers. */
+static inline bool port_header_is_ours(uint64_t features)
+{
+	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
+}
+
+void port_copy_filter(struct port *port, struct filter *filter, uint32_t *seen);
+
+/* Brings an I/O thread's filter up to date. */
+static inline void port_get_filter(struct port *port, struct filter *filter, uint32_t *seen)
+{
+	if (atomic_load_explicit(&port->shared.changes, memory_order_acquire) != *seen)
+		port_copy_filter(port, filter, seen);
+}
+
+/* ---- pairs: pair.c; their own thread but for open and close ---- */
+
+int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop *loop);
+void pair_close(struct pair *pair);
+
+/* Has tx_service called when the backend takes frames again. */
+void pair_await_room(struct pair *pair, bool wanted);
+
+#endif

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Receiving.
+ *
+ * How much to offer for a frame is not known before it is read. Offered are buffers for the largest frame of late, and
+ * behind them a spill area of our own, so that any frame is read whole. What lands there is copied on, into further
+ * buffers; the next frames are then offered more. So small frames cost a read with two or three vectors, and large ones
+ * are not copied.
+ *
+ * A frame that needs more buffers than the driver has given waits for them, and nothing else is read meanwhile: the
+ * backend's queue fills, and the host drops. With no buffers at all nothing is read. So a flood costs neither
+ * memory nor, as the backend is watched edge-triggered, time.
+ */
+#include "rx.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "count.h"
+#include "crash.h"
+#include "log.h"
+#include "port.h"
+#include "vec.h"
+
+#define BUFS     1024 /* chains that are kept, at most */
+#define VECTORS  4096 /* of those chains */
+#define OFFER    64   /* vectors to offer for a frame, unless one chain alone has more */
+#define BUDGET   64   /* frames in a pass */
+#define WANT_MIN 2048
+#define PEAK_OF  64 /* frames, the largest of which says how much to offer */
+#define LOOK_NS  (3 * NS_PER_US)
+#define SPILL    NET_PACKET_MAX
+#define NUM_AT   offsetof(struct virtio_net_hdr_v1, num_buffers)
+
+int rx_open(struct rx *rx, struct port *port, unsigned pair)
+{
+	rx->port = port;
+	rx->pair = pair;
+	rx->readable = true;
+	rx->want = WANT_MIN;
+	rx->buf = calloc(BUFS, sizeof(*rx->buf));
+	rx->iov = calloc(VECTORS + 1, sizeof(*rx->iov)); /* the spill area's comes behind the last */
+	rx->spill = malloc(SPILL);
+	return rx->buf && rx->iov && rx->spill ? 0 : -ENOMEM;
+}
+
+void rx_close(struct rx *rx)
+{
+	free(rx->buf);
+	free(rx->iov);
+	free(rx->spill);
+}
+
+static void forget(struct rx *rx)
+{
+	rx->first = rx->end = rx->iov_end = 0;
+	rx->room = 0;
+	if (rx->held)
+		count_add(&rx->stats.no_buffer, 1);
+	rx->held = 0;
+}
+
+void rx_ring(struct rx *rx, bool on)
+{
+	uint64_t features = on ? server_features(rx->server) : 0;
+
+	forget(rx);
+	rx->on = on;
+	rx->mergeable = features & NET_BIT(VIRTIO_NET_F_MRG_RXBUF);
+	rx->checksums = features & NET_BIT(VIRTIO_NET_F_GUEST_CSUM);
+	rx->legacy = on && !port_header_is_ours(features);
+	rx->want = WANT_MIN;
+}
+
+void rx_release(struct rx *rx)
+{
+	while (rx->end > rx->first)
+		server_unpop(rx->server, rx->buf[--rx->end].head);
+	forget(rx);
+}
+
+/* ---- the driver's buffers ---- */
+
+/* Has room for one more chain of any length. */
+static bool make_place(struct rx *rx)
+{
+	uint32_t shift = rx->first < rx->end ? rx->buf[rx->first].at : rx->iov_end;
+
+	if (rx->end < BUFS && rx->iov_end + NET_IOV <= VECTORS)
+		return true;
+	memmove(rx->iov, rx->iov + shift, (rx->iov_end - shift) * sizeof(*rx->iov));
+	memmove(rx->buf, rx->buf + rx->first, (rx->end - rx->first) * sizeof(*rx->buf));
+	rx->iov_end -= shift;
+	rx->end -= rx->first;
+	rx->first = 0;
+	for (uint32_t i = 0; i < rx->end; i++)
+		rx->buf[i].at -= shift;
+	return rx->end < BUFS && rx->iov_end + NET_IOV <= VECTORS;
+}
+
+static bool take(struct rx *rx)
+{
+	struct vq_chain chain;
+
+	if (!make_place(rx))
+		return false;
+	chain.iov = rx->iov + rx->iov_end;
+	if (server_pop(rx->server, &chain) != 1)
+		return false;
+	if (chain.in_len < NET_HDR_BYTES || rx->legacy) {
+		server_break(rx->server,
+			     rx->legacy ? PORT_LEGACY : "a receive buffer is shorter than a header");
+		return false;
+	}
+	if (chain.out_num)
+		memmove(chain.iov, chain.iov + chain.out_num, chain.in_num * sizeof(*chain.iov));
+	rx->buf[rx->end++] = (struct rx_buf) { .at = rx->iov_end, .len = chain.in_len, .head = chain.head };
+	rx->iov_end += chain.in_num;
+	rx->room = rx->room > UINT32_MAX - chain.in_len ? UINT32_MAX : rx->room + chain.in_len;
+	return true;
+}
+
+/* The vectors of all that are there. */
+static struct iovec *vectors(const struct rx *rx)
+{
+	return rx->iov + (rx->first < rx->end ? rx->buf[rx->first].at : rx->iov_end);
+}
+
+static int n_vectors(const struct rx *rx)
+{
+	return (int)(rx->iov + rx->iov_end - vectors(rx));
+}
+
+/* Takes buffers to read a frame into, as far as there are. */
+static void prepare(struct rx *rx)
+{
+	bool more = rx->first == rx->end || (rx->mergeable && rx->room < rx->want);
+
+	if (!more)
+		return;
+	while (more && take(rx))
+		more = rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER;
+	server_lay_down(rx->server);
+}
+
+/* ---- reading ---- */
+
+/* A frame that was read: what was offered, and the rest in the spill area. */
+struct frame {
+	uint32_t len;     /* with the header */
+	uint32_t offered; /* bytes of it that are in the driver's buffers, at most */
+	uint8_t head[FILTER_LOOK];
+	size_t head_len;
+};
+
+/* Reads behind the first skip bytes of the vectors, which are more. */
+static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
+{
+	struct backend *b = &rx->port->backend;
+	struct iovec whole;
+	ssize_t len;
+
+	while (skip >= iov->iov_len) {
+		skip -= iov->iov_len;
+		iov++;
+		n--;
+	}
+	whole = *iov;
+	iov->iov_base = (uint8_t *)iov->iov_base + skip;
+	iov->iov_len -= skip;
+	len = b->ops->receive(b, rx->pair, iov, n);
+	*iov = whole;
+	return len;
+}
+
+/* Reads the next frame: 1, 0 if it was none for the driver, or -errno. */
+static int read_frame(struct rx *rx, struct frame *f)
+{
+	size_t skip = rx->port->backend.ops->vnet ? 0 : NET_HDR_BYTES;
+	struct iovec *iov = vectors(rx), behind;
+	int n = n_vectors(rx);
+	ssize_t len;
+
+	f->offered = rx->mergeable ? rx->room : rx->buf[rx->first].len;
+	if (n > NET_IOV) {
+		n = NET_IOV;
+		f->offered = 0;
+		for (int i = 0; i < n; i++)
+			f->offered += (uint32_t)iov[i].iov_len;
+	}
+	behind = iov[n];
+	iov[n] = (struct iovec) { .iov_base = rx->spill, .iov_len = SPILL };
+	len = read_behind(rx, iov, n + 1, skip);
+	if (len >= 0 && !filter_is_open(&rx->filter))
+		f->head_len = vec_get(iov, n + 1, NET_HDR_BYTES, f->head, FILTER_LOOK);
+	iov[n] = behind;
+	if (len < 0)
+		return (int)len;
+	f->len = (uint32_t)len + (uint32_t)skip;
+	return 1;
+}
+
+/* Whether the driver is to have it. */
+static bool wanted(struct rx *rx, struct frame *f)
+{
+	if (f->len < NET_HDR_BYTES + NET_ETH_BYTES) {
+		count_add(&rx->stats.too_short, 1);
+		return false;
+	}
+	if (filter_is_open(&rx->filter))
+		return true;
+	if (filter_passes(&rx->filter, f->head, MIN(f->head_len, f->len - NET_HDR_BYTES)))
+		return true;
+	count_add(&rx->stats.filtered, 1);
+	return false;
+}
+
+/* ---- delivering ---- */
+
+/* Offers as much for the next frames as the largest of the last ones needed. */
+static void adapt(struct rx *rx, uint32_t len)
+{
+	rx->peak = MAX(rx->peak, len);
+	if (++rx->since < PEAK_OF)
+		return;
+	rx->want = MIN(MAX(rx->peak, WANT_MIN), NET_PACKET_MAX);
+	rx->peak = rx->since = 0;
+}
+
+/* The header's part that is ours: all of it if the backend has none. */
+static void finish_header(struct rx *rx, const struct iovec *iov, int n, uint16_t buffers)
+{
+	struct virtio_net_hdr_v1 header = { .num_buffers = buffers };
+
+	if (!rx->port->backend.ops->vnet) {
+		vec_put(iov, n, 0, &header, sizeof(header));
+		return;
+	}
+	vec_put(iov, n, NUM_AT, &buffers, sizeof(buffers));
+	if (!rx->checksums)
+		vec_put(iov, n, offsetof(struct virtio_net_hdr_v1, flags), &header.flags, 1);
+}
+
+static void mark_dirty(struct rx *rx, const struct iovec *iov, uint32_t len)
+{
+	const struct mem *mem = server_mem(rx->server);
+
+	if (!mem_logging(mem))
+		return;
+	for (uint32_t n; len; len -= n, iov++) {
+		n = MIN(len, (uint32_t)iov->iov_len);
+		mem_dirty_ptr(mem, iov->iov_base, n);
+	}
+}
+
+/* Gives the driver the frame of len bytes, header included, that stands in the first buffers. */
+static void deliver(struct rx *rx, uint32_t len)
+{
+	const struct iovec *iov = vectors(rx);
+	int n = n_vectors(rx);
+	uint16_t buffers = 0;
+	uint32_t left = len;
+
+	mark_dirty(rx, iov, len);
+	while (left) {
+		const struct rx_buf *buf = &rx->buf[rx->first++];
+		uint32_t part = MIN(left, buf->len);
+
+		server_push(rx->server, buf->head, part, 0);
+		rx->room -= buf->len;
+		left -= part;
+		buffers++;
+	}
+	finish_header(rx, iov, n, buffers);
+	if (rx->first == rx->end)
+		rx->first = rx->end = rx->iov_end = 0;
+	count_add(&rx->stats.packets, 1);
+	count_add(&rx->stats.bytes, len - NET_HDR_BYTES);
+	adapt(rx, len);
+}
+
+/* The frame is more than what was offered for it: goes on in further buffers. False: it waits for them. */
+static bool finish_held(struct rx *rx)
+{
+	bool any = false;
+
+	while (rx->room < rx->held && take(rx))
+		any = true;
+	if (any)
+		server_lay_down(rx->server);
+	if (rx->room < rx->held) {
+		if (make_place(rx))
+			return false;
+		count_add(&rx->stats.too_large, 1); /* of such small buffers it would need too many */
+		rx->held = 0;
+		return true;
+	}
+	vec_put(vectors(rx), n_vectors(rx), rx->held_at, rx->spill, rx->held - rx->held_at);
+	deliver(rx, rx->held);
+	rx->held = 0;
+	return true;
+}
+
+/* True if the next frame may be read. */
+static bool take_frame(struct rx *rx, struct frame *f)
+{
+	if (!wanted(rx, f))
+		return true;
+	if (f->len <= f->offered) {
+		deliver(rx, f->len);
+		return true;
+	}
+	if (!rx->mergeable) {
+		count_add(&rx->stats.too_large, 1);
+		return true;
+	}
+	count_add(&rx->stats.spilled, 1);
+	rx->want = NET_PACKET_MAX;
+	rx->held = f->len;
+	rx->held_at = f->offered;
+	return finish_held(rx);
+}
+
+/* ---- passes ---- */
+
+/* The backend has no frame now, or never again, or is out of order. */
+static void stop_reading(struct rx *rx, int err)
+{
+	rx->readable = false;
+	if (err == -EAGAIN)
+		return;
+	if (err == -EPIPE) {
+		rx->gone = true;
+		port_lost(rx->port);
+		return;
+	}
+	count_add(&rx->stats.errors, 1);
+	log_warn_limited("%s: no frame can be read: %s", rx->port->backend.name, strerrordesc_np(-err));
+}
+
+/* What comes while the link is down is lost. */
+static bool discard(struct rx *rx)
+{
+	const struct iovec iov = { .iov_base = rx->spill, .iov_len = SPILL };
+	struct backend *b = &rx->port->backend;
+	unsigned n;
+
+	for (n = 0; rx->readable && n < BUDGET; n++) {
+		ssize_t len = b->ops->receive(b, rx->pair, &iov, 1);
+
+		if (len < 0)
+			stop_reading(rx, (int)len);
+		else
+			count_add(&rx->stats.link_down, 1);
+	}
+	return n > 1;
+}
+
+/* Whether to ask the backend: it announced a frame, or we are polling and last asked some time ago. */
+static bool may_read(struct rx *rx)
+{
+	uint64_t now;
+
+	if (rx->readable)
+		return true;
+	if (rx->gone || rx->first == rx->end)
+		return false;
+	now = clock_ns();
+	if (now - rx->looked < LOOK_NS)
+		return false;
+	rx->looked = now;
+	return true;
+}
+
+bool rx_service(struct rx *rx)
+{
+	struct frame f;
+	unsigned n = 0;
+
+	if (!rx->on)
+		return false;
+	port_get_filter(rx->port, &rx->filter, &rx->filter_seen);
+	if (!atomic_load_explicit(&rx->port->shared.link, memory_order_relaxed))
+		return discard(rx);
+	if (rx->held) {
+		if (!finish_held(rx))
+			return false;
+		n++;
+	}
+	while (n < BUDGET && may_read(rx)) {
+		int got;
+
+		prepare(rx);
+		if (rx->first == rx->end)
+			break;
+		CRASH_POINT("receive before");
+		got = read_frame(rx, &f);
+		CRASH_POINT("receive after");
+		if (got < 0) {
+			stop_reading(rx, got);
+			break;
+		}
+		rx->readable = true;
+		n++;
+		if (!take_frame(rx, &f))
+			break;
+	}
+	return n > 0;
+}
+
+bool rx_has_room(const struct rx *rx)
+{
+	if (!rx->on)
+		return false;
+	if (rx->held)
+		return true;
+	return rx->first == rx->end || (rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER);
+}
+
+bool rx_pending(const struct rx *rx)
+{
+	return rx->on && rx->readable && !rx->held && rx->first < rx->end;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Receiving: frames of the backend into the driver's buffers (virtio 1.2 §5.1.6.3 and §5.1.6.4). One thread's.
+ *
+ * Frames are read straight into guest memory, so buffers are taken before it is known whether there is a frame; those
+ * that were not needed are kept for the next one, and given back only if somebody waits for it (rx_release).
+ */
+#ifndef RX_H
+#define RX_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "filter.h"
+
+struct port;
+struct server_queue;
+
+/* A chain of the driver's that was taken. */
+struct rx_buf {
+	uint32_t at; /* its first vector */
+	uint32_t len;
+	uint16_t head;
+};
+
+/* Written by the queue's thread, read by any. */
+struct rx_stats {
+	_Atomic uint64_t packets, bytes;
+	_Atomic uint64_t
+	    spilled; /* frames that were larger than what was offered for them, and so copied in part */
+	_Atomic uint64_t too_large; /* dropped: larger than the driver's buffer, or than all of them */
+	_Atomic uint64_t too_short; /* dropped: no frame */
+	_Atomic uint64_t filtered;  /* dropped: the driver does not want them */
+	_Atomic uint64_t link_down; /* dropped */
+	_Atomic uint64_t no_buffer; /* dropped: its ring stopped while it waited for buffers */
+	_Atomic uint64_t errors;    /* of the backend */
+};
+
+struct rx {
+	struct port *port;
+	struct server_queue *server;
+	unsigned pair;
+	bool on;         /* its ring is there */
+	bool mergeable;  /* a frame may be spread over several chains */
+	bool checksums;  /* the header's flags are for the driver */
+	bool legacy;     /* the driver's header is not ours */
+	bool readable;   /* the backend may have a frame */
+	bool gone;       /* it will never have one again */
+	uint64_t looked; /* when it was last asked without a reason */
+
+	/* buf[first .. end), oldest first; their vectors lie one after another, up to iov_end. */
+	struct rx_buf *buf;
+	struct iovec *iov;
+	uint32_t first, end, iov_end;
+	uint32_t room; /* bytes */
+
+	uint32_t want;        /* bytes to offer for a frame */
+	uint32_t peak, since; /* the largest of so many frames */
+	uint32_t
+	    held; /* bytes of a frame that waits for buffers: the first held_at are in those that are there */
+	uint32_t held_at;
+	uint8_t *spill; /* what a frame is more than what was offered for it */
+
+	struct filter filter;
+	uint32_t filter_seen;
+	struct rx_stats stats;
+};
+
+int rx_open(struct rx *rx, struct port *port, unsigned pair);
+void rx_close(struct rx *rx);
+
+void rx_ring(struct rx *rx, bool on);
+bool rx_service(struct rx *rx);
+bool rx_has_room(const struct rx *rx);
+bool rx_pending(const struct rx *rx);
+void rx_release(struct rx *rx);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sending. */
+#include "tx.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "count.h"
+#include "crash.h"
+#include "log.h"
+#include "port.h"
+#include "vec.h"
+
+#define BUDGET 64 /* frames in a pass */
+
+void tx_open(struct tx *tx, struct port *port, unsigned pair)
+{
+	tx->port = port;
+	tx->pair = pair;
+}
+
+void tx_ring(struct tx *tx, bool on)
+{
+	tx->on = on;
+	tx->have = false;
+	tx->features = on ? server_features(tx->server) : 0;
+	tx->legacy = on && !port_header_is_ours(tx->features);
+}
+
+void tx_release(struct tx *tx)
+{
+	if (tx->have)
+		server_unpop(tx->server, tx->head);
+	tx->have = false;
+}
+
+/* ---- the header ---- */
+
+static bool agreed(const struct tx *tx, unsigned feature)
+{
+	return tx->features & NET_BIT(feature);
+}
+
+/* Whether the header asks only for what was agreed on. What the host makes of it, the host checks. */
+static bool header_is_good(const struct tx *tx, const struct virtio_net_hdr_v1 *h)
+{
+	static const uint8_t feature_of[] = {
+		[VIRTIO_NET_HDR_GSO_TCPV4] = VIRTIO_NET_F_HOST_TSO4,
+		[VIRTIO_NET_HDR_GSO_TCPV6] = VIRTIO_NET_F_HOST_TSO6,
+		[NET_GSO_UDP_L4] = NET_F_HOST_USO,
+	};
+	unsigned gso = h->gso_type & ~(unsigned)VIRTIO_NET_HDR_GSO_ECN;
+
+	if ((h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && !agreed(tx, VIRTIO_NET_F_CSUM))
+		return false;
+	if ((h->gso_type & VIRTIO_NET_HDR_GSO_ECN) && !agreed(tx, VIRTIO_NET_F_HOST_ECN))
+		return false;
+	if (gso == VIRTIO_NET_HDR_GSO_NONE)
+		return true;
+	return gso < sizeof(feature_of) && feature_of[gso] && agreed(tx, feature_of[gso]);
+}
+
+/*
+ * Puts a copy of the header in the first place of what is sent, however the driver has spread it, so that what was checked
+ * is what the host sees. The chain's vectors begin at iov[1].
+ */
+static bool split_header(struct tx *tx, const struct vq_chain *chain)
+{
+	struct iovec *iov = tx->iov + 1;
+	int n = chain->out_num;
+	size_t skip = NET_HDR_BYTES;
+
+	if (chain->out_len < NET_HDR_BYTES + NET_ETH_BYTES || chain->out_len > NET_PACKET_MAX)
+		return false;
+	vec_get(iov, n, 0, &tx->header, NET_HDR_BYTES);
+	if (!header_is_good(tx, &tx->header))
+		return false;
+	tx->header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	tx->header.num_buffers = 0;
+	for (; skip >= iov->iov_len; iov++, n--)
+		skip -= iov->iov_len;
+	iov->iov_base = (uint8_t *)iov->iov_base + skip;
+	iov->iov_len -= skip;
+	iov[-1] = (struct iovec) { .iov_base = &tx->header, .iov_len = NET_HDR_BYTES };
+	tx->at = (int)(iov - 1 - tx->iov);
+	tx->n = n + 1;
+	tx->len = chain->out_len - NET_HDR_BYTES;
+	return true;
+}
+
+/* ---- passes ---- */
+
+static void finish(struct tx *tx)
+{
+	server_push(tx->server, tx->head, 0, 0);
+	tx->have = false;
+}
+
+static void drop(struct tx *tx, _Atomic uint64_t *why)
+{
+	count_add(why, 1);
+	finish(tx);
+}
+
+/* Takes the next frame in hand; false: there is none. */
+static bool take(struct tx *tx)
+{
+	struct vq_chain chain = { .iov = tx->iov + 1 };
+
+	while (server_pop(tx->server, &chain) == 1) {
+		if (tx->legacy) {
+			server_break(tx->server, PORT_LEGACY);
+			return false;
+		}
+		tx->head = chain.head;
+		tx->have = true;
+		if (chain.poisoned)
+			drop(tx, &tx->stats.poisoned);
+		else if (!split_header(tx, &chain))
+			drop(tx, &tx->stats.malformed);
+		else if (!atomic_load_explicit(&tx->port->shared.link, memory_order_relaxed))
+			drop(tx, &tx->stats.link_down);
+		else {
+			if (chain.resubmitted)
+				count_add(&tx->stats.resent, 1);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The backend takes nothing now. */
+static void block(struct tx *tx)
+{
+	tx->blocked = true;
+	count_add(&tx->stats.blocked, 1);
+	pair_await_room(&tx->port->pair[tx->pair], true);
+}
+
+static void refused(struct tx *tx, int err)
+{
+	if (err == -EPIPE) {
+		port_lost(tx->port);
+		drop(tx, &tx->stats.link_down);
+		return;
+	}
+	drop(tx, &tx->stats.errors);
+	log_warn_limited("%s: a frame can't be sent: %s", tx->port->backend.name, strerrordesc_np(-err));
+}
+
+/* Sends the frame in hand. False: the backend takes nothing now. */
+static bool send_frame(struct tx *tx)
+{
+	struct backend *b = &tx->port->backend;
+	int err;
+
+	CRASH_POINT("send before");
+	err = b->ops->send(b, tx->pair, tx->iov + tx->at, tx->n);
+	CRASH_POINT("send after");
+	if (err == -EAGAIN) {
+		block(tx);
+		return false;
+	}
+	if (err) {
+		refused(tx, err);
+		return true;
+	}
+	count_add(&tx->stats.packets, 1);
+	count_add(&tx->stats.bytes, tx->len);
+	finish(tx);
+	return true;
+}
+
+bool tx_service(struct tx *tx)
+{
+	unsigned n = 0;
+
+	if (!tx->on || tx->blocked)
+		return false;
+	while (n < BUDGET && (tx->have || take(tx)) && send_frame(tx))
+		n++;
+	server_lay_down(tx->server);
+	return n > 0;
+}
+
+bool tx_has_room(const struct tx *tx)
+{
+	return tx->on && !tx->have && !tx->blocked;
+}
+
+unsigned tx_held(const struct tx *tx)
+{
+	return tx->have;
+}

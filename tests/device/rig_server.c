@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The program under test as a process: how it is started, with what, and how it ends. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "config.h"
+#include "crashes.h"
+#include "num.h"
+#include "rig.h"
+#include "rig_priv.h"
+#include "sandbox.h"
+
+extern char **environ;
+
+#ifdef BH_SANITIZE
+#define SANDBOX false
+#else
+#define SANDBOX true
+#endif
+
+static const char *server_path(bool net, bool crashing)
+{
+	static const char *const paths[2][2] = {
+		{ "blk-server/blk-server", "tests/device/blk-server-crash" },
+		{ "net-server/net-server", "tests/device/net-server-crash" },
+	};
+	static char path[4096];
+	const char *top = getenv("top_builddir");
+
+	snprintf(path, sizeof(path), "%s/%s", top ? top : "../..", paths[net][crashing]);
+	return realpath(path, NULL);
+}
+
+/* An order for the crash points, which a confined server gets as all of its environment. */
+static void set_crash(struct rig *rig, struct sandbox_spawn *how, int *fds)
+{
+	static char text[256];
+	static char *env[] = { text, NULL };
+
+	atomic_store(rig->go, 0);
+	snprintf(text, sizeof(text), "%s=%s;go=fd:%zu", CRASHES_ENV, rig->options.crash, 3 + how->nfds);
+	fds[how->nfds++] = rig->go_fd;
+	setenv(CRASHES_ENV, strchr(text, '=') + 1, 1);
+	how->envp = SANDBOX ? env : environ;
+}
+
+void rig_go(struct rig *rig)
+{
+	atomic_store(rig->go, 1);
+}
+
+void rig_crash_list(bool net, char *out, size_t size)
+{
+	char command[4096 + 64];
+	size_t len;
+	FILE *f;
+
+	cr_assert_not_null(server_path(net, true), "there is no server with crash points");
+	snprintf(command, sizeof(command), "%s=list '%s'", CRASHES_ENV, server_path(net, true));
+	f = popen(command, "re");
+	cr_assert_not_null(f);
+	len = fread(out, 1, size - 1, f);
+	out[len] = '\0';
+	cr_assert_eq(pclose(f), 0);
+}
+
+/* What stands behind the device becomes descriptors 4 and on: the image, or what a network port's backend has. */
+static unsigned give_backend(struct rig *rig, const char **argv, int *fds)
+{
+	static char list[64];
+	const struct rig_net *net = rig->options.net;
+	size_t len = 0;
+
+	argv[0] = "--image-fd";
+	argv[1] = "4";
+	if (!net) {
+		fds[0] = rig->lock_fd;
+		return 1;
+	}
+	for (unsigned i = 0; i < net->n_fds; i++) {
+		fds[i] = net->fds[i];
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%u", i ? "," : "", 4 + i);
+	}
+	argv[0] = net->option;
+	argv[1] = list;
+	return net->n_fds;
+}
+
+/* Starts a server with its end of a new socketpair as descriptor 3 and its backend after that; our end. */
+int rig_spawn(struct rig *rig)
+{
+	const char *level = getenv("RIG_LOG");
+	char queues[16], threads[16];
+	static char flight[16], state[16];
+	const char *argv[RIG_ARGS_MAX] = { "server",
+					   "--vhost-fd",
+					   "3",
+					   NULL,
+					   NULL,
+					   "--queues",
+					   queues,
+					   "--io-threads",
+					   threads,
+					   "--sandbox",
+					   SANDBOX ? "on" : "off",
+					   "--log-level",
+					   level                 ? level
+					   : rig->options.log_fd ? "warning"
+								 : "error" };
+	struct rlimit old, limit;
+	struct sandbox_spawn how = { .path = server_path(rig->options.net, rig->options.crash),
+				     .argv = (char *const *)(uintptr_t)argv,
+				     .envp = SANDBOX ? NULL : environ,
+				     .nfds = 1,
+				     .stderr_fd = rig->options.log_fd ? rig->options.log_fd : 2,
+				     .namespaces = SANDBOX,
+				     .uid = SANDBOX_NOBODY,
+				     .die_with_parent = true };
+	const char *what = "";
+	unsigned n = 13;
+	int pair[2], fds[12], err;
+
+	snprintf(queues, sizeof(queues), "%u", rig->options.net ? MAX(rig->options.queues, 1U) : rig->queues);
+	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
+	if (rig->options.readonly)
+		argv[n++] = "--readonly";
+	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
+		argv[n++] = *arg;
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	fds[0] = pair[1];
+	how.nfds += give_backend(rig, argv + 3, fds + 1);
+	if (rig->options.flight_fd) {
+		snprintf(flight, sizeof(flight), "%zu", 3 + how.nfds);
+		fds[how.nfds++] = rig->options.flight_fd;
+		argv[n++] = "--flight-fd";
+		argv[n++] = flight;
+	}
+	if (rig->options.net && rig->options.net->state_fd) {
+		snprintf(state, sizeof(state), "%zu", 3 + how.nfds);
+		fds[how.nfds++] = rig->options.net->state_fd;
+		argv[n++] = "--state-fd";
+		argv[n++] = state;
+	}
+	how.fds = fds;
+	if (rig->options.crash)
+		set_crash(rig, &how, fds);
+	getrlimit(RLIMIT_FSIZE, &old);
+	limit = (struct rlimit) { .rlim_cur = rig->options.file_limit, .rlim_max = old.rlim_max };
+	if (rig->options.file_limit)
+		setrlimit(RLIMIT_FSIZE, &limit);
+	err = sandbox_spawn(&how, &rig->pid, &rig->pidfd, &what);
+	setrlimit(RLIMIT_FSIZE, &old);
+	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
+	close(pair[1]);
+	return pair[0];
+}
+
+/* The program as a descriptor, since a test that is no longer root may not reach the folder it is in. */
+static int program_fd(void)
+{
+	const bool net = false;
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open(server_path(net, false), O_PATH | O_CLOEXEC);
+	cr_assert(fd >= 0, "%s: %s", server_path(net, false), strerror(errno));
+	return fd;
+}
+
+void rig_become_user(void)
+{
+	program_fd();
+	if (geteuid() == 0)
+		cr_assert(setgid(65533) == 0 && setuid(65533) == 0);
+}
+
+/* fork and exec, with standard error to err (-1: as it is). */
+static pid_t start_program(const char *const *args, int err)
+{
+	int fd = program_fd();
+	pid_t pid = fork();
+
+	cr_assert(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves none behind */
+		if (err >= 0)
+			dup2(err, 2);
+		fexecve(fd, (char *const *)(uintptr_t)args, environ);
+		_exit(127);
+	}
+	return pid;
+}
+
+int rig_run(const char *const *args, char *out, size_t size)
+{
+	int ends[2], status;
+	size_t len = 0;
+	ssize_t n;
+	pid_t pid;
+
+	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+	pid = start_program(args, ends[1]);
+	close(ends[1]);
+	while (out && len + 1 < size && (n = read(ends[0], out + len, size - 1 - len)) > 0)
+		len += (size_t)n;
+	if (out)
+		out[len] = '\0';
+	close(ends[0]);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Connects to the server's socket as soon as it listens. */
+int rig_dial(struct rig *rig)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert(fd >= 0);
+	memcpy(addr.sun_path, rig->socket, strlen(rig->socket));
+	while (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		cr_assert(clock_ns() < end, "nobody listens on %s", rig->socket);
+		sched_yield();
+	}
+	return fd;
+}
+
+int rig_spawn_by_hand(struct rig *rig)
+{
+	const char *argv[RIG_ARGS_MAX] = {
+		"blk-server",           "--socket",    rig->socket, "--image", rig->image, "--sandbox",
+		SANDBOX ? "on" : "off", "--log-level", "error"
+	};
+	unsigned n = 9;
+
+	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
+		argv[n++] = *arg;
+	rig->pid = start_program(argv, -1);
+	rig->pidfd = (int)syscall(SYS_pidfd_open, rig->pid, 0);
+	cr_assert(rig->pidfd >= 0);
+	return rig_dial(rig);
+}
+
+int rig_wait_end(struct rig *rig)
+{
+	struct pollfd p = { .fd = rig->pidfd, .events = POLLIN };
+	int status;
+
+	cr_assert_eq(poll(&p, 1, RIG_DEADLINE_S * 1000), 1, "the server does not end");
+	cr_assert_eq(waitpid(rig->pid, &status, 0), rig->pid);
+	close(rig->pidfd);
+	rig->pid = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
