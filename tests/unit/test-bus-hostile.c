@@ -155,15 +155,31 @@ Test(bus_hostile, malformed_events_and_wrong_directions_are_counted_unanswered)
 	bus_pair_close();
 }
 
+/* nng turns away whoever comes while it still clears up after the one before; a peer dials again. */
+static int open_as_peer(int ups)
+{
+	uint64_t end = clock_ns() + 10 * NS_PER_S;
+	int fd = raw_open_running(path);
+
+	while (sup.ups != ups) {
+		cr_assert_lt(clock_ns(), end, "it is never up");
+		loop_run_once(loop, 2 * (int64_t)NS_PER_MS);
+		if (sup.ups == ups || !raw_is_closed(fd))
+			continue;
+		close(fd);
+		fd = raw_open_running(path);
+	}
+	return fd;
+}
+
 Test(bus_hostile, huge_length_ends_the_connection_only)
 {
 	static const uint64_t lengths[] = { 0xFFFFFFFF, UINT64_MAX, 1ULL << 63, BUS_MSG_MAX + 1 };
 
 	bus_pair_open(getpid());
 	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
-		int fd = raw_open_running(path);
+		int fd = open_as_peer((int)i + 1);
 
-		RUN_UNTIL(sup.ups == (int)i + 1);
 		raw_head(fd, lengths[i]);
 		RUN_UNTIL(raw_is_closed(fd));
 		RUN_UNTIL(sup.downs == (int)i + 1);
