@@ -37,7 +37,7 @@ qemu-storage-daemon --blockdev driver=file,node-name=f,filename=/guest/root.img 
 n=0
 until [ -S /tmp/sock ] || [ $n -gt 500 ]; do n=$((n + 1)); usleep 20000; done
 bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus 2 --memory 384M --on-reboot exit \
-	--append "console=ttyS0 quiet panic=-1 bulkhead.run=verify" --disk vhost-user=/tmp/sock \
+	--append "console=ttyS0 quiet panic=-1 bulkhead.run=verify bulkhead.sizes=64k" --disk vhost-user=/tmp/sock \
 	--console stdio </dev/null
 echo "status $?"
 EOF
