@@ -209,6 +209,8 @@ wait_running m
 slay "$(cat "$run_dir/m/lock")"
 check "the terminal of a killed supervisor is given back" wait_for 20 test -s "$tmp/stty.after"
 is "... as it was" "$(cat "$tmp/stty.after")" "$(cat "$tmp/stty.before")"
+# The machine has it open, so this does not end by itself.
+kill "$session"
 wait_exit 10 "$session"
 adopt
 check "... and the machine can be adopted without one" wait_for 10 answers
@@ -238,8 +240,8 @@ fi
 adopt
 wait_for 10 answers
 # In back-off: nothing starts, and the supervisor dies in the middle of that.
-script disk0 exit=1
 wait_for 10 spare_is ready
+script disk0 exit=1
 slay "$(device m disk0 spare_pid)"
 slay "$(device m disk0 pid)"
 restarting() { [ "$(device m disk0 restarts)" -ge "$1" ]; }

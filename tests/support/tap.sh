@@ -95,7 +95,7 @@ wait_for() {
 	local tap_deadline=$((${EPOCHREALTIME/./} + $1 * 1000000 * tap_patience))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		[ "${EPOCHREALTIME/./}" -lt "$tap_deadline" ] || return 1
+		[ "${EPOCHREALTIME/./}" -lt "$tap_deadline" ] || { diag "waited in vain: $*" >&2; return 1; }
 		read -rt 0.02 <> <(:) || :
 	done
 }
