@@ -88,3 +88,27 @@ refused 'a command line over 2047 bytes' '--append: must be at most 2047 bytes' 
 	--append "$(printf '%02048d' 0)"
 refused 'a sandbox' '--sandbox maybe: must be on or off' "${s[@]}" --sandbox maybe
 refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
+
+program=$top_builddir/net-user/net-user
+s=(--packet-fd 3)
+refused 'an unknown option' 'net-user: --colour: no such option' --colour red
+refused 'no socket' '--packet-fd is needed' --mtu 1500
+refused 'a descriptor that is none' '--packet-fd 77: must be a SOCK_SEQPACKET' --packet-fd 77
+refused 'a file' '--packet-fd 3: must be a SOCK_SEQPACKET' "${s[@]}"
+refused 'a destination for an unrestricted guest' '--allow needs --restrict on' "${s[@]}" --allow 10.0.0.0/8
+for rule in '' tcp 'tcp::22' 'sctp::1-:2' 'tcp::0-:22' 'tcp::22-:65536' 'tcp:300.1.1.1:22-:22' 'tcp:22-22' 'tcp::1-:2-:3'; do
+	refused "a forwarding '$rule'" "--hostfwd $rule: must be tcp.udp" "${s[@]}" --hostfwd "$rule"
+done
+refused 'a forwarding to elsewhere' '--hostfwd tcp::2-192.168.1.1:2: the guest.s address must be' "${s[@]}" --hostfwd tcp::2-192.168.1.1:2
+refused 'a forwarding to the gateway' 'the guest.s address must be' "${s[@]}" --hostfwd tcp::2-10.0.2.2:2
+for dest in '' 1.2.3 10.0.0.1/8 1.2.3.4/33 1.2.3.4:0 1.2.3.4:5-4 1.2.3.4:80/sctp '[::1' '[fe80::1/64]' '[::1]:x' example.com; do
+	refused "a destination '$dest'" 'must be CIDR' "${s[@]}" --restrict on --allow "$dest"
+done
+for net in 10.0.2.0 10.0.2.0/28 10.0.2.1/24 127.0.0.0/8 224.0.0.0/8 0.0.0.0/8 10.0.2.0/x; do
+	refused "a network $net" "--net $net: must be an IPv4 network" "${s[@]}" --net "$net"
+done
+refused 'a name server elsewhere' '--dns 10.0.3.3: must be a free address' "${s[@]}" --dns 10.0.3.3
+refused 'a name server on the gateway' '--dns 10.0.2.2: must be a free address' "${s[@]}" --dns 10.0.2.2
+refused 'a host name' '--hostname a_b: must be a host name' "${s[@]}" --hostname a_b
+refused 'an mtu' '--mtu 100: must be' "${s[@]}" --mtu 100
+refused 'a switch' '--ipv6 yes: must be on or off' "${s[@]}" --ipv6 yes

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * net-user from its first instruction to its last.
+ *
+ * The order: options; then everything is opened that needs the host as it is, the forwarded ports first of all; then
+ * namespaces (with a guardian outside if a person started it), all but the network's; stage one with an empty root that
+ * has nothing but /etc/resolv.conf; the bus, whose library starts threads; the steady filter for all of them and the main
+ * thread's own. The first frame of the guest is read after that.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "child.h"
+#include "fd.h"
+#include "flight.h"
+#include "listen.h"
+#include "log.h"
+#include "net.h"
+#include "num.h"
+#include "options.h"
+#include "sandbox.h"
+#include "syscalls.h"
+
+#define RESOLV_CONF   "/etc/resolv.conf"
+#define LIMIT_THREADS 128
+
+struct user {
+	struct options opts;
+	struct loop *loop;
+	struct net *net;
+	struct child child;
+	struct flight *flight;
+	struct flight_ring log;
+	int life; /* end-of-file: end; -1: none */
+	struct loop_fd *life_watch;
+	bool ending;
+};
+
+/* ---- the bus ---- */
+
+static void on_stats(void *arg, void (*add)(void *to, const char *name, uint64_t value), void *to)
+{
+	net_stats(((struct user *)arg)->net, add, to);
+}
+
+static void on_shutdown(void *arg)
+{
+	((struct user *)arg)->ending = true;
+}
+
+static const struct child_ops child_ops = { .kind = "net-user", .stats = on_stats, .shutdown = on_shutdown };
+
+static void on_life(void *arg, uint32_t events)
+{
+	struct user *u = arg;
+
+	(void)events;
+	loop_del_fd(u->life_watch);
+	u->life_watch = NULL;
+	log_info("told to end");
+	u->ending = true;
+}
+
+/* ---- confinement ---- */
+
+static int compile(const struct sandbox_rule *const *list, struct sandbox_filter **out)
+{
+	size_t n = 0;
+
+	while (list[n])
+		n++;
+	return sandbox_compile(list, n, out);
+}
+
+struct filters {
+	struct sandbox_filter *first, *steady, *main;
+};
+
+static void filters_free(struct filters *f)
+{
+	sandbox_filter_free(f->first);
+	sandbox_filter_free(f->steady);
+	sandbox_filter_free(f->main);
+}
+
+static int compile_all(const struct user *u, struct filters *f)
+{
+	int err = compile(user_stage_one, &f->first);
+
+	if (!err)
+		err = compile(u->opts.bus ? user_steady_bus : user_steady, &f->steady);
+	return err ? err : compile(user_main, &f->main);
+}
+
+static int confine(struct user *u, struct filters *f)
+{
+	char prefix[64];
+	const struct sandbox_trap trap = { .prefix = prefix, .note = flight_note_trap, .arg = u->flight };
+	struct sandbox_enter enter = {
+		.bus_dir = u->opts.bus,
+		.file = access(RESOLV_CONF, R_OK) == 0 ? RESOLV_CONF : NULL,
+		.host_network = true,
+		.limits = { .files = NET_FILES_MAX,
+			    .processes = LIMIT_THREADS,
+			    .file_size = UINT64_MAX,
+			    .memlock = 0 },
+	};
+	const char *what = "filters";
+	int err = compile_all(u, f);
+
+	if (!err) {
+		what = "handler of forbidden calls";
+		log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));
+		err = sandbox_set_trap(&trap);
+	}
+	if (!err) {
+		enter.filter = f->first;
+		err = sandbox_enter(&enter, &what);
+	}
+	if (err)
+		log_error_errno(err, "the sandbox can't be entered (%s)", what);
+	if (!err && !enter.file)
+		log_warn("%s can't be read: the guest has no name server", RESOLV_CONF);
+	return err;
+}
+
+static int narrow(const struct filters *f)
+{
+	const char *what = "filter";
+	int err = sandbox_narrow(f->steady, &what);
+
+	if (!err) {
+		what = "filter of the main thread";
+		err = sandbox_install(f->main, false);
+	}
+	if (err)
+		log_error_errno(err, "the steady sandbox stage can't be entered (%s)", what);
+	return err;
+}
+
+/* ---- life ---- */
+
+static int dial(struct user *u)
+{
+	int err;
+
+	u->child = (struct child) { .ops = &child_ops, .arg = u, .id = u->opts.id, .log = &u->log };
+	if (!u->opts.bus)
+		return 0;
+	err = child_dial(&u->child, u->loop, u->opts.sandbox ? "/bus" : u->opts.bus);
+	if (err)
+		log_error_errno(err, "set-up failed (control bus)");
+	return err;
+}
+
+/* Until told to end, or until nobody holds the other end of the socket any more. */
+static int serve(struct user *u)
+{
+	int err = 0;
+
+	flight_say(&u->log, FLIGHT_STATE, 0, "ready");
+	child_ready(&u->child);
+	log_info("ready");
+	while (!u->ending && !err)
+		err = net_run_once(u->net);
+	flight_say(&u->log, FLIGHT_STATE, 0, "ending");
+	if (err == -EPIPE) {
+		log_info("the other end of the socket is closed");
+		err = 0;
+	}
+	if (err)
+		log_error_errno(err, "events can't be waited for");
+	child_farewell(&u->child);
+	return err;
+}
+
+static int live(struct user *u)
+{
+	struct filters filters = { NULL, NULL, NULL };
+	int err = 0;
+
+	if (u->opts.sandbox)
+		err = confine(u, &filters);
+	if (!err)
+		err = dial(u);
+	if (!err && u->life >= 0)
+		err = loop_add_fd(u->loop, u->life, EPOLLIN, on_life, u, &u->life_watch);
+	if (!err && u->opts.sandbox)
+		err = narrow(&filters);
+	filters_free(&filters);
+	return err ? err : serve(u);
+}
+
+static int open_flight(struct user *u)
+{
+	int fd = u->opts.flight_fd;
+	int err = fd < 0 ? flight_alloc(0, &u->flight) : flight_map(fd, true, &u->flight);
+
+	if (err) {
+		log_error_errno(err, "--flight-fd %d: must be memory made for it", fd);
+		return err;
+	}
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
+static int open_all(struct user *u)
+{
+	int err = open_flight(u);
+
+	if (err)
+		return err;
+	err = loop_new("main", &u->loop);
+	if (err) {
+		log_error_errno(err, "set-up failed (event loop)");
+		return err;
+	}
+	return net_open(u->loop, &u->opts, &u->net);
+}
+
+int main(int argc, char **argv)
+{
+	static struct user u = { .life = -1 };
+	struct listen_guard guard = { .host_network = true };
+	int status;
+
+	log_init("net-user", NULL, false);
+	status = options_parse(argc, argv, &u.opts);
+	if (status >= 0)
+		return status;
+	log_init("net-user", u.opts.id, u.opts.bus != NULL);
+	signal(SIGPIPE, SIG_IGN);
+	/* A buffer of a connection is no mapping of its own: less to do, and a system call less to allow. */
+	mallopt(M_MMAP_MAX, 0);
+	if (open_all(&u) < 0)
+		return 2;
+	guard.sandboxed = u.opts.sandbox;
+	if (u.opts.sandbox && getpid() != 1 && listen_guard(&guard, &u.life) < 0)
+		return 1;
+	flight_begin(u.flight);
+	flight_open_main(u.flight, &u.log);
+	status = live(&u) ? 1 : 0;
+	/* No clean-up under filters that have no use for it: the kernel's takes everything. */
+	_exit(status);
+}

@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libslirp on lib/loop.
+ *
+ * libslirp was made for poll(2): before each wait it names every descriptor and what it wants of it
+ * (slirp_pollfds_fill), afterwards it asks what each is ready for (slirp_pollfds_poll). It also says when a descriptor
+ * comes and goes. So each descriptor has a place in a table, found by its number, and its registration with the loop is
+ * changed only when what is wanted of it is not what is registered: in the steady flow of a connection that is seldom.
+ * There is no second poll loop, and the bus, the timers and the socket to net-server are served in the same pass. What
+ * remains is the walk over all connections in each pass, which is libslirp's own and some hundred nanoseconds for each.
+ *
+ * All of the guest's frames go through frame.c, reasm.c and policy.c first.
+ */
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <slirp/libslirp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "clock.h"
+#include "frame.h"
+#include "log.h"
+#include "num.h"
+#include "policy.h"
+#include "reasm.h"
+#include "wire.h"
+
+#define BATCH         64 /* frames of the guest in a pass */
+#define FILES_RESERVE 16 /* descriptors kept for what libslirp has begun, and for the name server's file */
+
+/* One descriptor of libslirp. */
+struct place {
+	struct loop_fd *watch; /* NULL: the descriptor is not libslirp's, or it never wanted anything of it */
+	uint32_t registered;   /* with the loop */
+	uint32_t ready;        /* since libslirp last asked */
+	uint64_t pass;         /* the last one that wanted something */
+	int fd;
+	bool listening, listed; /* in net.active */
+	struct net *net;
+};
+
+struct counters {
+	uint64_t frames_in, bytes_in; /* from the guest */
+	uint64_t frames_out, bytes_out;
+	uint64_t malformed, foreign, refused;
+	uint64_t fragments, fragments_dropped;
+	uint64_t held; /* passes in which the host's sockets were not read, as the guest's side was full */
+	uint64_t complaints;
+};
+
+struct net {
+	const struct options *opts;
+	struct loop *loop;
+	Slirp *slirp;
+	struct loop_fd *watch;
+	uint32_t watched;
+	struct wire wire;
+	struct policy policy;
+	struct reasm *reasm;
+	struct place place[NET_FILES_MAX];
+	unsigned files, files_max; /* descriptors that libslirp has, and may have before it accepts no more */
+	int active[NET_FILES_MAX]; /* those registered with the loop */
+	unsigned actives;
+	uint64_t pass;
+	bool opening; /* what is registered now are forwarded ports */
+	struct counters count;
+	uint8_t frame[FRAME_MAX + 1];
+};
+
+/* ---- what libslirp asks for ---- */
+
+static ssize_t send_packet(const void *buf, size_t len, void *opaque)
+{
+	struct net *net = opaque;
+	struct frame f = frame_look(buf, len);
+
+	policy_note(&net->policy, &f);
+	net->count.frames_out++;
+	net->count.bytes_out += len;
+	wire_send(&net->wire, buf, len);
+	return (ssize_t)len;
+}
+
+static void guest_error(const char *msg, void *opaque)
+{
+	((struct net *)opaque)->count.complaints++;
+	log_warn_limited("the guest: %s", msg);
+}
+
+static int64_t clock_get(void *opaque)
+{
+	(void)opaque;
+	return (int64_t)clock_ns();
+}
+
+struct timer {
+	struct net *net;
+	SlirpTimerId id;
+	void *opaque;
+	struct loop_timer *timer;
+};
+
+static void on_timer(void *arg)
+{
+	struct timer *t = arg;
+
+	slirp_handle_timer(t->net->slirp, t->id, t->opaque);
+}
+
+static void *timer_new(SlirpTimerId id, void *cb_opaque, void *opaque)
+{
+	struct net *net = opaque;
+	struct timer *t = calloc(1, sizeof(*t));
+
+	if (!t || loop_add_timer(net->loop, on_timer, t, &t->timer) < 0)
+		log_die(1, ENOMEM, "a timer");
+	t->net = net;
+	t->id = id;
+	t->opaque = cb_opaque;
+	return t;
+}
+
+static void timer_free(void *timer, void *opaque)
+{
+	struct timer *t = timer;
+
+	(void)opaque;
+	loop_del_timer(t->timer);
+	free(t);
+}
+
+static void timer_mod(void *timer, int64_t expire_ms, void *opaque)
+{
+	struct timer *t = timer;
+
+	(void)opaque;
+	loop_arm_timer(t->timer, (uint64_t)MAX(expire_ms, 0) * NS_PER_MS);
+}
+
+static struct place *place_of(struct net *net, int fd)
+{
+	return fd >= 0 && fd < NET_FILES_MAX ? &net->place[fd] : NULL;
+}
+
+static void forget(struct place *p)
+{
+	if (!p->watch)
+		return;
+	loop_del_fd(p->watch);
+	p->watch = NULL;
+	p->registered = p->ready = 0;
+}
+
+static void register_fd(int fd, void *opaque)
+{
+	struct net *net = opaque;
+	struct place *p = place_of(net, fd);
+
+	net->files++;
+	if (!p)
+		return;
+	forget(p);
+	p->listening = net->opening;
+}
+
+static void unregister_fd(int fd, void *opaque)
+{
+	struct net *net = opaque;
+	struct place *p = place_of(net, fd);
+
+	net->files -= net->files > 0;
+	if (p)
+		forget(p);
+}
+
+static void notify(void *opaque)
+{
+	(void)opaque; /* each pass asks anew what libslirp wants */
+}
+
+static const SlirpCb callbacks = {
+	.send_packet = send_packet,
+	.guest_error = guest_error,
+	.clock_get_ns = clock_get,
+	.timer_new_opaque = timer_new,
+	.timer_free = timer_free,
+	.timer_mod = timer_mod,
+	.register_poll_fd = register_fd,
+	.unregister_poll_fd = unregister_fd,
+	.notify = notify,
+};
+
+/* ---- descriptors ---- */
+
+/* In the order of the bits of SLIRP_POLL_*. */
+static const struct {
+	int slirp;
+	uint32_t epoll;
+} bits[] = {
+	{ SLIRP_POLL_IN, EPOLLIN },   { SLIRP_POLL_OUT, EPOLLOUT }, { SLIRP_POLL_PRI, EPOLLPRI },
+	{ SLIRP_POLL_ERR, EPOLLERR }, { SLIRP_POLL_HUP, EPOLLHUP },
+};
+
+static void on_ready(void *arg, uint32_t events)
+{
+	((struct place *)arg)->ready |= events;
+}
+
+/* Makes events what the loop watches p for. */
+static void watch_place(struct net *net, struct place *p, uint32_t events)
+{
+	int err;
+
+	if (p->registered == events)
+		return;
+	if (!p->watch) {
+		err = loop_add_fd(net->loop, p->fd, events, on_ready, p, &p->watch);
+	} else {
+		err = loop_mod_fd(p->watch, events);
+	}
+	if (err) {
+		log_warn_limited("descriptor %d can't be watched: %s", p->fd, strerror(-err));
+		forget(p);
+		return;
+	}
+	if (!p->listed)
+		net->active[net->actives++] = p->fd;
+	p->listed = true;
+	p->registered = events;
+}
+
+static int add_poll(int fd, int events, void *opaque)
+{
+	struct net *net = opaque;
+	struct place *p = place_of(net, fd);
+	uint32_t wanted = 0;
+
+	if (!p)
+		return -1;
+	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+		if (events & bits[i].slirp)
+			wanted |= bits[i].epoll;
+	/* Without room for another descriptor a connection that waits would be announced for ever. */
+	if (p->listening && net->files >= net->files_max)
+		wanted = 0;
+	/* Nor is more fetched than the guest's side takes; a connection that is being made may end. */
+	if (wire_is_full(&net->wire) && !p->listening)
+		wanted &= (uint32_t)EPOLLOUT;
+	p->fd = fd;
+	p->net = net;
+	p->pass = net->pass;
+	watch_place(net, p, wanted);
+	return fd;
+}
+
+static int get_revents(int idx, void *opaque)
+{
+	struct net *net = opaque;
+	struct place *p = place_of(net, idx);
+	int events = 0;
+
+	if (!p)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+		if (p->ready & bits[i].epoll)
+			events |= bits[i].slirp;
+	p->ready = 0;
+	return events;
+}
+
+/* Leaves those that libslirp wants nothing of any more. */
+static void leave_others(struct net *net)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < net->actives; i++) {
+		struct place *p = &net->place[net->active[i]];
+
+		if (p->registered && p->pass != net->pass)
+			watch_place(net, p, 0);
+		p->listed = p->registered != 0;
+		if (p->listed)
+			net->active[kept++] = p->fd;
+	}
+	net->actives = kept;
+}
+
+/* ---- frames of the guest ---- */
+
+static void pass_on(struct net *net, const struct frame *f)
+{
+	if (!policy_allows(&net->policy, f)) {
+		net->count.refused++;
+		return;
+	}
+	slirp_input(net->slirp, f->data, (int)f->len);
+}
+
+static void take_fragment(struct net *net, const struct frame *f)
+{
+	struct frame whole;
+	unsigned evicted;
+
+	net->count.fragments++;
+	switch (reasm_add(net->reasm, f, clock_ns(), &whole, &evicted)) {
+	case REASM_DONE:
+		if (whole.kind == FRAME_IPV4)
+			pass_on(net, &whole);
+		else
+			net->count.malformed++;
+		break;
+	case REASM_DROP:
+		net->count.fragments_dropped++;
+		break;
+	case REASM_WAIT:
+	default:
+		break;
+	}
+	net->count.fragments_dropped += evicted;
+}
+
+static void take_frame(struct net *net, const uint8_t *data, size_t len)
+{
+	struct frame f = frame_look(data, len);
+
+	net->count.frames_in++;
+	net->count.bytes_in += len;
+	switch (f.kind) {
+	case FRAME_ARP:
+	case FRAME_IPV4:
+	case FRAME_IPV6:
+		pass_on(net, &f);
+		break;
+	case FRAME_FRAGMENT:
+		take_fragment(net, &f);
+		break;
+	case FRAME_FOREIGN:
+		net->count.foreign++;
+		break;
+	case FRAME_MALFORMED:
+	default:
+		net->count.malformed++;
+		break;
+	}
+}
+
+static void on_wire(void *arg, uint32_t events)
+{
+	struct net *net = arg;
+	bool none;
+
+	if (events & EPOLLOUT)
+		wire_flush(&net->wire);
+	for (unsigned i = 0; i < BATCH; i++) {
+		ssize_t n = wire_receive(&net->wire, net->frame, sizeof(net->frame), &none);
+
+		if (none)
+			return;
+		/* An empty datagram and the end look alike but for this. */
+		if (n < 0 || (n == 0 && events & (EPOLLHUP | EPOLLRDHUP))) {
+			net->wire.gone = true;
+			return;
+		}
+		if ((size_t)n > FRAME_MAX)
+			n = 0;
+		take_frame(net, net->frame, (size_t)n);
+	}
+}
+
+int net_run_once(struct net *net)
+{
+	uint32_t timeout = UINT32_MAX, wanted = EPOLLIN | EPOLLRDHUP;
+	int err;
+
+	net->pass++;
+	slirp_pollfds_fill(net->slirp, &timeout, add_poll, net);
+	leave_others(net);
+	if (wire_is_full(&net->wire)) {
+		net->count.held++;
+		wanted |= EPOLLOUT;
+	}
+	if (wanted != net->watched) {
+		err = loop_mod_fd(net->watch, wanted);
+		if (err)
+			return err;
+		net->watched = wanted;
+	}
+	err = loop_run_once(net->loop, timeout == UINT32_MAX ? -1 : (int64_t)timeout * (int64_t)NS_PER_MS);
+	slirp_pollfds_poll(net->slirp, err != 0, get_revents, net);
+	return err ? err : net->wire.gone ? -EPIPE : 0;
+}
+
+/* ---- opening ---- */
+
+/* What libslirp and glib have to say, which a guest can bring about, goes where all lines go, and not more than these. */
+static void on_glib(const char *domain, int level, const char *message, void *arg)
+{
+	(void)domain;
+	(void)level;
+	((struct net *)arg)->count.complaints++;
+	log_warn_limited("libslirp: %s", message);
+}
+
+/* glib's headers would be needed for this one function only. */
+static void hear_glib(struct net *net)
+{
+	typedef void log_fn(const char *domain, int level, const char *message, void *arg);
+	void *(*set)(log_fn *, void *);
+	void *found = dlsym(RTLD_DEFAULT, "g_log_set_default_handler");
+
+	memcpy(&set, &found, sizeof(set));
+	if (found)
+		set(on_glib, net);
+}
+
+static int open_forwards(struct net *net)
+{
+	const struct options *o = net->opts;
+
+	net->opening = true;
+	for (unsigned i = 0; i < o->forwards; i++) {
+		const struct forward *f = &o->forward[i];
+		int err;
+
+		if (slirp_add_hostfwd(net->slirp, f->udp, f->host, f->host_port, f->guest, f->guest_port) ==
+		    0)
+			continue;
+		err = errno ? -errno : -EIO;
+		log_error_errno(err, "--hostfwd %s", f->word);
+		return err;
+	}
+	net->opening = false;
+	return 0;
+}
+
+static int open_slirp(struct net *net)
+{
+	const struct options *o = net->opts;
+	SlirpConfig config = {
+		.version = 4,
+		/* policy.c restricts. */
+		.in_enabled = true,
+		.vnetwork = o->net,
+		.vnetmask = o->mask,
+		.vhost = o->gateway,
+		.vdhcp_start = o->guest,
+		.vnameserver = o->dns,
+		.in6_enabled = o->ipv6,
+		.vprefix_addr6 = policy_net6,
+		.vprefix_len = POLICY_PREFIX6,
+		.vhost6 = policy_net6,
+		.vnameserver6 = policy_net6,
+		.vhostname = o->hostname,
+		.if_mtu = o->mtu,
+		.if_mru = o->mtu,
+	};
+
+	config.vhost6.s6_addr[15] = 2;
+	config.vnameserver6.s6_addr[15] = 3;
+	hear_glib(net);
+	net->slirp = slirp_new(&config, &callbacks, net);
+	if (!net->slirp) {
+		log_error("libslirp can't begin");
+		return -EINVAL;
+	}
+	return open_forwards(net);
+}
+
+static void find_limit(struct net *net)
+{
+	struct rlimit limit = { .rlim_cur = NET_FILES_MAX };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	net->files_max = (unsigned)MIN(limit.rlim_cur, (rlim_t)NET_FILES_MAX);
+	net->files_max -= MIN(net->files_max, (unsigned)(3 * FILES_RESERVE));
+}
+
+int net_open(struct loop *loop, const struct options *opts, struct net **out)
+{
+	struct net *net = calloc(1, sizeof(*net));
+	int err;
+
+	if (!net)
+		return -ENOMEM;
+	net->loop = loop;
+	net->opts = opts;
+	policy_init(&net->policy, opts);
+	find_limit(net);
+	err = wire_init(&net->wire, opts->packet_fd);
+	if (err)
+		log_error_errno(err, "--packet-fd %d: must be a SOCK_SEQPACKET socket", opts->packet_fd);
+	if (!err) {
+		err = reasm_new(&net->reasm);
+		if (!err)
+			err =
+			    loop_add_fd(loop, net->wire.fd, EPOLLIN | EPOLLRDHUP, on_wire, net, &net->watch);
+		if (err)
+			log_error_errno(err, "set-up failed");
+	}
+	net->watched = EPOLLIN | EPOLLRDHUP;
+	if (!err)
+		err = open_slirp(net);
+	if (err) {
+		net_close(net);
+		return err;
+	}
+	*out = net;
+	return 0;
+}
+
+void net_close(struct net *net)
+{
+	if (!net)
+		return;
+	if (net->slirp)
+		slirp_cleanup(net->slirp);
+	loop_del_fd(net->watch);
+	for (size_t i = 0; i < NET_FILES_MAX; i++)
+		forget(&net->place[i]);
+	reasm_free(net->reasm);
+	wire_fini(&net->wire);
+	free(net);
+}
+
+void net_stats(const struct net *net, net_stat_fn add, void *arg)
+{
+	const struct counters *c = &net->count;
+
+	add(arg, "frames_from_guest", c->frames_in);
+	add(arg, "bytes_from_guest", c->bytes_in);
+	add(arg, "frames_to_guest", c->frames_out);
+	add(arg, "bytes_to_guest", c->bytes_out);
+	add(arg, "sockets", net->files);
+	add(arg, "drop_malformed", c->malformed);
+	add(arg, "drop_foreign", c->foreign);
+	add(arg, "drop_refused", c->refused);
+	add(arg, "fragments", c->fragments);
+	add(arg, "drop_fragments", c->fragments_dropped);
+	add(arg, "drop_guest_full", net->wire.dropped);
+	add(arg, "held_back", c->held);
+	add(arg, "complaints", c->complaints);
+}

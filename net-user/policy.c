@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who the guest may talk to: the decision for one frame. */
+#include "policy.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+#define PORT_DHCP     67
+#define PORT_TFTP     69
+#define PORT_DHCP6    547
+#define NEIGHBOUR_MIN 133 /* ICMPv6: router solicitation to ... */
+#define NEIGHBOUR_MAX 136 /* ... neighbour advertisement */
+
+const struct in6_addr policy_net6 = { .s6_addr = { 0xfe, 0xc0 } };
+
+void policy_init(struct policy *p, const struct options *opts)
+{
+	*p = (struct policy) { .opts = opts };
+}
+
+static bool has_prefix(const uint8_t *addr, const uint8_t *net, unsigned prefix)
+{
+	unsigned bytes = prefix / 8, bits = prefix % 8;
+
+	if (memcmp(addr, net, bytes) != 0)
+		return false;
+	return !bits || !((addr[bytes] ^ net[bytes]) >> (8 - bits));
+}
+
+static unsigned prefix_of(struct in_addr mask)
+{
+	return (unsigned)__builtin_popcount(mask.s_addr);
+}
+
+/* Whether entry a allows dst. The guest's network is open only to entries inside of it. */
+static bool matches(const struct allow *a, int family, const uint8_t *dst, const uint8_t *own,
+		    unsigned own_prefix)
+{
+	if (a->family != family || !has_prefix(dst, a->addr, a->prefix))
+		return false;
+	return a->prefix >= own_prefix || !has_prefix(dst, own, own_prefix);
+}
+
+static bool is_listed(const struct options *o, int family, const struct frame *f)
+{
+	const uint8_t *own = family == AF_INET ? (const uint8_t *)&o->net : (const uint8_t *)&policy_net6;
+	unsigned own_prefix = family == AF_INET ? prefix_of(o->mask) : POLICY_PREFIX6;
+	bool ports = f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP;
+
+	for (unsigned i = 0; i < o->allows; i++) {
+		const struct allow *a = &o->allow[i];
+
+		if (!matches(a, family, f->dst, own, own_prefix) ||
+		    (a->protocol && a->protocol != f->protocol))
+			continue;
+		if (ports ? f->dst_port >= a->port_min && f->dst_port <= a->port_max
+			  : !a->port_min && a->port_max == 65535)
+			return true;
+	}
+	return false;
+}
+
+/* Whether f answers somebody who wrote to a forwarded port. */
+static bool is_answer(const struct policy *p, const struct frame *f)
+{
+	if (f->protocol != IPPROTO_UDP)
+		return false;
+	for (size_t i = 0; i < POLICY_PEERS; i++)
+		if (p->peer[i].port && p->peer[i].port == f->dst_port &&
+		    p->peer[i].guest_port == f->src_port && !memcmp(p->peer[i].addr, f->dst, 4))
+			return true;
+	return false;
+}
+
+static bool allows_ip4(const struct policy *p, const struct frame *f)
+{
+	static const uint8_t everybody[4] = { 255, 255, 255, 255 };
+	const struct options *o = p->opts;
+	bool gateway = !memcmp(f->dst, &o->gateway, 4), all = !memcmp(f->dst, everybody, 4);
+
+	if (f->protocol == IPPROTO_UDP && f->dst_port == PORT_DHCP && (gateway || all))
+		return true;
+	if (f->dst[0] == 127 || f->dst[0] == 0)
+		return false;
+	if (f->protocol == IPPROTO_UDP && f->dst_port == PORT_TFTP && (gateway || all))
+		return false;
+	if (!o->restricted || (f->protocol == IPPROTO_TCP && !f->opens))
+		return true;
+	if (f->protocol == IPPROTO_ICMP && (gateway || !memcmp(f->dst, &o->dns, 4)))
+		return true;
+	/* libslirp takes everybody for the gateway. */
+	if (all)
+		return false;
+	return is_answer(p, f) || is_listed(o, AF_INET, f);
+}
+
+static bool allows_ip6(const struct policy *p, const struct frame *f)
+{
+	static const uint8_t none[16], mapped[16] = { [10] = 0xff, [11] = 0xff };
+	bool local = has_prefix(f->dst, policy_net6.s6_addr, POLICY_PREFIX6) || f->dst[0] == 0xff ||
+		     (f->dst[0] == 0xfe && (f->dst[1] & 0xc0) == 0x80);
+
+	if (!p->opts->ipv6)
+		return false;
+	if (f->protocol == IPPROTO_ICMPV6 && f->type >= NEIGHBOUR_MIN && f->type <= NEIGHBOUR_MAX)
+		return true;
+	/* ::1, :: and what embeds an IPv4 address. */
+	if (!memcmp(f->dst, none, 12) || !memcmp(f->dst, mapped, 12))
+		return false;
+	if (f->protocol == IPPROTO_UDP && local && f->dst_port == PORT_DHCP6)
+		return true;
+	if (f->protocol == IPPROTO_UDP && local && f->dst_port == PORT_TFTP)
+		return false;
+	if (!p->opts->restricted || (f->protocol == IPPROTO_TCP && !f->opens))
+		return true;
+	if (f->protocol == IPPROTO_ICMPV6 && local)
+		return true;
+	return is_listed(p->opts, AF_INET6, f);
+}
+
+bool policy_allows(const struct policy *p, const struct frame *f)
+{
+	switch (f->kind) {
+	case FRAME_ARP:
+		return true;
+	case FRAME_IPV4:
+		return allows_ip4(p, f);
+	case FRAME_IPV6:
+		return allows_ip6(p, f);
+	case FRAME_MALFORMED:
+	case FRAME_FOREIGN:
+	case FRAME_FRAGMENT:
+	default:
+		return false;
+	}
+}
+
+static bool is_forwarded(const struct options *o, const struct frame *f)
+{
+	for (unsigned i = 0; i < o->forwards; i++)
+		if (o->forward[i].udp && o->forward[i].guest_port == f->dst_port)
+			return true;
+	return false;
+}
+
+void policy_note(struct policy *p, const struct frame *f)
+{
+	struct policy_peer *peer;
+
+	if (!p->opts->restricted || f->kind != FRAME_IPV4 || f->protocol != IPPROTO_UDP)
+		return;
+	if (!is_forwarded(p->opts, f))
+		return;
+	for (size_t i = 0; i < POLICY_PEERS; i++)
+		if (p->peer[i].port == f->src_port && p->peer[i].guest_port == f->dst_port &&
+		    !memcmp(p->peer[i].addr, f->src, 4))
+			return;
+	peer = &p->peer[p->next_peer++ % POLICY_PEERS];
+	memcpy(peer->addr, f->src, 4);
+	peer->port = f->src_port;
+	peer->guest_port = f->dst_port;
+}
