@@ -26,6 +26,7 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 	[BUS_DEVICE_HUNG] = { "DeviceHung", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 	[BUS_FAIL_DEVICE] = { "FailDevice", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
 	[BUS_RECOVERED] = { "Recovered", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_SET] = { "Set", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
 };
 
 const char *bus_type_name(enum bus_type type)
@@ -42,7 +43,8 @@ _Static_assert(BULKHEAD__ENVELOPE__BODY_STATS == BODY_CASE(BUS_STATS), "bulkhead
 _Static_assert(BULKHEAD__ENVELOPE__BODY_SHUTDOWN == BODY_CASE(BUS_SHUTDOWN), "bulkhead.proto and bus_msg.h");
 _Static_assert(BULKHEAD__ENVELOPE__BODY_RECOVERED == BODY_CASE(BUS_RECOVERED),
 	       "bulkhead.proto and bus_msg.h");
-_Static_assert(BUS_TYPE_COUNT == BUS_RECOVERED + 1, "a new message needs its body in bulkhead.proto");
+_Static_assert(BULKHEAD__ENVELOPE__BODY_SET == BODY_CASE(BUS_SET), "bulkhead.proto and bus_msg.h");
+_Static_assert(BUS_TYPE_COUNT == BUS_SET + 1, "a new message needs its body in bulkhead.proto");
 
 /* Room for whichever body a message has. */
 union body {
@@ -57,6 +59,7 @@ union body {
 	Bulkhead__DeviceHung device_hung;
 	Bulkhead__FailDevice fail_device;
 	Bulkhead__Recovered recovered;
+	Bulkhead__Set set;
 };
 
 /* A message while it is being encoded. */
@@ -256,6 +259,18 @@ static bool take_recovered(const Bulkhead__Envelope *env, struct bus_msg *out)
 	return out->recovered.poisoned <= out->recovered.resubmitted;
 }
 
+static bool fill_set(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.set.key = str(msg->set.key);
+	d->body.set.value = str(msg->set.value);
+	return is_name(msg->set.key) && is_text(msg->set.value);
+}
+
+static bool take_set(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return get_name(out->set.key, env->set->key) && get_text(out->set.value, env->set->value);
+}
+
 static const struct {
 	bool (*fill)(const struct bus_msg *msg, struct draft *d);
 	bool (*take)(const Bulkhead__Envelope *env, struct bus_msg *out);
@@ -269,6 +284,7 @@ static const struct {
 	[BUS_DEVICE_HUNG] = { fill_device_hung, take_device_hung },
 	[BUS_FAIL_DEVICE] = { fill_fail_device, take_fail_device },
 	[BUS_RECOVERED] = { fill_recovered, take_recovered },
+	[BUS_SET] = { fill_set, take_set },
 };
 
 int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)

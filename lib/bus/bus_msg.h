@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUS_PROTOCOL  2
+#define BUS_PROTOCOL  3
 #define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
 #define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
 #define BUS_STATS_MAX 128 /* counters in one reply */
@@ -33,6 +33,7 @@ enum bus_type {
 	BUS_DEVICE_HUNG,  /* event, core → supervisor: the rings make no progress */
 	BUS_FAIL_DEVICE,  /* request, supervisor → core: show the guest that a device was given up */
 	BUS_RECOVERED,    /* event, server → supervisor: what its start on live rings came to */
+	BUS_SET,          /* request, supervisor → server: change a property while it serves */
 	BUS_TYPE_COUNT
 };
 
@@ -100,6 +101,10 @@ struct bus_msg {
 			uint64_t replayed_ns; /* ... all resubmitted, ... */
 			uint64_t first_ns;    /* ... the first one completed; 0: there was none */
 		} recovered;
+		struct {
+			char key[BUS_NAME_MAX];
+			char value[BUS_TEXT_MAX];
+		} set;
 	};
 };
 

@@ -141,7 +141,7 @@ static void fill_stats(struct server *s, struct bus_msg *msg)
 	}
 }
 
-static void on_get_stats(struct server *s, uint64_t id)
+static void on_get_stats(struct server *s, const struct bus_msg *request)
 {
 	struct bus_msg *msg = calloc(1, sizeof(*msg));
 	int err = -ENOMEM;
@@ -149,7 +149,7 @@ static void on_get_stats(struct server *s, uint64_t id)
 	if (msg) {
 		msg->type = BUS_STATS;
 		fill_stats(s, msg);
-		err = bus_reply(s->control.bus, id, msg);
+		err = bus_reply(s->control.bus, request->id, msg);
 		free(msg);
 	}
 	if (err)
@@ -169,37 +169,60 @@ static void drained(struct server *s, struct order *o)
 	}
 }
 
-static void on_drain(struct server *s, uint64_t id)
+static void on_ping(struct server *s, const struct bus_msg *msg)
+{
+	reply_ok(s, msg->id);
+}
+
+static void on_drain(struct server *s, const struct bus_msg *msg)
 {
 	struct control *c = &s->control;
 
 	if (c->draining) {
-		bus_reply_error(c->bus, id, -EBUSY, "already draining");
+		bus_reply_error(c->bus, msg->id, -EBUSY, "already draining");
 		return;
 	}
-	c->drain_id = id;
+	c->drain_id = msg->id;
 	for (unsigned i = 0; i < s->rings; i++) {
 		c->draining++;
 		queue_post(&s->queue[i], server_order(s, i, ORDER_DRAIN, drained));
 	}
 }
 
-static void on_resume(struct server *s, uint64_t id)
+static void on_resume(struct server *s, const struct bus_msg *msg)
 {
 	for (unsigned i = 0; i < s->rings; i++)
 		queue_post(&s->queue[i], server_order(s, i, ORDER_RESUME, NULL));
-	reply_ok(s, id);
+	reply_ok(s, msg->id);
 }
 
-static void on_shutdown(struct server *s, uint64_t id)
+static void on_set(struct server *s, const struct bus_msg *msg)
 {
-	s->control.shutdown_id = id;
+	char why[BUS_TEXT_MAX] = "";
+	int r = -EOPNOTSUPP;
+
+	if (s->device->set)
+		r = s->device->set(s->dev, msg->set.key, msg->set.value, why, sizeof(why));
+	if (r < 0) {
+		bus_reply_error(s->control.bus, msg->id, r,
+				*why ? why : "this kind of device has no properties to set");
+		return;
+	}
+	log_info("%s is set to %s", msg->set.key, msg->set.value);
+	if (r > 0)
+		front_config_changed(s);
+	reply_ok(s, msg->id);
+}
+
+static void on_shutdown(struct server *s, const struct bus_msg *msg)
+{
+	s->control.shutdown_id = msg->id;
 	server_end(s);
 }
 
-static void (*const requests[BUS_TYPE_COUNT])(struct server *s, uint64_t id) = {
-	[BUS_PING] = reply_ok,    [BUS_GET_STATS] = on_get_stats, [BUS_DRAIN] = on_drain,
-	[BUS_RESUME] = on_resume, [BUS_SHUTDOWN] = on_shutdown,
+static void (*const requests[BUS_TYPE_COUNT])(struct server *s, const struct bus_msg *msg) = {
+	[BUS_PING] = on_ping,     [BUS_GET_STATS] = on_get_stats, [BUS_DRAIN] = on_drain,
+	[BUS_RESUME] = on_resume, [BUS_SHUTDOWN] = on_shutdown,   [BUS_SET] = on_set,
 };
 
 static void on_message(void *arg, const struct bus_msg *msg)
@@ -212,7 +235,7 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	if (!msg->id)
 		return; /* no event is for us */
 	if (msg->type < BUS_TYPE_COUNT && requests[msg->type])
-		requests[msg->type](s, msg->id);
+		requests[msg->type](s, msg);
 	else
 		bus_reply_error(s->control.bus, msg->id, -EOPNOTSUPP, "a server does not do that");
 }

@@ -85,15 +85,20 @@ static void on_reply(void *arg, int err, const struct bus_msg *reply)
 }
 
 /* Sends a request; until the answer is there nothing else is to be expected. */
+static void ask_message(struct supervisor *s, const struct bus_msg *msg)
+{
+	s->answered = false;
+	memset(s->reply, 0, sizeof(*s->reply));
+	cr_assert_eq(bus_request(s->bus, msg, RIG_DEADLINE_S * NS_PER_S, on_reply, s), 0);
+}
+
 static void ask(struct supervisor *s, enum bus_type type)
 {
 	struct bus_msg *msg = calloc(1, sizeof(*msg));
 
 	cr_assert_not_null(msg);
 	msg->type = type;
-	s->answered = false;
-	memset(s->reply, 0, sizeof(*s->reply));
-	cr_assert_eq(bus_request(s->bus, msg, RIG_DEADLINE_S * NS_PER_S, on_reply, s), 0);
+	ask_message(s, msg);
 	free(msg);
 }
 
@@ -219,6 +224,19 @@ Test(blk_bus, drain_and_resume)
 		cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
 	}
 	cr_assert_eq(stat_of(&s, "requests"), 68);
+	tear_down(&s);
+}
+
+Test(blk_bus, a_disk_has_nothing_to_set)
+{
+	static struct bus_msg msg = { .type = BUS_SET, .set = { .key = "link", .value = "down" } };
+	struct supervisor s;
+
+	set_up(&s, 1);
+	ask_message(&s, &msg);
+	until(&s, s.answered);
+	cr_assert_eq(s.err, -EOPNOTSUPP);
+	ask_ok(&s, BUS_PING);
 	tear_down(&s);
 }
 

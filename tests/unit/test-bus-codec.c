@@ -55,6 +55,9 @@ static struct bus_msg sample(enum bus_type type)
 		m.recovered.start_ns = 1;
 		m.recovered.replayed_ns = UINT64_MAX - 1;
 		m.recovered.first_ns = UINT64_MAX;
+	} else if (type == BUS_SET) {
+		strcpy(m.set.key, "link");
+		memset(m.set.value, 'z', BUS_TEXT_MAX - 1);
 	}
 	return m;
 }
@@ -130,6 +133,12 @@ Test(bus_codec, what_breaks_a_limit_is_not_sent)
 	m = sample(BUS_RECOVERED);
 	m.recovered.poisoned++;
 	cr_assert_eq(encode_err(&m), -EINVAL, "more poisoned requests than there were");
+	m = sample(BUS_SET);
+	m.set.key[0] = ' ';
+	cr_assert_eq(encode_err(&m), -EINVAL, "a blank in a key");
+	m = sample(BUS_SET);
+	memset(m.set.value, 'z', BUS_TEXT_MAX);
+	cr_assert_eq(encode_err(&m), -EINVAL, "a value without its NUL");
 	m.type = BUS_NONE;
 	cr_assert_eq(encode_err(&m), -EINVAL);
 	m.type = BUS_TYPE_COUNT;
