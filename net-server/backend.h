@@ -28,7 +28,12 @@ _Static_assert(sizeof(struct virtio_net_hdr_v1) == NET_HDR_BYTES, "virtio 1.2 §
 #define NET_F_GUEST_USO4 54
 #define NET_F_GUEST_USO6 55
 #define NET_F_HOST_USO   56
+#define NET_F_NOTF_COAL  53
 #define NET_GSO_UDP_L4   5
+
+#define NET_CTRL_NOTF_COAL        6
+#define NET_CTRL_NOTF_COAL_TX_SET 0
+#define NET_CTRL_NOTF_COAL_RX_SET 1
 
 struct backend;
 

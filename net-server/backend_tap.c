@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -36,7 +37,7 @@ static const struct {
 	{ NET_F_GUEST_USO6, NET_F_HOST_USO, OFFLOAD_USO6 },
 };
 #define OFFLOADS     (sizeof(offloads) / sizeof(offloads[0]))
-#define OFFLOADS_OLD 4 /* those that every kernel has */
+#define OFFLOADS_OLD 4 /* those that every kernel has; the others came with Linux 6.2 */
 
 static int tap_send(struct backend *b, unsigned pair, const struct iovec *iov, int n)
 {
@@ -54,10 +55,8 @@ static int tap_attach(struct backend *b, unsigned pair, bool on)
 {
 	struct ifreq ifr = { .ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE };
 
-	/* A tap of one queue has nothing to choose from. */
-	if (b->pairs == 1)
-		return 0;
-	return ioctl(b->fd[pair], TUNSETQUEUE, &ifr) < 0 ? -errno : 0;
+	/* EINVAL: it is so already, as a predecessor left it. */
+	return ioctl(b->fd[pair], TUNSETQUEUE, &ifr) < 0 && errno != EINVAL ? -errno : 0;
 }
 
 static int tap_set_offload(struct backend *b, uint64_t features)
@@ -87,23 +86,21 @@ static const struct backend_ops tap_ops = {
 	.close = backend_close_fds,
 };
 
-/* What this kernel can do: by trying. */
+/*
+ * What this kernel can do: by its version, since trying would change a tap that another process, whose spare this one is,
+ * serves meanwhile.
+ */
 static void find_features(struct backend *b)
 {
-	uint64_t old = 0, all = 0;
+	struct utsname system;
+	unsigned major = 0, minor = 0;
+	size_t n = OFFLOADS_OLD;
 
-	for (size_t i = 0; i < OFFLOADS; i++) {
-		uint64_t bits = NET_BIT(offloads[i].guest) | NET_BIT(offloads[i].host);
-
-		all |= bits;
-		if (i < OFFLOADS_OLD)
-			old |= bits;
-	}
-	if (tap_set_offload(b, all) == 0)
-		b->features = all;
-	else if (tap_set_offload(b, old) == 0)
-		b->features = old;
-	tap_set_offload(b, 0);
+	if (uname(&system) == 0 && sscanf(system.release, "%u.%u", &major, &minor) == 2 &&
+	    (major > 6 || (major == 6 && minor >= 2)))
+		n = OFFLOADS;
+	for (size_t i = 0; i < n; i++)
+		b->features |= NET_BIT(offloads[i].guest) | NET_BIT(offloads[i].host);
 }
 
 /* The header's size, and no more that can be set without privileges. */

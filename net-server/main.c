@@ -47,7 +47,7 @@ static int set_mac(void *dev, const char *value)
 	    value[end])
 		return -EINVAL;
 	for (unsigned i = 0; i < ETH_ALEN; i++)
-		port->config.mac[i] = (uint8_t)byte[i];
+		port->mac[i] = (uint8_t)byte[i];
 	port->mac_given = true;
 	return byte[0] & 1 ? -EINVAL : 0;
 }
@@ -107,7 +107,7 @@ static void net_close_queue(void *state)
 
 static void net_started(void *dev, bool live, uint64_t features)
 {
-	port_started(dev, live, features);
+	driver_started(dev, live, features);
 }
 
 static void net_ring(void *state, bool on)
@@ -125,6 +125,8 @@ static bool net_service(void *state)
 	case RING_TX:
 		return tx_service(&q->pair->tx);
 	case RING_CONTROL:
+		return control_service(&q->port->control);
+	case RING_UNUSED:
 		break;
 	}
 	return false;
@@ -140,6 +142,8 @@ static bool net_has_room(void *state)
 	case RING_TX:
 		return tx_has_room(&q->pair->tx);
 	case RING_CONTROL:
+		return control_has_room(&q->port->control);
+	case RING_UNUSED:
 		break;
 	}
 	return false;

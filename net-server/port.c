@@ -11,6 +11,9 @@
 
 #include "count.h"
 #include "log.h"
+#include "state.h"
+
+#define WORD_LINK_DOWN 0 /* of the device's state: 1 if the supervisor said so */
 
 /* ---- opening ---- */
 
@@ -35,18 +38,25 @@ static int open_backend(struct port *port)
 /* One that nobody else has, of those that anyone may use. */
 static int make_mac(struct port *port)
 {
-	if (port->mac_given)
-		return 0;
-	if (getrandom(port->config.mac, ETH_ALEN, 0) != ETH_ALEN)
-		return -errno;
-	port->config.mac[0] = (uint8_t)((port->config.mac[0] & ~1U) | 2U);
+	if (!port->mac_given) {
+		if (getrandom(port->mac, ETH_ALEN, 0) != ETH_ALEN)
+			return -errno;
+		port->mac[0] = (uint8_t)((port->mac[0] & ~1U) | 2U);
+	}
+	memcpy(port->config.mac, port->mac, ETH_ALEN);
 	return 0;
 }
 
 static void set_features(struct port *port)
 {
 	port->features = NET_BIT(VIRTIO_NET_F_MAC) | NET_BIT(VIRTIO_NET_F_STATUS) |
-			 NET_BIT(VIRTIO_NET_F_MRG_RXBUF) | port->backend.features;
+			 NET_BIT(VIRTIO_NET_F_MRG_RXBUF) | NET_BIT(VIRTIO_NET_F_CTRL_VQ) |
+			 NET_BIT(VIRTIO_NET_F_CTRL_RX) | NET_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+			 NET_BIT(VIRTIO_NET_F_CTRL_VLAN) | NET_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+			 NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) | NET_BIT(NET_F_NOTF_COAL) |
+			 port->backend.features;
+	if (port->backend.features & NET_BIT(VIRTIO_NET_F_GUEST_CSUM))
+		port->features |= NET_BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 	if (port->mtu)
 		port->features |= NET_BIT(VIRTIO_NET_F_MTU);
 	if (port->pairs > 1)
@@ -55,10 +65,12 @@ static void set_features(struct port *port)
 
 int port_open(struct port *port, const struct server_settings *settings, uint64_t *features)
 {
+	bool up;
 	int err;
 
 	port->id = settings->id;
 	port->pairs = settings->queues;
+	port->state = settings->state;
 	if (port->pairs > NET_PAIRS_MAX) {
 		log_error("--queues %u: must be at most %d", port->pairs, NET_PAIRS_MAX);
 		return -EINVAL;
@@ -73,10 +85,14 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 		return err;
 	}
 	lock_init(&port->shared.lock);
-	port->config.status = htole16(VIRTIO_NET_S_LINK_UP);
+	port->link_word = &state_words(port->state)[WORD_LINK_DOWN];
+	up = atomic_load(port->link_word) != 1;
+	port->config.status = htole16(up ? VIRTIO_NET_S_LINK_UP : 0);
 	port->config.max_virtqueue_pairs = htole16((uint16_t)port->pairs);
 	port->config.mtu = htole16(port->mtu);
-	atomic_store(&port->shared.link, true);
+	atomic_store(&port->shared.link, up);
+	for (unsigned i = 0; i < port->pairs; i++)
+		port->attached[i] = -1;
 	set_features(port);
 	*features = port->features;
 	return 0;
@@ -89,6 +105,19 @@ void port_close(struct port *port)
 }
 
 static void on_lost(void *arg);
+static void on_rings(void *arg);
+
+/* What a ring is; the control ring comes behind the pairs that the driver knows of. */
+static enum ring_role role_of(const struct port *port, unsigned index, uint64_t features)
+{
+	unsigned control = features & NET_BIT(VIRTIO_NET_F_MQ) ? 2 * port->pairs : 2;
+
+	if (index == control && (features & NET_BIT(VIRTIO_NET_F_CTRL_VQ)))
+		return RING_CONTROL;
+	if (index == 2 * port->pairs)
+		return RING_UNUSED;
+	return index % 2 ? RING_TX : RING_RX;
+}
 
 int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server)
 {
@@ -97,20 +126,19 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 
 	queue->port = port;
 	queue->server = server;
-	if (index == 2 * port->pairs) {
-		queue->role = RING_CONTROL;
-		return 0;
+	queue->role = RING_UNUSED;
+	if (index == 0) {
+		loop_bh_init(&port->lost, server_main_loop(server), on_lost, port);
+		loop_bh_init(&port->rings, server_main_loop(server), on_rings, port);
 	}
+	if (index == 2 * port->pairs)
+		return 0;
 	queue->pair = &port->pair[index / 2];
 	if (index % 2) {
-		queue->role = RING_TX;
 		queue->pair->tx.server = server;
 		tx_open(&queue->pair->tx, port, index / 2);
 		return 0;
 	}
-	if (!index)
-		loop_bh_init(&port->lost, server_main_loop(server), on_lost, port);
-	queue->role = RING_RX;
 	queue->pair->rx.server = server;
 	err = rx_open(&queue->pair->rx, port, index / 2);
 	return err ? err : pair_open(queue->pair, port, index / 2, server_loop(server));
@@ -118,10 +146,15 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 
 void port_close_queue(struct net_queue *queue)
 {
-	if (queue->role != RING_RX)
-		return;
-	if (!server_index(queue->server))
+	unsigned index = server_index(queue->server);
+
+	if (index == 0) {
 		loop_bh_cancel(&queue->port->lost);
+		loop_bh_cancel(&queue->port->rings);
+		control_close(&queue->port->control);
+	}
+	if (!queue->pair || index % 2)
+		return;
 	pair_close(queue->pair);
 	rx_close(&queue->pair->rx);
 }
@@ -168,14 +201,10 @@ void port_lost(struct port *port)
 	loop_bh_post(&port->lost);
 }
 
-int port_set(struct port *port, const char *key, const char *value, char *why, size_t size)
+static int set_link_by(struct port *port, const char *value, char *why, size_t size)
 {
 	bool up = !strcmp(value, "up");
 
-	if (strcmp(key, "link")) {
-		snprintf(why, size, "a network device has link, and no %s", key);
-		return -EINVAL;
-	}
 	if (!up && strcmp(value, "down")) {
 		snprintf(why, size, "link must be up or down");
 		return -EINVAL;
@@ -184,49 +213,90 @@ int port_set(struct port *port, const char *key, const char *value, char *why, s
 		snprintf(why, size, "the other end is gone");
 		return -ENOTCONN;
 	}
+	atomic_store(port->link_word, up ? 0 : 1);
 	return set_link(port, up);
+}
+
+/* Asks the driver to make itself known to the network, as after a move to another. */
+static int announce(struct port *port, const char *value, char *why, size_t size)
+{
+	if (strcmp(value, "on")) {
+		snprintf(why, size, "announce must be on");
+		return -EINVAL;
+	}
+	if (!(port->accepted & NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE))) {
+		snprintf(why, size, "the guest's driver can't");
+		return -EOPNOTSUPP;
+	}
+	port->config.status |= htole16(VIRTIO_NET_S_ANNOUNCE);
+	return 1;
+}
+
+static const struct {
+	const char *key;
+	int (*set)(struct port *port, const char *value, char *why, size_t size);
+} keys[] = {
+	{ "link", set_link_by },
+	{ "announce", announce },
+};
+
+int port_set(struct port *port, const char *key, const char *value, char *why, size_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!strcmp(key, keys[i].key))
+			return keys[i].set(port, value, why, size);
+	snprintf(why, size, "a network device has no %s", key);
+	return -EINVAL;
 }
 
 /* ---- the driver ---- */
 
-static void share_filter(struct port *port, const struct filter *filter)
+void port_share(struct port *port)
 {
-	lock_take(&port->shared.lock);
-	port->shared.filter = *filter;
-	lock_drop(&port->shared.lock);
-	atomic_fetch_add_explicit(&port->shared.changes, 1, memory_order_release);
+	struct port_shared *shared = &port->shared;
+
+	lock_take(&shared->lock);
+	shared->filter = port->driver.filter;
+	shared->rx = port->driver.rx;
+	shared->tx = port->driver.tx;
+	lock_drop(&shared->lock);
+	atomic_fetch_add_explicit(&shared->changes, 1, memory_order_release);
 }
 
-void port_copy_filter(struct port *port, struct filter *filter, uint32_t *seen)
+/* Main thread: rings began or ended to run. */
+static void on_rings(void *arg)
 {
-	*seen = atomic_load_explicit(&port->shared.changes, memory_order_acquire);
-	lock_take(&port->shared.lock);
-	*filter = port->shared.filter;
-	lock_drop(&port->shared.lock);
-}
+	struct port *port = arg;
 
-void port_started(struct port *port, bool live, uint64_t features)
-{
-	struct backend *b = &port->backend;
-	struct filter filter;
-	int err = 0;
-
-	(void)live;
-	port->driver = features;
-	filter_reset(&filter, port->config.mac, false);
-	share_filter(port, &filter);
-	if (b->ops->set_offload)
-		err = b->ops->set_offload(b, features);
-	if (err)
-		log_warn_errno(err, "%s: the driver's offloads can't be set", b->name);
+	if (atomic_load(&port->shared.control))
+		driver_controlled(port);
+	driver_rings_changed(port);
 }
 
 void port_ring(struct net_queue *queue, bool on)
 {
-	if (queue->role == RING_RX)
+	struct port *port = queue->port;
+
+	if (on)
+		queue->role = role_of(port, server_index(queue->server), server_features(queue->server));
+	switch (queue->role) {
+	case RING_RX:
 		rx_ring(&queue->pair->rx, on);
-	else if (queue->role == RING_TX)
+		pair_watch(queue->pair);
+		atomic_store(&port->shared.runs[queue->pair->index], on);
+		break;
+	case RING_TX:
 		tx_ring(&queue->pair->tx, on);
+		pair_watch(queue->pair);
+		break;
+	case RING_CONTROL:
+		control_ring(&port->control, port, queue->server, on);
+		atomic_store(&port->shared.control, on);
+		break;
+	case RING_UNUSED:
+		break;
+	}
+	loop_bh_post(&port->rings);
 }
 
 /* ---- counters ---- */

@@ -11,7 +11,8 @@
 #include <stdatomic.h>
 
 #include "backend.h"
-#include "filter.h"
+#include "control.h"
+#include "driver.h"
 #include "lock.h"
 #include "loop.h"
 #include "num.h"
@@ -32,22 +33,26 @@ struct pair {
 	struct tx tx;
 };
 
-/* What the main thread tells the I/O threads. */
+/* What the main thread tells the I/O threads, and they it. */
 struct port_shared {
 	struct lock lock;
 	struct filter filter GUARDED_BY(lock);
-	_Atomic uint32_t changes; /* of the filter */
-	_Atomic bool link;        /* up */
-	_Atomic bool lost;        /* the other end is gone, and so is the link for good */
+	struct driver_coalesce rx GUARDED_BY(lock), tx GUARDED_BY(lock);
+	_Atomic uint32_t changes;         /* of all these */
+	_Atomic unsigned pairs;           /* that take part */
+	_Atomic bool runs[NET_PAIRS_MAX]; /* the pair's receive ring does */
+	_Atomic bool control;             /* the control ring runs */
+	_Atomic bool link;                /* up */
+	_Atomic bool lost;                /* the other end is gone, and so is the link for good */
 };
 
 /* What a ring is, which its index and the driver's features say. */
-enum ring_role { RING_RX, RING_TX, RING_CONTROL };
+enum ring_role { RING_RX, RING_TX, RING_CONTROL, RING_UNUSED };
 
 struct net_queue {
 	struct port *port;
 	struct server_queue *server;
-	struct pair *pair;
+	struct pair *pair; /* NULL for the last ring */
 	enum ring_role role;
 };
 
@@ -55,6 +60,7 @@ struct port {
 	/* Options. */
 	const char *tap, *tap_fds;
 	int packet_fd; /* -1: none */
+	uint8_t mac[ETH_ALEN];
 	bool mac_given;
 	uint16_t mtu; /* 0: not said */
 
@@ -64,12 +70,17 @@ struct port {
 	struct backend backend;
 	struct pair pair[NET_PAIRS_MAX];
 	struct net_queue queue[2 * NET_PAIRS_MAX + 1];
+	struct control control;
 	struct port_shared shared;
 
 	/* The main thread's. */
 	struct virtio_net_config config;
-	uint64_t driver; /* features that the driver accepted */
-	struct loop_bh lost;
+	struct state *state;
+	struct driver driver;
+	uint64_t accepted;              /* features, by the driver */
+	int8_t attached[NET_PAIRS_MAX]; /* 1 or 0; -1: not known */
+	_Atomic uint64_t *link_word;    /* in port.state */
+	struct loop_bh lost, rings;
 };
 
 /* Opens the backend and says what the port offers. Logs why not. 0 or -errno. */
@@ -81,9 +92,6 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 void port_close_queue(struct net_queue *queue);
 
 int port_get_config(const struct port *port, uint32_t off, uint32_t len, uint8_t *buf);
-
-/* The first ring is about to start. */
-void port_started(struct port *port, bool live, uint64_t features);
 
 int port_set(struct port *port, const char *key, const char *value, char *why, size_t size);
 
@@ -101,13 +109,17 @@ static inline bool port_header_is_ours(uint64_t features)
 	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
 
-void port_copy_filter(struct port *port, struct filter *filter, uint32_t *seen);
+/* Gives the I/O threads what they need of the driver's set-up. Main thread. */
+void port_share(struct port *port);
 
-/* Brings an I/O thread's filter up to date. */
-static inline void port_get_filter(struct port *port, struct filter *filter, uint32_t *seen)
+/* What changed since *seen. */
+static inline bool port_has_changed(struct port *port, uint32_t *seen)
 {
-	if (atomic_load_explicit(&port->shared.changes, memory_order_acquire) != *seen)
-		port_copy_filter(port, filter, seen);
+	uint32_t now = atomic_load_explicit(&port->shared.changes, memory_order_acquire);
+	bool changed = now != *seen;
+
+	*seen = now;
+	return changed;
 }
 
 /* ---- pairs: pair.c; their own thread but for open and close ---- */
@@ -115,7 +127,7 @@ static inline void port_get_filter(struct port *port, struct filter *filter, uin
 int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop *loop);
 void pair_close(struct pair *pair);
 
-/* Has tx_service called when the backend takes frames again. */
-void pair_await_room(struct pair *pair, bool wanted);
+/* Watches the descriptor as the rings need it: frames to be received, and room if sending waits for it. */
+void pair_watch(struct pair *pair);
 
 #endif

@@ -13,6 +13,7 @@
  */
 #include "rx.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,6 @@ int rx_open(struct rx *rx, struct port *port, unsigned pair)
 {
 	rx->port = port;
 	rx->pair = pair;
-	rx->readable = true;
 	rx->want = WANT_MIN;
 	rx->buf = calloc(BUFS, sizeof(*rx->buf));
 	rx->iov = calloc(VECTORS + 1, sizeof(*rx->iov)); /* the spill area's comes behind the last */
@@ -68,6 +68,7 @@ void rx_ring(struct rx *rx, bool on)
 
 	forget(rx);
 	rx->on = on;
+	rx->readable = !rx->gone;
 	rx->mergeable = features & NET_BIT(VIRTIO_NET_F_MRG_RXBUF);
 	rx->checksums = features & NET_BIT(VIRTIO_NET_F_GUEST_CSUM);
 	rx->legacy = on && !port_header_is_ours(features);
@@ -118,7 +119,7 @@ static bool take(struct rx *rx)
 		memmove(chain.iov, chain.iov + chain.out_num, chain.in_num * sizeof(*chain.iov));
 	rx->buf[rx->end++] = (struct rx_buf) { .at = rx->iov_end, .len = chain.in_len, .head = chain.head };
 	rx->iov_end += chain.in_num;
-	rx->room = rx->room > UINT32_MAX - chain.in_len ? UINT32_MAX : rx->room + chain.in_len;
+	rx->room += chain.in_len;
 	return true;
 }
 
@@ -150,7 +151,7 @@ static void prepare(struct rx *rx)
 /* A frame that was read: what was offered, and the rest in the spill area. */
 struct frame {
 	uint32_t len;     /* with the header */
-	uint32_t offered; /* bytes of it that are in the driver's buffers, at most */
+	uint64_t offered; /* bytes of it that are in the driver's buffers, at most */
 	uint8_t head[FILTER_LOOK];
 	size_t head_len;
 };
@@ -188,7 +189,7 @@ static int read_frame(struct rx *rx, struct frame *f)
 		n = NET_IOV;
 		f->offered = 0;
 		for (int i = 0; i < n; i++)
-			f->offered += (uint32_t)iov[i].iov_len;
+			f->offered += iov[i].iov_len;
 	}
 	behind = iov[n];
 	iov[n] = (struct iovec) { .iov_base = rx->spill, .iov_len = SPILL };
@@ -250,7 +251,7 @@ static void mark_dirty(struct rx *rx, const struct iovec *iov, uint32_t len)
 	if (!mem_logging(mem))
 		return;
 	for (uint32_t n; len; len -= n, iov++) {
-		n = MIN(len, (uint32_t)iov->iov_len);
+		n = (uint32_t)MIN(len, iov->iov_len);
 		mem_dirty_ptr(mem, iov->iov_base, n);
 	}
 }
@@ -268,6 +269,7 @@ static void deliver(struct rx *rx, uint32_t len)
 		const struct rx_buf *buf = &rx->buf[rx->first++];
 		uint32_t part = MIN(left, buf->len);
 
+		assert(rx->first <= rx->end); /* it was looked whether there is room for it */
 		server_push(rx->server, buf->head, part, 0);
 		rx->room -= buf->len;
 		left -= part;
@@ -319,7 +321,7 @@ static bool take_frame(struct rx *rx, struct frame *f)
 	count_add(&rx->stats.spilled, 1);
 	rx->want = NET_PACKET_MAX;
 	rx->held = f->len;
-	rx->held_at = f->offered;
+	rx->held_at = (uint32_t)f->offered;
 	return finish_held(rx);
 }
 
@@ -374,14 +376,33 @@ static bool may_read(struct rx *rx)
 	return true;
 }
 
+static void take_changes(struct rx *rx)
+{
+	struct port_shared *shared = &rx->port->shared;
+	struct driver_coalesce coalesce;
+
+	lock_take(&shared->lock);
+	rx->filter = shared->filter;
+	coalesce = shared->rx;
+	lock_drop(&shared->lock);
+	server_coalesce(rx->server, coalesce.enough, coalesce.us);
+}
+
+/* Whether the host gives this pair anything. */
+static bool takes_part(const struct rx *rx)
+{
+	return rx->pair < atomic_load_explicit(&rx->port->shared.pairs, memory_order_relaxed);
+}
+
 bool rx_service(struct rx *rx)
 {
 	struct frame f;
 	unsigned n = 0;
 
-	if (!rx->on)
+	if (!rx->on || !takes_part(rx))
 		return false;
-	port_get_filter(rx->port, &rx->filter, &rx->filter_seen);
+	if (port_has_changed(rx->port, &rx->seen))
+		take_changes(rx);
 	if (!atomic_load_explicit(&rx->port->shared.link, memory_order_relaxed))
 		return discard(rx);
 	if (rx->held) {
@@ -421,5 +442,5 @@ bool rx_has_room(const struct rx *rx)
 
 bool rx_pending(const struct rx *rx)
 {
-	return rx->on && rx->readable && !rx->held && rx->first < rx->end;
+	return rx->on && rx->readable && !rx->held && rx->first < rx->end && takes_part(rx);
 }

@@ -54,7 +54,7 @@ struct rx {
 	struct rx_buf *buf;
 	struct iovec *iov;
 	uint32_t first, end, iov_end;
-	uint32_t room; /* bytes */
+	uint64_t room; /* bytes: chains may name the same memory many times, so more than 4 GiB */
 
 	uint32_t want;        /* bytes to offer for a frame */
 	uint32_t peak, since; /* the largest of so many frames */
@@ -64,7 +64,7 @@ struct rx {
 	uint8_t *spill; /* what a frame is more than what was offered for it */
 
 	struct filter filter;
-	uint32_t filter_seen;
+	uint32_t seen; /* of port_shared.changes */
 	struct rx_stats stats;
 };
 

@@ -23,6 +23,7 @@ void tx_ring(struct tx *tx, bool on)
 {
 	tx->on = on;
 	tx->have = false;
+	tx->blocked = false;
 	tx->features = on ? server_features(tx->server) : 0;
 	tx->legacy = on && !port_header_is_ours(tx->features);
 }
@@ -134,7 +135,7 @@ static void block(struct tx *tx)
 {
 	tx->blocked = true;
 	count_add(&tx->stats.blocked, 1);
-	pair_await_room(&tx->port->pair[tx->pair], true);
+	pair_watch(&tx->port->pair[tx->pair]);
 }
 
 static void refused(struct tx *tx, int err)
@@ -171,12 +172,25 @@ static bool send_frame(struct tx *tx)
 	return true;
 }
 
+static void take_changes(struct tx *tx)
+{
+	struct port_shared *shared = &tx->port->shared;
+	struct driver_coalesce coalesce;
+
+	lock_take(&shared->lock);
+	coalesce = shared->tx;
+	lock_drop(&shared->lock);
+	server_coalesce(tx->server, coalesce.enough, coalesce.us);
+}
+
 bool tx_service(struct tx *tx)
 {
 	unsigned n = 0;
 
 	if (!tx->on || tx->blocked)
 		return false;
+	if (port_has_changed(tx->port, &tx->seen))
+		take_changes(tx);
 	while (n < BUDGET && (tx->have || take(tx)) && send_frame(tx))
 		n++;
 	server_lay_down(tx->server);

@@ -35,6 +35,7 @@ struct tx {
 	bool legacy;  /* the driver's header is not ours */
 	bool blocked; /* the backend takes nothing; EPOLLOUT ends it */
 	uint64_t features;
+	uint32_t seen; /* of port_shared.changes */
 
 	/* The chain in hand. */
 	bool have;

@@ -170,7 +170,7 @@ static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *
 		return err;
 	}
 	if (s->device->started && !any_started(s))
-		s->device->started(s->dev, ring->live, ring->config.features);
+		s->device->started(s->dev, ring->live && !ring->fresh, ring->config.features);
 	s->front.started[index] = true;
 	recovery_expect(s, ring->live);
 	flight_say(&s->log, FLIGHT_FRONT, index, "ring start");

@@ -73,8 +73,9 @@ static bool may_take(const struct server_queue *q)
 	return q->ring == RING_SERVING && q->enabled && !q->drained && !q->orders;
 }
 
-static void signal_driver(struct server_queue *q)
+void queue_signal(struct server_queue *q)
 {
+	coalesce_over(q);
 	if (q->call < 0)
 		return;
 	CRASH_POINT("call before");
@@ -85,15 +86,14 @@ static void signal_driver(struct server_queue *q)
 
 void server_flush(struct server_queue *q)
 {
-	bool wanted;
+	unsigned shown = q->staged;
 
-	if (!q->staged)
+	if (!shown)
 		return;
-	wanted = vq_publish(q->vq);
-	stat_add(&q->stats.completed, q->staged);
 	q->staged = 0;
-	if (wanted)
-		signal_driver(q);
+	stat_add(&q->stats.completed, shown);
+	if (!coalesce_hold(q, shown, vq_publish(q->vq)))
+		queue_signal(q);
 	if (q->recovery.state != RECOVERY_OVER)
 		recovery_pass(q, true);
 }
@@ -329,6 +329,7 @@ static void forget_ring(struct server_queue *q)
 {
 	if (q->ring != RING_NONE && q->enabled)
 		tell_ring(q, false);
+	coalesce_over(q);
 	recovery_end(q);
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
@@ -375,7 +376,7 @@ static void do_start(struct server_queue *q, struct order *o)
 	}
 	/* The predecessor may have died between publishing and signalling. */
 	CRASH_POINT("recover-call before");
-	signal_driver(q);
+	queue_signal(q);
 	CRASH_POINT("recover-call after");
 }
 
@@ -389,7 +390,7 @@ static void do_call(struct server_queue *q, struct order *o)
 {
 	set_fd(&q->call, take_fd(&o->fd));
 	/* What was published while there was none, or another, is announced now. */
-	signal_driver(q);
+	queue_signal(q);
 }
 
 static void do_err(struct server_queue *q, struct order *o)
@@ -502,6 +503,8 @@ static bool is_for_buffers(const struct server *server, unsigned index)
 
 int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread)
 {
+	int err;
+
 	q->server = server;
 	q->index = index;
 	q->thread = thread;
@@ -512,7 +515,8 @@ int queue_init(struct server_queue *q, struct server *server, unsigned index, st
 	loop_bh_init(&q->bh, q->loop, on_orders, q);
 	recovery_init(q);
 	flight_open_queue(server->flight, index, &q->flight);
-	return server->device->queue_open(server->dev, q, &q->state);
+	err = coalesce_init(q);
+	return err ? err : server->device->queue_open(server->dev, q, &q->state);
 }
 
 void queue_fini(struct server_queue *q)
@@ -522,6 +526,7 @@ void queue_fini(struct server_queue *q)
 	loop_bh_cancel(&q->bh);
 	forget_ring(q);
 	recovery_fini(q);
+	coalesce_fini(q);
 	if (q->state)
 		q->server->device->queue_close(q->state);
 	lock_destroy(&q->mailbox.lock);

@@ -144,6 +144,10 @@ void server_poisoned(struct server_queue *queue, uint16_t head);
 /* Shows the driver now what was completed so far, so that it works on while this thread goes on. */
 void server_flush(struct server_queue *queue);
 
+/* From now on the driver is called only after so many completions, or us microseconds after the first that it wanted to
+ * be called for (us 0: at once). The queue's thread. */
+void server_coalesce(struct server_queue *queue, uint32_t enough, uint32_t us);
+
 /* Gives the ring up because of a request that can't be answered (why: a few words); that request counts as
  * completed and is never pushed. */
 void server_break(struct server_queue *queue, const char *why);

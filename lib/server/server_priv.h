@@ -130,6 +130,27 @@ void recovery_took(struct server_queue *q, const struct vq_chain *chain);
 void recovery_pass(struct server_queue *q, bool shown);
 void recovery_end(struct server_queue *q);
 
+/* ---- coalesce.c: calls that are held back; the queue's thread ---- */
+
+struct coalesce {
+	uint64_t ns;     /* 0: none is */
+	uint32_t enough; /* completions that are worth a call */
+	uint32_t shown;  /* since the first that wants one */
+	bool due;
+	struct loop_timer *timer;
+};
+
+struct server_queue;
+
+int coalesce_init(struct server_queue *q);
+void coalesce_fini(struct server_queue *q);
+
+/* The driver was shown so many completions, and wants to be called or not: whether no call is to go out now. */
+bool coalesce_hold(struct server_queue *q, unsigned shown, bool wanted);
+
+/* None is due any more: it went out, or there is nobody to be called. */
+void coalesce_over(struct server_queue *q);
+
 struct io_thread;
 
 struct server_queue {
@@ -157,6 +178,7 @@ struct server_queue {
 
 	struct flight_ring flight;
 	struct recovery recovery;
+	struct coalesce coalesce;
 
 	struct order_list mailbox;
 	struct queue_stats stats;
@@ -165,6 +187,9 @@ struct server_queue {
 int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread);
 /* The loop must have ended. */
 void queue_fini(struct server_queue *q);
+
+/* Calls the driver. The queue's thread. */
+void queue_signal(struct server_queue *q);
 
 /* Hands an order over; it comes back through done. Main thread. */
 void queue_post(struct server_queue *q, struct order *order);

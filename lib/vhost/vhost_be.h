@@ -21,6 +21,7 @@ struct vhost_be;
 struct vhost_be_ring {
 	struct vq_config config;
 	int kick, call, err;
+	bool fresh;    /* none of them was ever served */
 	uint16_t live; /* rings in the in-flight region that began before, or 0 if this is none of them */
 };
 

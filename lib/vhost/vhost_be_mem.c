@@ -282,6 +282,20 @@ uint16_t be_inflight_live(const struct vhost_be *be, unsigned index)
 	return live;
 }
 
+bool be_inflight_fresh(const struct vhost_be *be)
+{
+	const struct vhost_inflight *d = &be->inflight_desc;
+	bool packed = be->features & VHOST_VIRTIO_F_RING_PACKED;
+	uint64_t bytes;
+
+	if (!be->inflight || !inflight_bytes(be, d, &bytes) || bytes > d->size)
+		return true;
+	for (unsigned i = 0; i < d->queues; i++)
+		if (!inflight_is_fresh(part_at(be, i), d->queue_size, packed))
+			return false;
+	return true;
+}
+
 int be_inflight_part(struct vhost_be *be, unsigned index, const struct be_ring *r, void **part)
 {
 	const struct vhost_inflight *d = &be->inflight_desc;

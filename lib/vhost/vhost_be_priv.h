@@ -119,4 +119,7 @@ int be_inflight_part(struct vhost_be *be, unsigned index, const struct be_ring *
 /* How many parts of the region are not blank if part index is among them, else 0; before be_inflight_part. */
 uint16_t be_inflight_live(const struct vhost_be *be, unsigned index);
 
+/* Whether no request was ever marked in the region, or there is none. */
+bool be_inflight_fresh(const struct vhost_be *be);
+
 #endif

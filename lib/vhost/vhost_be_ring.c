@@ -173,6 +173,7 @@ static int hand_over(struct vhost_be *be, unsigned index)
 	int err;
 
 	ring.live = be_inflight_live(be, index);
+	ring.fresh = be_inflight_fresh(be);
 	err = be_inflight_part(be, index, r, &ring.config.inflight);
 	if (err)
 		return err;

@@ -67,3 +67,20 @@ bool inflight_is_blank(const void *queue)
 {
 	return INFLIGHT_LOAD(((const struct inflight_split *)queue)->version) == 0;
 }
+
+bool inflight_is_fresh(const void *queue, uint16_t size, bool packed)
+{
+	const struct inflight_packed *p = queue;
+	const struct inflight_split *s = queue;
+
+	if (inflight_is_blank(queue))
+		return true;
+	if (!packed && INFLIGHT_LOAD(s->last_batch_head) != INFLIGHT_NO_HEAD)
+		return false;
+	for (uint16_t i = 0; i < size; i++) {
+		/* What a packed ring's request was stays there when it is over. */
+		if (packed ? INFLIGHT_LOAD(p->desc[i].num) : INFLIGHT_LOAD(s->desc[i].inflight))
+			return false;
+	}
+	return true;
+}

@@ -32,4 +32,7 @@ void inflight_packed_used(const void *queue, uint16_t *used, uint16_t *old);
 /* True if the part was never initialised (all zero header). */
 bool inflight_is_blank(const void *queue);
 
+/* True if no request was ever marked in the part, blank or not. */
+bool inflight_is_fresh(const void *queue, uint16_t size, bool packed);
+
 #endif

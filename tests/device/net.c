@@ -228,7 +228,9 @@ static bool get_buffer(struct net *n, unsigned pair, struct net_frame *f, uint8_
 
 static bool is_ours(const uint8_t *frame)
 {
-	return (frame[12] << 8 | frame[13]) == NET_ETHERTYPE;
+	unsigned at = frame[12] == 0x81 && !frame[13] ? 16 : 12; /* behind a VLAN tag */
+
+	return (frame[at] << 8 | frame[at + 1]) == NET_ETHERTYPE;
 }
 
 bool net_try_receive(struct net *n, unsigned pair, struct net_frame *f)
@@ -299,4 +301,24 @@ int net_send_start(struct net *n, unsigned pair, uint32_t len)
 	cr_assert(id >= 0, "ring_add: %d", id);
 	net_kick(n, 2 * pair + 1);
 	return id;
+}
+
+uint8_t net_command(struct net *n, uint8_t class, uint8_t number, const void *data, uint32_t len)
+{
+	uint64_t at = rig_alloc(&n->rig, len + 3, 8);
+	struct ring_buf bufs[] = {
+		{ .gpa = at, .len = 2 },
+		{ .gpa = at + 2, .len = len },
+		{ .gpa = at + 2 + len, .len = 1, .write = true },
+	};
+	uint8_t *p = rig_ptr(&n->rig, at);
+
+	p[0] = class;
+	p[1] = number;
+	memcpy(p + 2, data, len);
+	p[2 + len] = 0xee;
+	if (!len)
+		bufs[1] = bufs[2];
+	cr_assert_eq(rig_raw(&n->rig, n->rig.queues - 1, bufs, len ? 3 : 2), 1, "a command of %u bytes", len);
+	return p[2 + len];
 }

@@ -88,7 +88,10 @@ bool net_try_receive(struct net *n, unsigned pair, struct net_frame *f);
  * used.len. -1 if the server gave the ring up. */
 int64_t net_send(struct net *n, unsigned pair, uint32_t len, const uint32_t *cuts, unsigned n_cuts);
 
-/* The same, and returns its id at once. */
+/* A command on the control ring: the answer. The ring is there with net_options.control. */
+uint8_t net_command(struct net *n, uint8_t class, uint8_t number, const void *data, uint32_t len);
+
+/* The same as net_send, and returns its id at once. */
 int net_send_start(struct net *n, unsigned pair, uint32_t len);
 
 #endif

@@ -137,6 +137,39 @@ static void connect_fe(struct rig *rig, int fd)
 	cr_assert(try_connect(rig, fd), "the server is gone");
 }
 
+void rig_get_config(struct rig *rig, uint32_t off, void *buf, uint32_t len)
+{
+	struct waiter w = { 0 };
+
+	vhost_fe_get_config(rig->fe, off, len, buf, on_done, &w);
+	cr_assert(step_done(rig, &w, "configuration"));
+}
+
+void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd, bool add)
+{
+	struct waiter w = { 0 };
+
+	if (add)
+		vhost_fe_add_region(rig->fe, region, fd, on_done, &w);
+	else
+		vhost_fe_remove_region(rig->fe, region, on_done, &w);
+	cr_assert(step_done(rig, &w, "memory"));
+}
+
+static void on_base(void *arg, int err, uint64_t base)
+{
+	(void)base;
+	on_done(arg, err);
+}
+
+void rig_stop_ring(struct rig *rig, unsigned queue)
+{
+	struct waiter w = { 0 };
+
+	vhost_fe_stop_ring(rig->fe, queue, on_base, &w);
+	cr_assert(step_done(rig, &w, "stop"));
+}
+
 /* ---- what outlives a server ---- */
 
 static void make_image(struct rig *rig)

@@ -120,6 +120,15 @@ void rig_connect(struct rig *rig);
  * NULL); waits for its end: the exit status. */
 int rig_run(const char *const *args, char *out, size_t size);
 
+/* Reads configuration space. */
+void rig_get_config(struct rig *rig, uint32_t off, void *buf, uint32_t len);
+
+/* Adds a region to the memory that the server was told of, or takes it away again. */
+void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd, bool add);
+
+/* Has the server finish and forget a ring. */
+void rig_stop_ring(struct rig *rig, unsigned queue);
+
 /* A buffer in guest memory. */
 uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align);
 uint8_t *rig_ptr(struct rig *rig, uint64_t gpa);

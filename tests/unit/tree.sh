@@ -9,6 +9,7 @@ declare -A may=(
 	[lib/base]=""
 	[lib/flight]="lib/base"
 	[lib/loop]="lib/base"
+	[lib/state]="lib/base"
 	[lib/mem]="lib/base"
 	[lib/sandbox]="lib/base"
 	[lib/virtq]="lib/base lib/mem"

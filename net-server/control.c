@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control ring. */
+#include "control.h"
+
+#include <linux/virtio_net.h>
+
+#include "crash.h"
+#include "driver.h"
+#include "port.h"
+#include "vec.h"
+
+/* Main thread. */
+static void on_work(void *arg)
+{
+	struct control *c = arg;
+	bool good = driver_command(c->port, c->command, c->len);
+
+	CRASH_POINT("control obeyed");
+	c->answer = good ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+	loop_bh_post(&c->done);
+}
+
+static void on_done(void *arg)
+{
+	struct control *c = arg;
+
+	*c->answer_at = c->answer;
+	mem_dirty_ptr(server_mem(c->server), c->answer_at, 1);
+	c->busy = false;
+	server_push(c->server, c->head, 1, c->answer);
+	server_run(c->server);
+}
+
+void control_close(struct control *c)
+{
+	if (!c->server)
+		return;
+	loop_bh_cancel(&c->work);
+	loop_bh_cancel(&c->done);
+}
+
+void control_ring(struct control *c, struct port *port, struct server_queue *server, bool on)
+{
+	c->on = on;
+	if (!on)
+		return; /* which waited for the last command */
+	c->port = port;
+	c->server = server;
+	loop_bh_init(&c->work, server_main_loop(server), on_work, c);
+	loop_bh_init(&c->done, server_loop(server), on_done, c);
+}
+
+bool control_service(struct control *c)
+{
+	struct vq_chain chain = { .iov = c->iov };
+	const struct iovec *answer;
+
+	if (!c->on || c->busy || server_pop(c->server, &chain) != 1)
+		return false;
+	if (!chain.in_len) {
+		server_break(c->server, "a command has no room for the answer");
+		return false;
+	}
+	answer = &c->iov[chain.out_num];
+	c->answer_at = answer->iov_base;
+	c->head = chain.head;
+	c->len = 0;
+	if (!chain.poisoned && chain.out_len <= CONTROL_BYTES)
+		c->len = (uint32_t)vec_get(c->iov, chain.out_num, 0, c->command, chain.out_len);
+	c->busy = true;
+	loop_bh_post(&c->work);
+	return true;
+}
+
+bool control_has_room(const struct control *c)
+{
+	return c->on && !c->busy;
+}

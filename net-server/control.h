@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control ring: takes one command at a time off it, has the main thread obey it, and answers. On the thread of its
+ * ring, but for control_close.
+ */
+#ifndef CONTROL_H
+#define CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "backend.h"
+#include "loop.h"
+
+struct port;
+struct server_queue;
+
+#define CONTROL_BYTES 8192 /* of a command; the longest is a table of addresses */
+
+struct control {
+	struct port *port;
+	struct server_queue *server;
+	bool on;
+	bool busy; /* a command is with the main thread, which alone touches the next three meanwhile */
+	uint8_t command[CONTROL_BYTES];
+	uint32_t len; /* 0: too long, or not to be tried again */
+	uint8_t answer;
+
+	uint16_t head;
+	uint8_t *answer_at;
+	struct iovec iov[NET_IOV];
+	struct loop_bh work, done;
+};
+
+void control_close(struct control *c);
+
+void control_ring(struct control *c, struct port *port, struct server_queue *server, bool on);
+bool control_service(struct control *c);
+bool control_has_room(const struct control *c);
+
+#endif

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a hostile driver, a flooding host or a vanishing tap can do to net-server: by the numbers of the fault list. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "fd.h"
+#include "net.h"
+#include "num.h"
+
+TestSuite(net_faults, .timeout = 120);
+
+static struct net n;
+static struct net_frame f;
+static uint8_t frame[NET_BYTES];
+
+static void start(enum net_kind kind, uint64_t ring_features)
+{
+	struct net_options options = { .kind = kind, .rig = { .ring_features = ring_features } };
+
+	net_start(&n, &options);
+}
+
+/* It still serves, both ways. */
+static void still_serves(void)
+{
+	net_fill(frame, 200, 77);
+	net_post_many(&n, 0, 1526, 1);
+	net_peer_send(&n, frame, 200);
+	do
+		net_receive(&n, 0, &f);
+	while (f.len != 200);
+	cr_assert(net_check(f.bytes, 200, 77));
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 78);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	do
+		cr_assert_gt(net_peer_receive(&n, frame), 0);
+	while (!net_check(frame, 300, 78));
+}
+
+/* ---- 16, 17: headers in pieces ---- */
+
+static void send_cut(uint32_t len, const uint32_t *cuts, unsigned count, uint32_t number)
+{
+	net_fill(rig_ptr(&n.rig, n.frame), len, number);
+	cr_assert_eq(net_send(&n, 0, len, cuts, count), 0, "FAULTS 20: used.len");
+	cr_assert_eq(net_peer_receive(&n, frame), len);
+	cr_assert(net_check(frame, len, number));
+}
+
+static void headers_in_pieces(enum net_kind kind, uint64_t ring_features)
+{
+	uint32_t bytes[16] = { 0 };
+	const uint32_t rx[] = { 1, 1, 9, 2, 3, 500, 1000 };
+
+	start(kind, ring_features);
+	for (uint32_t first = 1; first < NET_HEADER; first++) {
+		const uint32_t cuts[] = { first, NET_HEADER - first, 1, 99 };
+
+		send_cut(100, cuts, 4, first);
+	}
+	for (unsigned i = 0; i < 15; i++)
+		bytes[i] = 1;
+	bytes[15] = 100 + NET_HEADER - 15;
+	send_cut(100, bytes, 16, 1);
+	send_cut(100, (const uint32_t[]) { NET_HEADER + 100 }, 1, 2);
+	send_cut(100, (const uint32_t[]) { NET_HEADER + 7, 93 }, 2, 3);
+	for (uint32_t i = 0; i < 10; i++) {
+		net_post(&n, 0, rx, ARRAY_SIZE(rx));
+		net_kick(&n, 0);
+		net_fill(frame, 60 + 100 * i, i);
+		net_peer_send(&n, frame, 60 + 100 * i);
+		net_receive(&n, 0, &f);
+		cr_assert_eq(f.len, 60 + 100 * i);
+		cr_assert_eq(f.header.num_buffers, 1);
+		cr_assert(net_check(f.bytes, f.len, i));
+	}
+	net_stop(&n);
+}
+
+#define PIECES(name, kind, features)                                                                         \
+	Test(net_faults, f17_headers_in_pieces_##name)                                                       \
+	{                                                                                                    \
+		headers_in_pieces(kind, features);                                                           \
+	}
+
+PIECES(packet_split, NET_PACKET, 0)
+PIECES(packet_packed_indirect, NET_PACKET, RING_F_PACKED | RING_F_INDIRECT)
+PIECES(tap_split_indirect, NET_TAP, RING_F_INDIRECT)
+PIECES(tap_packed, NET_TAP, RING_F_PACKED)
+
+/* ---- 17: too little, too much, or nonsense ---- */
+
+static uint64_t sent_nothing(const struct ring_buf *bufs, unsigned count)
+{
+	int64_t used = rig_raw(&n.rig, 1, bufs, count);
+
+	cr_assert_eq(used, 0);
+	return net_peer_is_quiet(&n);
+}
+
+Test(net_faults, f17_frames_that_are_none)
+{
+	const struct virtio_net_hdr_v1 wrong[] = {
+		{ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16 },
+		{ .gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = 1000, .hdr_len = 54 },
+		{ .gso_type = VIRTIO_NET_HDR_GSO_UDP, .gso_size = 1000 },
+		{ .gso_type = 0x7f },
+		{ .gso_type = VIRTIO_NET_HDR_GSO_ECN },
+	};
+	struct ring_buf bufs[2];
+
+	start(NET_PACKET, RING_F_INDIRECT);
+	bufs[0] = (struct ring_buf) { .gpa = n.header, .len = NET_HEADER };
+	for (uint32_t len = 1; len < ETH_HLEN; len++) {
+		bufs[1] = (struct ring_buf) { .gpa = n.frame, .len = len };
+		cr_assert(sent_nothing(bufs, 2), "%u bytes", len);
+	}
+	for (uint32_t len = 1; len <= NET_HEADER; len++) {
+		bufs[0].len = len;
+		cr_assert(sent_nothing(bufs, 1), "a header of %u bytes", len);
+	}
+	bufs[0].len = NET_HEADER;
+	bufs[1] = (struct ring_buf) { .gpa = n.memory, .len = 70000 };
+	cr_assert(sent_nothing(bufs, 2), "70000 bytes");
+	bufs[1].len = 8U << 20;
+	cr_assert(sent_nothing(bufs, 2), "8 MiB");
+	net_fill(rig_ptr(&n.rig, n.frame), 100, 1);
+	bufs[1] = (struct ring_buf) { .gpa = n.frame, .len = 100 };
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+		memcpy(rig_ptr(&n.rig, n.header), &wrong[i], NET_HEADER);
+		cr_assert(sent_nothing(bufs, 2), "header %u asks for what was not agreed on", i);
+	}
+	memset(rig_ptr(&n.rig, n.header), 0, NET_HEADER);
+	still_serves();
+	net_stop(&n);
+}
+
+/* What a tap can't make sense of is dropped, not retried for ever. */
+Test(net_faults, f17_headers_that_the_host_refuses)
+{
+	const struct virtio_net_hdr_v1 wrong[] = {
+		{ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 65535, .csum_offset = 65535 },
+		{ .gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = 0, .hdr_len = 54 },
+		{ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		  .gso_type = VIRTIO_NET_HDR_GSO_TCPV6,
+		  .gso_size = 1,
+		  .hdr_len = 65535 },
+	};
+
+	start(NET_TAP, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+		net_fill(rig_ptr(&n.rig, n.frame), 100, 1);
+		memcpy(rig_ptr(&n.rig, n.header), &wrong[i], NET_HEADER);
+		cr_assert_eq(net_send(&n, 0, 100, NULL, 0), 0);
+	}
+	memset(rig_ptr(&n.rig, n.header), 0, NET_HEADER);
+	still_serves();
+	net_stop(&n);
+}
+
+/* ---- 22: lengths that add up to more than there is ---- */
+
+/* Chains of gigabytes, each of many descriptors that name the same memory. */
+Test(net_faults, f22_buffers_of_gigabytes)
+{
+	struct ring_buf bufs[RING_TABLE_MAX];
+	uint16_t id;
+	uint32_t len;
+	unsigned got = 0;
+
+	start(NET_PACKET, RING_F_INDIRECT);
+	for (unsigned i = 0; i < RING_TABLE_MAX; i++)
+		bufs[i] = (struct ring_buf) { .gpa = GUEST_GPA, .len = 60U << 20, .write = true };
+	/* The frames land at the start of the guest's memory, where the rings are: behind all that is in use. */
+	bufs[0] = (struct ring_buf) { .gpa = n.memory + (7U << 20), .len = NET_HEADER, .write = true };
+	bufs[1] = (struct ring_buf) { .gpa = n.memory + (7U << 20), .len = 1U << 20, .write = true };
+	for (unsigned i = 0; i < 60; i++)
+		cr_assert_geq(ring_add(&n.rig.queue[0].ring, bufs, RING_TABLE_MAX, true), 0);
+	rig_publish(&n.rig, 0);
+	for (unsigned i = 0; i < 60; i++) {
+		net_fill(frame, 1000 + i, i);
+		net_peer_send(&n, frame, 1000 + i);
+	}
+	while (got < 60) {
+		rig_until(&n.rig, ring_get(&n.rig.queue[0].ring, &id, &len) == 1 ||
+				      (ring_enable_calls(&n.rig.queue[0].ring) &&
+				       ring_get(&n.rig.queue[0].ring, &id, &len) == 1));
+		cr_assert_eq(len, NET_HEADER + 1000 + got);
+		got++;
+	}
+	still_serves();
+	net_stop(&n);
+}
+
+/* ---- receive buffers that are none ---- */
+
+static bool is_given_up(const struct ring_buf *bufs, unsigned count)
+{
+	struct pollfd err = { .events = POLLIN };
+
+	start(NET_PACKET, RING_F_INDIRECT);
+	for (unsigned i = 0; i < count; i++)
+		cr_assert_geq(ring_add(&n.rig.queue[0].ring, bufs, count, true), 0);
+	rig_publish(&n.rig, 0);
+	net_fill(frame, 100, 1);
+	net_peer_send(&n, frame, 100);
+	err.fd = n.rig.queue[0].err;
+	rig_until(&n.rig, poll(&err, 1, 0) == 1);
+	/* The other ring goes on. */
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 78);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	cr_assert_eq(net_peer_receive(&n, frame), 300);
+	net_stop(&n);
+	return true;
+}
+
+Test(net_faults, f8_readable_receive_buffer)
+{
+	const struct ring_buf bufs[] = { { .gpa = GUEST_GPA + (32U << 20), .len = 2000 } };
+
+	cr_assert(is_given_up(bufs, 1));
+}
+
+Test(net_faults, f20_receive_buffer_shorter_than_a_header)
+{
+	const struct ring_buf bufs[] = {
+		{ .gpa = GUEST_GPA + (32U << 20), .len = NET_HEADER - 1, .write = true }
+	};
+
+	cr_assert(is_given_up(bufs, 1));
+}
+
+/* ---- 25: what is unmapped while it is used ---- */
+
+/* Buffers wait to be filled while the front end replaces the memory: they are given back first, and used then. */
+Test(net_faults, f25_memory_changes_under_waiting_buffers)
+{
+	struct mem_region extra = { .gpa = 1ULL << 32, .size = 1 << 20, .user_addr = 1ULL << 46 };
+	int fd = fd_sealed_memfd("more", extra.size);
+
+	start(NET_TAP, RING_F_EVENT_IDX);
+	net_post_many(&n, 0, 1526, 64);
+	for (unsigned i = 0; i < 20; i++) {
+		net_fill(frame, 100 + i, i);
+		net_peer_send(&n, frame, 100 + i);
+		rig_change_memory(&n.rig, &extra, fd, i % 2 == 0);
+		net_receive(&n, 0, &f);
+		cr_assert_eq(f.len, 100 + i);
+		cr_assert(net_check(f.bytes, f.len, i));
+	}
+	close(fd);
+	net_stop(&n);
+}
+
+/* A queue stops with buffers out and frames on their way; none of them is written to afterwards. */
+Test(net_faults, f25_nothing_is_written_after_the_stop)
+{
+	uint64_t first;
+
+	start(NET_PACKET, 0);
+	first = n.memory;
+	net_post_many(&n, 0, 1526, 64);
+	still_serves();
+	rig_stop_ring(&n.rig, 0);
+	memset(rig_ptr(&n.rig, first), 0xcd, 64 * 1542);
+	net_fill(frame, 900, 1);
+	for (unsigned i = 0; i < 20; i++)
+		net_peer_send(&n, frame, 900);
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 78);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	for (unsigned i = 0; i < 64 * 1542; i++)
+		cr_assert_eq(rig_ptr(&n.rig, first)[i], 0xcd, "byte %u", i);
+	net_stop(&n);
+}
+
+/* ---- 31, 32: floods ---- */
+
+static uint64_t cpu_ms(void)
+{
+	char path[64], line[1024];
+	unsigned long user, system;
+	const char *at;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)n.rig.pid);
+	file = fopen(path, "re");
+	cr_assert_not_null(file);
+	cr_assert_not_null(fgets(line, sizeof(line), file));
+	fclose(file);
+	at = strrchr(line, ')');
+	cr_assert_eq(sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system),
+		     2);
+	return (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+static uint64_t rss_kib(void)
+{
+	char path[64];
+	unsigned long pages;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)n.rig.pid);
+	file = fopen(path, "re");
+	cr_assert_not_null(file);
+	cr_assert_eq(fscanf(file, "%*u %lu", &pages), 1);
+	fclose(file);
+	return pages * 4;
+}
+
+Test(net_faults, f31_kick_flood)
+{
+	start(NET_TAP, RING_F_EVENT_IDX);
+	still_serves();
+	for (unsigned i = 0; i < 200000; i++)
+		fd_event_set(n.rig.queue[i % 2].kick);
+	still_serves();
+	net_stop(&n);
+}
+
+/* A driver that posts no buffers, and a host that sends all the same. */
+static void ingress_flood(enum net_kind kind)
+{
+	uint64_t end, before, rss, sent = 0, refused = 0, used;
+
+	start(kind, 0);
+	still_serves();
+	net_fill(frame, 1000, 1);
+	before = cpu_ms();
+	rss = rss_kib();
+	end = clock_ns() + 500 * NS_PER_MS;
+	while (clock_ns() < end) {
+		if (write(n.peer, frame, 1000) == 1000)
+			sent++;
+		else
+			refused++;
+	}
+	used = cpu_ms() - before;
+	fprintf(stderr,
+		"# %llu frames sent, %llu refused, without a buffer: %llu ms of 500, RSS %llu KiB more\n",
+		(unsigned long long)sent, (unsigned long long)refused, (unsigned long long)used,
+		(unsigned long long)(rss_kib() - rss));
+	cr_assert_leq(rss_kib(), rss + 1024, "the flood is stored");
+	cr_assert_leq(used, 150, "a flood that nobody takes costs %llu ms", (unsigned long long)used);
+	/* What the host kept comes as soon as there are buffers. */
+	net_post_many(&n, 0, 1526, 100);
+	net_receive(&n, 0, &f);
+	cr_assert(net_check(f.bytes, 1000, 1));
+	net_stop(&n);
+}
+
+Test(net_faults, f32_ingress_flood_packet)
+{
+	ingress_flood(NET_PACKET);
+}
+
+Test(net_faults, f32_ingress_flood_tap)
+{
+	ingress_flood(NET_TAP);
+}
+
+/* The other end takes nothing: frames wait, and a ring that is stopped does not wait for them. */
+Test(net_faults, f32_the_other_end_does_not_read)
+{
+	unsigned i;
+
+	start(NET_PACKET, 0);
+	net_fill(rig_ptr(&n.rig, n.frame), 1000, 5);
+	for (i = 0; i < RIG_SIZE / 2; i++)
+		net_send_start(&n, 0, 1000);
+	for (unsigned left = i; left; left--) {
+		cr_assert_eq(net_peer_receive(&n, frame), 1000);
+		cr_assert(net_check(frame, 1000, 5));
+	}
+	net_stop(&n);
+	start(NET_PACKET, 0);
+	net_fill(rig_ptr(&n.rig, n.frame), 60000, 5);
+	for (i = 0; i < RIG_SIZE / 2; i++)
+		net_send_start(&n, 0, 60000);
+	rig_until(&n.rig, !net_peer_is_quiet(&n));
+	rig_stop_ring(&n.rig, 1);
+	net_stop(&n);
+}
+
+/* ---- 60: the tap ---- */
+
+static void tap_request(unsigned long request, struct ifreq *ifr)
+{
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(ioctl(s, request, ifr), 0, "%s", strerror(errno));
+	close(s);
+}
+
+static void set_up(bool up)
+{
+	struct ifreq ifr = { .ifr_flags = 0 };
+	socklen_t len = sizeof(int);
+	int err;
+
+	memcpy(ifr.ifr_name, n.name, sizeof(n.name));
+	tap_request(SIOCGIFFLAGS, &ifr);
+	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
+	tap_request(SIOCSIFFLAGS, &ifr);
+	/* The test's own socket was told that the network is down. */
+	cr_assert_eq(getsockopt(n.peer, SOL_SOCKET, SO_ERROR, &err, &len), 0);
+}
+
+Test(net_faults, f60_tap_down_and_up)
+{
+	start(NET_TAP, 0);
+	still_serves();
+	for (unsigned i = 0; i < 3; i++) {
+		set_up(false);
+		net_fill(rig_ptr(&n.rig, n.frame), 300, 1);
+		for (unsigned k = 0; k < 20; k++)
+			cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0, "it is dropped");
+		set_up(true);
+		still_serves();
+	}
+	net_stop(&n);
+}
+
+Test(net_faults, f60_tap_renamed)
+{
+	struct ifreq ifr = { .ifr_newname = "other0" };
+
+	start(NET_TAP, 0);
+	still_serves();
+	set_up(false);
+	memcpy(ifr.ifr_name, n.name, sizeof(n.name));
+	tap_request(SIOCSIFNAME, &ifr);
+	memcpy(n.name, "other0", 7);
+	set_up(true);
+	still_serves();
+	net_stop(&n);
+}
+
+/* The interface goes for good: frames go nowhere, and the server stays. */
+Test(net_faults, f60_tap_deleted)
+{
+	char command[64];
+
+	start(NET_TAP, RING_F_EVENT_IDX);
+	still_serves();
+	snprintf(command, sizeof(command), "ip link delete %s 2>&1", n.name);
+	if (system(command))
+		cr_skip_test("ip can't delete the tap");
+	net_post_many(&n, 0, 1526, 8);
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 1);
+	for (unsigned k = 0; k < 50; k++)
+		cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0, "it is dropped");
+	cr_assert(!n.rig.lost);
+	net_stop(&n);
+}
