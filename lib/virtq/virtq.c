@@ -216,7 +216,7 @@ int vq_unpop(struct vq *vq, uint16_t head)
 
 	assert(head < vq->size && slot->state == SLOT_TAKEN);
 	if (!VQ_UNLIKELY(vq->gone))
-		err = again && vq->n_resubmit ? -ESTALE : vq->ops->unpop(vq, head);
+		err = vq->ops->unpop(vq, head);
 	if (err && !again)
 		return err;
 	if (err) {

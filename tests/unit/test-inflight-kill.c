@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The device's process is killed after every single instruction that changes shared memory, in fetching,
- * completing and publishing, and again in the recovery from each of those; then a successor takes over. No
- * request may be lost, and none done again that the driver saw complete.
+ * The device's process is killed after every single instruction that changes shared memory, in fetching, giving back,
+ * completing and publishing, and again in the recovery from each of those; then a successor takes over, and in half of
+ * the cases gives all back that it took. No request may be lost, and none done again that the driver saw complete.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -126,6 +126,53 @@ static void script_few(void *arg)
 	vq_publish(s.q.vq);
 }
 
+static void back(uint16_t head)
+{
+	if (vq_unpop(s.q.vq, head) < 0)
+		_exit(1);
+}
+
+/* Buffers that are given back and taken again, some of them used in between. */
+static void script_back(void *arg)
+{
+	uint16_t h[REQUESTS];
+
+	(void)arg;
+	for (unsigned i = 0; i < 4; i++)
+		pop(&h[i]);
+	back(h[3]);
+	back(h[2]);
+	vq_push(s.q.vq, h[0], 1);
+	vq_publish(s.q.vq);
+	pop(&h[2]);
+	back(h[2]);
+	back(h[1]);
+	for (unsigned i = 1; i < REQUESTS; i++)
+		pop(&h[i]);
+	/* Not in order: what came after it and is finished keeps its place. */
+	vq_push(s.q.vq, h[2], 1);
+	back(h[4]);
+	vq_publish(s.q.vq);
+	back(h[3]);
+	if (vq_unpop(s.q.vq, h[1]) != -ESTALE)
+		_exit(1);
+	vq_push(s.q.vq, h[1], 1);
+	vq_publish(s.q.vq);
+}
+
+/* The whole ring, all of it given back. */
+static void script_all_back(void *arg)
+{
+	uint16_t h[REQUESTS];
+
+	(void)arg;
+	for (unsigned i = 0; i < REQUESTS; i++)
+		pop(&h[i]);
+	for (unsigned i = REQUESTS; i--;)
+		back(h[i]);
+	pop(&h[0]);
+}
+
 static void recovery(void *arg)
 {
 	struct vq *vq = NULL;
@@ -175,6 +222,8 @@ static void successor_pops(struct successor *c)
 		cr_assert_not(s.done[i], "request %u was complete", (unsigned)i);
 		cr_assert_not(c->popped[i], "request %u came twice", (unsigned)i);
 		cr_assert_eq(s.q.chain.out_num + s.q.chain.in_num, (int)shapes[i].bufs);
+		cr_assert_eq(s.q.chain.out_len, 8);
+		cr_assert_eq(s.q.chain.in_len, shapes[i].bufs - 1);
 		cr_assert(c->last == 0 || i > c->last, "out of order");
 		cr_assert_not(c->fresh && s.q.chain.resubmitted);
 		cr_assert_eq(s.q.chain.deaths > 0, s.q.chain.resubmitted);
@@ -184,6 +233,22 @@ static void successor_pops(struct successor *c)
 		c->heads[c->n++] = s.q.chain.head;
 	}
 	cr_assert_eq(got, 0, "vq_pop: %d", got);
+}
+
+/* Takes what it can, gives it all back, and dies. */
+static void successor_gives_back(void)
+{
+	struct successor c = { .n = 0 };
+
+	successor_pops(&c);
+	while (c.n)
+		cr_assert_eq(vq_unpop(s.q.vq, c.heads[--c.n]), 0);
+	cr_assert_eq(vq_in_flight(s.q.vq), 0);
+	c = (struct successor) { .n = 0 };
+	successor_pops(&c);
+	while (c.n)
+		cr_assert_eq(vq_unpop(s.q.vq, c.heads[--c.n]), 0);
+	queue_restart(&s.q);
 }
 
 /* Serves each request that the driver still waits for. Requests that outlived two deaths come one by one. */
@@ -206,7 +271,7 @@ static void successor_serves(void)
 }
 
 /* The whole check of one state: memory as the dead process left it, the driver's private state as it was. */
-static void check_state(const struct scene *before, const uint8_t *memory, bool driver_first)
+static void check_state(const struct scene *before, const uint8_t *memory, bool driver_first, bool gives_back)
 {
 	uint16_t *next = s.q.ring.next, *count = s.q.ring.count;
 	uint16_t saved_next[SIZE], saved_count[SIZE];
@@ -223,6 +288,8 @@ static void check_state(const struct scene *before, const uint8_t *memory, bool 
 	}
 	queue_restart(&s.q);
 	driver_takes();
+	if (gives_back)
+		successor_gives_back();
 	successor_serves();
 	queue_restart(&s.q);
 	cr_assert_eq(queue_pop(&s.q), 0, "nothing is left in the region");
@@ -239,8 +306,10 @@ static void check_states(const struct steps *steps)
 	const struct scene before = s;
 
 	for (unsigned i = 0; i < steps->n; i++) {
-		check_state(&before, steps->copies[i], false);
-		check_state(&before, steps->copies[i], true);
+		check_state(&before, steps->copies[i], false, false);
+		check_state(&before, steps->copies[i], true, false);
+		check_state(&before, steps->copies[i], false, true);
+		check_state(&before, steps->copies[i], true, true);
 	}
 }
 
@@ -288,6 +357,31 @@ Test(inflight_kill, split_while_indices_wrap, .timeout = 120)
 Test(inflight_kill, split_all_in_one_batch, .timeout = 120)
 {
 	kill_everywhere(0, 5, REQUESTS, script_whole, 20);
+}
+
+Test(inflight_kill, split_giving_back, .timeout = 120)
+{
+	kill_everywhere(0, 3, REQUESTS, script_back, 30);
+}
+
+Test(inflight_kill, split_giving_all_back, .timeout = 120)
+{
+	kill_everywhere(0, 3, REQUESTS, script_all_back, 15);
+}
+
+Test(inflight_kill, packed_giving_back, .timeout = 120)
+{
+	kill_everywhere(RING_F_PACKED, 0, REQUESTS, script_back, 80);
+}
+
+Test(inflight_kill, packed_giving_back_while_the_lap_ends, .timeout = 120)
+{
+	kill_everywhere(RING_F_PACKED, 5, REQUESTS, script_back, 80);
+}
+
+Test(inflight_kill, packed_giving_all_back, .timeout = 120)
+{
+	kill_everywhere(RING_F_PACKED, 2, REQUESTS, script_all_back, 60);
 }
 
 Test(inflight_kill, packed_from_the_start, .timeout = 120)

@@ -8,6 +8,7 @@ cd "$top_srcdir" || exit 99
 declare -A may=(
 	[lib/base]=""
 	[lib/flight]="lib/base"
+	[lib/state]="lib/base"
 	[lib/loop]="lib/base"
 	[lib/state]="lib/base"
 	[lib/mem]="lib/base"
