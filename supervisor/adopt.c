@@ -99,9 +99,10 @@ static int read_words(struct adopter *a, int argc, char **argv, struct vmconf_er
 			a->name = argv[at++];
 		}
 	}
-	if (!a->name || !vmconf_name_ok(a->name))
-		return vmconf_refuse(error, "\"%s\": not a machine's name; bulkhead ps lists all",
-				     a->name ? a->name : "");
+	if (!a->name)
+		return vmconf_refuse(error, "adopt: a machine's name is missing; bulkhead ps lists all");
+	if (!vmconf_name_ok(a->name))
+		return vmconf_refuse(error, "\"%s\": not a machine's name; bulkhead ps lists all", a->name);
 	return 0;
 }
 
@@ -140,9 +141,7 @@ static int refuse_join(const struct adopter *a, int err, struct vmconf_error *er
 		    "adopt: \"%s\" runs with process %d as its supervisor, and ends with it: it was "
 		    "not started with --on-supervisor-death keep",
 		    a->name, owner);
-	return vmconf_refuse(error,
-			     "adopt: \"%s\": no machine of this name runs in %s; bulkhead ps lists all",
-			     a->name, a->dir.base);
+	return rundir_refuse_absent(a->dir.base, a->name, error);
 }
 
 static int join(struct adopter *a, struct vmconf_error *error)
@@ -305,10 +304,6 @@ int adopt_command(int argc, char **argv)
 			adopt_help(stdout);
 			return 0;
 		}
-	}
-	if (!argc) {
-		adopt_help(stderr);
-		return EXIT_CONFIG;
 	}
 	if (read_words(&adopter, argc, argv, &error)) {
 		fprintf(stderr, "bulkhead: %s\n", error.text);

@@ -38,6 +38,8 @@ static const struct {
 	{ .verb = "upgrade", .help = "have a device served by a new version of its program", .device = true },
 };
 
+#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade"
+
 void client_ctl_help(FILE *to)
 {
 	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE] [--exec PROGRAM]\n"
@@ -146,10 +148,10 @@ static void print_uptime(double s)
 		printf("%.1fs", s);
 }
 
-static void print_child(const json_t *child)
+/* machine: of a device, which can be revived. */
+static void print_child(const char *machine, const json_t *child)
 {
 	const json_t *recovery = json_object_get(child, "last_recovery_ms");
-
 	bool up = !strcmp(text_of(child, "state"), "up");
 
 	printf("  %-12s %-11s ", text_of(child, "id"), text_of(child, "process"));
@@ -166,6 +168,9 @@ static void print_child(const json_t *child)
 		printf(", refuses writes");
 	if (json_object_get(child, "last_death"))
 		printf(", the last %s", text_of(child, "last_death"));
+	if (machine && (json_is_true(json_object_get(child, "refuses_writes")) ||
+			!strcmp(text_of(child, "state"), "failed")))
+		printf("; bulkhead ctl %s revive %s tries again", machine, text_of(child, "id"));
 	if (up && json_is_object(recovery)) {
 		const char *key;
 		json_t *value;
@@ -194,10 +199,10 @@ static void print_status(const json_t *root)
 	}
 	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
 	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
-	print_child(json_object_get(root, "core"));
+	print_child(NULL, json_object_get(root, "core"));
 	json_array_foreach(devices, i, device)
 	{
-		print_child(device);
+		print_child(text_of(root, "name"), device);
 	}
 }
 
@@ -207,16 +212,18 @@ static int call_failed(const struct client *c, int err)
 {
 	const char *name = c->word[0];
 	int base = rundir_open_base(c->base);
+	struct vmconf_error error;
 	bool alone = false;
 	int owner = base < 0 ? base : rundir_owner(base, name, &alone);
 
 	if (base >= 0)
 		close(base);
-	if (owner <= 0)
-		fprintf(stderr,
-			"bulkhead: ctl: \"%s\": no machine of this name runs in %s; bulkhead ps lists all\n",
-			name, c->base);
-	else if (alone)
+	if (owner <= 0) {
+		rundir_refuse_absent(c->base, name, &error);
+		fprintf(stderr, "bulkhead: %s\n", error.text);
+		return EXIT_CONFIG;
+	}
+	if (alone)
 		fprintf(
 		    stderr,
 		    "bulkhead: ctl: \"%s\": it runs without a supervisor; bulkhead adopt %s takes it over\n",
@@ -241,9 +248,7 @@ static int find_request(const struct client *c)
 	while (i < ARRAY_SIZE(verbs) && strcmp(c->word[1], verbs[i].verb))
 		i++;
 	if (i == ARRAY_SIZE(verbs)) {
-		refuse(
-		    "ctl", c->word[1],
-		    "no such request; allowed: status, pause, resume, power-button, quit, revive, upgrade");
+		refuse("ctl", c->word[1], "no such request; allowed: " REQUESTS);
 		return -1;
 	}
 	if (!vmconf_name_ok(c->word[0])) {
@@ -275,10 +280,15 @@ int client_ctl(int argc, char **argv)
 		client_ctl_help(stdout);
 	if (err || c.help)
 		return err;
-	if (c.nwords < 2) {
-		client_ctl_help(stderr);
+	if (!c.nwords) {
+		fputs("bulkhead: ctl: a machine's name and a request are missing; bulkhead ps lists all "
+		      "machines, "
+		      "bulkhead ctl --help all requests\n",
+		      stderr);
 		return EXIT_CONFIG;
 	}
+	if (c.nwords == 1)
+		return refuse("ctl", c.word[0], "a request is missing after it; allowed: " REQUESTS);
 	request = find_request(&c);
 	if (request < 0)
 		return EXIT_CONFIG;

@@ -74,6 +74,25 @@ int files_open(const char *path, struct vmconf_error *error)
 	return take_fd(&fd);
 }
 
+int files_open_kernel(const char *path, struct vmconf_error *error)
+{
+	/* An ELF file's first bytes; a bzImage's setup header, by the boot protocol. */
+	static const struct {
+		off_t at;
+		char magic[4];
+	} kinds[] = { { 0, { 0x7f, 'E', 'L', 'F' } }, { 0x202, { 'H', 'd', 'r', 'S' } } };
+	CLEAN_FD int fd = files_open(path, error);
+	char found[4];
+
+	for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(kinds); i++)
+		if (!fd_pread_full(fd, found, sizeof(found), kinds[i].at) &&
+		    !memcmp(found, kinds[i].magic, sizeof(found)))
+			return take_fd(&fd);
+	return fd < 0 ? fd
+		      : vmconf_refuse(
+			    error, "\"%s\" is neither a bzImage nor an ELF file; a kernel is needed", path);
+}
+
 int files_read_text(const char *path, size_t max, char **text, struct vmconf_error *error)
 {
 	CLEAN_FD int fd = files_open(path, error);

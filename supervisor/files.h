@@ -11,6 +11,9 @@
 /* Opens path, a regular file outside /proc and /sys, for reading. The descriptor, or -EINVAL with the reason. */
 int files_open(const char *path, struct vmconf_error *error);
 
+/* The same for a kernel, which must look like one; whether it can be booted is vmm-core's to find. */
+int files_open_kernel(const char *path, struct vmconf_error *error);
+
 /* Reads a whole text file of at most max bytes without NULs; *text is the caller's to free. */
 int files_read_text(const char *path, size_t max, char **text, struct vmconf_error *error);
 

@@ -237,7 +237,9 @@ void machine_on_keeper_dead(void *arg, uint32_t events)
 
 	/* Its children died with it, and what it would remove is removed by the next machine of this name. */
 	(void)events;
-	say_error("%s: the keeper process died, and all others with it", m->conf->name);
+	say_error("%s: the keeper process died, and all others with it; %s is left for the next machine of "
+		  "this name",
+		  m->conf->name, m->dir->path);
 	m->status = EXIT_INTERNAL;
 	m->state = MACHINE_ENDED;
 	loop_del_fd(TAKE_PTR(m->keeper_watch));

@@ -340,6 +340,21 @@ int rundir_owner(int base_fd, const char *name, bool *alone)
 	return atoi(text);
 }
 
+int rundir_refuse_absent(const char *base, const char *name, struct vmconf_error *error)
+{
+	char path[RUNDIR_PATH_MAX];
+	struct stat st;
+
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s", base, name) < sizeof(path) && !lstat(path, &st))
+		return vmconf_refuse(
+		    error,
+		    "\"%s\": no machine of this name runs; one that was killed left %s, which "
+		    "the next bulkhead run --name %s takes over and rm -r removes",
+		    name, path, name);
+	return vmconf_refuse(error, "\"%s\": no machine of this name runs in %s; bulkhead ps lists all", name,
+			     base);
+}
+
 int rundir_look(const char *run_dir, const char *name, struct rundir *dir, uid_t *owner,
 		struct vmconf_error *error)
 {
@@ -355,9 +370,9 @@ int rundir_look(const char *run_dir, const char *name, struct rundir *dir, uid_t
 	if (dir->base_fd >= 0)
 		dir->dir_fd = openat(dir->base_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir->dir_fd < 0 || fstat(dir->dir_fd, &st))
-		return vmconf_refuse(error,
-				     "\"%s\": no machine of this name runs in %s (%s); bulkhead ps lists all",
-				     name, dir->base, strerror(errno));
+		return errno == ENOENT ? rundir_refuse_absent(dir->base, name, error)
+				       : vmconf_refuse(error, "--run-dir: \"%s\" can't be used: %s",
+						       dir->path, strerror(errno));
 	*owner = st.st_uid;
 	return 0;
 }

@@ -57,6 +57,9 @@ int rundir_open_base(const char *path);
  * whether that is a keeper which waits for a supervisor. */
 int rundir_owner(int base_fd, const char *name, bool *alone);
 
+/* Refuses for want of a machine of that name, and says so if a dead one left its folder; -EINVAL. */
+int rundir_refuse_absent(const char *base, const char *name, struct vmconf_error *error);
+
 /* Finds RUN/NAME of a machine that may run, and whose it is, without taking it. -EINVAL with the reason. */
 int rundir_look(const char *run_dir, const char *name, struct rundir *dir, uid_t *owner,
 		struct vmconf_error *error);

@@ -86,13 +86,18 @@ refused "--disk 17 times" '--disk: ".*" is one too many; at most 16' "${many[@]}
 refused_alone() {
 	local text=$1 regex=$2 out code
 	shift 2
-	out=$("$bulkhead" "$@" 2>&1 </dev/null)
+	out=$(timeout 60 "$bulkhead" "$@" 2>&1 </dev/null)
 	code=$?
-	if [ $code -eq 2 ] && [[ $out =~ $regex ]]; then ok "$text"; else not_ok "$text" "exit $code" "$out" "want: $regex"; fi
+	if [ $code -eq 2 ] && [[ $out =~ $regex ]] && { [[ $out == usage:* ]] || [ "$(wc -l <<<"$out")" -eq 1 ]; }; then ok "$text"; else not_ok "$text" "exit $code" "$out" "want: $regex"; fi
 }
 refused_alone "no kernel" '^bulkhead: --kernel: missing' run --cpus 1
 refused_alone "missing kernel" "^bulkhead: --kernel: \"/nonexistent\" can't be opened" run --kernel /nonexistent
 refused_alone "empty kernel" '^bulkhead: --kernel: ".*empty" is empty' run --kernel "$tmp/empty"
+echo this is no kernel, whatever its name says, but it is long enough >"$tmp/bzImage"
+truncate -s 4096 "$tmp/bzImage"
+refused_alone "a kernel that is none" '^bulkhead: --kernel: ".*/bzImage" is neither a bzImage nor an ELF file; a kernel is needed$' \
+	run --run-dir "$run_dir" --kernel "$tmp/bzImage" --disk "path=$tmp/disk.img"
+check "... nothing was started" test ! -e "$run_dir"
 refused_alone "kernel in /proc" '^bulkhead: --kernel: "/proc/version" is part of /proc' run --kernel /proc/version
 refused_alone "kernel is a block or other device" '^bulkhead: --kernel: "/dev/zero" is no file of data' run --kernel /dev/zero
 for n in '' a/b .. -x "$long"; do
@@ -107,18 +112,22 @@ refused_alone "no command: help" '^usage: bulkhead COMMAND'
 refused_alone "unknown command" '"fly": no such command; allowed: run, ctl, ps' fly
 refused_alone "ctl unknown request" '"explode": no such request; allowed: status, pause' ctl x explode
 refused_alone "ctl unknown option" '"--foo": no such option' ctl --foo
-refused_alone "ctl too few words" '^usage: bulkhead ctl' ctl x
+refused_alone "ctl without a name" '^bulkhead: ctl: a machine.s name and a request are missing; .*$' ctl
+refused_alone "ctl without a request" '^bulkhead: ctl: "x": a request is missing after it; allowed: status, .*$' ctl x
+refused_alone "ctl without a device" '^bulkhead: ctl: "revive": needs a device.s id after it$' ctl x revive
+refused_alone "adopt without a name" '^bulkhead: adopt: a machine.s name is missing; .*$' adopt
 refused_alone "ctl with a name that leaves the directory" '"../x": not a machine.s name' ctl ../x status
 refused_alone "ps with a word" '"x": one word too many' ps x
 out=$("$bulkhead" ctl --run-dir "$run_dir" nobody status 2>&1)
-is "ctl for a machine that does not run: exit 1" $? 1
-like "... says so" "$out" '"nobody": no machine of this name runs in'
+is "ctl for a machine that does not run: exit 2" $? 2
+like "... says so" "$out" '^bulkhead: "nobody": no machine of this name runs in'
+is "... as adopt does" "$("$bulkhead" adopt --run-dir "$run_dir" nobody 2>&1); $?" "$out; 2"
 check "ps of nothing" "$bulkhead" ps --run-dir "$run_dir"
 
 out=$(env -u BULKHEAD_PATH BULKHEAD_PATH=/nonexistent "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1)
 if [ ! -w /dev/kvm ]; then
 	skip "programs that are not installed" "no /dev/kvm"
-elif [[ $out == *"neither a bzImage nor an ELF"* ]]; then
+elif [[ $out == *"vmm-core: kernel:"* ]]; then
 	skip "programs that are not installed" "they are installed on this machine"
 else
 	like "programs that are not installed" "$out" 'the program vmm-core is not installed; looked in \$BULKHEAD_PATH'

@@ -28,6 +28,8 @@ wait_running m
 wait_for 10 spare_ready
 storm "disk0: given up, it died more than 2 times in 60 s, the last one ended with status 1; the guest's requests to it wait until it is revived"
 is "quarantine: it is given up by its own limit" "$(device m disk0 state)" failed
+like "... status says what can be done" "$(ctl m status)" 'disk0 +blk-server +failed, .*; bulkhead ctl m revive disk0 tries again'
+unlike "... and not of its neighbour" "$(ctl m status)" 'revive disk1'
 is "... nothing of it is left" "$(device m disk0 pid)" 0
 spare_gone() { [ "$(device m disk0 spare_pid)" -eq 0 ]; }
 check "... nor of its spare" wait_for 10 spare_gone

@@ -85,6 +85,12 @@ mkdir -p "$run_dir/one/odd/deep"
 : >"$run_dir/one/disk0/file"
 rmdir "$run_dir/one/odd/deep"
 like "ps does not list the dead one" "$("$bulkhead" ps --run-dir "$run_dir" | wc -l)" '^1$'
+for command in "ctl one status" "adopt one"; do
+	# shellcheck disable=SC2086
+	out=$("$bulkhead" $command --run-dir "$run_dir" 2>&1 </dev/null)
+	is "$command: exit 2" $? 2
+	like "... it says what to do" "$out" "no machine of this name runs; .* left $run_dir/one, which the next bulkhead run --name one takes over"
+done
 start one --disk "path=$tmp/disk.img"
 check "a new one takes it over" wait_running one
 check "... and says so" logged one "took over what process $one left in"

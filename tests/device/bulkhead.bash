@@ -16,7 +16,7 @@ make_machine() {
 	cp "$top_builddir/tests/support/fake-child" "$bin/fake-child"
 	ln -sf fake-child "$bin/vmm-core"
 	ln -sf fake-child "$bin/blk-server"
-	echo kernel >"$tmp/kernel"
+	printf '\177ELF kernel' >"$tmp/kernel"
 	truncate -s 1M "$tmp/disk.img" "$tmp/disk1.img"
 	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare}.ctl
 	chmod 666 "$bin"/*.ctl
