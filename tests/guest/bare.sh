@@ -40,7 +40,7 @@ refused_kernel() {
 	is "$1: exit status" $? 2
 	like "$1: says why" "$(cat "$tmp/log")" "$2"
 }
-refused_kernel "a kernel that is none" 'kernel: is neither a bzImage nor an ELF file' --kernel "$top_srcdir/configure.ac"
+refused_kernel "a kernel that is none" 'kernel: .*is neither a bzImage nor an ELF file' --kernel "$top_srcdir/configure.ac"
 truncate -s 64M "$tmp/initrd"
 refused_kernel "an initrd larger than the memory" 'initrd: [0-9]+ bytes do not fit' --kernel "$payload" \
 	--initrd "$tmp/initrd" --memory 64M

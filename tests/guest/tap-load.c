@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Numbered frames into a network interface, as the bare guest sends them itself (payload/net-run.c): UDP over IPv4, or
+ * large TCP segments for the device to cut. When the interface takes no more it waits, rather than to burn the processor
+ * that the other side needs. With --echo it is somebody's on the other side to send them back, and what does not come,
+ * or comes twice, is counted, with the times that it took. Prints one line of JSON.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "clock.h"
+#include "log.h"
+#include "num.h"
+#include "parse.h"
+
+#define MARK    0x42756c6bu
+#define SEGMENT 1448
+#define SUPER   (54 + 45 * SEGMENT)
+#define BATCH   64
+#define HISTORY (1u << 20) /* numbers whose fate is known */
+#define L4      34         /* where UDP's or TCP's header begins */
+
+struct __attribute__((packed)) mark {
+	uint32_t mark;
+	uint64_t sequence;
+};
+
+struct frame {
+	struct virtio_net_hdr header;
+	uint8_t bytes[65536];
+};
+
+struct options {
+	const char *interface;
+	uint64_t size, seconds, rate, settle_ms;
+	bool tso, echo;
+};
+
+struct load {
+	struct options o;
+	int fd;
+	struct frame frames[BATCH];
+	struct mmsghdr messages[BATCH];
+	struct iovec iov[BATCH];
+	uint64_t sent, full, came, twice, strange, late_ns;
+	uint64_t *sent_at; /* by number, modulo HISTORY; 0 once it came back */
+	uint64_t histogram[64];
+};
+
+static uint16_t sum16(const uint8_t *at, size_t n, uint32_t sum)
+{
+	for (; n > 1; n -= 2, at += 2)
+		sum += (uint32_t)(at[0] << 8 | at[1]);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)sum;
+}
+
+static void make_frame(struct load *l, struct frame *f)
+{
+	static const uint8_t to[6] = { 2, 0, 0, 0, 0, 2 }, from[6] = { 2, 0, 0, 0, 0, 1 };
+	struct iphdr ip = { .version = 4,
+			    .ihl = 5,
+			    .tot_len = htons((uint16_t)(l->o.size - 14)),
+			    .frag_off = htons(0x4000),
+			    .ttl = 64,
+			    .protocol = l->o.tso ? IPPROTO_TCP : IPPROTO_UDP,
+			    .saddr = htonl(0xc6120001),
+			    .daddr = htonl(0xc6120002) };
+	uint16_t rest = (uint16_t)(l->o.size - L4);
+
+	memcpy(f->bytes, to, 6);
+	memcpy(f->bytes + 6, from, 6);
+	f->bytes[12] = 8;
+	memcpy(f->bytes + 14, &ip, sizeof(ip));
+	ip.check = htons((uint16_t)~sum16(f->bytes + 14, sizeof(ip), 0));
+	memcpy(f->bytes + 14, &ip, sizeof(ip));
+	if (l->o.tso) {
+		struct tcphdr tcp = {
+			.source = htons(9), .dest = htons(9), .doff = 5, .ack = 1, .window = 0xffff
+		};
+
+		tcp.check = htons(sum16(f->bytes + 26, 8, IPPROTO_TCP + (uint32_t)rest));
+		memcpy(f->bytes + L4, &tcp, sizeof(tcp));
+		f->header = (struct virtio_net_hdr) { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+						      .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+						      .hdr_len = L4 + sizeof(tcp),
+						      .gso_size = SEGMENT,
+						      .csum_start = L4,
+						      .csum_offset = 16 };
+	} else {
+		struct udphdr udp = { .source = htons(9), .dest = htons(9), .len = htons(rest) };
+
+		memcpy(f->bytes + L4, &udp, sizeof(udp));
+	}
+}
+
+static size_t mark_at(const struct load *l)
+{
+	return L4 + (l->o.tso ? sizeof(struct tcphdr) : sizeof(struct udphdr));
+}
+
+static void open_socket(struct load *l)
+{
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP) };
+	int on = 1, size = 8 << 20;
+
+	at.sll_ifindex = (int)if_nametoindex(l->o.interface);
+	l->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, l->o.echo ? htons(ETH_P_IP) : 0);
+	if (!at.sll_ifindex || l->fd < 0 || bind(l->fd, (struct sockaddr *)&at, sizeof(at)))
+		log_die(1, -errno, "%s can't be used", l->o.interface);
+	if (setsockopt(l->fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) ||
+	    setsockopt(l->fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)) ||
+	    setsockopt(l->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)))
+		log_die(1, -errno, "an option of packet sockets");
+	/* More than the limit for ordinary users, if we may. */
+	if (setsockopt(l->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
+		setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	for (unsigned i = 0; i < BATCH; i++) {
+		make_frame(l, &l->frames[i]);
+		l->iov[i] =
+		    (struct iovec) { &l->frames[i], sizeof(struct virtio_net_hdr) + (size_t)l->o.size };
+		l->messages[i].msg_hdr = (struct msghdr) { .msg_iov = &l->iov[i], .msg_iovlen = 1 };
+	}
+}
+
+/* Sends up to n frames; what the interface had room for. */
+static unsigned send_some(struct load *l, unsigned n)
+{
+	uint64_t now = clock_ns();
+	int done;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct mark m = { MARK, l->sent + 1 + i };
+
+		memcpy(l->frames[i].bytes + mark_at(l), &m, sizeof(m));
+		if (l->sent_at)
+			l->sent_at[m.sequence % HISTORY] = now;
+	}
+	done = sendmmsg(l->fd, l->messages, n, MSG_DONTWAIT);
+	if (done < 0 && errno != ENOBUFS && errno != EAGAIN)
+		log_die(1, -errno, "sending");
+	done = MAX(done, 0);
+	l->full += (unsigned)done < n;
+	l->sent += (unsigned)done;
+	return (unsigned)done;
+}
+
+static void note_reply(struct load *l, const struct frame *f, size_t len, uint64_t now)
+{
+	struct mark m;
+	uint64_t *at, ns;
+
+	if (len < sizeof(f->header) + mark_at(l) + sizeof(m)) {
+		l->strange++;
+		return;
+	}
+	memcpy(&m, f->bytes + mark_at(l), sizeof(m));
+	if (m.mark != MARK || !m.sequence || m.sequence > l->sent || m.sequence + HISTORY <= l->sent) {
+		l->strange++;
+		return;
+	}
+	at = &l->sent_at[m.sequence % HISTORY];
+	if (!*at) {
+		l->twice++;
+		return;
+	}
+	ns = now - *at;
+	*at = 0;
+	l->came++;
+	l->late_ns = MAX(l->late_ns, ns);
+	l->histogram[63 - __builtin_clzll(ns | 1)]++;
+}
+
+static void receive_some(struct load *l, int timeout_ms)
+{
+	struct pollfd in = { .fd = l->fd, .events = POLLIN };
+	struct frame f;
+	ssize_t n;
+
+	if (timeout_ms && poll(&in, 1, timeout_ms) <= 0)
+		return;
+	while ((n = recv(l->fd, &f, sizeof(f), MSG_DONTWAIT)) > 0)
+		note_reply(l, &f, (size_t)n, clock_ns());
+}
+
+static void wait_us(long us)
+{
+	struct timespec t = { .tv_nsec = us * 1000 };
+
+	nanosleep(&t, NULL);
+}
+
+static void run(struct load *l)
+{
+	uint64_t begun = clock_ns(), end = begun + l->o.seconds * NS_PER_S, now;
+
+	while ((now = clock_ns()) < end) {
+		uint64_t due = l->o.rate ? (now - begun) * l->o.rate / NS_PER_S : UINT64_MAX;
+		unsigned n = due > l->sent ? (unsigned)MIN(due - l->sent, BATCH) : 0;
+
+		if (!n || send_some(l, n) < n)
+			wait_us(50);
+		if (l->o.echo)
+			receive_some(l, 0);
+	}
+	/* The last ones are still on their way. */
+	end = clock_ns() + l->o.settle_ms * NS_PER_MS;
+	while (l->o.echo && l->came < l->sent && clock_ns() < end)
+		receive_some(l, 20);
+}
+
+/* The upper end of the power of two in which the percentile lies. */
+static double percentile_us(const struct load *l, double part)
+{
+	uint64_t want = (uint64_t)((double)l->came * part), seen = 0;
+
+	for (unsigned i = 0; i < 63; i++)
+		if ((seen += l->histogram[i]) > want)
+			return (double)(2ULL << i) / 1000;
+	return 0;
+}
+
+static uint64_t number(const char *name, const char *word, uint64_t min, uint64_t max)
+{
+	uint64_t v = 0;
+
+	if (parse_size(word, &v) || v < min || v > max)
+		log_die(2, 0, "--%s %s: from %llu to %llu is allowed", name, word, (unsigned long long)min,
+			(unsigned long long)max);
+	return v;
+}
+
+static const char help[] =
+    "usage: tap-load --interface NAME [options]\n"
+    "  --size N       bytes of each frame (60)\n"
+    "  --tso          large TCP segments in place of UDP\n"
+    "  --seconds N    (2)\n"
+    "  --rate N       frames a second (as many as the interface takes)\n"
+    "  --echo         they come back; wait for the last ones --settle-ms N at most (2000)\n";
+
+static void parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{ "interface", required_argument, NULL, 'i' },
+		{ "size", required_argument, NULL, 's' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "rate", required_argument, NULL, 'r' },
+		{ "settle-ms", required_argument, NULL, 'w' },
+		{ "tso", no_argument, NULL, 'g' },
+		{ "echo", no_argument, NULL, 'e' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		switch (c) {
+		case 'i':
+			o->interface = optarg;
+			break;
+		case 's':
+			o->size = number("size", optarg, 60, 9014);
+			break;
+		case 't':
+			o->seconds = number("seconds", optarg, 1, 3600);
+			break;
+		case 'r':
+			o->rate = number("rate", optarg, 1, 10000000);
+			break;
+		case 'w':
+			o->settle_ms = number("settle-ms", optarg, 0, 60000);
+			break;
+		case 'g':
+			o->tso = true;
+			break;
+		case 'e':
+			o->echo = true;
+			break;
+		case 'h':
+			fputs(help, stdout);
+			exit(0);
+		default:
+			exit(2);
+		}
+	}
+	if (!o->interface || optind != argc)
+		log_die(2, 0, "--interface NAME is missing, or there is more than options: see --help");
+	if (o->tso)
+		o->size = SUPER;
+}
+
+int main(int argc, char **argv)
+{
+	static struct load l = { .o = { .size = 60, .seconds = 2, .settle_ms = 2000 } };
+
+	log_init("tap-load", NULL, false);
+	parse_options(argc, argv, &l.o);
+	if (l.o.echo && !(l.sent_at = calloc(HISTORY, sizeof(*l.sent_at))))
+		log_die(1, -ENOMEM, "remembering what was sent");
+	open_socket(&l);
+	run(&l);
+	printf("{\"sent\": %llu, \"full\": %llu", (unsigned long long)l.sent, (unsigned long long)l.full);
+	if (l.o.echo)
+		printf(
+		    ", \"came\": %llu, \"lost\": %llu, \"twice\": %llu, \"strange\": %llu, \"p50_us\": %.0f, "
+		    "\"p99_us\": %.0f, \"max_us\": %.0f",
+		    (unsigned long long)l.came, (unsigned long long)(l.sent - l.came),
+		    (unsigned long long)l.twice, (unsigned long long)l.strange, percentile_us(&l, 0.5),
+		    percentile_us(&l, 0.99), (double)l.late_ns / 1000);
+	puts("}");
+	free(l.sent_at);
+	return 0;
+}
