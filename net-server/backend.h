@@ -39,13 +39,14 @@ struct backend;
 
 struct backend_ops {
 	const char *name;
+	bool anew; /* each process has a connection of its own, which who is behind it must learn of */
 	bool vnet; /* frames have the virtio header in front, which tells of offloads */
 
 	/*
-	 * Sends the frame in iov, whose first vector is the header, vnet or not: 0. -EAGAIN: would block, and
+	 * Sends the frame in iov, whose first vector is the header, vnet or not, and the backend's to change: 0. -EAGAIN: would block, and
 	 * EPOLLOUT tells when not. Another -errno: this frame can't be sent. -EPIPE: the peer is gone.
 	 */
-	int (*send)(struct backend *b, unsigned pair, const struct iovec *iov, int n);
+	int (*send)(struct backend *b, unsigned pair, struct iovec *iov, int n);
 	/*
 	 * Reads the next frame into iov, the header in front only if vnet: its bytes. -EAGAIN: there is none, and EPOLLIN
 	 * tells of the next. -EPIPE: the peer is gone and there will be none.
@@ -73,6 +74,8 @@ struct backend {
 int backend_open_tap(struct backend *b, const char *name);
 int backend_open_tap_fds(struct backend *b, const char *fds);
 int backend_open_packet(struct backend *b, int fd);
+int backend_open_stream(struct backend *b, const char *path);
+int backend_open_stream_fd(struct backend *b, int fd);
 
 /* Whether fd is open; made non-blocking and close-on-exec. Logs, calling it option. */
 int backend_take_fd(int fd, const char *option);

@@ -9,7 +9,7 @@
 #include "backend.h"
 #include "log.h"
 
-static int packet_send(struct backend *b, unsigned pair, const struct iovec *iov, int n)
+static int packet_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
 {
 	/* The header is the first vector by itself: tx.c sees to that. */
 	if (writev(b->fd[pair], iov + 1, n - 1) >= 0)

@@ -39,7 +39,7 @@ static const struct {
 #define OFFLOADS     (sizeof(offloads) / sizeof(offloads[0]))
 #define OFFLOADS_OLD 4 /* those that every kernel has; the others came with Linux 6.2 */
 
-static int tap_send(struct backend *b, unsigned pair, const struct iovec *iov, int n)
+static int tap_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
 {
 	return writev(b->fd[pair], iov, n) < 0 ? -errno : 0;
 }

@@ -106,8 +106,11 @@ void driver_started(struct port *port, bool live, uint64_t features)
 	}
 	save(port);
 	port_share(port);
+	throttle_resume(&port->throttle);
 	set_offloads(port);
 	set_pairs(port);
+	if (live && port->backend.ops->anew && accepted(port, VIRTIO_NET_F_GUEST_ANNOUNCE))
+		port_announce(port);
 }
 
 void driver_controlled(struct port *port)

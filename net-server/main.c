@@ -36,6 +36,22 @@ static int set_packet_fd(void *dev, const char *value)
 	return err;
 }
 
+static int set_stream(void *dev, const char *value)
+{
+	((struct port *)dev)->stream = value;
+	return *value ? 0 : -EINVAL;
+}
+
+static int set_stream_fd(void *dev, const char *value)
+{
+	uint64_t fd;
+	int err = parse_u64(value, 3, 1023, &fd);
+
+	if (!err)
+		((struct port *)dev)->stream_fd = (int)fd;
+	return err;
+}
+
 static int set_mac(void *dev, const char *value)
 {
 	struct port *port = dev;
@@ -62,6 +78,28 @@ static int set_mtu(void *dev, const char *value)
 	return err;
 }
 
+static int set_rx_bytes(void *dev, const char *value)
+{
+	return throttle_parse(&((struct port *)dev)->throttle, "rx-bytes", value);
+}
+
+static int set_rx_packets(void *dev, const char *value)
+{
+	return throttle_parse(&((struct port *)dev)->throttle, "rx-packets", value);
+}
+
+static int set_tx_bytes(void *dev, const char *value)
+{
+	return throttle_parse(&((struct port *)dev)->throttle, "tx-bytes", value);
+}
+
+static int set_tx_packets(void *dev, const char *value)
+{
+	return throttle_parse(&((struct port *)dev)->throttle, "tx-packets", value);
+}
+
+#define RATE "a rate and perhaps a burst, as 10M/64K, at most 1T and 4G"
+
 static const struct server_option options[] = {
 	{ "tap", "NAME", "Be the other end of this tap, made if there is none.",
 	  "the name of a network interface", set_tap },
@@ -69,9 +107,20 @@ static const struct server_option options[] = {
 	  "descriptors from 3 to 1023", set_tap_fd },
 	{ "packet-fd", "N", "Exchange frames as datagrams on this inherited socket.",
 	  "a descriptor from 3 to 1023", set_packet_fd },
+	{ "stream", "PATH", "Exchange frames as QEMU and passt do, connecting to this unix socket.",
+	  "the path of a unix socket", set_stream },
+	{ "stream-fd", "N", "The same on this inherited, connected socket.", "a descriptor from 3 to 1023",
+	  set_stream_fd },
 	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
 	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
 	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
+	{ "rx-bytes", "RATE[/BURST]", "Let the guest receive this many bytes a second (0: any).", RATE,
+	  set_rx_bytes },
+	{ "rx-packets", "RATE[/BURST]", "Let it receive this many frames a second (0: any).", RATE,
+	  set_rx_packets },
+	{ "tx-bytes", "RATE[/BURST]", "Let it send this many bytes a second (0: any).", RATE, set_tx_bytes },
+	{ "tx-packets", "RATE[/BURST]", "Let it send this many frames a second (0: any).", RATE,
+	  set_tx_packets },
 	{ .name = NULL },
 };
 
@@ -213,7 +262,7 @@ static const struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct port port = { .packet_fd = -1 };
+	static struct port port = { .packet_fd = -1, .stream_fd = -1 };
 
 	return server_main(argc, argv, &device, &port);
 }

@@ -8,12 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "count.h"
 #include "log.h"
 #include "state.h"
 
-#define WORD_LINK_DOWN 0 /* of the device's state: 1 if the supervisor said so */
+/* Words of the device's state. */
+#define WORD_LINK_DOWN 0 /* 1 if the supervisor said so */
+#define WORD_THROTTLE  8
+_Static_assert(WORD_THROTTLE + THROTTLE_WORDS <= STATE_WORDS, "there are so many");
 
 /* ---- opening ---- */
 
@@ -21,8 +25,10 @@ static int open_backend(struct port *port)
 {
 	struct backend *b = &port->backend;
 
-	if (!port->tap + !port->tap_fds + (port->packet_fd < 0) != 2) {
-		log_error("give --tap NAME, --tap-fd N or --packet-fd N, one of them");
+	if (!port->tap + !port->tap_fds + !port->stream + (port->packet_fd < 0) + (port->stream_fd < 0) !=
+	    4) {
+		log_error("give --tap NAME, --tap-fd N, --packet-fd N, --stream PATH or --stream-fd N, one "
+			  "of them");
 		return -EINVAL;
 	}
 	b->pairs = port->pairs;
@@ -32,6 +38,10 @@ static int open_backend(struct port *port)
 		return backend_open_tap(b, port->tap);
 	if (port->tap_fds)
 		return backend_open_tap_fds(b, port->tap_fds);
+	if (port->stream)
+		return backend_open_stream(b, port->stream);
+	if (port->stream_fd >= 0)
+		return backend_open_stream_fd(b, port->stream_fd);
 	return backend_open_packet(b, port->packet_fd);
 }
 
@@ -93,6 +103,7 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	atomic_store(&port->shared.link, up);
 	for (unsigned i = 0; i < port->pairs; i++)
 		port->attached[i] = -1;
+	throttle_open(&port->throttle, &state_words(port->state)[WORD_THROTTLE]);
 	set_features(port);
 	*features = port->features;
 	return 0;
@@ -136,11 +147,10 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 	queue->pair = &port->pair[index / 2];
 	if (index % 2) {
 		queue->pair->tx.server = server;
-		tx_open(&queue->pair->tx, port, index / 2);
-		return 0;
+		return tx_open(&queue->pair->tx, port, index / 2, server_loop(server));
 	}
 	queue->pair->rx.server = server;
-	err = rx_open(&queue->pair->rx, port, index / 2);
+	err = rx_open(&queue->pair->rx, port, index / 2, server_loop(server));
 	return err ? err : pair_open(queue->pair, port, index / 2, server_loop(server));
 }
 
@@ -153,8 +163,12 @@ void port_close_queue(struct net_queue *queue)
 		loop_bh_cancel(&queue->port->rings);
 		control_close(&queue->port->control);
 	}
-	if (!queue->pair || index % 2)
+	if (!queue->pair)
 		return;
+	if (index % 2) {
+		tx_close(&queue->pair->tx);
+		return;
+	}
 	pair_close(queue->pair);
 	rx_close(&queue->pair->rx);
 }
@@ -188,6 +202,11 @@ static void on_lost(void *arg)
 {
 	struct port *port = arg;
 
+	/* Its successor gets another connection. */
+	if (port->stream_fd >= 0) {
+		log_error("%s: the other end is gone: ending", port->backend.name);
+		_exit(1);
+	}
 	log_error("%s: the other end is gone; the link is down", port->backend.name);
 	if (set_link(port, false))
 		server_config_changed(port->queue[0].server);
@@ -242,14 +261,26 @@ static const struct {
 
 int port_set(struct port *port, const char *key, const char *value, char *why, size_t size)
 {
+	int err;
+
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (!strcmp(key, keys[i].key))
 			return keys[i].set(port, value, why, size);
-	snprintf(why, size, "a network device has no %s", key);
-	return -EINVAL;
+	err = throttle_set(&port->throttle, key, value);
+	if (err == -ENOENT)
+		snprintf(why, size, "a network device has no %s", key);
+	else if (err)
+		snprintf(why, size, "%s must be a rate and perhaps a burst, as 10M/64K", key);
+	return err == -ENOENT ? -EINVAL : err;
 }
 
 /* ---- the driver ---- */
+
+void port_announce(struct port *port)
+{
+	port->config.status |= htole16(VIRTIO_NET_S_ANNOUNCE);
+	server_config_changed(port->queue[0].server);
+}
 
 void port_share(struct port *port)
 {
@@ -316,9 +347,10 @@ static const struct {
 	RX("rx_packets", packets),     RX("rx_bytes", bytes),         RX("rx_spilled", spilled),
 	RX("rx_too_large", too_large), RX("rx_too_short", too_short), RX("rx_filtered", filtered),
 	RX("rx_link_down", link_down), RX("rx_no_buffer", no_buffer), RX("rx_errors", errors),
-	TX("tx_packets", packets),     TX("tx_bytes", bytes),         TX("tx_resent", resent),
-	TX("tx_blocked", blocked),     TX("tx_malformed", malformed), TX("tx_poisoned", poisoned),
-	TX("tx_link_down", link_down), TX("tx_errors", errors),
+	RX("rx_limited", limited),     TX("tx_packets", packets),     TX("tx_bytes", bytes),
+	TX("tx_resent", resent),       TX("tx_blocked", blocked),     TX("tx_malformed", malformed),
+	TX("tx_poisoned", poisoned),   TX("tx_link_down", link_down), TX("tx_errors", errors),
+	TX("tx_limited", limited),
 #undef RX
 #undef TX
 };

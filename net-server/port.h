@@ -18,6 +18,7 @@
 #include "num.h"
 #include "rx.h"
 #include "server.h"
+#include "throttle.h"
 #include "tx.h"
 
 #define PORT_LEGACY "a driver of before virtio 1.0, without merged buffers"
@@ -35,9 +36,9 @@ struct pair {
 
 /* What the main thread tells the I/O threads, and they it. */
 struct port_shared {
-	struct lock lock;
-	struct filter filter GUARDED_BY(lock);
-	struct driver_coalesce rx GUARDED_BY(lock), tx GUARDED_BY(lock);
+	struct lock lock; /* guards the next three */
+	struct filter filter;
+	struct driver_coalesce rx, tx;
 	_Atomic uint32_t changes;         /* of all these */
 	_Atomic unsigned pairs;           /* that take part */
 	_Atomic bool runs[NET_PAIRS_MAX]; /* the pair's receive ring does */
@@ -59,7 +60,8 @@ struct net_queue {
 struct port {
 	/* Options. */
 	const char *tap, *tap_fds;
-	int packet_fd; /* -1: none */
+	const char *stream;
+	int packet_fd, stream_fd; /* -1: none */
 	uint8_t mac[ETH_ALEN];
 	bool mac_given;
 	uint16_t mtu; /* 0: not said */
@@ -71,6 +73,7 @@ struct port {
 	struct pair pair[NET_PAIRS_MAX];
 	struct net_queue queue[2 * NET_PAIRS_MAX + 1];
 	struct control control;
+	struct throttle throttle;
 	struct port_shared shared;
 
 	/* The main thread's. */
@@ -108,6 +111,9 @@ static inline bool port_header_is_ours(uint64_t features)
 {
 	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
+
+/* Asks the driver to make itself known to the network. Main thread. */
+void port_announce(struct port *port);
 
 /* Gives the I/O threads what they need of the driver's set-up. Main thread. */
 void port_share(struct port *port);

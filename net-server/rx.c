@@ -35,7 +35,15 @@
 #define SPILL    NET_PACKET_MAX
 #define NUM_AT   offsetof(struct virtio_net_hdr_v1, num_buffers)
 
-int rx_open(struct rx *rx, struct port *port, unsigned pair)
+static void on_timer(void *arg)
+{
+	struct rx *rx = arg;
+
+	rx->limited = false;
+	server_run(rx->server);
+}
+
+int rx_open(struct rx *rx, struct port *port, unsigned pair, struct loop *loop)
 {
 	rx->port = port;
 	rx->pair = pair;
@@ -43,11 +51,14 @@ int rx_open(struct rx *rx, struct port *port, unsigned pair)
 	rx->buf = calloc(BUFS, sizeof(*rx->buf));
 	rx->iov = calloc(VECTORS + 1, sizeof(*rx->iov)); /* the spill area's comes behind the last */
 	rx->spill = malloc(SPILL);
-	return rx->buf && rx->iov && rx->spill ? 0 : -ENOMEM;
+	if (!rx->buf || !rx->iov || !rx->spill)
+		return -ENOMEM;
+	return loop_add_timer(loop, on_timer, rx, &rx->timer);
 }
 
 void rx_close(struct rx *rx)
 {
+	loop_del_timer(rx->timer);
 	free(rx->buf);
 	free(rx->iov);
 	free(rx->spill);
@@ -60,6 +71,8 @@ static void forget(struct rx *rx)
 	if (rx->held)
 		count_add(&rx->stats.no_buffer, 1);
 	rx->held = 0;
+	rx->paid = rx->limited = false;
+	loop_disarm_timer(rx->timer);
 }
 
 void rx_ring(struct rx *rx, bool on)
@@ -283,11 +296,32 @@ static void deliver(struct rx *rx, uint32_t len)
 	adapt(rx, len);
 }
 
-/* The frame is more than what was offered for it: goes on in further buffers. False: it waits for them. */
+/* Asks the limit for a frame of len bytes; false: not yet. */
+static bool pay(struct rx *rx, uint32_t len)
+{
+	struct limit *limit = &rx->port->throttle.rx;
+	uint64_t now, wait;
+
+	if (!limit_is_set(limit))
+		return true;
+	now = clock_ns();
+	wait = limit_take(limit, now, len - NET_HDR_BYTES, 1);
+	if (!wait)
+		return true;
+	rx->limited = true;
+	loop_arm_timer(rx->timer, now + wait);
+	return false;
+}
+
+/* A frame that is more than what was offered for it, or that the limit delayed: goes on in further buffers. False: it
+ * goes on waiting. */
 static bool finish_held(struct rx *rx)
 {
 	bool any = false;
 
+	if (rx->limited || (!rx->paid && !pay(rx, rx->held)))
+		return false;
+	rx->paid = true;
 	while (rx->room < rx->held && take(rx))
 		any = true;
 	if (any)
@@ -297,12 +331,20 @@ static bool finish_held(struct rx *rx)
 			return false;
 		count_add(&rx->stats.too_large, 1); /* of such small buffers it would need too many */
 		rx->held = 0;
+		rx->paid = false;
 		return true;
 	}
 	vec_put(vectors(rx), n_vectors(rx), rx->held_at, rx->spill, rx->held - rx->held_at);
 	deliver(rx, rx->held);
 	rx->held = 0;
+	rx->paid = false;
 	return true;
+}
+
+static void hold(struct rx *rx, const struct frame *f)
+{
+	rx->held = f->len;
+	rx->held_at = (uint32_t)MIN(f->len, f->offered);
 }
 
 /* True if the next frame may be read. */
@@ -310,18 +352,23 @@ static bool take_frame(struct rx *rx, struct frame *f)
 {
 	if (!wanted(rx, f))
 		return true;
+	if (f->len > f->offered && !rx->mergeable) {
+		count_add(&rx->stats.too_large, 1);
+		return true;
+	}
+	if (!pay(rx, f->len)) {
+		count_add(&rx->stats.limited, 1);
+		hold(rx, f);
+		return false;
+	}
 	if (f->len <= f->offered) {
 		deliver(rx, f->len);
 		return true;
 	}
-	if (!rx->mergeable) {
-		count_add(&rx->stats.too_large, 1);
-		return true;
-	}
 	count_add(&rx->stats.spilled, 1);
 	rx->want = NET_PACKET_MAX;
-	rx->held = f->len;
-	rx->held_at = (uint32_t)f->offered;
+	rx->paid = true;
+	hold(rx, f);
 	return finish_held(rx);
 }
 
@@ -436,7 +483,7 @@ bool rx_has_room(const struct rx *rx)
 	if (!rx->on)
 		return false;
 	if (rx->held)
-		return true;
+		return !rx->limited && rx->room < rx->held;
 	return rx->first == rx->end || (rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER);
 }
 

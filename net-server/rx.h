@@ -15,6 +15,8 @@
 
 #include "filter.h"
 
+struct loop;
+struct loop_timer;
 struct port;
 struct server_queue;
 
@@ -35,6 +37,7 @@ struct rx_stats {
 	_Atomic uint64_t filtered;  /* dropped: the driver does not want them */
 	_Atomic uint64_t link_down; /* dropped */
 	_Atomic uint64_t no_buffer; /* dropped: its ring stopped while it waited for buffers */
+	_Atomic uint64_t limited;   /* frames that a limit delayed */
 	_Atomic uint64_t errors;    /* of the backend */
 };
 
@@ -61,6 +64,9 @@ struct rx {
 	uint32_t
 	    held; /* bytes of a frame that waits for buffers: the first held_at are in those that are there */
 	uint32_t held_at;
+	bool paid;    /* the limit lets it pass */
+	bool limited; /* ... or will when the timer says so */
+	struct loop_timer *timer;
 	uint8_t *spill; /* what a frame is more than what was offered for it */
 
 	struct filter filter;
@@ -68,7 +74,7 @@ struct rx {
 	struct rx_stats stats;
 };
 
-int rx_open(struct rx *rx, struct port *port, unsigned pair);
+int rx_open(struct rx *rx, struct port *port, unsigned pair, struct loop *loop);
 void rx_close(struct rx *rx);
 
 void rx_ring(struct rx *rx, bool on);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "clock.h"
 #include "count.h"
 #include "crash.h"
 #include "log.h"
@@ -13,17 +14,32 @@
 
 #define BUDGET 64 /* frames in a pass */
 
-void tx_open(struct tx *tx, struct port *port, unsigned pair)
+static void on_timer(void *arg)
+{
+	struct tx *tx = arg;
+
+	tx->limited = false;
+	server_run(tx->server);
+}
+
+int tx_open(struct tx *tx, struct port *port, unsigned pair, struct loop *loop)
 {
 	tx->port = port;
 	tx->pair = pair;
+	return loop_add_timer(loop, on_timer, tx, &tx->timer);
+}
+
+void tx_close(struct tx *tx)
+{
+	loop_del_timer(tx->timer);
 }
 
 void tx_ring(struct tx *tx, bool on)
 {
 	tx->on = on;
 	tx->have = false;
-	tx->blocked = false;
+	tx->blocked = tx->limited = false;
+	loop_disarm_timer(tx->timer);
 	tx->features = on ? server_features(tx->server) : 0;
 	tx->legacy = on && !port_header_is_ours(tx->features);
 }
@@ -149,16 +165,37 @@ static void refused(struct tx *tx, int err)
 	log_warn_limited("%s: a frame can't be sent: %s", tx->port->backend.name, strerrordesc_np(-err));
 }
 
-/* Sends the frame in hand. False: the backend takes nothing now. */
+/* Asks the limit for the frame in hand; false: not yet. */
+static bool pay(struct tx *tx)
+{
+	struct limit *limit = &tx->port->throttle.tx;
+	uint64_t now, wait;
+
+	if (!limit_is_set(limit))
+		return true;
+	now = clock_ns();
+	wait = limit_take(limit, now, tx->len, 1);
+	if (!wait)
+		return true;
+	count_add(&tx->stats.limited, 1);
+	tx->limited = true;
+	loop_arm_timer(tx->timer, now + wait);
+	return false;
+}
+
+/* Sends the frame in hand. False: the backend, or the limit, takes nothing now. */
 static bool send_frame(struct tx *tx)
 {
 	struct backend *b = &tx->port->backend;
 	int err;
 
+	if (!pay(tx))
+		return false;
 	CRASH_POINT("send before");
 	err = b->ops->send(b, tx->pair, tx->iov + tx->at, tx->n);
 	CRASH_POINT("send after");
 	if (err == -EAGAIN) {
+		limit_return(&tx->port->throttle.tx, tx->len, 1);
 		block(tx);
 		return false;
 	}
@@ -185,15 +222,19 @@ static void take_changes(struct tx *tx)
 
 bool tx_service(struct tx *tx)
 {
+	struct backend *b = &tx->port->backend;
 	unsigned n = 0;
 
-	if (!tx->on || tx->blocked)
+	if (!tx->on || tx->blocked || tx->limited)
 		return false;
 	if (port_has_changed(tx->port, &tx->seen))
 		take_changes(tx);
 	while (n < BUDGET && (tx->have || take(tx)) && send_frame(tx))
 		n++;
 	server_lay_down(tx->server);
+	/* What went in part must not wait for the next frame. */
+	if (b->ops->flush && !tx->blocked && b->ops->flush(b, tx->pair) == -EAGAIN)
+		block(tx);
 	return n > 0;
 }
 

@@ -14,6 +14,8 @@
 
 #include "backend.h"
 
+struct loop;
+struct loop_timer;
 struct port;
 struct server_queue;
 
@@ -24,6 +26,7 @@ struct tx_stats {
 	_Atomic uint64_t malformed; /* dropped: no frame, or a header that asks for what was not agreed on */
 	_Atomic uint64_t poisoned;  /* dropped: servers died of it */
 	_Atomic uint64_t link_down; /* dropped */
+	_Atomic uint64_t limited;   /* frames that a limit delayed */
 	_Atomic uint64_t errors;    /* dropped: the backend refused it */
 };
 
@@ -34,6 +37,8 @@ struct tx {
 	bool on;
 	bool legacy;  /* the driver's header is not ours */
 	bool blocked; /* the backend takes nothing; EPOLLOUT ends it */
+	bool limited; /* so does the limit; the timer ends it */
+	struct loop_timer *timer;
 	uint64_t features;
 	uint32_t seen; /* of port_shared.changes */
 
@@ -48,7 +53,8 @@ struct tx {
 	struct tx_stats stats;
 };
 
-void tx_open(struct tx *tx, struct port *port, unsigned pair);
+int tx_open(struct tx *tx, struct port *port, unsigned pair, struct loop *loop);
+void tx_close(struct tx *tx);
 void tx_ring(struct tx *tx, bool on);
 bool tx_service(struct tx *tx);
 bool tx_has_room(const struct tx *tx);

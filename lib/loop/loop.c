@@ -188,6 +188,9 @@ static int sleep_until(struct loop *loop, uint64_t end_ns, uint64_t began_ns)
 	uint64_t now = clock_ns();
 	int err;
 
+	/* What was polled may have armed a timer. */
+	end_ns = MIN(end_ns, loop_timer_next(loop));
+
 	atomic_store(&loop->asleep, true);
 	if (work || must_not_wait(loop) || now >= end_ns) {
 		err = fetch(loop, 0);

@@ -27,13 +27,17 @@
 
 /* ---- backends ---- */
 
-static void open_packet(struct net *n)
+static void open_socket(struct net *n)
 {
+	bool stream = n->kind == NET_STREAM;
 	int ends[2];
 
-	cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	cr_assert_eq(socketpair(AF_UNIX,
+				(stream ? SOCK_STREAM : SOCK_SEQPACKET) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+				ends),
+		     0);
 	n->peer = ends[0];
-	n->backend.option = "--packet-fd";
+	n->backend.option = stream ? "--stream-fd" : "--packet-fd";
 	n->backend.fds[0] = ends[1];
 	n->backend.n_fds = 1;
 }
@@ -102,7 +106,7 @@ void net_start(struct net *n, const struct net_options *options)
 	if (options->kind == NET_TAP)
 		open_tap(n, MAX(rig.queues, 1U));
 	else
-		open_packet(n);
+		open_socket(n);
 	rig.net = &n->backend;
 	rig_start(&n->rig, &rig);
 	n->header = rig_alloc(&n->rig, NET_HEADER, 16);
@@ -142,15 +146,60 @@ bool net_check(const uint8_t *frame, uint32_t len, uint32_t number)
 	return !memcmp(frame, wanted, len);
 }
 
+/* In pieces, so that frames are cut anywhere. */
+static void stream_send(struct net *n, const uint8_t *frame, uint32_t len)
+{
+	static uint8_t whole[4 + NET_BYTES];
+	uint32_t at = 0, total = len + 4;
+
+	memcpy(whole, &(uint32_t) { htonl(len) }, 4);
+	memcpy(whole + 4, frame, len);
+	while (at < total) {
+		ssize_t done = -1;
+
+		rig_until(&n->rig,
+			  (done = write(n->peer, whole + at, MIN(total - at, 1 + total * 2 / 3))) > 0);
+		at += (uint32_t)done;
+	}
+}
+
+/* The next whole frame; false: there is none yet. */
+static bool stream_receive(struct net *n, uint8_t *frame, uint32_t *len)
+{
+	ssize_t got = read(n->peer, n->stream + n->stream_len, sizeof(n->stream) - n->stream_len);
+
+	n->stream_len += got > 0 ? (uint32_t)got : 0;
+	if (n->stream_len < 4)
+		return false;
+	memcpy(len, n->stream, 4);
+	*len = ntohl(*len);
+	cr_assert_leq(*len, NET_BYTES);
+	if (n->stream_len < 4 + *len)
+		return false;
+	memcpy(frame, n->stream + 4, *len);
+	n->stream_len -= 4 + *len;
+	memmove(n->stream, n->stream + 4 + *len, n->stream_len);
+	return true;
+}
+
 void net_peer_send(struct net *n, const uint8_t *frame, uint32_t len)
 {
+	if (n->kind == NET_STREAM) {
+		stream_send(n, frame, len);
+		return;
+	}
 	cr_assert_eq(write(n->peer, frame, len), (ssize_t)len, "%u bytes: %s", len, strerror(errno));
 }
 
 uint32_t net_peer_receive(struct net *n, uint8_t *frame)
 {
 	ssize_t len = -1;
+	uint32_t framed;
 
+	if (n->kind == NET_STREAM) {
+		rig_until(&n->rig, stream_receive(n, frame, &framed));
+		return framed;
+	}
 	rig_until(&n->rig, (len = read(n->peer, frame, NET_BYTES)) >= 0);
 	return (uint32_t)len;
 }

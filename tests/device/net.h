@@ -15,7 +15,7 @@
 #define NET_HEADER    12
 #define NET_BYTES     65600 /* more than any frame and its header */
 
-enum net_kind { NET_PACKET, NET_TAP };
+enum net_kind { NET_PACKET, NET_TAP, NET_STREAM };
 
 struct net_options {
 	enum net_kind kind;
@@ -35,6 +35,8 @@ struct net {
 	enum net_kind kind;
 	int peer; /* what is written here the guest receives, and the reverse */
 	char name[16];
+	uint8_t stream[1 << 17]; /* what was read of one and is no whole frame yet */
+	uint32_t stream_len;
 	uint64_t header; /* of frames to be sent: zeroes, unless a test writes there */
 	uint64_t frame;  /* room for one of them */
 	uint64_t memory; /* for buffers to be posted */

@@ -72,6 +72,10 @@ static void over(enum net_kind kind, uint64_t ring_features)
 	{                                                                                                    \
 		over(NET_PACKET, features);                                                                  \
 	}                                                                                                    \
+	Test(net_io, stream_##name)                                                                          \
+	{                                                                                                    \
+		over(NET_STREAM, features);                                                                  \
+	}                                                                                                    \
 	Test(net_io, tap_##name)                                                                             \
 	{                                                                                                    \
 		over(NET_TAP, features);                                                                     \
@@ -121,6 +125,11 @@ static void merged(enum net_kind kind, uint64_t ring_features)
 Test(net_io, packet_merged_buffers)
 {
 	merged(NET_PACKET, 0);
+}
+
+Test(net_io, stream_merged_buffers)
+{
+	merged(NET_STREAM, RING_F_INDIRECT);
 }
 
 Test(net_io, tap_merged_buffers)

@@ -189,3 +189,48 @@ Test(loop_poll, idle_loop_sleeps_once)
 	cr_assert_eq(st.passes, 1);
 	cr_assert_eq(st.sleeps, 1);
 }
+
+struct armer {
+	struct loop_timer *timer;
+	bool ran;
+};
+
+static void on_timer(void *arg)
+{
+	((struct armer *)arg)->ran = true;
+}
+
+static bool armer_poll(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static bool armer_sleep(void *arg)
+{
+	loop_arm_timer(((struct armer *)arg)->timer, clock_ns() + NS_PER_MS);
+	return false;
+}
+
+static void armer_wake(void *arg)
+{
+	(void)arg;
+}
+
+/* As a device does that is to wait before it goes on: the loop then sleeps until that time and no longer. */
+Test(loop_poll, timer_armed_by_a_poller_ends_the_sleep)
+{
+	static const struct loop_poll_ops ops = { .poll = armer_poll,
+						  .sleep = armer_sleep,
+						  .wake = armer_wake };
+	struct armer a = { .ran = false };
+	uint64_t since = clock_ns();
+	struct loop_poller *p;
+
+	cr_assert_eq(loop_add_timer(loop, on_timer, &a, &a.timer), 0);
+	cr_assert_eq(loop_add_poller(loop, &ops, &a, &p), 0);
+	cr_assert_eq(loop_run_once(loop, (int64_t)(20 * NS_PER_S)), 0);
+	cr_assert(a.ran && clock_ns() - since < 10 * NS_PER_S, "it slept for the whole time");
+	loop_del_poller(p);
+	loop_del_timer(a.timer);
+}
