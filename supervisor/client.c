@@ -203,6 +203,8 @@ static void print_status(const json_t *root)
 	json_array_foreach(devices, i, device)
 	{
 		print_child(text_of(root, "name"), device);
+		if (json_is_object(json_object_get(device, "helper")))
+			print_child(text_of(root, "name"), json_object_get(device, "helper"));
 	}
 }
 

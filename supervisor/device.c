@@ -55,9 +55,12 @@ static void answer_revival(struct device *d, int err, const char *text)
 
 /* ---- becoming up ---- */
 
-static void check_up(struct device *d)
+void device_check_up(struct device *d)
 {
 	if (d->state != DEVICE_STARTING || !d->linked || !d->now.ready)
+		return;
+	/* A guest is to find all there when it starts; later the two don't wait for each other. */
+	if (!d->was_up && !device_helper_is_ready(d))
 		return;
 	d->state = DEVICE_UP;
 	d->was_up = true;
@@ -82,7 +85,7 @@ void device_linked(struct device *d, bool resumed)
 	d->now.resumed = resumed;
 	if (d->external)
 		d->now.ready = d->now.linked;
-	check_up(d);
+	device_check_up(d);
 }
 
 static void on_ready(void *arg, struct child *child)
@@ -97,7 +100,7 @@ static void on_ready(void *arg, struct child *child)
 	d->now.spawned = child->times.spawned;
 	d->now.hello = child->times.hello;
 	d->now.ready = child->times.ready;
-	check_up(d);
+	device_check_up(d);
 }
 
 /* ---- losing it ---- */
@@ -211,11 +214,13 @@ static void active_died(struct device *d, struct child *child, const struct chil
 		after_death(d, refused && !d->was_up && !child->times.ready);
 }
 
-static void check_stopped(struct device *d)
+void device_check_stopped(struct device *d)
 {
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (!d->external && d->slot[i].state != CHILD_IDLE)
 			return;
+	if (!device_helper_is_gone(d))
+		return;
 	d->state = DEVICE_IDLE;
 	d->ops->ended(d->arg, d);
 }
@@ -228,7 +233,7 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	clean_fd(&d->front[slot]);
 	d->front[slot] = -1;
 	if (d->state == DEVICE_STOPPING)
-		check_stopped(d);
+		device_check_stopped(d);
 	else if (d->ops->ending(d->arg))
 		say_debug("%s: not replaced, the machine is ending", d->id);
 	else if (slot == d->active)
@@ -237,7 +242,7 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 		device_spare_died(d, child, death);
 }
 
-/* Nobody reaps a back end of somebody else's. That it is away, however long, is no death of it. */
+/* Nobody reaps a back end or peer of somebody else's. That it is away, however long, is no death of it. */
 void device_external_lost(struct device *d, const char *reason)
 {
 	bool count = d->state == DEVICE_UP || !d->was_up;
@@ -310,7 +315,7 @@ static void on_timer(void *arg)
 		device_start_active(d);
 	else if (d->state == DEVICE_STARTING && d->external)
 		device_external_lost(d, "it did not answer in time");
-	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY)
+	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY && !d->linked)
 		child_kill(device_active(d), "the core did not take it up in time");
 }
 
@@ -319,11 +324,23 @@ void device_start(struct device *d)
 	forget_deaths(d);
 	d->recovering = d->restricted = d->was_up = d->given = false;
 	memset(&d->now, 0, sizeof(d->now));
+	device_helper_start(d);
+	if (d->ops->ending(d->arg))
+		return; /* it was given up at once */
 	device_start_active(d);
+}
+
+bool device_has_failed(const struct device *d)
+{
+	return d->state == DEVICE_FAILED || d->helper.failed;
 }
 
 void device_revive(struct device *d, device_done_fn done, void *arg)
 {
+	if (d->helper.failed && d->state != DEVICE_FAILED) {
+		device_helper_revive(d, done, arg);
+		return;
+	}
 	if (d->revived || d->upgrade.step ||
 	    (d->state != DEVICE_FAILED && !(d->state == DEVICE_UP && d->restricted))) {
 		done(arg, -EBUSY, d->state == DEVICE_UP ? "it serves already" : "it is on its way already");
@@ -334,6 +351,8 @@ void device_revive(struct device *d, device_done_fn done, void *arg)
 	d->restricted = false;
 	d->revived = done;
 	d->revived_arg = arg;
+	if (d->helper.failed)
+		device_helper_start(d);
 	if (d->state == DEVICE_FAILED) {
 		start_later(d);
 		return;
@@ -354,7 +373,8 @@ void device_stop(struct device *d, uint64_t deadline_ns)
 	d->state = DEVICE_STOPPING;
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++)
 		child_stop(&d->slot[i], deadline_ns);
-	check_stopped(d);
+	device_helper_stop(d, deadline_ns);
+	device_check_stopped(d);
 }
 
 /* ---- the whole ---- */
@@ -412,7 +432,7 @@ static int init_slot(struct device *d, size_t slot, const char *dir)
 	c->arg = d;
 	c->index = d->index + slot;
 	c->process = d->process;
-	c->kind = "blk";
+	c->kind = d->kind;
 	c->device = d->id;
 	memcpy(c->id, d->id, sizeof(c->id));
 	c->start_ns = d->policy.start_ns;
@@ -436,7 +456,7 @@ int device_init(struct device *d, const char *dir)
 		err = loop_add_timer(d->loop, device_on_trial_timer, d, &d->trial_timer);
 	for (size_t i = 0; !err && i < KEEPER_SLOTS && !d->external; i++)
 		err = init_slot(d, i, dir);
-	return err;
+	return err ? err : device_helper_init(d, dir);
 }
 
 void device_fini(struct device *d)
@@ -446,6 +466,7 @@ void device_fini(struct device *d)
 		flight_free(d->slot[i].flight);
 		clean_fd(&d->front[i]);
 	}
+	device_helper_fini(d);
 	loop_del_timer(TAKE_PTR(d->timer));
 	loop_del_timer(TAKE_PTR(d->spare_timer));
 	loop_del_timer(TAKE_PTR(d->trial_timer));

@@ -56,6 +56,8 @@ struct device_ops {
 	void (*given_up)(void *arg, struct device *d, bool wrong);
 	/* The machine is ending: its processes are not replaced. */
 	bool (*ending)(void *arg);
+	/* Its helper serves again. */
+	void (*helper_up)(void *arg, struct device *d);
 	/* Something else that people may want to know: a short name, and a line. */
 	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);
 };
@@ -93,6 +95,22 @@ struct device_upgrade {
 
 #define DEVICE_DEATHS_MAX 1001
 
+/* A process that a device needs besides its server (device_helper.h). */
+struct device_helper {
+	const char *process; /* its program; NULL: there is none */
+	struct child child;
+	struct loop_timer *timer; /* until it is started again */
+	bool waiting;             /* ... which that timer will do */
+	bool failed;              /* it died too often: stays away until it is revived */
+	unsigned short_lives, restarts;
+	uint64_t death[DEVICE_DEATHS_MAX]; /* ring of the times of the last deaths */
+	size_t ndeaths;
+	uint64_t last_noticed;
+	char last_death[BUS_TEXT_MAX];
+	device_done_fn revived;
+	void *revived_arg;
+};
+
 struct device {
 	/* For device_init. */
 	struct loop *loop;
@@ -100,12 +118,13 @@ struct device {
 	const struct device_ops *ops;
 	void *arg;
 	struct device_policy policy;
-	size_t index;  /* of its first slot in the keeper's plan; the others follow */
-	bool external; /* somebody else runs its back end; there are no slots */
-	const char *process;
+	size_t index;               /* of its first slot in the keeper's plan; the others follow */
+	bool external;              /* somebody else runs its back end; there are no slots */
+	bool streams;               /* each of its processes gets a connection to the peer of its plan */
+	const char *process, *kind; /* its program, and what that calls itself in HELLO */
 	char id[BUS_NAME_MAX];
 	const int *flight,
-	    *flight_reader; /* of each slot: the recorder's memory, and what reads it; kept by reference */
+	    *flight_reader; /* of each slot and the helper: the recorder's memory, and what reads it; kept by reference */
 
 	enum device_state state;
 	struct child slot[KEEPER_SLOTS];
@@ -115,10 +134,11 @@ struct device {
 	struct loop_timer *spare_timer; /* until a spare is started */
 	struct loop_timer *trial_timer; /* of an upgrade */
 	unsigned short_lives;           /* deaths in a row without a time of service */
-	unsigned absences;              /* of an external one: connects that failed in a row */
+	unsigned absences;              /* of an external one or a peer: connects that failed in a row */
 	unsigned spare_deaths;          /* of spares, in a row */
 	unsigned nrestarts;             /* all of them */
 	bool linked;
+	bool away;                         /* the peer of its stream could not be connected to */
 	bool slotless;                     /* it waits until nothing remains of a process before */
 	bool given, down, stale;           /* device_unlinked tells */
 	bool was_up;                       /* in this generation */
@@ -132,6 +152,7 @@ struct device {
 	device_done_fn revived;
 	void *revived_arg;
 	struct device_upgrade upgrade;
+	struct device_helper helper;
 };
 
 /* Sets up; dir is where the folders of its slots are (not of an external one). Starts nothing. -errno. */
@@ -157,6 +178,9 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
  * it is known how it ended.
  */
 void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
+
+/* It, or what it needs, died too often and stays away. */
+bool device_has_failed(const struct device *d);
 
 /* Takes over from a supervisor that died, with the plain fields as that one left them. -errno. */
 int device_adopt(struct device *d);

@@ -21,16 +21,18 @@ int device_adopt(struct device *d)
 {
 	bool by_order[KEEPER_SLOTS], lost[KEEPER_SLOTS] = { false };
 	struct keeper_found found;
+	int err;
 
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
-		int err;
-
 		by_order[i] = d->slot[i].state == CHILD_STOPPING;
 		err = child_claim(&d->slot[i], i != d->active, &found, &lost[i]);
 		if (err)
 			return err;
 		d->front[i] = found.held[KEEPER_HELD_FRONT];
 	}
+	err = device_helper_adopt(d);
+	if (err)
+		return err;
 	go_on(d);
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (lost[i])

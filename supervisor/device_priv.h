@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "device.h"
+#include "device_helper.h"
 
 /* ---- device.c ---- */
 
@@ -37,7 +38,13 @@ const char *device_state_name(const struct device *d);
 /* The start failed; what was started of it is gone. */
 void device_start_failed(struct device *d);
 
-/* The back end that somebody else runs is away. */
+/* It is up if all that it takes is there. */
+void device_check_up(struct device *d);
+
+/* It has come to its end if all its processes have. */
+void device_check_stopped(struct device *d);
+
+/* The back end, or peer, that somebody else runs is away. */
 void device_external_lost(struct device *d, const char *reason);
 
 /* ---- device_start.c ---- */

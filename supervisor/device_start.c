@@ -50,17 +50,32 @@ static void give_active(struct device *d)
 		child_kill(device_active(d), "the core takes no descriptor");
 }
 
+/* Each process has its own connection to the peer, since one that dies may leave half a frame behind. */
+static int dial(struct device *d, size_t slot, int *fd)
+{
+	*fd = keeper_connect(d->keeper, d->index + slot);
+	d->away = *fd < 0;
+	if (d->away && !d->absences++)
+		say_warn_errno(*fd, "%s: can't connect to its peer", d->id);
+	return d->away ? *fd : 0;
+}
+
 int device_start_slot(struct device *d, size_t slot)
 {
-	int pair[2], err;
+	CLEAN_FD int stream = -1;
+	int pair[2], fds[2], err = d->streams ? dial(d, slot, &stream) : 0;
 
+	if (err)
+		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
 		err = -errno;
 		say_error_errno(err, "%s: can't make its socket", d->id);
 		return err;
 	}
 	d->slot[slot].restricted = d->restricted;
-	err = child_start(&d->slot[slot], &pair[1], 1, &pair[0], 1);
+	fds[0] = pair[1];
+	fds[1] = stream;
+	err = child_start(&d->slot[slot], fds, d->streams ? 2 : 1, &pair[0], 1);
 	close(pair[1]);
 	if (err)
 		close(pair[0]);
@@ -115,6 +130,18 @@ void device_vanished(struct device *d)
 		loop_arm_timer(d->timer, clock_ns());
 }
 
+static void start_own(struct device *d)
+{
+	int err = device_start_slot(d, d->active);
+
+	if (!err)
+		give_active(d);
+	else if (d->away)
+		device_external_lost(d, strerror(-err));
+	else
+		device_start_failed(d);
+}
+
 void device_start_active(struct device *d)
 {
 	if (!d->external && !find_slot(d)) {
@@ -125,8 +152,6 @@ void device_start_active(struct device *d)
 	begin(d, false);
 	if (d->external)
 		start_external(d);
-	else if (device_start_slot(d, d->active))
-		device_start_failed(d);
 	else
-		give_active(d);
+		start_own(d);
 }

@@ -178,5 +178,7 @@ json_t *device_json(const struct device *d)
 	if (d->last.sign)
 		json_object_set_new(json, "last_recovery_by", json_string(d->last.warm ? "spare" : "start"));
 	json_object_set_new(json, "last_recovery_ms", device_recovery_json(d));
+	if (d->helper.process)
+		json_object_set_new(json, "helper", device_helper_json(d));
 	return json;
 }

@@ -145,6 +145,7 @@ static void do_spawn(struct keeper_self *s, const struct keeper_request *request
 		.fds = all,
 		.nfds = child->nfixed + nfds - 1,
 		.namespaces = s->plan->sandbox,
+		.host_network = child->host_network,
 		.uid = child->uid,
 		.die_with_parent = true,
 	};
@@ -352,6 +353,8 @@ static void clean_up(struct keeper_self *s)
 			do_reap(s, i, &unused);
 	if (s->terminal >= 0)
 		tcsetattr(s->terminal, TCSANOW, &s->settings);
+	for (size_t i = 0; i < s->plan->ndevices; i++)
+		files_leave_bridge(s->plan->tap[i]);
 	rundir_remove(s->plan->dir);
 }
 

@@ -15,23 +15,27 @@
 #include <sys/types.h>
 #include <termios.h>
 
+#include "files_tap.h"
 #include "rundir.h"
 #include "vmconf.h"
 
 #define KEEPER_SLOTS        2 /* servers that a device can have at a time: one serves, one waits or is new */
-#define KEEPER_CHILDREN_MAX (KEEPER_SLOTS * VMCONF_DEVICES_MAX + 1)
+#define KEEPER_HELPER       KEEPER_SLOTS /* the place of what a device needs besides its server */
+#define KEEPER_PLACES       (KEEPER_SLOTS + 1)
+#define KEEPER_CHILDREN_MAX (KEEPER_PLACES * VMCONF_DEVICES_MAX + 1)
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
-#define KEEPER_FIXED_MAX    4   /* descriptors that a child gets at each start: image, kernel, ... */
-#define KEEPER_PASSED_MAX   2   /* ... and that are new at each start: sockets */
-#define KEEPER_HELD_MAX     3   /* ... and that the keeper holds for the next supervisor */
-#define KEEPER_CONSOLE_MAX  3   /* of the console: see console_keep */
+#define KEEPER_FIXED_MAX                                                                                     \
+	(VMCONF_PAIRS_MAX + 2) /* descriptors that a child gets at each start: image, tap, ... */
+#define KEEPER_PASSED_MAX  2   /* ... and that are new at each start: sockets */
+#define KEEPER_HELD_MAX    3   /* ... and that the keeper holds for the next supervisor */
+#define KEEPER_CONSOLE_MAX 3   /* of the console: see console_keep */
 
 /* What is held of a child: the reading end of its log, and the supervisor's ends of its sockets: those of the core, or
  * that of a device's front end until the core has it. */
 enum { KEEPER_HELD_LOG, KEEPER_HELD_DESC, KEEPER_HELD_CONSOLE, KEEPER_HELD_FRONT = KEEPER_HELD_DESC };
 
-/* The place of slot s of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
-#define KEEPER_INDEX(i, s) (1 + KEEPER_SLOTS * (i) + (s))
+/* The place of slot s, or of the helper, of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
+#define KEEPER_INDEX(i, s) (1 + KEEPER_PLACES * (i) + (s))
 
 struct keeper_child {
 	const char *id;      /* the device's, or "core" */
@@ -39,7 +43,8 @@ struct keeper_child {
 	char **argv;         /* argv[0] is replaced where the program is */
 	size_t argc;
 	const char *restricted; /* one more option, if that is asked for at the start; NULL: there is none */
-	char *connect;          /* the socket of a back end that somebody else runs */
+	char *connect;          /* the socket of a back end that somebody else runs, or of its stream */
+	bool host_network;      /* it has the host's network instead of none */
 	int fixed[KEEPER_FIXED_MAX];
 	size_t nfixed;
 	bool
@@ -51,6 +56,9 @@ struct keeper_child {
 struct keeper_plan {
 	struct keeper_child child[KEEPER_CHILDREN_MAX];
 	size_t nchildren;
+	const struct files_tap
+	    *tap[VMCONF_DEVICES_MAX]; /* which of them may have a place in a bridge to leave */
+	size_t ndevices;
 	bool sandbox;
 	const char *crash_dir; /* where reports go */
 	struct rundir *dir;

@@ -9,7 +9,7 @@
 #include "keeper.h"
 #include "program.h"
 
-#define KEEPER_PROTOCOL 1 /* between a keeper and an adopter, which may be of another version */
+#define KEEPER_PROTOCOL 2 /* between a keeper and an adopter, which may be of another version */
 
 /* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */
 enum keeper_verb {

@@ -154,7 +154,7 @@ static void start_generation(struct machine *m)
 	m->again = false;
 	m->generation++;
 	m->begun = clock_ns();
-	say_info("%s: starting vmm-core and %zu disk%s%s", m->conf->name, m->ndevices,
+	say_info("%s: starting vmm-core and %zu device%s%s", m->conf->name, m->ndevices,
 		 m->ndevices == 1 ? "" : "s", m->generation > 1 ? " again" : "");
 	start_core(m);
 	for (size_t i = 0; i < m->ndevices && m->state == MACHINE_STARTING; i++)
@@ -286,6 +286,13 @@ static void on_core_died(void *arg, struct child *core, const struct child_death
 	core_ended(arg, death->code, death->status);
 }
 
+static void look_for_failures(struct machine *m)
+{
+	m->device_failed = false;
+	for (size_t i = 0; i < m->ndevices; i++)
+		m->device_failed |= device_has_failed(&m->device[i]);
+}
+
 static void on_device_up(void *arg, struct device *d)
 {
 	struct machine *m = arg;
@@ -295,9 +302,16 @@ static void on_device_up(void *arg, struct device *d)
 		return;
 	}
 	machine_publish(m, d->id, "device-restarted", "restart %u", d->nrestarts);
-	m->device_failed = false;
-	for (size_t i = 0; i < m->ndevices; i++)
-		m->device_failed |= m->device[i].state == DEVICE_FAILED;
+	look_for_failures(m);
+}
+
+static void on_helper_up(void *arg, struct device *d)
+{
+	struct machine *m = arg;
+
+	machine_publish(m, d->id, "helper-restarted", "%s, restart %u", d->helper.process,
+			d->helper.restarts);
+	look_for_failures(m);
 }
 
 static void on_device_ended(void *arg, struct device *d)
@@ -332,7 +346,8 @@ static void on_given_up(void *arg, struct device *d, bool wrong)
 {
 	struct machine *m = arg;
 
-	machine_publish(m, d->id, "device-failed", "given up after %u restarts", d->nrestarts);
+	machine_publish(m, d->id, "device-failed", "given up after %u restarts",
+			d->helper.failed ? d->helper.restarts : d->nrestarts);
 	if (m->state == MACHINE_STARTING) {
 		machine_end(m, wrong && !m->ever_ran ? EXIT_CONFIG : EXIT_DEVICE, false);
 		return;
@@ -342,7 +357,7 @@ static void on_given_up(void *arg, struct device *d, bool wrong)
 	m->device_failed = true;
 	if (d->policy.on_failure == FAILURE_STOP)
 		machine_end(m, EXIT_DEVICE, false);
-	else if (d->policy.on_failure == FAILURE_NEEDS_RESET)
+	else if (d->policy.on_failure == FAILURE_NEEDS_RESET && d->state == DEVICE_FAILED)
 		fail_device(m, d);
 }
 
@@ -455,6 +470,7 @@ const struct child_ops machine_core_ops = {
 const struct device_ops machine_device_ops = {
 	.hand_over = hand_over,
 	.up = on_device_up,
+	.helper_up = on_helper_up,
 	.ended = on_device_ended,
 	.given_up = on_given_up,
 	.ending = on_asked_whether_ending,

@@ -46,7 +46,10 @@ static int init_device(struct machine *m, size_t i)
 	d->external = conf->vhost_user;
 	d->flight = &m->files->flight[d->index];
 	d->flight_reader = &m->files->flight_reader[d->index];
-	d->process = conf->vhost_user ? "vhost-user" : "blk-server";
+	d->streams = conf->net.link == LINK_STREAM;
+	d->kind = conf->kind == KIND_NET ? "net" : "blk";
+	d->process = conf->vhost_user ? "vhost-user" : conf->kind == KIND_NET ? "net-server" : "blk-server";
+	d->helper.process = conf->net.link == LINK_USER ? "net-user" : NULL;
 	d->policy = (struct device_policy) { .restarts = conf->restarts,
 					     .restarts_s = conf->restarts_s,
 					     .start_ns = m->conf->start_timeout_s * NS_PER_S,

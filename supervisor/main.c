@@ -49,7 +49,9 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 	const struct vmconf_device *device = &r->conf.device[i];
 	char folder[RUNDIR_SLOT_MAX];
 
-	for (size_t slot = 0; slot < KEEPER_SLOTS && !device->vhost_user; slot++) {
+	for (size_t slot = 0; slot < KEEPER_PLACES && !device->vhost_user; slot++) {
+		if (slot == KEEPER_HELPER && device->net.link != LINK_USER)
+			continue;
 		rundir_slot(folder, device->id, slot);
 		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))
 			return -EINVAL;
@@ -124,6 +126,7 @@ static int run_machine(struct run *r)
 	if (err) {
 		console_close(m->console);
 		rundir_remove(&r->dir);
+		plan_undo(&r->files);
 		say_error_errno(err, "can't start %s", what);
 		return EXIT_INTERNAL;
 	}
@@ -184,6 +187,7 @@ static int command_run(int argc, char **argv)
 	return status;
 refused:
 	fprintf(stderr, "bulkhead: %s\n", error.text);
+	plan_undo(&r.files);
 	plan_free(&r.plan);
 	plan_close(&r.files);
 	vmconf_free(&r.conf);

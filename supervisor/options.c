@@ -150,6 +150,16 @@ static int parse_disk(struct vmconf *conf, char *value, struct vmconf_error *err
 	return options_disk(device, value, error);
 }
 
+static int parse_net(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	struct vmconf_device *device = new_device(conf, KIND_NET, VMCONF_NETS_MAX);
+
+	if (!device)
+		return vmconf_refuse(error, "\"%s\" is one too many; at most %d ports are possible", value,
+				     VMCONF_NETS_MAX);
+	return options_net(device, value, error);
+}
+
 static int parse_console(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	static const struct {
@@ -277,6 +287,17 @@ const struct option_def option_table[] = {
 	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
 	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
 	  .parse = parse_disk },
+	{ "net",
+	  "user[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restrict=on|off][,allow=DESTINATION]... "
+	  "| "
+	  "tap=NAME[,bridge=NAME] | stream=SOCKET, each with [,id=ID][,mac=MAC][,mtu=N][,queues=N]"
+	  "[,rx-bytes|rx-packets|tx-bytes|tx-packets=RATE[/BURST]][,spare=on|off][,restarts=N/SECONDS]"
+	  "[,on-failure=quarantine|needs-reset|stop][,hang-timeout=MS]; or "
+	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
+	  NULL,
+	  "a network port: user-mode networking, a tap, a peer's stream, or a vhost-user back end; "
+	  "repeatable",
+	  .repeats = true, .parse = parse_net },
 	{ "console", "stdio|pty|file=FILE|socket=SOCKET", "stdio", "where the serial console is",
 	  .parse = parse_console },
 	{ "config", "FILE", NULL, "JSON file with these options as keys; the command line wins",
@@ -376,7 +397,8 @@ enum option_verb options_parse(int argc, char **argv, struct vmconf *conf, struc
 void options_usage(FILE *to)
 {
 	fputs("usage: bulkhead run --kernel FILE [--initrd FILE] [--append TEXT] [--cpus N] [--memory SIZE]\n"
-	      "                    [--disk path=FILE]... [--console stdio|pty|file=FILE|socket=SOCKET] ...\n"
+	      "                    [--disk path=FILE]... [--net user|tap=NAME]...\n"
+	      "                    [--console stdio|pty|file=FILE|socket=SOCKET] ...\n"
 	      "       bulkhead run --help lists all options\n",
 	      to);
 }

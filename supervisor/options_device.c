@@ -67,11 +67,11 @@ int options_id(struct vmconf_device *device, const char *value, struct vmconf_er
 
 int options_queues(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
+	unsigned max = device->kind == KIND_NET ? VMCONF_PAIRS_MAX : VMCONF_QUEUES_MAX;
 	uint64_t v;
 
-	if (parse_u64(value, 1, VMCONF_QUEUES_MAX, &v))
-		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %d", value,
-				     VMCONF_QUEUES_MAX);
+	if (parse_u64(value, 1, max, &v))
+		return vmconf_refuse(error, "queues=\"%s\" is not a number from 1 to %u", value, max);
 	device->queues = (unsigned)v;
 	return 0;
 }
@@ -156,7 +156,7 @@ int options_device(struct vmconf_device *device, const struct options_kind *kind
 		   struct vmconf_error *error)
 {
 	const struct options_key *keys = kind->keys;
-	char *key, *val;
+	char *key, *val, on[] = "on";
 	int got;
 
 	while ((got = parse_next_pair(&value, &key, &val)) > 0) {
@@ -166,9 +166,11 @@ int options_device(struct vmconf_device *device, const struct options_kind *kind
 			i++;
 		if (!keys[i].key)
 			return refuse_key(kind, key, val, error);
+		if (!val && keys[i].flag)
+			val = on;
 		if (!val || !*val)
 			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
-		if (given[i])
+		if (given[i] && !keys[i].repeats)
 			return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
 		given[i] = true;
 		if (keys[i].parse(device, val, error))

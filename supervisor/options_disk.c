@@ -39,18 +39,18 @@ static int disk_cache(struct vmconf_device *device, const char *value, struct vm
 }
 
 static const struct options_key keys[] = {
-	{ "path", disk_path, true },
-	{ "id", options_id, false },
-	{ "format", disk_format, true },
-	{ "readonly", disk_readonly, true },
-	{ "queues", options_queues, true },
-	{ "cache", disk_cache, true },
-	{ "spare", options_spare, true },
-	{ "restarts", options_device_restarts, false },
-	{ "on-failure", options_on_failure, false },
-	{ "hang-timeout", options_hang_timeout, true },
-	{ "vhost-user", options_vhost_user, false },
-	{ NULL, NULL, false },
+	{ .key = "path", .parse = disk_path, .own = true },
+	{ .key = "id", .parse = options_id },
+	{ .key = "format", .parse = disk_format, .own = true },
+	{ .key = "readonly", .parse = disk_readonly, .own = true },
+	{ .key = "queues", .parse = options_queues, .own = true },
+	{ .key = "cache", .parse = disk_cache, .own = true },
+	{ .key = "spare", .parse = options_spare, .own = true },
+	{ .key = "restarts", .parse = options_device_restarts },
+	{ .key = "on-failure", .parse = options_on_failure },
+	{ .key = "hang-timeout", .parse = options_hang_timeout, .own = true },
+	{ .key = "vhost-user", .parse = options_vhost_user },
+	{ .key = NULL },
 };
 
 static const struct options_kind kind = {

@@ -22,6 +22,8 @@ struct options_key {
 	const char *key;
 	int (*parse)(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 	bool own; /* only for a device of which we run the server */
+	bool repeats;
+	bool flag; /* on if it has no value */
 };
 
 #define OPTIONS_KEYS_MAX 32
@@ -48,7 +50,8 @@ int options_on_failure(struct vmconf_device *device, const char *value, struct v
 int options_hang_timeout(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_vhost_user(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 
-/* Reads what --disk takes. */
+/* Reads what --disk takes, and what --net takes. */
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error);
+int options_net(struct vmconf_device *device, char *value, struct vmconf_error *error);
 
 #endif

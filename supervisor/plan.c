@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is to be started for a machine, and with which files and options. */
+/* What is to be started for a machine, and with which files. */
 #include "plan.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "clean.h"
 #include "files.h"
 #include "flight.h"
-#include "log.h"
 #include "num.h"
+#include "state.h"
 
 /*
- * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 64 ids above this
+ * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 128 ids above this
  * base, far above what distributions and containers hand out, so that children of two machines share an id
  * only by a collision of their names.
  */
 #define UID_BASE  0x6b000000U
 #define UID_SLOTS 65536U
-#define UID_STEP  64U
+#define UID_STEP  128U
 
 static_assert(KEEPER_CHILDREN_MAX <= UID_STEP, "each child of a machine needs a user id of its own");
 
@@ -117,8 +117,57 @@ static int open_device(const struct vmconf *conf, size_t i, struct plan_files *f
 {
 	if (conf->device[i].vhost_user)
 		return try_external(&conf->device[i], error);
-	return open_disk(conf, i, files, error);
+	return conf->device[i].kind == KIND_DISK ? open_disk(conf, i, files, error) : 0;
 }
+
+/* ---- networks ---- */
+
+/* A connection just to try it would be the one that the peer takes. */
+static int check_stream(const struct vmconf_device *port, struct vmconf_error *error)
+{
+	const char *path = port->net.stream;
+	struct stat st;
+	int err = stat(path, &st) ? errno : 0;
+
+	if (!err && S_ISSOCK(st.st_mode))
+		return 0;
+	return vmconf_refuse(
+	    error, "--net: id=\"%s\": stream=\"%s\": %s; a socket on which a peer listens is needed",
+	    port->id, path, err ? strerror(err) : "no socket");
+}
+
+/* What the server of a port and whoever is behind it are joined by, and what a successor is to know. */
+static int open_net(const struct vmconf_device *port, struct plan_files *files, size_t i,
+		    struct vmconf_error *error)
+{
+	struct vmconf_error why;
+
+	if (port->vhost_user)
+		return 0;
+	files->state[i] = state_create();
+	if (files->state[i] < 0)
+		return vmconf_refuse(error, "--net: no memory for the state of %s: %s", port->id,
+				     strerror(-files->state[i]));
+	if (port->net.link == LINK_STREAM && check_stream(port, error))
+		return -EINVAL;
+	if (port->net.link == LINK_TAP && files_open_tap(port, &files->tap[i], &why))
+		return vmconf_refuse(error, "--net: id=\"%s\": %s", port->id, why.text);
+	if (port->net.link == LINK_USER &&
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, files->packet[i]))
+		return vmconf_refuse(error, "--net: id=\"%s\": no sockets: %s", port->id, strerror(errno));
+	return 0;
+}
+
+/* After all that may be refused otherwise, since it changes something. */
+static int open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < conf->ndevices; i++)
+		if (conf->device[i].kind == KIND_NET && open_net(&conf->device[i], files, i, error))
+			return -EINVAL;
+	return 0;
+}
+
+/* ---- recorders ---- */
 
 static int make_recorder(struct plan_files *files, size_t index, unsigned queues, struct vmconf_error *error)
 {
@@ -135,11 +184,37 @@ static int make_recorder(struct plan_files *files, size_t index, unsigned queues
 static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files *files,
 			  struct vmconf_error *error)
 {
+	const struct vmconf_device *device = &conf->device[i];
+	unsigned rings = device->kind == KIND_NET ? 2 * device->queues + 1 : device->queues;
 	int err = 0;
 
-	for (size_t slot = 0; slot < KEEPER_SLOTS && !conf->device[i].vhost_user && !err; slot++)
-		err = make_recorder(files, KEEPER_INDEX(i, slot), conf->device[i].queues, error);
+	for (size_t slot = 0; slot < KEEPER_SLOTS && !device->vhost_user && !err; slot++)
+		err = make_recorder(files, KEEPER_INDEX(i, slot), rings, error);
+	if (!err && device->net.link == LINK_USER)
+		err = make_recorder(files, KEEPER_INDEX(i, KEEPER_HELPER), 0, error);
 	return err;
+}
+
+/* The programs that the devices need. */
+static int find_programs(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
+{
+	if (find_program("vmm-core", &files->core, error))
+		return -EINVAL;
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		const struct vmconf_device *device = &conf->device[i];
+
+		if (device->vhost_user)
+			continue;
+		if (device->kind == KIND_DISK && !files->blk &&
+		    find_program("blk-server", &files->blk, error))
+			return -EINVAL;
+		if (device->kind == KIND_NET && !files->net && find_program("net-server", &files->net, error))
+			return -EINVAL;
+		if (device->net.link == LINK_USER && !files->user &&
+		    find_program("net-user", &files->user, error))
+			return -EINVAL;
+	}
+	return 0;
 }
 
 int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
@@ -147,8 +222,10 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	struct vmconf_error why;
 
 	*files = (struct plan_files) { .kvm = -1, .kernel = -1, .initrd = -1 };
-	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
-		files->image[i] = -1;
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
+		files->image[i] = files->state[i] = files->packet[i][0] = files->packet[i][1] = -1;
+		files->tap[i] = FILES_NO_TAP;
+	}
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
 		files->flight[i] = files->flight_reader[i] = -1;
 	files->kernel = files_open_kernel(conf->kernel, &why);
@@ -167,13 +244,13 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	files->kvm = files_open_kvm(error);
 	if (files->kvm < 0)
 		return -EINVAL;
-	if (find_program("vmm-core", &files->core, error))
-		return -EINVAL;
-	for (size_t i = 0; i < conf->ndevices; i++)
-		if (!conf->device[i].vhost_user && !files->blk &&
-		    find_program("blk-server", &files->blk, error))
-			return -EINVAL;
-	return 0;
+	return find_programs(conf, files, error) || open_nets(conf, files, error) ? -EINVAL : 0;
+}
+
+void plan_undo(const struct plan_files *files)
+{
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
+		files_leave_bridge(&files->tap[i]);
 }
 
 void plan_close(struct plan_files *files)
@@ -181,169 +258,19 @@ void plan_close(struct plan_files *files)
 	clean_fd(&files->kvm);
 	clean_fd(&files->kernel);
 	clean_fd(&files->initrd);
-	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
 		clean_fd(&files->image[i]);
+		clean_fd(&files->state[i]);
+		clean_fd(&files->packet[i][0]);
+		clean_fd(&files->packet[i][1]);
+		files_close_tap(&files->tap[i]);
+	}
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		clean_fd(&files->flight[i]);
 		clean_fd(&files->flight_reader[i]);
 	}
 	free(files->core);
 	free(files->blk);
-}
-
-/* ---- options of the children ---- */
-
-#define ARGS_MAX 64
-
-struct args {
-	char **word;
-	size_t n;
-	bool failed;
-};
-
-/* Adds one word; a failure is remembered and reported at the end. */
-__attribute__((format(printf, 2, 3))) static void add(struct args *a, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (!a->word)
-		a->word = calloc(ARGS_MAX + 1, sizeof(*a->word));
-	if (!a->word || a->n == ARGS_MAX || vasprintf(&a->word[a->n], fmt, ap) < 0)
-		a->failed = true;
-	else
-		a->n++;
-	va_end(ap);
-}
-
-static void add_pair(struct args *a, const char *option, const char *value)
-{
-	add(a, "%s", option);
-	add(a, "%s", value);
-}
-
-static void add_fd(struct args *a, const char *option, size_t place)
-{
-	add(a, "%s", option);
-	add(a, "%zu", place + 3);
-}
-
-static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id,
-		       const char *folder)
-{
-	static const char *const levels[] = {
-		[LOG_LEVEL_ERROR] = "error",
-		[LOG_LEVEL_WARNING] = "warning",
-		[LOG_LEVEL_INFO] = "info",
-		[LOG_LEVEL_DEBUG] = "debug",
-	};
-
-	add_pair(a, "--id", id);
-	add(a, "--bus");
-	add(a, "%s/%s", dir->path, folder);
-	add_pair(a, "--sandbox", conf->sandbox ? "on" : "off");
-	add_pair(a, "--log-level", levels[conf->log_level]);
-}
-
-static int fill_core(struct keeper_child *child, const struct vmconf *conf, const struct plan_files *files,
-		     const struct rundir *dir)
-{
-	struct args a = { 0 };
-	int *fixed = child->fixed;
-
-	child->id = "core";
-	child->program = files->core;
-	add(&a, "%s", files->core);
-	add_common(&a, conf, dir, "core", "core");
-	fixed[child->nfixed++] = files->kvm;
-	add_fd(&a, "--kvm-fd", 0);
-	fixed[child->nfixed++] = files->kernel;
-	add_fd(&a, "--kernel-fd", 1);
-	if (files->initrd >= 0) {
-		fixed[child->nfixed++] = files->initrd;
-		add_fd(&a, "--initrd-fd", 2);
-	}
-	add_fd(&a, "--flight-fd", child->nfixed);
-	fixed[child->nfixed++] = files->flight[0];
-	/* The order in which machine.c's core_sockets makes them. */
-	add_fd(&a, "--desc-fd", child->nfixed);
-	add_fd(&a, "--console-fd", child->nfixed + 1);
-	if (*conf->append)
-		add_pair(&a, "--append", conf->append);
-	add(&a, "--cpus");
-	add(&a, "%u", conf->cpus);
-	add(&a, "--memory");
-	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
-	add_pair(&a, "--cpu", conf->cpu);
-	for (size_t i = 0; i < conf->ndevices; i++) {
-		add(&a, "--device");
-		add(&a, "%s:blk,hang-timeout=%u", conf->device[i].id, conf->device[i].hang_timeout_ms);
-	}
-	if (conf->test_devices)
-		add(&a, "--test-devices");
-	child->argv = a.word;
-	child->argc = a.n;
-	return a.failed ? -ENOMEM : 0;
-}
-
-static int fill_server(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
-		       const struct plan_files *files, const struct rundir *dir)
-{
-	const struct vmconf_device *device = &conf->device[i];
-	char folder[RUNDIR_SLOT_MAX];
-	struct args a = { 0 };
-
-	child->id = device->id;
-	child->program = files->blk;
-	child->restricted = "--refuse-writes";
-	add(&a, "%s", files->blk);
-	rundir_slot(folder, device->id, slot);
-	add_common(&a, conf, dir, device->id, folder);
-	child->fixed[child->nfixed++] = files->image[i];
-	add_fd(&a, "--image-fd", 0);
-	child->fixed[child->nfixed++] = files->flight[KEEPER_INDEX(i, slot)];
-	add_fd(&a, "--flight-fd", 1);
-	add_fd(&a, "--vhost-fd", 2);
-	child->anchored = conf->sandbox;
-	if (child->anchored)
-		add_fd(&a, "--anchor-fd", 3);
-	add_pair(&a, "--format", "raw");
-	if (device->disk.readonly)
-		add(&a, "--readonly");
-	add(&a, "--queues");
-	add(&a, "%u", device->queues);
-	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
-	child->argv = a.word;
-	child->argc = a.n;
-	return a.failed ? -ENOMEM : 0;
-}
-
-int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
-	      const struct rundir *dir)
-{
-	int err = fill_core(&plan->child[0], conf, files, dir);
-
-	plan->sandbox = conf->sandbox;
-	plan->nchildren = KEEPER_INDEX(conf->ndevices, 0);
-	for (size_t i = 0; i < conf->ndevices; i++) {
-		plan->child[KEEPER_INDEX(i, 0)].connect = conf->device[i].vhost_user;
-		for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !conf->device[i].vhost_user; slot++)
-			err = fill_server(&plan->child[KEEPER_INDEX(i, slot)], conf, i, slot, files, dir);
-	}
-	for (size_t i = 0; i < plan->nchildren; i++) {
-		plan->child[i].recorder[0] = files->flight[i];
-		plan->child[i].recorder[1] = files->flight_reader[i];
-	}
-	for (size_t i = 0; i < plan->nchildren; i++)
-		plan->child[i].uid = plan_uid(conf, i);
-	return err;
-}
-
-void plan_free(struct keeper_plan *plan)
-{
-	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
-		for (char **word = plan->child[i].argv; word && *word; word++)
-			free(*word);
-		free(plan->child[i].argv);
-	}
+	free(files->net);
+	free(files->user);
 }

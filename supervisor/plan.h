@@ -4,6 +4,7 @@
 #ifndef SUPERVISOR_PLAN_H
 #define SUPERVISOR_PLAN_H
 
+#include "files_tap.h"
 #include "keeper.h"
 #include "rundir.h"
 #include "vmconf.h"
@@ -12,13 +13,20 @@ struct plan_files {
 	int kvm, kernel, initrd;
 	int image[VMCONF_DEVICES_MAX];
 	bool direct[VMCONF_DEVICES_MAX];
+	struct files_tap tap[VMCONF_DEVICES_MAX];
+	int packet[VMCONF_DEVICES_MAX]
+		  [2];                 /* between a port's server and the process with the host's network */
+	int state[VMCONF_DEVICES_MAX]; /* memory that all servers of a device share, one after the other */
 	/* Flight recorders, by index in the keeper's plan: for the child, and to be read; -1: it has none. */
 	int flight[KEEPER_CHILDREN_MAX], flight_reader[KEEPER_CHILDREN_MAX];
-	char *core, *blk; /* programs */
+	char *core, *blk, *net, *user; /* programs */
 };
 
-/* Checks and opens all that conf names, changing nothing. -EINVAL with one line that names the option. */
+/* Checks and opens all that conf names; changes nothing but taps. -EINVAL with one line that names the option. */
 int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error);
+
+/* Takes back what plan_open changed, if there is no keeper to do it at the end. */
+void plan_undo(const struct plan_files *files);
 
 /* Closes and frees. */
 void plan_close(struct plan_files *files);
@@ -26,7 +34,7 @@ void plan_close(struct plan_files *files);
 /* The user id of child i of the machine, if root starts it. */
 uid_t plan_uid(const struct vmconf *conf, size_t i);
 
-/* Fills in the keeper's plan; it borrows from conf, files and dir. -ENOMEM. */
+/* plan_fill.c: fills in the keeper's plan; it borrows from conf, files and dir. -ENOMEM. */
 int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
 	      const struct rundir *dir);
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "keeper.h"
 
 #define ALONE "without supervisor" /* what the lock file says of a machine that waits to be adopted */
 
@@ -85,7 +86,8 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 	for (size_t i = 0; i < conf->ndevices; i++) {
 		char folder[RUNDIR_SLOT_MAX];
 
-		rundir_slot(folder, conf->device[i].id, 1);
+		rundir_slot(folder, conf->device[i].id,
+			    conf->device[i].net.link == LINK_USER ? KEEPER_HELPER : 1);
 		if (!conf->device[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
 			longest = strlen(folder) + strlen("/bus");
 	}
@@ -259,7 +261,9 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 
 void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot)
 {
-	snprintf(folder, RUNDIR_SLOT_MAX, "%s%s", id, slot ? ".b" : "");
+	static const char *const ends[KEEPER_PLACES] = { "", ".b", [KEEPER_HELPER] = ".user" };
+
+	snprintf(folder, RUNDIR_SLOT_MAX, "%s%s", id, ends[slot]);
 }
 
 int rundir_add(struct rundir *dir, const char *id, gid_t gid, struct vmconf_error *error)

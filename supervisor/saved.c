@@ -114,6 +114,12 @@ static const struct field times_fields[] = {
 };
 #undef OF
 
+#define OF struct device_helper
+static const struct field helper_fields[] = {
+	FLAG(waiting), FLAG(failed), NUMBER(short_lives), NUMBER(restarts), TEXT(last_death), END,
+};
+#undef OF
+
 #define OF struct device
 static const struct field device_fields[] = {
 	NUMBER_TO(DEVICE_FAILED, state),
@@ -224,6 +230,10 @@ static json_t *save_device(const struct device *d)
 	json_object_set_new(to, "now", save_fields(times_fields, &d->now));
 	json_object_set_new(to, "last", save_fields(times_fields, &d->last));
 	json_object_set_new(to, "deaths", save_ring(d->death, d->ndeaths, d->policy.restarts_s));
+	json_object_set_new(to, "helper", save_fields(helper_fields, &d->helper));
+	json_object_set_new(to, "helper_process", save_fields(child_fields, &d->helper.child));
+	json_object_set_new(to, "helper_deaths",
+			    save_ring(d->helper.death, d->helper.ndeaths, d->policy.restarts_s));
 	return to;
 }
 
@@ -247,7 +257,10 @@ static int read_device(const json_t *from, struct device *d)
 		if (read_fields(child_fields, json_array_get(slots, i), &d->slot[i]))
 			return -EINVAL;
 	read_ring(json_object_get(from, "deaths"), d->death, &d->ndeaths);
-	if (read_fields(times_fields, json_object_get(from, "now"), &d->now) ||
+	read_ring(json_object_get(from, "helper_deaths"), d->helper.death, &d->helper.ndeaths);
+	if (read_fields(helper_fields, json_object_get(from, "helper"), &d->helper) ||
+	    read_fields(child_fields, json_object_get(from, "helper_process"), &d->helper.child) ||
+	    read_fields(times_fields, json_object_get(from, "now"), &d->now) ||
 	    read_fields(times_fields, json_object_get(from, "last"), &d->last))
 		return -EINVAL;
 	return read_fields(device_fields, from, d);
@@ -298,6 +311,9 @@ static uint64_t hash_machine(const struct machine *m)
 		hash = hash_fields(hash, times_fields, &d->now);
 		hash = hash_fields(hash, times_fields, &d->last);
 		hash = hash_bytes(hash, &d->ndeaths, sizeof(d->ndeaths));
+		hash = hash_fields(hash, helper_fields, &d->helper);
+		hash = hash_fields(hash, child_fields, &d->helper.child);
+		hash = hash_bytes(hash, &d->helper.ndeaths, sizeof(d->helper.ndeaths));
 		for (size_t j = 0; j < KEEPER_SLOTS; j++)
 			hash = hash_fields(hash, child_fields, &d->slot[j]);
 	}

@@ -55,12 +55,27 @@ void vmconf_init(struct vmconf *conf)
 	};
 }
 
+static void free_words(struct vmconf_words *words)
+{
+	while (words->n)
+		free(words->word[--words->n]);
+}
+
+static void free_device(struct vmconf_device *device)
+{
+	free(device->vhost_user);
+	free(device->disk.path);
+	free(device->net.stream);
+	free_words(&device->net.forwards);
+	free_words(&device->net.allowed);
+	for (size_t i = 0; i < LIMITS; i++)
+		free(device->net.limit[i]);
+}
+
 void vmconf_free(struct vmconf *conf)
 {
-	for (size_t i = 0; i < conf->ndevices; i++) {
-		free(conf->device[i].disk.path);
-		free(conf->device[i].vhost_user);
-	}
+	for (size_t i = 0; i < conf->ndevices; i++)
+		free_device(&conf->device[i]);
 	free(conf->kernel);
 	free(conf->initrd);
 	free(conf->append);
@@ -117,26 +132,40 @@ static const char *scalar(const json_t *value, char *number, size_t size)
 	return number;
 }
 
-/* An object becomes "key=value,..." */
+/* Appends "key=value". */
+static int append_pair(char *word, size_t size, const char *key, const json_t *value,
+		       struct vmconf_error *error)
+{
+	char number[32];
+	const char *text = scalar(value, number, sizeof(number));
+
+	if (!text)
+		return vmconf_refuse(error, "\"%s\" holds no text, number or boolean, which is allowed", key);
+	if (!*key || strpbrk(key, ",="))
+		return vmconf_refuse(error, "\"%s\" is not possible as a key", key);
+	if ((*word && !append(word, size, ",", false)) || !append(word, size, key, false) ||
+	    !append(word, size, "=", false) || !append(word, size, text, true))
+		return vmconf_refuse(error, "is too long; %zu bytes are allowed", size);
+	return 0;
+}
+
+/* An object becomes "key=value,..."; a list in it is its key over and over. */
 static int object_word(json_t *object, char *word, size_t size, struct vmconf_error *error)
 {
 	const char *key;
-	json_t *value;
+	json_t *value, *one;
+	size_t i;
 
 	*word = '\0';
 	json_object_foreach(object, key, value)
 	{
-		char number[32];
-		const char *text = scalar(value, number, sizeof(number));
-
-		if (!text)
-			return vmconf_refuse(
-			    error, "\"%s\" holds no text, number or boolean, which is allowed", key);
-		if (!*key || strpbrk(key, ",="))
-			return vmconf_refuse(error, "\"%s\" is not possible as a key", key);
-		if ((*word && !append(word, size, ",", false)) || !append(word, size, key, false) ||
-		    !append(word, size, "=", false) || !append(word, size, text, true))
-			return vmconf_refuse(error, "is too long; %zu bytes are allowed", size);
+		if (!json_is_array(value) && append_pair(word, size, key, value, error))
+			return -EINVAL;
+		json_array_foreach(value, i, one)
+		{
+			if (append_pair(word, size, key, one, error))
+				return -EINVAL;
+		}
 	}
 	return 0;
 }
@@ -211,12 +240,19 @@ int vmconf_load(struct vmconf *conf, const char *path, const bool *given, struct
 
 /* ---- the whole ---- */
 
-static const char *const kind_names[] = { [KIND_DISK] = "disk" };
+static const char *const kind_names[] = { [KIND_DISK] = "disk", [KIND_NET] = "net" };
 
 const char *vmconf_kind_name(enum vmconf_kind kind)
 {
 	return kind_names[kind];
 }
+
+const char *const vmconf_limit_names[LIMITS] = {
+	[LIMIT_RX_BYTES] = "rx-bytes",
+	[LIMIT_RX_PACKETS] = "rx-packets",
+	[LIMIT_TX_BYTES] = "tx-bytes",
+	[LIMIT_TX_PACKETS] = "tx-packets",
+};
 
 size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind)
 {
@@ -247,6 +283,53 @@ static int give_ids(struct vmconf *conf, struct vmconf_error *error)
 	return 0;
 }
 
+/* Stable for a machine's name and a device's id; locally administered, so that it is no maker's. */
+static void make_mac(const struct vmconf *conf, struct vmconf_device *device)
+{
+	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+	char text[2 * BUS_NAME_MAX + 1];
+
+	snprintf(text, sizeof(text), "%s/%s", conf->name, device->id);
+	for (const char *p = text; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 1099511628211ULL;
+	hash ^= hash >> 48;
+	memcpy(device->net.mac, &hash, VMCONF_MAC_LEN);
+	device->net.mac[0] = (uint8_t)((device->net.mac[0] & 0xfc) | 0x02);
+}
+
+/* Ports of one machine: two with one address, or one tap. */
+static int check_nets(const struct vmconf_device *a, const struct vmconf_device *b,
+		      struct vmconf_error *error)
+{
+	const uint8_t *mac = a->net.mac;
+
+	if (a->kind != KIND_NET || b->kind != KIND_NET || a->vhost_user || b->vhost_user)
+		return 0;
+	if (!memcmp(mac, b->net.mac, VMCONF_MAC_LEN))
+		return vmconf_refuse(error,
+				     "--net: mac=\"%02x:%02x:%02x:%02x:%02x:%02x\" of %s is that of %s, too; "
+				     "each port needs its own",
+				     mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], a->id, b->id);
+	if (*a->net.tap && !strcmp(a->net.tap, b->net.tap))
+		return vmconf_refuse(error, "--net: tap=\"%s\" is given twice; each port needs its own",
+				     a->net.tap);
+	return 0;
+}
+
+static int finish_nets(struct vmconf *conf, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		struct vmconf_device *device = &conf->device[i];
+
+		if (device->kind == KIND_NET && !device->net.own_mac)
+			make_mac(conf, device);
+		for (size_t j = 0; j < i; j++)
+			if (check_nets(device, &conf->device[j], error))
+				return -EINVAL;
+	}
+	return 0;
+}
+
 int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 {
 	if (!conf->kernel)
@@ -265,7 +348,7 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->device[i].restarts = conf->restarts;
 		conf->device[i].restarts_s = conf->restarts_s;
 	}
-	return give_ids(conf, error);
+	return give_ids(conf, error) || finish_nets(conf, error) ? -EINVAL : 0;
 }
 
 /* The NUL-terminated string at *at, which moves past it; NULL if there is none before the end. */

@@ -11,9 +11,14 @@
 #include "bus_msg.h"
 
 #define VMCONF_DISKS_MAX   16
-#define VMCONF_DEVICES_MAX 24 /* of all kinds */
+#define VMCONF_NETS_MAX    8
+#define VMCONF_DEVICES_MAX (VMCONF_DISKS_MAX + VMCONF_NETS_MAX)
 #define VMCONF_CPUS_MAX    64
 #define VMCONF_QUEUES_MAX  64
+#define VMCONF_PAIRS_MAX   16 /* of queues of a network port; each is a descriptor of a tap */
+#define VMCONF_TAP_MAX     16 /* bytes of the name of an interface, its NUL included */
+#define VMCONF_MAC_LEN     6
+#define VMCONF_WORDS_MAX   64      /* values of a key that can be repeated */
 #define VMCONF_APPEND_MAX  2047    /* what a Linux guest keeps of its command line */
 #define VMCONF_HANG_MAX    3600000 /* ms */
 #define VMCONF_SOCKET_MAX  107     /* bytes of a path that a unix socket address can hold */
@@ -36,13 +41,35 @@ enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 /* What becomes of a device that died too often. */
 enum vmconf_failure { FAILURE_QUARANTINE, FAILURE_READ_ONLY, FAILURE_NEEDS_RESET, FAILURE_STOP };
 
-enum vmconf_kind { KIND_DISK };
+enum vmconf_kind { KIND_DISK, KIND_NET };
+enum vmconf_link { LINK_NONE, LINK_USER, LINK_TAP, LINK_STREAM };
 
 /* What only a disk has. */
 struct vmconf_disk {
 	char *path; /* the image, or NULL */
 	bool readonly;
 	enum vmconf_cache cache;
+};
+
+struct vmconf_words {
+	char *word[VMCONF_WORDS_MAX];
+	size_t n;
+};
+
+/* What is limited of the traffic, each with the words of its option of net-server. */
+enum vmconf_limit { LIMIT_RX_BYTES, LIMIT_RX_PACKETS, LIMIT_TX_BYTES, LIMIT_TX_PACKETS, LIMITS };
+
+/* What only a network port has. */
+struct vmconf_net {
+	enum vmconf_link link; /* LINK_NONE: vhost_user is given */
+	char tap[VMCONF_TAP_MAX], bridge[VMCONF_TAP_MAX];
+	char *stream; /* the socket of a peer */
+	uint8_t mac[VMCONF_MAC_LEN];
+	bool own_mac;
+	unsigned mtu;                          /* 0: whatever the tap has, or 1500 */
+	bool restricted;                       /* user: the guest reaches nothing but what allow tells */
+	struct vmconf_words forwards, allowed; /* user */
+	char *limit[LIMITS];
 };
 
 struct vmconf_device {
@@ -55,7 +82,8 @@ struct vmconf_device {
 	unsigned restarts, restarts_s; /* the machine's, unless own_restarts */
 	enum vmconf_failure on_failure;
 	unsigned hang_timeout_ms; /* without progress; 0: it may take for ever */
-	struct vmconf_disk disk;
+	struct vmconf_disk disk;  /* of that kind */
+	struct vmconf_net net;
 };
 
 struct vmconf {
@@ -86,6 +114,9 @@ struct vmconf {
 
 /* What the option of a kind is called. */
 const char *vmconf_kind_name(enum vmconf_kind kind);
+
+/* The key of each limit, which is net-server's option, too. */
+extern const char *const vmconf_limit_names[LIMITS];
 
 /* How many devices of a kind there are. */
 size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind);

@@ -33,6 +33,9 @@ refused "memory overflow" 'vm.json: memory: "99999999999T" is not a size' "{$k, 
 refused "memory object with unknown key" 'vm.json: memory: "color" is not possible' "{$k, \"memory\": {\"size\": \"64M\", \"color\": \"x\"}}"
 refused "disk with unknown key" 'vm.json: disk: "pth" is no key of a disk' "{$k, \"disk\": [{\"pth\": \"x\"}]}"
 refused "disk with a nested value" 'vm.json: disk: "path" holds no text' "{$k, \"disk\": [{\"path\": {}}]}"
+refused "net with unknown key" 'vm.json: net: "mca" is no key of a network port' "{$k, \"net\": [{\"user\": true, \"mca\": \"x\"}]}"
+refused "net key twice in a list" 'vm.json: net: "mtu" is given twice' "{$k, \"net\": {\"user\": true, \"mtu\": [1400, 1500]}}"
+refused "net with a list of lists" 'vm.json: net: "hostfwd" holds no text' "{$k, \"net\": {\"user\": true, \"hostfwd\": [[]]}}"
 refused "comma in a path stays a path" '--disk: path="/nonexistent,id=x"' "{$k, \"disk\": [{\"path\": \"/nonexistent,id=x\"}]}"
 refused "key that is a list of pairs" 'vm.json: disk: "id=a,path" is not possible' "{$k, \"disk\": [{\"id=a,path\": \"x\"}]}"
 refused "no kernel" '--kernel: missing' '{"cpus": 1}'
@@ -47,18 +50,22 @@ if ! sanitized && [ -w /dev/kvm ] && command -v jq >/dev/null; then
 	cat >"$tmp/vm.json" <<END
 {"kernel": "$tmp/kernel", "append": "a, b", "cpus": 3, "memory": {"size": "64M", "hugepages": false},
  "disk": [{"path": "$tmp/disk.img", "id": "root", "readonly": true, "queues": 2}, "path=$tmp/disk1.img"],
+ "net": {"user": true, "hostfwd": ["tcp::2222-:22", "tcp::8080-:80"], "mac": "52:54:00:00:00:01"},
  "on-reboot": "exit", "test-devices": true, "sandbox": true, "grace": 3, "name": "from-file"}
 END
 	"$bulkhead" run --config "$tmp/vm.json" --run-dir "$run_dir" --cpus 5 --name t </dev/null >"$tmp/t.out" 2>"$tmp/t.err" &
 	tap_pids+=($!)
 	wait_running t
 	is "a flag wins over the file" "$(ctl --json t status | jq -c '[.cpus, .memory_bytes]')" '[5,67108864]'
-	is "disks of the file" "$(ctl --json t status | jq -c '[.devices[].id]')" '["root","disk1"]'
+	is "disks of the file" "$(ctl --json t status | jq -c '[.devices[].id]')" '["root","disk1","net0"]'
 	core=$(ctl --json t status | jq .core.pid)
 	args=$(tr '\0' ' ' <"/proc/$core/cmdline")
-	like "the core is told of all" "$args" '--append a, b --cpus 5 --memory 64M --cpu host --device root:blk,hang-timeout=1500 --device disk1:blk,hang-timeout=1500 --test-devices '
+	like "the core is told of all" "$args" '--append a, b --cpus 5 --memory 64M --cpu host --device root:blk,hang-timeout=1500 --device disk1:blk,hang-timeout=1500 --device net0:net,hang-timeout=1500 --test-devices '
 	root=$(device t root pid)
 	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --flight-fd 4 --vhost-fd 5 --anchor-fd 6 --format raw --readonly --queues 2 '
+	user=$(status_of t | jq '.devices[2].helper.pid')
+	like "... and net-user" "$(tr '\0' ' ' <"/proc/$user/cmdline")" '--hostfwd tcp::2222-:22 --hostfwd tcp::8080-:80 '
+	like "the address is as given" "$(tr '\0' ' ' <"/proc/$(device t net0 pid)/cmdline")" '--mac 52:54:00:00:00:01 '
 	check "quit" ctl t quit
 	ends_with "ends" 0 "${tap_pids[-1]}" t
 else

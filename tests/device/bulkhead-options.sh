@@ -82,6 +82,41 @@ many=()
 for i in {1..17}; do many+=(--disk "path=$tmp/disk.img"); done
 refused "--disk 17 times" '--disk: ".*" is one too many; at most 16' "${many[@]}"
 
+refused "--net of nothing" '--net: names no network; one of these is needed: user, tap=NAME' --net id=a
+refused "--net of two networks" '--net: names more than one network' --net user,tap=t0
+refused "--net unknown key" '--net: "mca" is no key of a network port; allowed: user, tap, stream' --net user,mca=x
+refused "--net with a name alone" '--net: "tap0" is no key .*; a tap is tap=tap0$' --net tap0
+refused "--net user=off" '--net: user="off" is not possible' --net user=off
+refused "--net mac too short" '--net: mac="52:54:00" is not an address like' --net user,mac=52:54:00
+refused "--net mac of a group" '--net: mac="53:54:00:12:34:56" is a group' --net user,mac=53:54:00:12:34:56
+refused "--net mac of zeros" '--net: mac="00:00:00:00:00:00" is not an address' --net user,mac=00:00:00:00:00:00
+refused "--net same mac twice" '--net: mac="52:54:00:12:34:56" of net1 is that of net0, too' \
+	--net user,mac=52:54:00:12:34:56 --net user,mac=52:54:00:12:34:56
+refused "--net same tap twice" '--net: tap="t0" is given twice' --net tap=t0 --net tap=t0,bridge=br0
+refused "--net id of a disk" '--net: id="a" is given twice' --disk "path=$tmp/disk.img,id=a" --net user,id=a
+refused "--net mtu=100" '--net: mtu="100" is not a number from 576 to 65521' --net user,mtu=100
+refused "--net queues=17" '--net: queues="17" is not a number from 1 to 16' --net user,queues=17
+refused "--net tap with a slash" '--net: tap="a/b" is not an interface' --net tap=a/b
+refused "--net tap with a pattern" '--net: tap="tap%d" is not an interface' --net tap=tap%d
+refused "--net tap name too long" '--net: tap="0123456789abcdef" is not an interface.s name: 1 to 15' --net tap=0123456789abcdef
+refused "--net bridge without a tap" '--net: "bridge" only goes with tap' --net user,bridge=br0
+refused "--net hostfwd with a tap" '--net: "hostfwd" only goes with user' --net tap=t0,hostfwd=tcp::1-:2
+for v in 22 tcp:22 tcp::22-22 sctp::1-:2 tcp::0-:1 tcp::1-:65536 tcp::-:1; do
+	refused "--net hostfwd=$v" "--net: hostfwd=\"$v\" is not tcp\\|udp:" --net "user,hostfwd=$v"
+done
+refused "--net allow without restrict" '--net: "allow" only goes with restrict=on' --net user,allow=192.0.2.1
+refused "--net rx-bytes of words" '--net: rx-bytes="fast" is not RATE' --net user,rx-bytes=fast
+refused "--net tx-packets with a bad burst" '--net: tx-packets="10/x" is not RATE' --net user,tx-packets=10/x
+refused "--net on-failure=read-only" '--net: on-failure="read-only" is not possible; allowed: quarantine, needs-reset, stop' --net user,on-failure=read-only
+refused "--net stream nobody there" '--net: id="net0": stream="/nonexistent": No such file' --net stream=/nonexistent
+refused "--net stream that is a file" '--net: id="net0": stream=".*": no socket; a socket on which' --net "stream=$tmp/kernel"
+refused "--net stream with a spare" '--net: spare="on" does not go with stream' --net "stream=$tmp/kernel,spare=on"
+refused "--net vhost-user nobody there" '--net: vhost-user="/nonexistent": No such file' --net vhost-user=/nonexistent
+refused "--net vhost-user with mac" '--net: "mac" does not go with vhost-user; allowed beside it: id' --net vhost-user=/x,mac=52:54:00:12:34:56
+many=()
+for i in {1..9}; do many+=(--net user); done
+refused "--net 9 times" '--net: ".*" is one too many; at most 8' "${many[@]}"
+
 # With options of their own.
 refused_alone() {
 	local text=$1 regex=$2 out code

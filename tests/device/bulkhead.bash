@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # What the tests of `bulkhead` share, over tap.sh: the program with a run directory of its own, and stand-ins for
-# vmm-core and blk-server (tests/support/fake-child) that do as they are told.
+# vmm-core, the servers and net-user (tests/support/fake-child) that do as they are told.
 . "${top_srcdir:?}/tests/support/tap.sh"
 bulkhead=${top_builddir:?}/supervisor/bulkhead
 run_dir=$tmp/run
@@ -16,9 +16,11 @@ make_machine() {
 	cp "$top_builddir/tests/support/fake-child" "$bin/fake-child"
 	ln -sf fake-child "$bin/vmm-core"
 	ln -sf fake-child "$bin/blk-server"
+	ln -sf fake-child "$bin/net-server"
+	ln -sf fake-child "$bin/net-user"
 	printf '\177ELF kernel' >"$tmp/kernel"
 	truncate -s 1M "$tmp/disk.img" "$tmp/disk1.img"
-	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare}.ctl
+	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare,net0,net0.spare,net0.user}.ctl
 	chmod 666 "$bin"/*.ctl
 	export BULKHEAD_PATH=$bin
 }

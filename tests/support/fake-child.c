@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stands in for vmm-core or blk-server under the supervisor, and misbehaves on command. Called as DIR/vmm-core or
- * DIR/blk-server (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl, a FIFO, takes commands
- * while it runs, one a line. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console.
+ * Stands in for vmm-core, a server or net-user under the supervisor, and misbehaves on command. Called as DIR/vmm-core,
+ * DIR/blk-server, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl,
+ * a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do and .ctl. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console.
  * It writes a byte to each device's socket, so that a server knows when it is no spare any more; until then a server
  * takes its commands from DIR/ID.spare.ctl.
  *
@@ -15,6 +15,7 @@
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   ignore (as the core, says nothing of the next connection)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
+ *             frame TEXT (as net-server or net-user, to the other one, which logs it)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,20 +49,21 @@ struct device {
 };
 
 static struct {
-	bool core, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore, reject;
+	bool core, user, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore,
+	    reject;
 	struct loop_timer *exit_timer, *ready_timer;
 	struct loop_fd *command_watch;
 	char dir[200];
-	const char *id, *bus_dir;
+	const char *id, *bus_dir, *kind;
 	char script[512];
-	int desc_fd, console_fd, vhost_fd;
+	int desc_fd, console_fd, vhost_fd, packet_fd;
 	struct loop *loop;
 	struct bus *bus;
 	struct bus_msg ended; /* BUS_NONE: the guest runs */
 	struct device device[DEVICES_MAX];
 	size_t declared, linked;
 	FILE *commands;
-} fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1 };
+} fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1 };
 
 /* An event that can't be sent would look like misbehaviour that no test asked for. */
 static void send_event(const struct bus_msg *msg)
@@ -211,6 +213,8 @@ static void obey(char *line)
 		fake.ignore = true;
 	else if (!strcmp(line, "reject"))
 		fake.reject = true;
+	else if (!strcmp(line, "frame") && send(fake.packet_fd, rest, strlen(rest), MSG_DONTWAIT) < 0)
+		log_error_errno(-errno, "the frame is lost");
 }
 
 static void on_command(void *arg, uint32_t events)
@@ -378,7 +382,7 @@ static void on_connected(void *arg, bool up)
 	for (size_t i = 0; i < fake.linked; i++)
 		loop_del_fd(TAKE_PTR(fake.device[i].watch));
 	hello.hello.protocol = BUS_PROTOCOL;
-	snprintf(hello.hello.kind, sizeof(hello.hello.kind), "%s", fake.core ? "core" : "blk");
+	snprintf(hello.hello.kind, sizeof(hello.hello.kind), "%s", fake.kind);
 	snprintf(hello.hello.name, sizeof(hello.hello.name), "%s",
 		 script_word("wrong-name") > 0 ? "somebody" : fake.id);
 	snprintf(hello.hello.version, sizeof(hello.hello.version), "fake-%.20s", strrchr(fake.dir, '/') + 1);
@@ -419,11 +423,34 @@ static void tell_recovered(bool early)
 	send_event(&msg);
 }
 
+static void on_frame(void *arg, uint32_t events)
+{
+	char frame[256];
+	ssize_t n = recv(fake.packet_fd, frame, sizeof(frame), MSG_DONTWAIT);
+
+	(void)arg;
+	(void)events;
+	if (n == 0)
+		log_die(1, 0, "the other end of the frames is gone");
+	if (n > 0)
+		log_info("frame: %.*s", (int)n, frame);
+}
+
+/* A spare must not take the frames of the one that serves. */
+static void take_frames(void)
+{
+	struct loop_fd *watch;
+
+	if (fake.packet_fd >= 0)
+		loop_add_fd(fake.loop, fake.packet_fd, EPOLLIN, on_frame, NULL, &watch);
+}
+
 /* The core has taken this server: it is no spare any more. */
 static void become_active(void)
 {
 	fake.active = true;
 	open_commands();
+	take_frames();
 	if (script_word("active-exit") >= 0)
 		loop_arm_timer(fake.exit_timer,
 			       clock_ns() + (uint64_t)script_word("active-exit") * NS_PER_MS);
@@ -465,6 +492,8 @@ static void read_options(int argc, char **argv)
 			fake.console_fd = atoi(value);
 		else if (!strcmp(argv[i], "--vhost-fd"))
 			fake.vhost_fd = atoi(value);
+		else if (!strcmp(argv[i], "--packet-fd"))
+			fake.packet_fd = atoi(value);
 		else if (!strcmp(argv[i], "--refuse-writes"))
 			fake.restricted = true;
 		else if (!strcmp(argv[i], "--device"))
@@ -480,7 +509,7 @@ static void read_script(void)
 	CLEAN_FILE FILE *f = NULL;
 	size_t n;
 
-	snprintf(path, sizeof(path), "%s/%s.do", fake.dir, fake.id);
+	snprintf(path, sizeof(path), "%s/%s%s.do", fake.dir, fake.id, fake.user ? ".user" : "");
 	f = fopen(path, "re");
 	n = f ? fread(fake.script, 1, sizeof(fake.script) - 1, f) : 0;
 	fake.script[n] = '\0';
@@ -501,7 +530,9 @@ static void open_commands(void)
 	if (fake.commands)
 		fclose(fake.commands);
 	snprintf(path, sizeof(path), "%s/%s%s.ctl", fake.dir, fake.id,
-		 fake.core || fake.active ? "" : ".spare");
+		 fake.user                  ? ".user"
+		 : fake.core || fake.active ? ""
+					    : ".spare");
 	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	fake.commands = fd < 0 ? NULL : fdopen(fd, "r");
 	if (fake.commands)
@@ -519,6 +550,11 @@ int main(int argc, char **argv)
 		return 2;
 	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
 	fake.core = !strcmp(slash, "/vmm-core");
+	fake.user = !strcmp(slash, "/net-user");
+	fake.kind = fake.core                       ? "core"
+		    : fake.user                     ? "net-user"
+		    : !strcmp(slash, "/net-server") ? "net"
+						    : "blk";
 	log_init(slash + 1, NULL, true);
 	setrlimit(RLIMIT_CORE, &no_core);
 	read_options(argc, argv);
@@ -541,6 +577,8 @@ int main(int argc, char **argv)
 		fd_set_nonblock(fake.console_fd, true);
 	if (fake.console_fd >= 0)
 		loop_add_fd(fake.loop, fake.console_fd, EPOLLIN, on_console, NULL, &watch);
+	if (fake.user)
+		take_frames();
 	if (fake.vhost_fd >= 0)
 		loop_add_fd(fake.loop, fake.vhost_fd, EPOLLIN, on_front_end, NULL, &watch);
 	return loop_run(fake.loop) ? 1 : 0;

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a device needs besides its server: the process that has the host's network for it, so that the server needs none.
+ * The core knows nothing of it, and neither its death nor that of the server is the other's: the socket between them is
+ * the keeper's. It is restarted by the device's policy; given up, it stays away until it is revived, and the guest sees
+ * a network on which nobody answers.
+ */
+#include "device_helper.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "clean.h"
+#include "device_priv.h"
+#include "num.h"
+
+#define BACKOFF_FIRST_NS (50 * NS_PER_MS)
+
+static bool too_many(struct device *d)
+{
+	struct device_helper *h = &d->helper;
+	uint64_t now = clock_ns(), window = d->policy.restarts_s * NS_PER_S, recent = 0;
+
+	h->death[h->ndeaths++ % DEVICE_DEATHS_MAX] = now;
+	for (size_t i = 0; i < MIN(h->ndeaths, (size_t)DEVICE_DEATHS_MAX); i++)
+		recent += now - h->death[i] <= window;
+	return recent > d->policy.restarts;
+}
+
+static void answer(struct device *d, int err, const char *text)
+{
+	device_done_fn done = d->helper.revived;
+
+	d->helper.revived = NULL;
+	if (done)
+		done(d->helper.revived_arg, err, text);
+}
+
+static void start_later(struct device *d)
+{
+	struct device_helper *h = &d->helper;
+	uint64_t wait = 0;
+
+	if (h->short_lives > 1)
+		wait = MIN(BACKOFF_FIRST_NS << MIN(h->short_lives - 2, 10U), device_pace_ns(d));
+	h->waiting = true;
+	loop_arm_timer(h->timer, clock_ns() + wait);
+}
+
+static void give_up(struct device *d, bool wrong)
+{
+	struct device_helper *h = &d->helper;
+
+	h->failed = true;
+	if (!wrong)
+		say_error("%s: %s given up, it died more than %u times in %u s, the last one %s; %s", d->id,
+			  h->process, d->policy.restarts, d->policy.restarts_s, h->last_death,
+			  d->policy.on_failure == FAILURE_STOP
+			      ? "the machine ends"
+			      : "the guest has no network until it is revived");
+	answer(d, -EIO, "it died too often again and was given up");
+	d->ops->given_up(d->arg, d, wrong);
+}
+
+static void gone(struct device *d, bool wrong, bool short_life)
+{
+	struct device_helper *h = &d->helper;
+
+	h->short_lives = short_life ? h->short_lives + 1 : 0;
+	if (wrong || too_many(d)) {
+		give_up(d, wrong);
+		return;
+	}
+	h->restarts++;
+	start_later(d);
+}
+
+static void start(struct device *d)
+{
+	struct device_helper *h = &d->helper;
+
+	h->waiting = false;
+	if (!child_start(&h->child, NULL, 0, NULL, 0))
+		return;
+	snprintf(h->last_death, sizeof(h->last_death), "could not be started");
+	gone(d, false, true);
+}
+
+static void on_timer(void *arg)
+{
+	struct device *d = arg;
+
+	if (d->helper.waiting && d->helper.child.state == CHILD_IDLE)
+		start(d);
+}
+
+/* ---- what it does ---- */
+
+static void on_ready(void *arg, struct child *child)
+{
+	struct device *d = arg;
+
+	if (d->helper.restarts && d->was_up)
+		say_info("%s: %s is back after %.1f ms", d->id, child->process,
+			 device_ms(d->helper.last_noticed, child->times.ready));
+	answer(d, 0, NULL);
+	if (d->was_up)
+		d->ops->helper_up(d->arg, d);
+	device_check_up(d);
+}
+
+static void on_died(void *arg, struct child *child, const struct child_death *death)
+{
+	struct device *d = arg;
+	struct device_helper *h = &d->helper;
+	bool refused = death->code == CLD_EXITED && death->status == CHILD_STATUS_WRONG;
+	bool served = child->times.ready;
+
+	if (d->state == DEVICE_STOPPING) {
+		device_check_stopped(d);
+		return;
+	}
+	if (d->ops->ending(d->arg))
+		return;
+	child_describe(child, death, h->last_death, sizeof(h->last_death));
+	h->last_noticed = child->times.noticed;
+	if (served) {
+		say_warn("%s: %s %s; the guest's connections through it are reset", d->id, child->process,
+			 h->last_death);
+		d->ops->event(d->arg, d, "connections-reset", h->last_death);
+	}
+	gone(d, refused && !d->was_up && !served,
+	     !served || clock_ns() - child->times.ready < device_pace_ns(d));
+}
+
+static void on_message(void *arg, struct child *child, const struct bus_msg *msg)
+{
+	(void)arg;
+	say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
+}
+
+static bool may_end(void *arg)
+{
+	const struct device *d = arg;
+
+	return d->ops->ending(d->arg);
+}
+
+static const struct child_ops helper_ops = {
+	.ready = on_ready,
+	.died = on_died,
+	.message = on_message,
+	.may_end = may_end,
+};
+
+/* ---- what the device does with it ---- */
+
+int device_helper_init(struct device *d, const char *dir)
+{
+	struct child *c = &d->helper.child;
+	char folder[RUNDIR_SLOT_MAX], path[RUNDIR_PATH_MAX + RUNDIR_SLOT_MAX + 8];
+	int err;
+
+	if (!d->helper.process)
+		return 0;
+	c->loop = d->loop;
+	c->keeper = d->keeper;
+	c->ops = &helper_ops;
+	c->arg = d;
+	c->index = d->index + KEEPER_HELPER;
+	c->process = c->kind = d->helper.process;
+	c->device = d->id;
+	memcpy(c->id, d->id, sizeof(c->id));
+	c->start_ns = d->policy.start_ns;
+	err = loop_add_timer(d->loop, on_timer, d, &d->helper.timer);
+	if (!err)
+		err = flight_map(d->flight[KEEPER_HELPER], true, &c->flight);
+	if (err)
+		return err;
+	rundir_slot(folder, d->id, KEEPER_HELPER);
+	snprintf(path, sizeof(path), "%s/%s/bus", dir, folder);
+	return child_init(c, path);
+}
+
+void device_helper_start(struct device *d)
+{
+	struct device_helper *h = &d->helper;
+
+	if (!h->process)
+		return;
+	h->failed = false;
+	h->ndeaths = 0;
+	h->short_lives = 0;
+	start(d);
+}
+
+bool device_helper_is_ready(const struct device *d)
+{
+	return !d->helper.process || d->helper.child.state == CHILD_READY;
+}
+
+bool device_helper_is_gone(const struct device *d)
+{
+	return !d->helper.process || d->helper.child.state == CHILD_IDLE;
+}
+
+void device_helper_stop(struct device *d, uint64_t deadline_ns)
+{
+	answer(d, -ECANCELED, "the machine is ending");
+	if (!d->helper.process)
+		return;
+	d->helper.waiting = false;
+	loop_disarm_timer(d->helper.timer);
+	child_stop(&d->helper.child, deadline_ns);
+}
+
+void device_helper_revive(struct device *d, device_done_fn done, void *arg)
+{
+	say_info("%s: %s revived on request", d->id, d->helper.process);
+	d->helper.revived = done;
+	d->helper.revived_arg = arg;
+	device_helper_start(d);
+}
+
+int device_helper_adopt(struct device *d)
+{
+	struct device_helper *h = &d->helper;
+	struct keeper_found found;
+	bool by_order, lost;
+	int err;
+
+	if (!h->process)
+		return 0;
+	by_order = h->child.state == CHILD_STOPPING;
+	err = child_claim(&h->child, false, &found, &lost);
+	if (err)
+		return err;
+	if (lost)
+		child_lost(&h->child, by_order);
+	else if (h->waiting)
+		start_later(d);
+	return 0;
+}
+
+json_t *device_helper_json(const struct device *d)
+{
+	static const char *const names[] = {
+		[CHILD_IDLE] = "idle",
+		[CHILD_STARTING] = "starting",
+		[CHILD_READY] = "up",
+		[CHILD_STOPPING] = "stopping",
+	};
+	const struct device_helper *h = &d->helper;
+	const char *state = h->failed ? "failed" : h->waiting ? "waiting" : names[h->child.state];
+	json_t *json = device_child_json(d->id, h->process, state, &h->child);
+
+	json_object_set_new(json, "restarts", json_integer((json_int_t)h->restarts));
+	if (*h->last_death)
+		json_object_set_new(json, "last_death", json_string(h->last_death));
+	return json;
+}
+
+void device_helper_fini(struct device *d)
+{
+	if (!d->helper.process)
+		return;
+	child_fini(&d->helper.child);
+	flight_free(d->helper.child.flight);
+	loop_del_timer(TAKE_PTR(d->helper.timer));
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a device needs besides its server: net-user, which has the host's network. All on the loop's thread; all do
+ * nothing for a device without one. */
+#ifndef SUPERVISOR_DEVICE_HELPER_H
+#define SUPERVISOR_DEVICE_HELPER_H
+
+#include "device.h"
+
+/* Sets up, with the device's own fields set; dir as for device_init. -errno. */
+int device_helper_init(struct device *d, const char *dir);
+
+/* Starts it, with former deaths forgotten. Errors count as deaths. */
+void device_helper_start(struct device *d);
+
+/* It serves, or there is none. */
+bool device_helper_is_ready(const struct device *d);
+
+/* There is no process. */
+bool device_helper_is_gone(const struct device *d);
+
+/* Ends it in order, and kills it after deadline_ns. device_check_stopped follows if there is one. */
+void device_helper_stop(struct device *d, uint64_t deadline_ns);
+
+/* Starts it again after it was given up. */
+void device_helper_revive(struct device *d, device_done_fn done, void *arg);
+
+/* Takes over from a supervisor that died, as device_adopt. -errno. */
+int device_helper_adopt(struct device *d);
+
+/* Its part of the status; a new reference. */
+json_t *device_helper_json(const struct device *d);
+
+void device_helper_fini(struct device *d);
+
+#endif

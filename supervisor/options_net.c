@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What --net takes. */
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "num.h"
+#include "options_priv.h"
+#include "parse.h"
+
+#define MTU_MIN 576 /* of IPv4; IPv6 wants 1280, which is the guest's to know */
+#define MTU_MAX 65521
+
+static int net_user(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	int on = parse_on_off(value);
+
+	if (on <= 0)
+		return vmconf_refuse(error, "user=\"%s\" is not possible; allowed: user, user=on", value);
+	device->net.link = LINK_USER;
+	return 0;
+}
+
+/* The name of an interface: what the kernel would take, but for patterns in which it fills in a number. */
+static int interface(char name[VMCONF_TAP_MAX], const char *key, const char *value,
+		     struct vmconf_error *error)
+{
+	size_t len = strlen(value);
+	bool ok = len < VMCONF_TAP_MAX && strcmp(value, ".") != 0 && strcmp(value, "..") != 0;
+
+	for (const char *p = value; *p; p++)
+		ok &= isgraph((unsigned char)*p) && !strchr("/:%", *p);
+	if (!ok)
+		return vmconf_refuse(
+		    error,
+		    "%s=\"%s\" is not an interface's name: 1 to %d characters without / : %% and spaces", key,
+		    value, VMCONF_TAP_MAX - 1);
+	memcpy(name, value, len + 1);
+	return 0;
+}
+
+static int net_tap(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	device->net.link = LINK_TAP;
+	return interface(device->net.tap, "tap", value, error);
+}
+
+static int net_bridge(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return interface(device->net.bridge, "bridge", value, error);
+}
+
+static int net_stream(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	if (strlen(value) > VMCONF_SOCKET_MAX)
+		return vmconf_refuse(error, "stream=\"%s\" has %zu bytes; a socket's path can have %d", value,
+				     strlen(value), VMCONF_SOCKET_MAX);
+	device->net.link = LINK_STREAM;
+	return options_keep(&device->net.stream, value, error);
+}
+
+static int net_mac(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	uint8_t *mac = device->net.mac;
+	bool zero = true, ok = strlen(value) == 3 * VMCONF_MAC_LEN - 1;
+
+	for (size_t i = 0; ok && i < VMCONF_MAC_LEN; i++) {
+		const char *byte = value + 3 * i;
+
+		ok = isxdigit((unsigned char)byte[0]) && isxdigit((unsigned char)byte[1]) &&
+		     (byte[2] == ':' || !byte[2]);
+		mac[i] = (uint8_t)strtoul(byte, NULL, 16);
+		zero &= !mac[i];
+	}
+	if (!ok || zero)
+		return vmconf_refuse(error, "mac=\"%s\" is not an address like 52:54:00:12:34:56", value);
+	if (mac[0] & 1)
+		return vmconf_refuse(
+		    error, "mac=\"%s\" is a group's address; one with an even first byte is needed", value);
+	device->net.own_mac = true;
+	return 0;
+}
+
+static int net_mtu(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	uint64_t v;
+
+	if (parse_u64(value, MTU_MIN, MTU_MAX, &v))
+		return vmconf_refuse(error, "mtu=\"%s\" is not a number from %d to %d", value, MTU_MIN,
+				     MTU_MAX);
+	device->net.mtu = (unsigned)v;
+	return 0;
+}
+
+static int net_restrict(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	int on = parse_on_off(value);
+
+	if (on < 0)
+		return vmconf_refuse(error, "restrict=\"%s\" is not possible; allowed: on, off", value);
+	device->net.restricted = on;
+	return 0;
+}
+
+static int add_word(struct vmconf_words *words, const char *key, const char *value,
+		    struct vmconf_error *error)
+{
+	if (words->n == VMCONF_WORDS_MAX)
+		return vmconf_refuse(error, "%s=\"%s\" is one too many; at most %d are possible", key, value,
+				     VMCONF_WORDS_MAX);
+	words->word[words->n] = strdup(value);
+	return words->word[words->n++] ? 0 : vmconf_refuse(error, "out of memory");
+}
+
+/* ADDRESS:PORT at the end of a text: the port. */
+static bool has_port(const char *text, size_t len)
+{
+	char port[8];
+	uint64_t v;
+	size_t at = len;
+
+	while (at && text[at - 1] != ':')
+		at--;
+	snprintf(port, sizeof(port), "%.*s", (int)(len - at), text + at);
+	return at && len - at < sizeof(port) && !parse_u64(port, 1, UINT16_MAX, &v);
+}
+
+/* The form alone: addresses are for net-user, which refuses to start with wrong ones. */
+static int net_hostfwd(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	const char *dash = strchr(value, '-');
+
+	if ((strncmp(value, "tcp:", 4) && strncmp(value, "udp:", 4)) || !dash ||
+	    !has_port(value + 4, (size_t)(dash - value - 4)) || !has_port(dash + 1, strlen(dash + 1)))
+		return vmconf_refuse(error,
+				     "hostfwd=\"%s\" is not tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT with ports "
+				     "from 1 to 65535",
+				     value);
+	return add_word(&device->net.forwards, "hostfwd", value, error);
+}
+
+static int net_allow(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return add_word(&device->net.allowed, "allow", value, error);
+}
+
+/* ---- limits ---- */
+
+static bool is_rate(const char *value)
+{
+	const char *slash = strchr(value, '/');
+	uint64_t v;
+	char rate[32];
+
+	snprintf(rate, sizeof(rate), "%.*s", (int)(slash ? slash - value : (ptrdiff_t)strlen(value)), value);
+	return !parse_size(rate, &v) && (!slash || !parse_size(slash + 1, &v));
+}
+
+static int set_limit(struct vmconf_device *device, enum vmconf_limit limit, const char *value,
+		     struct vmconf_error *error)
+{
+	if (!is_rate(value))
+		return vmconf_refuse(error,
+				     "%s=\"%s\" is not RATE[/BURST], numbers a second (suffixes K, M, G, T)",
+				     vmconf_limit_names[limit], value);
+	return options_keep(&device->net.limit[limit], value, error);
+}
+
+static int net_rx_bytes(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return set_limit(device, LIMIT_RX_BYTES, value, error);
+}
+
+static int net_rx_packets(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return set_limit(device, LIMIT_RX_PACKETS, value, error);
+}
+
+static int net_tx_bytes(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return set_limit(device, LIMIT_TX_BYTES, value, error);
+}
+
+static int net_tx_packets(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return set_limit(device, LIMIT_TX_PACKETS, value, error);
+}
+
+/* ---- the whole ---- */
+
+enum {
+	KEY_USER,
+	KEY_TAP,
+	KEY_STREAM,
+	KEY_VHOST_USER,
+	KEY_BRIDGE,
+	KEY_HOSTFWD,
+	KEY_RESTRICT,
+	KEY_ALLOW,
+	KEY_SPARE
+};
+
+static const struct options_key keys[] = {
+	[KEY_USER] = { .key = "user", .parse = net_user, .flag = true },
+	[KEY_TAP] = { .key = "tap", .parse = net_tap },
+	[KEY_STREAM] = { .key = "stream", .parse = net_stream },
+	[KEY_VHOST_USER] = { .key = "vhost-user", .parse = options_vhost_user },
+	[KEY_BRIDGE] = { .key = "bridge", .parse = net_bridge, .own = true },
+	[KEY_HOSTFWD] = { .key = "hostfwd", .parse = net_hostfwd, .own = true, .repeats = true },
+	[KEY_RESTRICT] = { .key = "restrict", .parse = net_restrict, .own = true },
+	[KEY_ALLOW] = { .key = "allow", .parse = net_allow, .own = true, .repeats = true },
+	[KEY_SPARE] = { .key = "spare", .parse = options_spare, .own = true },
+	{ .key = "id", .parse = options_id },
+	{ .key = "mac", .parse = net_mac, .own = true },
+	{ .key = "mtu", .parse = net_mtu, .own = true },
+	{ .key = "queues", .parse = options_queues, .own = true },
+	{ .key = "rx-bytes", .parse = net_rx_bytes, .own = true },
+	{ .key = "rx-packets", .parse = net_rx_packets, .own = true },
+	{ .key = "tx-bytes", .parse = net_tx_bytes, .own = true },
+	{ .key = "tx-packets", .parse = net_tx_packets, .own = true },
+	{ .key = "restarts", .parse = options_device_restarts },
+	{ .key = "on-failure", .parse = options_on_failure },
+	{ .key = "hang-timeout", .parse = options_hang_timeout, .own = true },
+	{ .key = NULL },
+};
+
+static const struct options_kind kind = {
+	.name = "network port",
+	.form = "user, tap=NAME, stream=SOCKET or vhost-user=SOCKET, then [,KEY=VALUE...]",
+	.bare = "a tap is tap=",
+	.beside = "id, restarts, on-failure",
+	.keys = keys,
+};
+
+/* Keys that go with one sort of link alone. */
+static int check_link(const struct vmconf_net *net, const bool *given, struct vmconf_error *error)
+{
+	static const struct {
+		size_t key;
+		enum vmconf_link link;
+		const char *with;
+	} only[] = {
+		{ KEY_BRIDGE, LINK_TAP, "tap" },
+		{ KEY_HOSTFWD, LINK_USER, "user" },
+		{ KEY_RESTRICT, LINK_USER, "user" },
+		{ KEY_ALLOW, LINK_USER, "user" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(only); i++)
+		if (given[only[i].key] && net->link != only[i].link)
+			return vmconf_refuse(error, "\"%s\" only goes with %s", keys[only[i].key].key,
+					     only[i].with);
+	if (net->allowed.n && !net->restricted)
+		return vmconf_refuse(error,
+				     "\"allow\" only goes with restrict=on; without it all is allowed");
+	return 0;
+}
+
+int options_net(struct vmconf_device *device, char *value, struct vmconf_error *error)
+{
+	bool given[OPTIONS_KEYS_MAX] = { false };
+	int links, err = options_device(device, &kind, value, given, error);
+
+	if (err)
+		return err;
+	links = given[KEY_USER] + given[KEY_TAP] + given[KEY_STREAM] + given[KEY_VHOST_USER];
+	if (links != 1)
+		return vmconf_refuse(
+		    error, "%s; one of these is needed: user, tap=NAME, stream=SOCKET, vhost-user=SOCKET",
+		    links ? "names more than one network" : "names no network");
+	if (check_link(&device->net, given, error))
+		return -EINVAL;
+	if (device->net.link == LINK_STREAM && given[KEY_SPARE] && device->spare)
+		return vmconf_refuse(error,
+				     "spare=\"on\" does not go with stream, whose peer takes one connection");
+	if (device->net.link == LINK_STREAM)
+		device->spare = false;
+	return 0;
+}

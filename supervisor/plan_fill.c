@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The options and descriptors of each process of a machine. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "log.h"
+#include "plan.h"
+
+/* ---- words ---- */
+
+#define ARGS_MAX 320 /* most of them are the forwards of a network port */
+
+struct args {
+	char **word;
+	size_t n;
+	bool failed;
+};
+
+/* Adds one word; a failure is remembered and reported at the end. */
+__attribute__((format(printf, 2, 3))) static void add(struct args *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (!a->word)
+		a->word = calloc(ARGS_MAX + 1, sizeof(*a->word));
+	if (!a->word || a->n == ARGS_MAX || vasprintf(&a->word[a->n], fmt, ap) < 0)
+		a->failed = true;
+	else
+		a->n++;
+	va_end(ap);
+}
+
+static void add_pair(struct args *a, const char *option, const char *value)
+{
+	add(a, "%s", option);
+	add(a, "%s", value);
+}
+
+static void add_fd(struct args *a, const char *option, size_t place)
+{
+	add(a, "%s", option);
+	add(a, "%zu", place + 3);
+}
+
+static void add_common(struct args *a, const struct vmconf *conf, const struct rundir *dir, const char *id,
+		       const char *folder)
+{
+	static const char *const levels[] = {
+		[LOG_LEVEL_ERROR] = "error",
+		[LOG_LEVEL_WARNING] = "warning",
+		[LOG_LEVEL_INFO] = "info",
+		[LOG_LEVEL_DEBUG] = "debug",
+	};
+
+	add_pair(a, "--id", id);
+	add(a, "--bus");
+	add(a, "%s/%s", dir->path, folder);
+	add_pair(a, "--sandbox", conf->sandbox ? "on" : "off");
+	add_pair(a, "--log-level", levels[conf->log_level]);
+}
+
+static void add_fixed(struct args *a, struct keeper_child *child, const char *option, int fd)
+{
+	add_fd(a, option, child->nfixed);
+	child->fixed[child->nfixed++] = fd;
+}
+
+static int finish(struct keeper_child *child, struct args *a)
+{
+	child->argv = a->word;
+	child->argc = a->n;
+	return a->failed ? -ENOMEM : 0;
+}
+
+static int fill_core(struct keeper_child *child, const struct vmconf *conf, const struct plan_files *files,
+		     const struct rundir *dir)
+{
+	struct args a = { 0 };
+
+	child->id = "core";
+	child->program = files->core;
+	add(&a, "%s", files->core);
+	add_common(&a, conf, dir, "core", "core");
+	add_fixed(&a, child, "--kvm-fd", files->kvm);
+	add_fixed(&a, child, "--kernel-fd", files->kernel);
+	if (files->initrd >= 0)
+		add_fixed(&a, child, "--initrd-fd", files->initrd);
+	add_fixed(&a, child, "--flight-fd", files->flight[0]);
+	/* The order in which machine.c's core_sockets makes them. */
+	add_fd(&a, "--desc-fd", child->nfixed);
+	add_fd(&a, "--console-fd", child->nfixed + 1);
+	if (*conf->append)
+		add_pair(&a, "--append", conf->append);
+	add(&a, "--cpus");
+	add(&a, "%u", conf->cpus);
+	add(&a, "--memory");
+	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
+	add_pair(&a, "--cpu", conf->cpu);
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		const struct vmconf_device *device = &conf->device[i];
+
+		add(&a, "--device");
+		add(&a, "%s:%s,hang-timeout=%u", device->id, device->kind == KIND_NET ? "net" : "blk",
+		    device->hang_timeout_ms);
+	}
+	if (conf->test_devices)
+		add(&a, "--test-devices");
+	return finish(child, &a);
+}
+
+/* What every server has; then come what is new at each start, and the device's own options. */
+static void begin_server(struct args *a, struct keeper_child *child, const struct vmconf *conf,
+			 const struct vmconf_device *device, size_t slot, const char *program,
+			 const struct rundir *dir)
+{
+	char folder[RUNDIR_SLOT_MAX];
+
+	child->id = device->id;
+	child->program = program;
+	add(a, "%s", program);
+	rundir_slot(folder, device->id, slot);
+	add_common(a, conf, dir, device->id, folder);
+}
+
+/* The sockets that are made for each start, in their order: the front end's, others, the anchor's. */
+static void add_passed(struct args *a, struct keeper_child *child, const struct vmconf *conf,
+		       const char *other)
+{
+	size_t place = child->nfixed;
+
+	add_fd(a, "--vhost-fd", place++);
+	if (other)
+		add_fd(a, other, place++);
+	child->anchored = conf->sandbox;
+	if (child->anchored)
+		add_fd(a, "--anchor-fd", place);
+}
+
+static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
+		    const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	struct args a = { 0 };
+
+	begin_server(&a, child, conf, device, slot, files->blk, dir);
+	child->restricted = "--refuse-writes";
+	add_fixed(&a, child, "--image-fd", files->image[i]);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
+	add_passed(&a, child, conf, NULL);
+	add_pair(&a, "--format", "raw");
+	if (device->disk.readonly)
+		add(&a, "--readonly");
+	add(&a, "--queues");
+	add(&a, "%u", device->queues);
+	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
+	return finish(child, &a);
+}
+
+/* ---- network ports ---- */
+
+/* "3,4,5": the descriptors of the tap, which are the first ones. */
+static void add_tap(struct args *a, struct keeper_child *child, const struct files_tap *tap, unsigned queues)
+{
+	char list[4 * VMCONF_PAIRS_MAX] = "";
+	size_t len = 0;
+
+	for (unsigned i = 0; i < queues; i++) {
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%zu", i ? "," : "",
+					child->nfixed + 3);
+		child->fixed[child->nfixed++] = tap->queue[i];
+	}
+	add_pair(a, "--tap-fd", list);
+}
+
+static void add_limits(struct args *a, const struct vmconf_net *net)
+{
+	for (size_t i = 0; i < LIMITS; i++) {
+		if (!net->limit[i])
+			continue;
+		add(a, "--%s", vmconf_limit_names[i]);
+		add(a, "%s", net->limit[i]);
+	}
+}
+
+static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
+		    const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	const struct vmconf_net *net = &device->net;
+	unsigned mtu = net->link == LINK_TAP ? files->tap[i].mtu : net->mtu;
+	struct args a = { 0 };
+
+	begin_server(&a, child, conf, device, slot, files->net, dir);
+	if (net->link == LINK_TAP)
+		add_tap(&a, child, &files->tap[i], device->queues);
+	else if (net->link == LINK_USER)
+		add_fixed(&a, child, "--packet-fd", files->packet[i][0]);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
+	add_fixed(&a, child, "--state-fd", files->state[i]);
+	add_passed(&a, child, conf, net->link == LINK_STREAM ? "--stream-fd" : NULL);
+	child->connect = net->stream;
+	add(&a, "--mac");
+	add(&a, "%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1], net->mac[2], net->mac[3],
+	    net->mac[4], net->mac[5]);
+	if (mtu) {
+		add(&a, "--mtu");
+		add(&a, "%u", mtu);
+	}
+	add(&a, "--queues");
+	add(&a, "%u", device->queues);
+	add_limits(&a, net);
+	return finish(child, &a);
+}
+
+static void add_words(struct args *a, const char *option, const struct vmconf_words *words)
+{
+	for (size_t i = 0; i < words->n; i++)
+		add_pair(a, option, words->word[i]);
+}
+
+/* The process with the host's network, behind a port's server. */
+static int fill_user(struct keeper_child *child, const struct vmconf *conf, size_t i,
+		     const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	struct args a = { 0 };
+
+	begin_server(&a, child, conf, device, KEEPER_HELPER, files->user, dir);
+	child->host_network = true;
+	add_fixed(&a, child, "--packet-fd", files->packet[i][1]);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, KEEPER_HELPER)]);
+	if (device->net.mtu) {
+		add(&a, "--mtu");
+		add(&a, "%u", device->net.mtu);
+	}
+	add_words(&a, "--hostfwd", &device->net.forwards);
+	if (device->net.restricted)
+		add_pair(&a, "--restrict", "on");
+	add_words(&a, "--allow", &device->net.allowed);
+	return finish(child, &a);
+}
+
+/* ---- the whole ---- */
+
+static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size_t i,
+		       const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	int err = 0;
+
+	plan->child[KEEPER_INDEX(i, 0)].connect = device->vhost_user;
+	for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !device->vhost_user; slot++)
+		err = (device->kind == KIND_NET ? fill_net : fill_blk)(&plan->child[KEEPER_INDEX(i, slot)],
+								       conf, i, slot, files, dir);
+	if (!err && device->net.link == LINK_USER)
+		err = fill_user(&plan->child[KEEPER_INDEX(i, KEEPER_HELPER)], conf, i, files, dir);
+	plan->tap[i] = &files->tap[i];
+	return err;
+}
+
+int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
+	      const struct rundir *dir)
+{
+	int err = fill_core(&plan->child[0], conf, files, dir);
+
+	plan->sandbox = conf->sandbox;
+	plan->nchildren = KEEPER_INDEX(conf->ndevices, 0);
+	plan->ndevices = conf->ndevices;
+	for (size_t i = 0; !err && i < conf->ndevices; i++)
+		err = fill_device(plan, conf, i, files, dir);
+	for (size_t i = 0; i < plan->nchildren; i++) {
+		plan->child[i].recorder[0] = files->flight[i];
+		plan->child[i].recorder[1] = files->flight_reader[i];
+	}
+	for (size_t i = 0; i < plan->nchildren; i++)
+		plan->child[i].uid = plan_uid(conf, i);
+	return err;
+}
+
+void plan_free(struct keeper_plan *plan)
+{
+	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
+		for (char **word = plan->child[i].argv; word && *word; word++)
+			free(*word);
+		free(plan->child[i].argv);
+	}
+}

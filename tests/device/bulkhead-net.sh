@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Network ports under `bulkhead run`, with stand-ins: net-server without a network, net-user that has the host's, what
+# joins them, a peer's stream, deaths of each, adoption. Taps are bulkhead-tap.sh's.
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+need_kvm
+command -v socat >/dev/null || skip_all "socat is not installed: no peer to stand in"
+make_machine
+
+helper() { status_of m | jq -r ".devices[0].helper.$1"; }
+helper_is() { [ "$(helper state)" = "$1" ]; }
+helper_back() { [ "$(helper state)" = up ] && [ "$(helper pid)" -ne "$1" ]; }
+spare_is() { [ "$(device m net0 spare)" = "$1" ]; }
+up_after() { [ "$(device m net0 restarts)" -ge "$1" ] && [ "$(device m net0 state)" = up ]; }
+words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
+net_of() { readlink "/proc/$1/ns/net"; }
+
+# ---- what the processes get ----
+start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,queues=2,mtu=9000,tx-bytes=10M/1M
+wait_running m
+server=$(device m net0 pid) user=$(helper pid)
+is "a port has a server and a helper" "$(device m net0 process) $(helper process) $(helper state)" "net-server net-user up"
+like "the core is told of it" "$(words "$(status_of m | jq .core.pid)")" ' --device net0:net,hang-timeout=1500 '
+like "the server is told of all" "$(words "$server")" \
+	'--id net0 .*--sandbox on .*--packet-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --mac [0-9a-f][26ae](:[0-9a-f]{2}){5} --mtu 9000 --queues 2 --tx-bytes 10M/1M '
+like "net-user is told of its part" "$(words "$user")" \
+	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --hostfwd tcp:127.0.0.1:2222-:22 --hostfwd udp::5353-:53 --restrict on --allow 192.0.2.0/24 $'
+is "net-user has this host's network" "$(net_of "$user")" "$(net_of self)"
+check "... and the server has none" test "$(net_of "$server")" != "$(net_of self)"
+check "... of user namespaces of their own" test "$(readlink "/proc/$user/ns/user")" != "$(readlink /proc/self/ns/user)"
+if [ "$(id -u)" -eq 0 ]; then
+	check "... and each another user" test "$(stat -c %u "/proc/$user")" -ne "$(stat -c %u "/proc/$server")"
+fi
+check "a spare waits, too" wait_for 10 spare_is ready
+mac=$(words "$server" | sed 's/.*--mac \([^ ]*\).*/\1/')
+spare=$(device m net0 spare_pid)
+like "... with the same address" "$(words "$spare")" "--mac $mac "
+like "status for people shows both" "$(ctl m status)" $'net0 +net-server +up .*\n +net0 +net-user +up +process [0-9]+'
+tell net0 frame "out 1"
+check "a frame goes from the server to net-user" wait_for 5 logged m 'net-user\[net0\]: frame: out 1'
+tell net0.user frame "in 1"
+check "... and back" wait_for 5 logged m 'net-server\[net0\]: frame: in 1'
+
+# ---- deaths ----
+slay "$user"
+check "a dead net-user is replaced" wait_for 10 helper_back "$user"
+check "... and the log says what that means" logged m \
+	"net0: net-user died of signal 9 \(Killed\); the guest's connections through it are reset"
+check "... and that it is back" logged m 'net0: net-user is back after [0-9.]+ ms'
+is "... the status counts it" "$(helper restarts) $(helper last_death)" "1 died of signal 9 (Killed)"
+is "... the server is untouched" "$(device m net0 pid) $(device m net0 restarts)" "$server 0"
+tell net0 frame "out 2"
+check "... and joined with the new one" wait_for 5 logged m 'net-user\[net0\]: frame: out 2'
+user=$(helper pid)
+slay "$server"
+check "a dead server is replaced by its spare" wait_for 10 up_after 1
+is "... which was there" "$(device m net0 pid)" "$spare"
+is "... net-user is untouched" "$(helper pid) $(helper restarts)" "$user 1"
+tell net0.user frame "in 2"
+check "... and joined with it" wait_for 5 logged m 'net-server\[net0\]: frame: in 2'
+tell net0.user mute
+check "a net-user that does not answer is replaced" wait_for 40 helper_back "$user"
+is "... the reason is in the status" "$(helper last_death)" "was killed: it does not answer"
+wait_for 10 spare_is ready
+mkdir "$bin/new" && chmod 755 "$bin/new" && cp "$bin/fake-child" "$bin/new/net-server"
+check "another program takes over" ctl m upgrade net0 --exec "$bin/new/net-server"
+like "... with the same options" "$(words "$(device m net0 pid)")" "$bin/new/net-server --id net0 .*--mac $mac "
+check "pause" ctl m pause
+user=$(helper pid)
+slay "$user"
+check "net-user comes back in a paused machine" wait_for 10 helper_back "$user"
+ctl m resume
+tell core end reset
+generation() { [ "$(ctl --json m status | jq .generation)" -eq 2 ] && is_state m running; }
+check "a reboot starts all anew" wait_for 20 generation
+is "... with net-user" "$(helper state)" up
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+
+# ---- too many deaths ----
+script net0.user hello-exit=3
+start m --net user,id=net0,restarts=2/60
+wait_exit 20 "$pid"
+is "a net-user that never comes up: exit 6" "$status" 6
+check "... the log tells of it" logged m 'net0: net-user given up, it died more than 2 times in 60 s, the last one ended with status 3'
+clean_after m "... nothing is left"
+script net0.user exit=2
+start m --net user
+ends_with "one that refuses its options: exit 2" 2 "$pid" m
+rm "$bin/net0.user.do"
+start m --net user,restarts=2/60
+wait_running m
+server=$(device m net0 pid)
+script net0.user exit=1
+slay "$(helper pid)"
+check "one that keeps dying is given up" wait_for 20 helper_is failed
+check "... the log says what follows" logged m 'net0: net-user given up, .* the guest has no network until it is revived'
+is "... the server lives" "$(device m net0 state) $(device m net0 pid)" "up $server"
+out=$(ctl m revive net0 2>&1)
+is "revived in vain: exit 1" $? 1
+like "... says so" "$out" 'died too often again'
+rm "$bin/net0.user.do"
+check "revive" ctl m revive net0
+is "... it serves" "$(helper state)" up
+check "quit" ctl m quit
+ends_with "ends well, since nothing is failed any more" 0 "$pid" m
+start m --net user,restarts=1/60,on-failure=stop
+wait_running m
+script net0.user exit=1
+slay "$(helper pid)"
+ends_with "on-failure=stop: the machine ends" 6 "$pid" m
+rm "$bin/net0.user.do"
+
+# ---- without a supervisor ----
+start m --net user --on-supervisor-death keep
+wait_running m
+wait_for 10 spare_is ready
+server=$(device m net0 pid) user=$(helper pid)
+kill -KILL "$pid"
+alone() { [ "$(ctl_ps)" = alone ]; }
+ctl_ps() { "$bulkhead" ps --run-dir "$run_dir" --json | jq -r '.[] | select(.name == "m") | .state'; }
+check "the machine outlives its supervisor" wait_for 10 alone
+adopt() {
+	spawn "$bulkhead" adopt --run-dir "$run_dir" --log-level debug m </dev/null >>"$tmp/m.out" 2>>"$tmp/m.err"
+}
+adopt
+wait_running m
+is "taken over: the same processes" "$(device m net0 pid) $(helper pid) $(helper restarts)" "$server $user 0"
+tell net0 frame "out 3"
+check "... still joined" wait_for 5 logged m 'net-user\[net0\]: frame: out 3'
+slay "$user"
+check "... net-user is looked after" wait_for 10 helper_back "$user"
+user=$(helper pid)
+kill -KILL "$pid"
+wait_for 10 alone
+slay "$user"
+adopt
+check "one that died meanwhile is replaced" wait_for 20 helper_back "$user"
+is "... the server is untouched" "$(device m net0 pid)" "$server"
+tell net0 frame "out 4"
+check "... and joined with it" wait_for 5 logged m 'net-user\[net0\]: frame: out 4'
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+start m --net user
+wait_running m
+kill -KILL "$pid"
+wait_exit 10 "$pid"
+gone_dir() { [ ! -e "$run_dir/m" ]; }
+check "without keep all ends with the supervisor" wait_for 10 gone_dir
+clean_after m "... no process is left"
+
+# ---- a peer's stream ----
+listen() { spawn socat "UNIX-LISTEN:$tmp/peer,fork" "OPEN:$tmp/peer.out,creat,append" && peer=$pid && wait_for 5 test -S "$tmp/peer"; }
+listen
+start m --net "stream=$tmp/peer"
+wait_running m
+server=$(device m net0 pid)
+like "the server gets the connection" "$(words "$server")" '--flight-fd 3 --state-fd 4 --vhost-fd 5 --stream-fd 6 --anchor-fd 7 '
+is "... there is no spare, since the peer takes one connection" "$(device m net0 spare)" off
+slay "$server"
+check "a successor is connected anew" wait_for 10 up_after 1
+machine=$pid
+kill "$peer"
+wait_exit 5 "$peer"
+rm -f "$tmp/peer"
+pid=$machine
+slay "$(device m net0 pid)"
+check "a peer that is away is waited for" wait_for 10 logged m "net0: can't connect to its peer"
+many() { [ "$(device m net0 restarts)" -ge 6 ]; }
+check "... for as long as it takes" wait_for 20 many
+is "... and that is no death" "$(device m net0 state)" waiting
+machine=$pid
+listen
+pid=$machine
+check "... when it is back the port is" wait_for 20 up_after 6
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m

@@ -1,0 +1,136 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Taps under `bulkhead run`, with stand-ins: made, brought up, put into a bridge; what was made goes, what was there stays;
+# each refusal is one line. All in a network namespace of this test's own.
+if [ -z "${BULKHEAD_TAP_NS-}" ] && unshare -n true 2>/dev/null; then
+	BULKHEAD_TAP_NS=1 exec unshare -n "$0" "$@"
+fi
+. "${top_srcdir:?}/tests/device/bulkhead.bash"
+need_kvm
+[ -n "${BULKHEAD_TAP_NS-}" ] || skip_all "no network namespace can be made (not root)"
+[ -c /dev/net/tun ] && { : <>/dev/net/tun; } 2>/dev/null || skip_all "there is no /dev/net/tun that can be opened"
+command -v ip >/dev/null || skip_all "ip (iproute2) is not installed"
+make_machine
+
+words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
+link() { ip -o link show "$1" 2>&1; }
+gone_link() { ! ip link show "$1" >/dev/null 2>&1; }
+all_links() { ip -o link | awk -F'[ :@]+' '{ print $2 }' | sort | tr '\n' ' '; }
+# The queues of a tap that a process has open.
+taps_of() { grep -l "iff:.*$2" "/proc/$1/fdinfo"/* 2>/dev/null | wc -l; }
+up_after() { [ "$(device m net0 restarts)" -ge "$1" ] && [ "$(device m net0 state)" = up ]; }
+spare_is() { [ "$(device m net0 spare)" = "$1" ]; }
+before=$(all_links)
+
+refused() {
+	local text=$1 regex=$2 out code
+	shift 2
+	out=$(timeout 60 "$bulkhead" run --run-dir "$tmp/refused" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
+	code=$?
+	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ --net:\ .*$regex ]] && [ ! -e "$tmp/refused" ]; then
+		ok "$text"
+	else
+		not_ok "$text" "exit $code, output:" "$out" "want: $regex"
+	fi
+	rm -rf "$tmp/refused"
+}
+
+# ---- one that is made ----
+ip link add br0 type bridge
+ip link set br0 up
+start m --net tap=bt0,bridge=br0,queues=3,mtu=1400
+wait_running m
+server=$(device m net0 pid)
+like "a tap is made, up, in its bridge, with its MTU" "$(link bt0)" '<[^>]*UP[^>]*> mtu 1400 .* master br0 '
+is "the server has its queues" "$(taps_of "$server" bt0)" 3
+like "... is told of them and of the MTU" "$(words "$server")" '--tap-fd 3,4,5 --flight-fd 6 --state-fd 7 --vhost-fd 8 --anchor-fd 9 --mac [0-9a-f:]+ --mtu 1400 --queues 3 '
+check "... and has no network itself" test "$(readlink "/proc/$server/ns/net")" != "$(readlink /proc/self/ns/net)"
+is "there is no net-user" "$(status_of m | jq '.devices[0].helper')" null
+wait_for 10 spare_is ready
+slay "$server"
+check "a successor takes over" wait_for 10 up_after 1
+is "... with the same queues" "$(taps_of "$(device m net0 pid)" bt0)" 3
+refused "a tap in use" 'tap="bt0" is in use by another process' --net tap=bt0,queues=3
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+check "the tap is gone with the machine" gone_link bt0
+is "... and nothing is left in the bridge" "$(ip -o link show master br0)" ""
+
+start m --net tap=bt0,bridge=br0
+wait_running m
+kill -KILL "$pid"
+wait_exit 10 "$pid"
+check "a dead supervisor leaves no tap" wait_for 10 gone_link bt0
+gone_dir() { [ ! -e "$run_dir/m" ]; }
+check "... nor a directory" wait_for 10 gone_dir
+clean_after m "... nor a process"
+
+start m --net tap=bt0,bridge=br0 --on-supervisor-death keep
+wait_running m
+kill -KILL "$pid"
+alone() { [ "$("$bulkhead" ps --run-dir "$run_dir" --json | jq -r '.[] | select(.name == "m") | .state')" = alone ]; }
+check "a kept machine outlives its supervisor" wait_for 10 alone
+like "... with its tap" "$(link bt0)" 'master br0 '
+spawn "$bulkhead" adopt --run-dir "$run_dir" --log-level debug m </dev/null >>"$tmp/m.out" 2>>"$tmp/m.err"
+wait_running m
+slay "$(device m net0 pid)"
+check "... taken over, a successor has it, too" wait_for 10 up_after 1
+is "... the same queue" "$(taps_of "$(device m net0 pid)" bt0)" 1
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+check "... and the tap is gone" gone_link bt0
+
+refused "a start that fails leaves no tap" 'id="net1": bridge="nobridge": there is no such interface' \
+	--net tap=bt0,bridge=br0 --net tap=bt1,bridge=nobridge
+is "... not one" "$(all_links)" "br0 $before"
+script net0 exit=2
+start m --net tap=bt0,bridge=br0
+ends_with "nor does one whose server refuses it" 2 "$pid" m
+is "... not one" "$(all_links)" "br0 $before"
+rm "$bin/net0.do"
+
+# ---- one that was there ----
+ip tuntap add dev keep0 mode tap
+start m --net tap=keep0,bridge=br0
+wait_running m
+like "a tap that was there is used" "$(link keep0)" '<[^>]*UP[^>]*> mtu 1500 .* master br0 '
+like "... with the MTU that it has" "$(words "$(device m net0 pid)")" '--mtu 1500 '
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+like "... it stays" "$(link keep0)" 'keep0'
+unlike "... but not in the bridge, where it was put" "$(link keep0)" master
+ip link set keep0 master br0
+start m --net tap=keep0,bridge=br0
+wait_running m
+kill -KILL "$pid"
+wait_exit 10 "$pid"
+wait_for 10 gone_dir
+like "one that was in the bridge stays there" "$(link keep0)" 'master br0 '
+ip link set keep0 nomaster
+refused "... nor is it left in one by a start that fails" 'nobridge' --net tap=keep0,bridge=br0 --net tap=bt1,bridge=nobridge
+unlike "..." "$(link keep0)" master
+refused "several queues of one that was made for one" 'tap="keep0" is no tap, or one without queues=2; make it with multi_queue' \
+	--net tap=keep0,queues=2
+ip tuntap add dev many0 mode tap multi_queue
+start m --net tap=many0
+wait_running m
+is "one that was made for several serves one pair" "$(taps_of "$(device m net0 pid)" many0)" 1
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+
+# ---- refusals ----
+refused "an interface of another kind" 'tap="br0" is an interface of another kind' --net tap=br0
+refused "a bridge that is none" 'bridge="keep0" is no bridge that takes a tap' --net tap=bt0,bridge=keep0
+ip link add br1 type bridge
+ip link set keep0 master br1
+refused "a port of another bridge" 'bridge="br0": keep0 is a port of another bridge' --net tap=keep0,bridge=br0
+like "... where it stays" "$(link keep0)" 'master br1 '
+if ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
+	skip "without privileges" "other users may not use /dev/kvm"
+else
+	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead" && chmod 644 "$tmp/kernel"
+	chmod 755 "$bin"
+	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" run --run-dir /tmp/no-run-dir-here --kernel "$tmp/kernel" --net tap=bt0 2>&1 </dev/null)
+	is "without privileges: exit 2" $? 2
+	like "... the line tells what root can do" "$out" '^bulkhead: --net: id="net0": tap="bt0": (not allowed; root can make it|there is no)'
+fi
