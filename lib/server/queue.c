@@ -220,7 +220,8 @@ void server_fail(struct server_queue *q, uint16_t head)
 void server_poisoned(struct server_queue *q, uint16_t head)
 {
 	stat_add(&q->stats.poisoned, 1);
-	q->recovery.poisoned++;
+	if (q->recovery.state != RECOVERY_OVER)
+		q->recovery.poisoned++;
 	flight_note(&q->flight, FLIGHT_POISON, head, 0, 0);
 }
 

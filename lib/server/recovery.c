@@ -65,13 +65,16 @@ void recovery_begin(struct server_queue *q)
 	r->left = vq_resubmits(q->vq);
 	r->resubmitted = r->poisoned = 0;
 	r->replayed_ns = r->first_ns = 0;
-	if (!r->left)
+	/* Buffers are taken when something comes, and that may be never. */
+	if (!r->left || q->buffers)
 		report(q);
 }
 
 void recovery_took(struct server_queue *q, const struct vq_chain *chain)
 {
 	flight_note(&q->flight, FLIGHT_AGAIN, chain->head, chain->deaths, 0);
+	if (q->recovery.state == RECOVERY_OVER)
+		return; /* the main loop's by now */
 	q->recovery.resubmitted++;
 	q->recovery.left -= q->recovery.left > 0;
 }
@@ -86,7 +89,7 @@ void recovery_pass(struct server_queue *q, bool shown)
 		r->state = RECOVERY_FIRST;
 		r->replayed_ns = clock_ns();
 	}
-	if (r->state == RECOVERY_FIRST && (r->first_ns || q->buffers))
+	if (r->state == RECOVERY_FIRST && r->first_ns)
 		report(q);
 }
 

@@ -96,7 +96,7 @@ struct queue_stats { /* written by the queue's thread, read by any */
 enum recovery_state {
 	RECOVERY_OVER,   /* nothing to watch; ends with the start of such a ring */
 	RECOVERY_REPLAY, /* requests of the predecessor wait to be taken; ends when none is left */
-	RECOVERY_FIRST,  /* all were taken; ends with the first completion, of buffers at once */
+	RECOVERY_FIRST,  /* all were taken; ends with the first completion */
 };
 
 struct recovery { /* the queue's thread's; the main loop's while report is posted */

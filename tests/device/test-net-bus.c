@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * net-server on the control bus: receive buffers that it holds do not hold up what waits for nothing to be taken, outlive
+ * any number of deaths together, and the front end hears of a link that was set.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "fd.h"
+#include "net.h"
+#include "supervise.h"
+
+#define BUFFERS 120
+#define BYTES   1526
+#define FRAME   9014
+
+TestSuite(net_bus, .timeout = 120);
+
+static struct net n;
+static struct supervisor s;
+static struct net_frame f;
+static uint8_t frame[FRAME];
+
+static void set_up_on(enum net_kind kind, uint64_t ring_features, unsigned pairs, unsigned threads)
+{
+	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
+	struct net_options options = { .kind = kind,
+				       .rig = { .args = args,
+						.queues = pairs,
+						.io_threads = threads,
+						.ring_features = ring_features } };
+
+	supervisor_open(&s);
+	args[3] = s.dir;
+	net_start(&n, &options);
+	supervisor_expect(&s, &n.rig);
+}
+
+static void set_up(uint64_t ring_features)
+{
+	set_up_on(NET_PACKET, ring_features, 1, 1);
+}
+
+static void tear_down(void)
+{
+	supervisor_ask_ok(&s, BUS_SHUTDOWN);
+	net_stop(&n);
+	supervisor_close(&s);
+}
+
+static uint64_t held(void)
+{
+	return supervisor_stat(&s, "requests") - supervisor_stat(&s, "returned") -
+	       supervisor_stat(&s, "completed");
+}
+
+/* A frame that needs several buffers. */
+static void send_frame(uint32_t number)
+{
+	net_fill(frame, FRAME, number);
+	net_peer_send(&n, frame, FRAME);
+}
+
+static void receive_frame(uint32_t number)
+{
+	net_receive(&n, 0, &f);
+	cr_assert_eq(f.len, FRAME);
+	cr_assert_gt(f.buffers, 1);
+	cr_assert(net_check(f.bytes, f.len, number));
+}
+
+/* After it the server holds buffers for another. */
+static void comes_through(uint32_t number)
+{
+	send_frame(number);
+	receive_frame(number);
+	supervisor_until(&s, held() > 1);
+}
+
+static void drain_with_buffers(uint64_t ring_features)
+{
+	uint64_t returned = 0;
+
+	set_up(ring_features);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	comes_through(1);
+	for (unsigned round = 1; round < 6; round++) {
+		supervisor_ask_ok(&s, BUS_DRAIN);
+		cr_assert_eq(held(), 0);
+		cr_assert_gt(supervisor_stat(&s, "returned"), returned + 1);
+		returned = supervisor_stat(&s, "returned");
+		send_frame(50 + round);
+		supervisor_ask_ok(&s, BUS_PING);
+		cr_assert_not(net_try_receive(&n, 0, &f), "drained");
+		supervisor_ask_ok(&s, BUS_RESUME);
+		receive_frame(50 + round);
+		comes_through(round);
+	}
+	tear_down();
+}
+
+Test(net_bus, split_buffers_do_not_hold_up_a_drain)
+{
+	drain_with_buffers(RING_F_EVENT_IDX);
+}
+
+Test(net_bus, packed_buffers_do_not_hold_up_a_drain)
+{
+	drain_with_buffers(RING_F_PACKED | RING_F_EVENT_IDX);
+}
+
+static void stop_with_buffers(uint64_t ring_features)
+{
+	set_up(ring_features);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	comes_through(1);
+	rig_stop_ring(&n.rig, 0);
+	cr_assert_eq(held(), 0);
+	cr_assert_not(net_try_receive(&n, 0, &f));
+	tear_down();
+}
+
+Test(net_bus, split_buffers_do_not_hold_up_a_stop)
+{
+	stop_with_buffers(0);
+}
+
+Test(net_bus, packed_buffers_do_not_hold_up_a_stop)
+{
+	stop_with_buffers(RING_F_PACKED);
+}
+
+Test(net_bus, buffers_do_not_hold_up_new_memory)
+{
+	int fd = fd_sealed_memfd("more", 1 << 20);
+	const struct mem_region region = { .gpa = 1ULL << 40, .size = 1 << 20, .user_addr = 1ULL << 44 };
+
+	cr_assert_geq(fd, 0);
+	set_up(0);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	for (unsigned i = 0; i < 6; i++) {
+		comes_through(i);
+		rig_change_memory(&n.rig, &region, fd, i % 2 == 0);
+	}
+	close(fd);
+	tear_down();
+}
+
+/* Were each of them tried alone, as a request that outlived two deaths is, a frame that needs several would never come. */
+static void die_with_buffers(uint64_t ring_features)
+{
+	set_up(ring_features);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	comes_through(0);
+	for (unsigned deaths = 1; deaths < 8; deaths++) {
+		rig_kill(&n.rig);
+		s.nrecovered = 0;
+		rig_respawn(&n.rig);
+		supervisor_expect(&s, &n.rig);
+		/* Though no frame comes. */
+		supervisor_until(&s, s.nrecovered);
+		cr_assert_eq(s.recovered.recovered.resubmitted, 0, "buffers are no requests");
+		supervisor_until(&s, supervisor_stat(&s, "resubmitted") > 0);
+		cr_assert_eq(supervisor_stat(&s, "poisoned"), 0);
+	}
+	comes_through(1);
+	comes_through(2);
+	supervisor_ask_ok(&s, BUS_DRAIN);
+	cr_assert_eq(held(), 0);
+	tear_down();
+}
+
+Test(net_bus, split_f48_buffers_outlive_deaths_together)
+{
+	die_with_buffers(0);
+}
+
+Test(net_bus, packed_f48_buffers_outlive_deaths_together)
+{
+	die_with_buffers(RING_F_PACKED);
+}
+
+Test(net_bus, pairs_are_counted_and_served_by_threads)
+{
+	set_up_on(NET_TAP, 0, 4, 2);
+	cr_assert_eq(n.rig.info.queues, 4, "GET_QUEUE_NUM counts pairs");
+	tear_down();
+}
+
+/* ---- properties ---- */
+
+static int set(const char *key, const char *value)
+{
+	static struct bus_msg msg;
+
+	memset(&msg, 0, sizeof(msg));
+	msg.type = BUS_SET;
+	strcpy(msg.set.key, key);
+	strcpy(msg.set.value, value);
+	supervisor_ask(&s, &msg);
+	supervisor_until(&s, s.answered);
+	return s.err;
+}
+
+static uint16_t link_status(void)
+{
+	uint16_t status;
+
+	rig_get_config(&n.rig, offsetof(struct virtio_net_config, status), &status, sizeof(status));
+	return status & VIRTIO_NET_S_LINK_UP;
+}
+
+Test(net_bus, a_link_that_is_set_is_told_to_the_front_end)
+{
+	set_up(0);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	cr_assert_neq(link_status(), 0);
+	cr_assert_eq(set("link", "down"), 0);
+	supervisor_until(&s, n.rig.config_changes == 1);
+	cr_assert_eq(link_status(), 0);
+	cr_assert_eq(set("link", "sideways"), -EINVAL);
+	cr_assert_eq(set("colour", "red"), -EINVAL);
+	cr_assert_eq(set("link", "down"), 0);
+	cr_assert_eq(set("link", "up"), 0);
+	supervisor_until(&s, n.rig.config_changes == 2);
+	cr_assert_neq(link_status(), 0);
+	comes_through(1);
+	tear_down();
+	cr_assert_eq(n.rig.config_changes, 2, "nothing changed, nothing told");
+}
