@@ -25,6 +25,7 @@
 static const struct {
 	const char *verb, *help;
 	bool device; /* it is about one, which is named */
+	bool change; /* ... and KEY=VALUE follows */
 	bool again;  /* asked for twice it is what it is asked for once */
 } verbs[] = {
 	{ .verb = "status", .help = "what the machine and its processes do", .again = true },
@@ -36,13 +37,20 @@ static const struct {
 	  .help = "start a device again that was given up, or let it write again",
 	  .device = true },
 	{ .verb = "upgrade", .help = "have a device served by a new version of its program", .device = true },
+	{ .verb = "set",
+	  .help = "change a device's property: KEY=VALUE follows",
+	  .device = true,
+	  .change = true,
+	  .again = true },
+	{ .verb = "stats", .help = "the counters of a device's process", .device = true, .again = true },
 };
 
-#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade"
+#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade, set, stats"
 
 void client_ctl_help(FILE *to)
 {
-	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE] [--exec PROGRAM]\n"
+	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE [KEY=VALUE]] [--exec "
+	      "PROGRAM]\n"
 	      "Asks a running machine for something.\n\n",
 	      to);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
@@ -70,7 +78,7 @@ struct client {
 	bool json, help;
 	const char *run_dir;
 	const char *exec; /* NULL: none */
-	const char *word[3];
+	const char *word[4];
 	int nwords;
 	char base[RUNDIR_PATH_MAX];
 };
@@ -187,6 +195,17 @@ static void print_child(const char *machine, const json_t *child)
 	putchar('\n');
 }
 
+static void print_stats(json_t *root)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach(root, name, value)
+	{
+		printf("%-32s %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(value));
+	}
+}
+
 static void print_status(const json_t *root)
 {
 	json_t *devices = json_object_get(root, "devices"), *device;
@@ -257,9 +276,15 @@ static int find_request(const struct client *c)
 		refuse("ctl", c->word[0], "not a machine's name; bulkhead ps lists all");
 		return -1;
 	}
-	if (verbs[i].device != (c->nwords == 3)) {
+	if (c->nwords != 2 + verbs[i].device + verbs[i].change) {
 		refuse("ctl", c->word[1],
-		       verbs[i].device ? "needs a device's id after it" : "takes no device");
+		       verbs[i].change   ? "needs a device's id and KEY=VALUE after it"
+		       : verbs[i].device ? "needs a device's id after it"
+					 : "takes no device");
+		return -1;
+	}
+	if (verbs[i].change && !strchr(c->word[3], '=')) {
+		refuse("ctl", c->word[3], "is not KEY=VALUE");
 		return -1;
 	}
 	if (c->exec && (strcmp(verbs[i].verb, "upgrade") || *c->exec != '/')) {
@@ -276,7 +301,7 @@ int client_ctl(int argc, char **argv)
 	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
 	const char *args[2];
 	size_t nargs = 0;
-	int err = read_words(&c, "ctl", 3, argc, argv), request;
+	int err = read_words(&c, "ctl", 4, argc, argv), request;
 
 	if (c.help)
 		client_ctl_help(stdout);
@@ -298,6 +323,8 @@ int client_ctl(int argc, char **argv)
 		return EXIT_INTERNAL;
 	if (verbs[request].device)
 		args[nargs++] = c.word[2];
+	if (verbs[request].change)
+		args[nargs++] = c.word[3];
 	if (c.exec)
 		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
@@ -320,6 +347,11 @@ int client_ctl(int argc, char **argv)
 		json_t *root = json_loads(result->json, 0, NULL);
 
 		print_status(root);
+		json_decref(root);
+	} else if (!strcmp(c.word[1], "stats")) {
+		json_t *root = json_loads(result->json, 0, NULL);
+
+		print_stats(root);
 		json_decref(root);
 	} else if (!strcmp(c.word[1], "upgrade")) {
 		json_t *root = json_loads(result->json, 0, NULL);

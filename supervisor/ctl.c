@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The endpoints for people: `bulkhead ctl` asks here what a machine does and tells it what to do. */
 #include "machine.h"
+#include "machine_priv.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -235,6 +236,8 @@ static const struct {
 	{ "quit", .fn = ask_quit },
 	{ "revive", .fn_args = ask_revive, .min_args = 1, .max_args = 1 },
 	{ "upgrade", .fn_args = ask_upgrade, .min_args = 1, .max_args = 2 },
+	{ "set", .fn_args = ctl_set, .min_args = 2, .max_args = 2 },
+	{ "stats", .fn_args = ctl_stats, .min_args = 1, .max_args = 1 },
 };
 
 static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc,
@@ -246,9 +249,9 @@ static void on_request(void *arg, struct bus_ctl_request *req, const char *verb,
 	while (i < ARRAY_SIZE(verbs) && strcmp(verb, verbs[i].verb))
 		i++;
 	if (i == ARRAY_SIZE(verbs)) {
-		bus_ctl_refuse(
-		    req, -EINVAL,
-		    "no such request; there are status, pause, resume, power-button, quit, revive, upgrade");
+		bus_ctl_refuse(req, -EINVAL,
+			       "no such request; there are status, pause, resume, power-button, quit, "
+			       "revive, upgrade, set, stats");
 		return;
 	}
 	if (argc < verbs[i].min_args || argc > verbs[i].max_args) {

@@ -14,6 +14,11 @@ extern const struct device_ops machine_device_ops;
 void machine_on_all_ended(void *arg);
 void machine_on_keeper_dead(void *arg, uint32_t events);
 
+/* ---- ctl_ask.c: argv as the client gave it ---- */
+
+void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+
 /* ---- machine_power.c ---- */
 
 void machine_on_signal(void *arg, uint32_t events);

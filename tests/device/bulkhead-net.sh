@@ -41,6 +41,25 @@ check "a frame goes from the server to net-user" wait_for 5 logged m 'net-user\[
 tell net0.user frame "in 1"
 check "... and back" wait_for 5 logged m 'net-server\[net0\]: frame: in 1'
 
+# ---- what is asked of them ----
+check "a property is set" ctl m set net0 link=down
+check "... the server is told" logged m 'net-server\[net0\]: set link to down'
+check "... and the log tells" logged m '^bulkhead: net0: link=down on request'
+out=$(ctl m set net0 wrong=1 2>&1)
+is "one that it does not have: exit 1" $? 1
+like "... says why" "$out" 'it has no such key'
+out=$(ctl m set net9 link=up 2>&1)
+like "a device that is not there" "$out" 'there is no such device'
+out=$(ctl m set net0 link 2>&1)
+is "no value: exit 2" $? 2
+like "... says so" "$out" '"link": is not KEY=VALUE'
+out=$(ctl m set net0 2>&1)
+like "too few words" "$out" '"set": needs a device.s id and KEY=VALUE'
+is "the counters of the server" "$(ctl --json m stats net0)" '{"tx":5}'
+like "... for people" "$(ctl m stats net0)" '^tx +5$'
+is "... of net-user" "$(ctl --json m stats net0.user)" '{"tx":5}'
+like "... of nobody" "$(ctl m stats net9 2>&1)" 'there is no process of ours by that id'
+
 # ---- deaths ----
 slay "$user"
 check "a dead net-user is replaced" wait_for 10 helper_back "$user"

@@ -358,6 +358,16 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		return;
 	if (msg->type == BUS_RESUME && script_word("resume-exit") >= 0)
 		_exit(script_word("resume-exit"));
+	if (msg->type == BUS_SET && !strcmp(msg->set.key, "wrong")) {
+		bus_reply_error(fake.bus, msg->id, -EINVAL, "it has no such key");
+		return;
+	}
+	if (msg->type == BUS_SET)
+		log_info("set %s to %s", msg->set.key, msg->set.value);
+	if (msg->type == BUS_GET_STATS) {
+		done =
+		    (struct bus_msg) { .type = BUS_STATS, .stats = { .count = 1, .stat = { { "tx", 5 } } } };
+	}
 	if (msg->type == BUS_FAIL_DEVICE)
 		log_info("device %s failed", msg->fail_device.device);
 	bus_reply(fake.bus, msg->id, &done);

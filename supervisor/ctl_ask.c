@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `bulkhead ctl` passes on to a process: a change of a device's properties, and its counters. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clean.h"
+#include "machine.h"
+#include "machine_priv.h"
+
+#define ANSWER_NS (5 * NS_PER_S)
+
+/* One that waits for its answer. */
+struct question {
+	struct machine *machine;
+	struct bus_ctl_request *req;
+	char id[BUS_NAME_MAX];
+	char change[BUS_TEXT_MAX]; /* of SET: "KEY=VALUE" */
+};
+
+static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *reply)
+{
+	char text[BUS_TEXT_MAX];
+
+	if (reply && *reply->error.text)
+		snprintf(text, sizeof(text), "%s", reply->error.text);
+	else
+		snprintf(text, sizeof(text), "the process does not answer: %s", strerror(-err));
+	bus_ctl_refuse(req, err, text);
+}
+
+/* The process that goes by an id: the core, a device's server, or with ".user" after it the helper of one. */
+static struct child *find_child(struct machine *m, const char *id)
+{
+	for (size_t i = 0; i < m->ndevices; i++) {
+		struct device *d = &m->device[i];
+		char folder[RUNDIR_SLOT_MAX];
+
+		rundir_slot(folder, d->id, KEEPER_HELPER);
+		if (!strcmp(id, d->id))
+			return d->external ? NULL : &d->slot[d->active];
+		if (d->helper.process && !strcmp(id, folder))
+			return &d->helper.child;
+	}
+	return strcmp(id, "core") ? NULL : &m->core;
+}
+
+/* Asks child; the question is freed if that fails, and else by fn. */
+static void ask(struct question *q, struct child *child, const struct bus_msg *msg, bus_reply_fn fn)
+{
+	int err = -EAGAIN;
+
+	if (child->state == CHILD_READY && !child->adopted)
+		err = bus_request(child->bus, msg, ANSWER_NS, fn, q);
+	if (!err)
+		return;
+	bus_ctl_refuse(q->req, err, "its process does not serve at the moment; try again");
+	free(q);
+}
+
+static struct question *new_question(struct machine *m, struct bus_ctl_request *req, const char *id)
+{
+	struct question *q = calloc(1, sizeof(*q));
+
+	if (!q) {
+		bus_ctl_refuse(req, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	q->machine = m;
+	q->req = req;
+	snprintf(q->id, sizeof(q->id), "%s", id);
+	return q;
+}
+
+/* ---- set ---- */
+
+static void on_set(void *arg, int err, const struct bus_msg *reply)
+{
+	CLEAN_FREE struct question *q = arg;
+
+	if (err) {
+		refuse(q->req, err, reply);
+		return;
+	}
+	say_info("%s: %s on request", q->id, q->change);
+	machine_publish(q->machine, q->id, "device-changed", "%s", q->change);
+	bus_ctl_answer(q->req, NULL);
+}
+
+void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
+{
+	const struct device *d = machine_device(m, argv[0]);
+	const char *equals = strchr(argv[1], '=');
+	struct bus_msg msg = { .type = BUS_SET };
+	struct question *q;
+
+	if (!d) {
+		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
+		return;
+	}
+	if (d->external) {
+		bus_ctl_refuse(req, -EOPNOTSUPP, "its back end is run by somebody else");
+		return;
+	}
+	if (!equals || equals == argv[1] || (size_t)(equals - argv[1]) >= sizeof(msg.set.key) ||
+	    strlen(equals + 1) >= sizeof(msg.set.value)) {
+		bus_ctl_refuse(req, -EINVAL, "it is not KEY=VALUE");
+		return;
+	}
+	q = new_question(m, req, argv[0]);
+	if (!q)
+		return;
+	snprintf(q->change, sizeof(q->change), "%s", argv[1]);
+	memcpy(msg.set.key, argv[1], (size_t)(equals - argv[1]));
+	snprintf(msg.set.value, sizeof(msg.set.value), "%s", equals + 1);
+	ask(q, find_child(m, argv[0]), &msg, on_set);
+}
+
+/* ---- stats ---- */
+
+static void on_stats(void *arg, int err, const struct bus_msg *reply)
+{
+	CLEAN_FREE struct question *q = arg;
+	CLEAN_FREE char *text = NULL;
+	json_t *json;
+
+	if (err) {
+		refuse(q->req, err, reply);
+		return;
+	}
+	json = json_object();
+	for (uint32_t i = 0; i < reply->stats.count; i++)
+		json_object_set_new(json, reply->stats.stat[i].name,
+				    json_integer((json_int_t)reply->stats.stat[i].value));
+	text = json_dumps(json, JSON_COMPACT);
+	json_decref(json);
+	if (text)
+		bus_ctl_answer(q->req, text);
+	else
+		bus_ctl_refuse(q->req, -ENOMEM, "the counters can't be put into words");
+}
+
+void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
+{
+	struct child *child = find_child(m, argv[0]);
+	struct bus_msg msg = { .type = BUS_GET_STATS };
+	struct question *q;
+
+	if (!child) {
+		bus_ctl_refuse(req, -ENOENT, "there is no process of ours by that id; status lists all");
+		return;
+	}
+	q = new_question(m, req, argv[0]);
+	if (q)
+		ask(q, child, &msg, on_stats);
+}
