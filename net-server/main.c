@@ -2,7 +2,6 @@
 /* net-server: a virtio network device in a process of its own, as a vhost-user back end. */
 #include <errno.h>
 #include <net/if.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "num.h"
@@ -55,17 +54,9 @@ static int set_stream_fd(void *dev, const char *value)
 static int set_mac(void *dev, const char *value)
 {
 	struct port *port = dev;
-	unsigned byte[ETH_ALEN];
-	int end = 0;
 
-	if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4],
-		   &byte[5], &end) != ETH_ALEN ||
-	    value[end])
-		return -EINVAL;
-	for (unsigned i = 0; i < ETH_ALEN; i++)
-		port->mac[i] = (uint8_t)byte[i];
 	port->mac_given = true;
-	return byte[0] & 1 ? -EINVAL : 0;
+	return parse_mac(value, port->mac);
 }
 
 static int set_mtu(void *dev, const char *value)

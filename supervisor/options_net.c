@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What --net takes. */
-#include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -64,22 +63,13 @@ static int net_stream(struct vmconf_device *device, const char *value, struct vm
 
 static int net_mac(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	uint8_t *mac = device->net.mac;
-	bool zero = true, ok = strlen(value) == 3 * VMCONF_MAC_LEN - 1;
+	int err = parse_mac(value, device->net.mac);
 
-	for (size_t i = 0; ok && i < VMCONF_MAC_LEN; i++) {
-		const char *byte = value + 3 * i;
-
-		ok = isxdigit((unsigned char)byte[0]) && isxdigit((unsigned char)byte[1]) &&
-		     (byte[2] == ':' || !byte[2]);
-		mac[i] = (uint8_t)strtoul(byte, NULL, 16);
-		zero &= !mac[i];
-	}
-	if (!ok || zero)
-		return vmconf_refuse(error, "mac=\"%s\" is not an address like 52:54:00:12:34:56", value);
-	if (mac[0] & 1)
+	if (err == -ERANGE)
 		return vmconf_refuse(
 		    error, "mac=\"%s\" is a group's address; one with an even first byte is needed", value);
+	if (err)
+		return vmconf_refuse(error, "mac=\"%s\" is not an address like 52:54:00:12:34:56", value);
 	device->net.own_mac = true;
 	return 0;
 }

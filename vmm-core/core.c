@@ -241,6 +241,7 @@ int core_add_devices(struct core *core, int *sockets)
 						  .timeout_ns = BACKEND_DEADLINE,
 						  .watch = core->watch,
 						  .hang_timeout_ns = o->hang_timeout_ns,
+						  .mac = o->mac,
 						  .ops = &ops,
 						  .arg = &core->devices[i] };
 

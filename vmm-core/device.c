@@ -420,6 +420,9 @@ int device_new(const struct device_args *args, struct device **out)
 		return -ENOMEM;
 	d->args = *args;
 	snprintf(d->id, sizeof(d->id), "%s", args->id);
+	if (args->mac)
+		memcpy(d->mac, args->mac, sizeof(d->mac));
+	d->args.mac = d->mac;
 	loop_bh_init(&d->on_driver_ok, args->loop, driver_ok, d);
 	loop_bh_init(&d->on_reset, args->loop, driver_reset, d);
 	loop_bh_init(&d->on_config, args->loop, device_config_written, d);

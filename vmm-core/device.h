@@ -38,6 +38,7 @@ struct device_kind {
 	 * wait for ever instead of requests; with one of the features control, one more ring follows. */
 	unsigned rings_each, buffer_rings;
 	uint64_t control;
+	uint64_t mac_feature; /* with it configuration space begins with a hardware address; 0: never */
 	uint16_t config_write_off, config_write_len; /* as in virtio_pci_args */
 	unsigned config_write_feature;
 };
@@ -70,6 +71,8 @@ struct device_args {
 	uint64_t timeout_ns;      /* the deadline of each request to a back end */
 	struct watch *watch;      /* NULL: nobody looks for back ends that hang */
 	uint64_t hang_timeout_ns; /* 0: the same */
+	const uint8_t *
+	    mac; /* the hardware address to show if the back end has no configuration space; zeroes or NULL: none */
 	const struct device_ops *ops;
 	void *arg;
 };

@@ -7,6 +7,13 @@
 
 #define TYPE_FEATURES (((1ULL << 24) - 1) | ~((1ULL << 50) - 1)) /* virtio 1.2 §2.2: device types' own bits */
 
+static bool shows_mac(const struct backend *b)
+{
+	static const uint8_t none[sizeof(b->dev->mac)];
+
+	return !b->info.config_len && memcmp(b->dev->mac, none, sizeof(none)) != 0;
+}
+
 uint64_t device_features(const struct backend *b)
 {
 	const struct device_kind *kind = b->dev->args.kind;
@@ -14,7 +21,7 @@ uint64_t device_features(const struct backend *b)
 
 	if (!b->info.config_len)
 		hidden |= kind->config_features;
-	return b->info.features & ~hidden;
+	return (b->info.features & ~hidden) | (shows_mac(b) ? kind->mac_feature : 0);
 }
 
 void device_config_offer(struct device *d)
@@ -22,6 +29,7 @@ void device_config_offer(struct device *d)
 	const struct device_kind *kind = d->args.kind;
 	struct vhost_fe_info *info = &d->backends[0].info;
 	uint16_t queues = (uint16_t)(virtio_pci_queues(d->transport) / kind->rings_each);
+	bool mac = shows_mac(&d->backends[0]);
 	uint64_t hidden = 0;
 
 	if (kind->queues_off && info->config_len >= kind->queues_off + sizeof(queues))
@@ -29,8 +37,8 @@ void device_config_offer(struct device *d)
 	/* Where a packed ring stands only its device knows, or the in-flight region: without one nobody could go on. */
 	if (!device_rings_can_track(&d->backends[0]))
 		hidden |= 1ULL << VIRTIO_F_RING_PACKED;
-	virtio_pci_offer(d->transport, device_features(&d->backends[0]) & ~hidden, info->config,
-			 info->config_len);
+	virtio_pci_offer(d->transport, device_features(&d->backends[0]) & ~hidden,
+			 mac ? d->mac : info->config, mac ? sizeof(d->mac) : info->config_len);
 }
 
 static void read_config(struct backend *b);

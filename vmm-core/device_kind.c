@@ -63,6 +63,7 @@ static const struct device_kind kinds[] = {
 	    .rings_each = 2,
 	    .buffer_rings = 1, /* of a pair, the receive ring comes first */
 	    .control = BIT(VIRTIO_NET_F_CTRL_VQ),
+	    .mac_feature = BIT(VIRTIO_NET_F_MAC),
 	},
 };
 _Static_assert(sizeof(struct virtio_net_config) == 24, "up to and with the types of hashes");

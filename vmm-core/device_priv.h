@@ -59,6 +59,7 @@ struct activation {
 struct device {
 	struct device_args args;
 	char id[DEVICE_ID_MAX];
+	uint8_t mac[6];               /* as in args, or zeroes */
 	struct virtio_pci *transport; /* NULL until every back end was probed once */
 	struct loop_bh on_driver_ok, on_reset, on_config;
 	struct activation act;
@@ -76,7 +77,8 @@ struct device {
 /* The back end that serves a queue. */
 struct backend *device_backend_of(struct device *d, unsigned queue);
 
-/* What a back end offers, without what the core does not know or can't go along with. */
+/* What is offered with a back end: its features without what the core does not know or can't go along with, and an address
+ * of our own if it has none to tell. */
 uint64_t device_features(const struct backend *b);
 
 /* Takes the driver's set-up into d->act; -EINVAL if a ring lies where none can be. */

@@ -217,7 +217,8 @@ int device_rings_start(struct backend *b, vhost_fe_done_fn done)
 		return r;
 	fill_rings(b, rings);
 	start = (struct vhost_fe_start) {
-		.features = d->act.features,
+		.features =
+		    d->act.features & b->info.features, /* what we offer beside them is not its affair */
 		.regions = regions,
 		.fds = fds,
 		.n_regions = n,

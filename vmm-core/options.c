@@ -24,7 +24,7 @@
 #define MEMORY_DEFAULT (512ULL << 20)
 #define SOCKET_MAX     107
 #define FIRST_VAL      256 /* getopt's own values lie below */
-#define DEVICE_FORM    "ID:KIND[,socket=PATH][,hang-timeout=MS]"
+#define DEVICE_FORM    "ID:KIND[,socket=PATH][,hang-timeout=MS][,mac=MAC]"
 
 #define HANG_TIMEOUT_DEFAULT (1500 * NS_PER_MS)
 #define HANG_TIMEOUT_MAX_MS  3600000
@@ -185,7 +185,13 @@ static int set_device_key(const struct context *c, const char *option, struct op
 		d->hang_timeout_ns = ms * NS_PER_MS;
 		return 0;
 	}
-	return refuse(c, option, key, "must be socket or hang-timeout");
+	if (!strcmp(key, "mac")) {
+		if (!d->kind->mac_feature || !arg || parse_mac(arg, d->mac) < 0)
+			return refuse(c, option, key,
+				      "must be a network device's mac=MAC, as 52:54:00:12:34:56");
+		return 0;
+	}
+	return refuse(c, option, key, "must be socket, hang-timeout or mac");
 }
 
 static int set_device(const struct context *c, const char *option, char *value)

@@ -67,6 +67,30 @@ int parse_on_off(const char *word)
 	return strcmp(word, "off") ? -EINVAL : 0;
 }
 
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)(c | 0x20);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int parse_mac(const char *word, uint8_t mac[6])
+{
+	static const uint8_t none[6];
+
+	for (unsigned i = 0; i < 6; i++, word += 3) {
+		int high = hex_digit(word[0]), low = high < 0 ? -1 : hex_digit(word[1]);
+
+		if (low < 0 || word[2] != (i < 5 ? ':' : '\0'))
+			return -EINVAL;
+		mac[i] = (uint8_t)(high << 4 | low);
+	}
+	if (!memcmp(mac, none, sizeof(none)))
+		return -EINVAL;
+	return mac[0] & 1 ? -ERANGE : 0;
+}
+
 /* Ends the value at p, its doubled commas made single in place; what follows its comma. */
 static char *end_value(char *p)
 {

@@ -65,7 +65,7 @@ slay "$user"
 check "a dead net-user is replaced" wait_for 10 helper_back "$user"
 check "... and the log says what that means" logged m \
 	"net0: net-user died of signal 9 \(Killed\); the guest's connections through it are reset"
-check "... and that it is back" logged m 'net0: net-user is back after [0-9.]+ ms'
+check "... and that it is back" wait_for 5 logged m 'net0: net-user is back after [0-9.]+ ms'
 is "... the status counts it" "$(helper restarts) $(helper last_death)" "1 died of signal 9 (Killed)"
 is "... the server is untouched" "$(device m net0 pid) $(device m net0 restarts)" "$server 0"
 tell net0 frame "out 2"

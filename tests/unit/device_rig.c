@@ -27,6 +27,7 @@ unsigned starts, sets, sets_before_start;
 static unsigned frees;
 uint8_t last_wce;
 static const struct device_kind *kind;
+const uint8_t *device_mac;
 
 int vhost_fe_new(struct loop *loop, int fd, uint64_t timeout_ns, const struct vhost_fe_ops *ops, void *arg,
 		 struct vhost_fe **out)
@@ -168,6 +169,7 @@ void device_set_up_kind(const char *name, uint64_t hang_timeout_ns)
 	cr_assert_eq(ram_new(16 << 20, false, &ram), 0);
 	cr_assert_eq(watch_new(m.loop, &watch), 0);
 	args.watch = watch;
+	args.mac = device_mac;
 	args.loop = m.loop;
 	args.vm = &m.vm;
 	args.bus = m.pci;

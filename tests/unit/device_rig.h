@@ -46,6 +46,8 @@ extern struct device *d;
 extern unsigned ups, resumes, downs, hangs, stalls;
 extern char reason[128];
 
+extern const uint8_t *device_mac; /* for those without configuration space; may be set before */
+
 /* A device whose back ends hang after so long (0: never); its end. */
 void device_set_up(uint64_t hang_timeout_ns);
 void device_set_up_kind(const char *kind, uint64_t hang_timeout_ns);

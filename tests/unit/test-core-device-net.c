@@ -24,9 +24,19 @@
 
 static struct flight *words; /* as the back end writes them */
 
+static const uint8_t mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
+
 static void set_up(void)
 {
 	device_set_up_kind("net", TIMEOUT);
+}
+
+/* Comes after the suite's. */
+static void set_up_mac(void)
+{
+	device_tear_down();
+	device_mac = mac;
+	set_up();
 }
 
 static void tear_down(void)
@@ -121,6 +131,38 @@ Test(device_net, without_configuration_space_there_is_one_pair_and_no_control)
 	    PAIRS | BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_MAC), 8);
 	cr_assert_eq(rings(), 2);
 	cr_assert_eq(offered() & ~VERSION1, BIT(VIRTIO_NET_F_MRG_RXBUF));
+}
+
+Test(device_net, an_address_of_our_own_where_the_back_end_tells_none, .init = set_up_mac)
+{
+	attach();
+	be_probed_bare(BIT(VIRTIO_NET_F_MRG_RXBUF), 1);
+	rings();
+	cr_assert_eq(offered() & ~VERSION1, BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_MAC));
+	for (unsigned i = 0; i < 6; i++)
+		cr_assert_eq(guest_read(&m, CONFIG + i, 1), mac[i]);
+	driver_low = (uint32_t)(BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_MAC));
+	drive_features();
+	drive_ring(0, RING(0));
+	drive_ok();
+	cr_assert_eq(last_start.features & ~VERSION1, BIT(VIRTIO_NET_F_MRG_RXBUF), "which it is not told of");
+	answer(&started, 0);
+	/* A successor fits. */
+	lose();
+	attach();
+	be_probed_bare(BIT(VIRTIO_NET_F_MRG_RXBUF), 1);
+	answer(&started, 0);
+	cr_assert_eq(downs, 1);
+	cr_assert_eq(status(), LIVE);
+}
+
+Test(device_net, a_back_end_that_tells_its_address_has_it_shown, .init = set_up_mac)
+{
+	attach();
+	be_probed(BIT(VIRTIO_NET_F_MAC), 1, 1);
+	rings();
+	cr_assert_eq(offered() & ~VERSION1, BIT(VIRTIO_NET_F_MAC));
+	cr_assert_eq(guest_read(&m, CONFIG, 1), 0);
 }
 
 Test(device_net, a_back_end_that_counts_fewer_pairs_than_it_configures)

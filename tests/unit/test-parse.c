@@ -6,6 +6,31 @@
 #include <errno.h>
 #include <string.h>
 
+Test(parse, hardware_addresses)
+{
+	static const char *const bad[] = { "",
+					   "52",
+					   "52:54:00:12:34",
+					   "52:54:00:12:34:5",
+					   "52:54:00:12:34:567",
+					   "52:54:00:12:34:56:",
+					   "52-54-00-12-34-56",
+					   "5:254:00:12:34:56",
+					   "+2:54:00:12:34:56",
+					   " 2:54:00:12:34:56",
+					   "5g:54:00:12:34:56",
+					   "52:54:00:12:34:5`",
+					   "00:00:00:00:00:00" };
+	uint8_t mac[6];
+
+	cr_assert_eq(parse_mac("52:54:00:aB:Cd:eF", mac), 0);
+	cr_assert_eq(memcmp(mac, "\x52\x54\0\xab\xcd\xef", 6), 0);
+	cr_assert_eq(parse_mac("53:54:00:12:34:56", mac), -ERANGE);
+	cr_assert_eq(parse_mac("ff:ff:ff:ff:ff:ff", mac), -ERANGE);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		cr_assert_eq(parse_mac(bad[i], mac), -EINVAL, "%s", bad[i]);
+}
+
 Test(parse, sizes_with_units)
 {
 	uint64_t v = 0;
