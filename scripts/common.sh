@@ -135,8 +135,8 @@ kvm_why_not() {
 
 # What the initrd, the guests and the test host insert, in the order of their dependencies.
 modules_disk='virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk'
-modules_guest='button evdev pvpanic pvpanic-mmio'
-modules_host='irqbypass kvm kvm-amd kvm-intel'
+modules_guest='failover net_failover virtio_net button evdev pvpanic pvpanic-mmio'
+modules_host='irqbypass kvm kvm-amd kvm-intel tun llc stp bridge'
 modules="$modules_disk $modules_guest $modules_host"
 
 # Fetches the stock cloud kernel's package once; $cache/kernel then has vmlinuz and modules/NAME.ko.
@@ -247,9 +247,10 @@ root_image() {
 		die "mke2fs could not make $2 of $1"
 }
 
-# guest_image FILE SIZE [EXTRA-SCRIPT...]: the root disk of a guest: busybox, fio, the power button, and the scripts
-# of scripts/guest, one of which the kernel's command line may name as bulkhead.run=NAME. Made aside: FILE is there when
-# it is whole.
+# guest_image FILE SIZE [EXTRA-SCRIPT...]: the root disk of a guest: busybox, fio, $guest_programs, the power button, and
+# the scripts of scripts/guest, one of which the kernel's command line may name as bulkhead.run=NAME. Made aside: FILE is
+# there when it is whole.
+guest_programs=
 guest_image() { alone make_guest_image "$@"; }
 
 make_guest_image() {
@@ -257,7 +258,9 @@ make_guest_image() {
 	shift 2
 	gi_tree=$cache/guest.d
 	root_tree "$gi_tree"
-	root_program "$gi_tree" "$(command -v fio)"
+	for p in fio $guest_programs; do
+		root_program "$gi_tree" "$(command -v "$p")"
+	done
 	mkdir -p "$gi_tree/modules" "$gi_tree/etc/acpi/PWRF" "$gi_tree/etc/bulkhead"
 	for m in $modules_guest; do
 		cp "$cache/kernel/modules/$m.ko" "$gi_tree/modules/"
