@@ -108,7 +108,7 @@ int rig_spawn(struct rig *rig)
 	const char *level = getenv("RIG_LOG");
 	char queues[16], threads[16];
 	static char flight[16], state[16];
-	const char *argv[RIG_ARGS_MAX] = { "server",
+	const char *argv[RIG_ARGS_MAX] = { rig->options.net ? "net-server" : "blk-server",
 					   "--vhost-fd",
 					   "3",
 					   NULL,
