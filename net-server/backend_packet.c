@@ -12,14 +12,14 @@
 static int packet_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
 {
 	/* The header is the first vector by itself: tx.c sees to that. */
-	if (writev(b->fd[pair], iov + 1, n - 1) >= 0)
+	if (backend_writev(b->fd[pair], iov + 1, n - 1) >= 0)
 		return 0;
 	return errno == ECONNRESET ? -EPIPE : -errno;
 }
 
 static ssize_t packet_receive(struct backend *b, unsigned pair, const struct iovec *iov, int n)
 {
-	ssize_t len = readv(b->fd[pair], iov, n);
+	ssize_t len = backend_readv(b->fd[pair], iov, n);
 
 	if (len > 0)
 		return len;

@@ -42,7 +42,7 @@ static int stream_flush(struct backend *b, unsigned pair)
 	while (s->out_at < s->out_end) {
 		const struct iovec rest = { .iov_base = s->out + s->out_at,
 					    .iov_len = s->out_end - s->out_at };
-		ssize_t done = writev(b->fd[pair], &rest, 1);
+		ssize_t done = backend_writev(b->fd[pair], &rest, 1);
 
 		if (done < 0)
 			return gone(-errno);
@@ -65,7 +65,7 @@ static int stream_send(struct backend *b, unsigned pair, struct iovec *iov, int 
 	s->length = htobe32((uint32_t)len);
 	iov[0] = (struct iovec) { .iov_base = &s->length, .iov_len = LENGTH_BYTES };
 	len += LENGTH_BYTES;
-	done = writev(b->fd[pair], iov, n);
+	done = backend_writev(b->fd[pair], iov, n);
 	if (done < 0)
 		return gone(-errno);
 	s->out_at = 0;
@@ -85,7 +85,7 @@ static int fill(struct stream *s, int fd)
 		s->in_at = 0;
 	}
 	room = (struct iovec) { .iov_base = s->in + s->in_end, .iov_len = IN_BYTES - s->in_end };
-	got = readv(fd, &room, 1);
+	got = backend_readv(fd, &room, 1);
 	if (got <= 0)
 		return got ? gone(-errno) : -EPIPE;
 	s->in_end += (size_t)got;

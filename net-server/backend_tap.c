@@ -41,12 +41,12 @@ static const struct {
 
 static int tap_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
 {
-	return writev(b->fd[pair], iov, n) < 0 ? -errno : 0;
+	return backend_writev(b->fd[pair], iov, n) < 0 ? -errno : 0;
 }
 
 static ssize_t tap_receive(struct backend *b, unsigned pair, const struct iovec *iov, int n)
 {
-	ssize_t len = readv(b->fd[pair], iov, n);
+	ssize_t len = backend_readv(b->fd[pair], iov, n);
 
 	return len < 0 ? -errno : len;
 }

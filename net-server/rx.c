@@ -29,7 +29,7 @@
 #define VECTORS  4096 /* of those chains */
 #define OFFER    64   /* vectors to offer for a frame, unless one chain alone has more */
 #define BUDGET   64   /* frames in a pass */
-#define WANT_MIN 2048
+#define WANT_MIN (NET_HDR_BYTES + 1514)
 #define PEAK_OF  64 /* frames, the largest of which says how much to offer */
 #define LOOK_NS  (3 * NS_PER_US)
 #define SPILL    NET_PACKET_MAX
