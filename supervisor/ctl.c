@@ -194,9 +194,11 @@ static void on_changed(void *arg, int err, const char *text)
 
 static struct device *find_device(struct machine *m, struct bus_ctl_request *req, const char *id)
 {
-	struct device *d = machine_device(m, id);
+	struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
 	char text[BUS_TEXT_MAX];
 
+	if (!d)
+		d = helped;
 	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED) {
 		snprintf(text, sizeof(text), "not possible while the machine is %s", machine_state_name(m));
 		bus_ctl_refuse(req, -EBUSY, text);
@@ -219,7 +221,10 @@ static void ask_upgrade(struct machine *m, struct bus_ctl_request *req, const ch
 {
 	struct device *d = find_device(m, req, argv[0]);
 
-	if (d)
+	if (d && d == machine_helped(m, argv[0]))
+		bus_ctl_refuse(req, -EOPNOTSUPP,
+			       "the guest's connections go through it and can't be handed over");
+	else if (d)
 		device_upgrade(d, argv[1], on_changed, req);
 }
 

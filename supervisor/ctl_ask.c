@@ -34,16 +34,12 @@ static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *r
 /* The process that goes by an id: the core, a device's server, or with ".user" after it the helper of one. */
 static struct child *find_child(struct machine *m, const char *id)
 {
-	for (size_t i = 0; i < m->ndevices; i++) {
-		struct device *d = &m->device[i];
-		char folder[RUNDIR_SLOT_MAX];
+	struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
 
-		rundir_slot(folder, d->id, KEEPER_HELPER);
-		if (!strcmp(id, d->id))
-			return d->external ? NULL : &d->slot[d->active];
-		if (d->helper.process && !strcmp(id, folder))
-			return &d->helper.child;
-	}
+	if (d)
+		return d->external ? NULL : &d->slot[d->active];
+	if (helped)
+		return &helped->helper.child;
 	return strcmp(id, "core") ? NULL : &m->core;
 }
 

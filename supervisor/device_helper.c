@@ -254,8 +254,11 @@ json_t *device_helper_json(const struct device *d)
 	};
 	const struct device_helper *h = &d->helper;
 	const char *state = h->failed ? "failed" : h->waiting ? "waiting" : names[h->child.state];
-	json_t *json = device_child_json(d->id, h->process, state, &h->child);
+	char id[RUNDIR_SLOT_MAX];
+	json_t *json;
 
+	rundir_slot(id, d->id, KEEPER_HELPER);
+	json = device_child_json(id, h->process, state, &h->child);
 	json_object_set_new(json, "restarts", json_integer((json_int_t)h->restarts));
 	if (*h->last_death)
 		json_object_set_new(json, "last_death", json_string(h->last_death));

@@ -59,6 +59,18 @@ struct device *machine_device(struct machine *m, const char *id)
 	return NULL;
 }
 
+struct device *machine_helped(struct machine *m, const char *id)
+{
+	char name[RUNDIR_SLOT_MAX];
+
+	for (size_t i = 0; i < m->ndevices; i++) {
+		rundir_slot(name, m->device[i].id, KEEPER_HELPER);
+		if (m->device[i].helper.process && !strcmp(name, id))
+			return &m->device[i];
+	}
+	return NULL;
+}
+
 static bool is_ending(const struct machine *m)
 {
 	return m->state >= MACHINE_ENDING_CORE;

@@ -35,7 +35,7 @@ check "a spare waits, too" wait_for 10 spare_is ready
 mac=$(words "$server" | sed 's/.*--mac \([^ ]*\).*/\1/')
 spare=$(device m net0 spare_pid)
 like "... with the same address" "$(words "$spare")" "--mac $mac "
-like "status for people shows both" "$(ctl m status)" $'net0 +net-server +up .*\n +net0 +net-user +up +process [0-9]+'
+like "status for people shows both" "$(ctl m status)" $'net0 +net-server +up .*\n +net0\.user +net-user +up +process [0-9]+'
 tell net0 frame "out 1"
 check "a frame goes from the server to net-user" wait_for 5 logged m 'net-user\[net0\]: frame: out 1'
 tell net0.user frame "in 1"
@@ -55,6 +55,7 @@ is "no value: exit 2" $? 2
 like "... says so" "$out" '"link": is not KEY=VALUE'
 out=$(ctl m set net0 2>&1)
 like "too few words" "$out" '"set": needs a device.s id and KEY=VALUE'
+like "net-user is not upgraded" "$(ctl m upgrade net0.user 2>&1)" "the guest's connections go through it"
 is "the counters of the server" "$(ctl --json m stats net0)" '{"tx":5}'
 like "... for people" "$(ctl m stats net0)" '^tx +5$'
 is "... of net-user" "$(ctl --json m stats net0.user)" '{"tx":5}'
@@ -119,7 +120,7 @@ out=$(ctl m revive net0 2>&1)
 is "revived in vain: exit 1" $? 1
 like "... says so" "$out" 'died too often again'
 rm "$bin/net0.user.do"
-check "revive" ctl m revive net0
+check "revive" ctl m revive net0.user
 is "... it serves" "$(helper state)" up
 check "quit" ctl m quit
 ends_with "ends well, since nothing is failed any more" 0 "$pid" m
