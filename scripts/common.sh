@@ -268,7 +268,7 @@ make_guest_image() {
 	ln -s /bin/busybox "$gi_tree/sbin/init"
 	cp "$top/scripts/guest/inittab" "$top/scripts/guest/rc" "$gi_tree/etc/"
 	cp "$top/scripts/guest/power-button" "$gi_tree/etc/acpi/PWRF/00000080"
-	cp "$top/scripts/guest/demo" "$@" "$gi_tree/etc/bulkhead/"
+	cp "$top/scripts/guest/demo" "$top/scripts/guest/udhcpc" "$@" "$gi_tree/etc/bulkhead/"
 	chmod +x "$gi_tree/etc/rc" "$gi_tree/etc/acpi/PWRF/00000080" "$gi_tree"/etc/bulkhead/*
 	root_image "$gi_tree" "$gi_file.new" "$gi_size"
 	mv "$gi_file.new" "$gi_file"
