@@ -293,7 +293,7 @@ const struct option_def option_table[] = {
 	  "tap=NAME[,bridge=NAME] | stream=SOCKET, each with [,id=ID][,mac=MAC][,mtu=N][,queues=N]"
 	  "[,rx-bytes|rx-packets|tx-bytes|tx-packets=RATE[/BURST]][,spare=on|off][,restarts=N/SECONDS]"
 	  "[,on-failure=quarantine|needs-reset|stop][,hang-timeout=MS]; or "
-	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
+	  "vhost-user=SOCKET[,id=ID][,mac=MAC][,restarts=...][,on-failure=...]",
 	  NULL,
 	  "a network port: user-mode networking, a tap, a peer's stream, or a vhost-user back end; "
 	  "repeatable",

@@ -205,7 +205,7 @@ static const struct options_key keys[] = {
 	[KEY_ALLOW] = { .key = "allow", .parse = net_allow, .own = true, .repeats = true },
 	[KEY_SPARE] = { .key = "spare", .parse = options_spare, .own = true },
 	{ .key = "id", .parse = options_id },
-	{ .key = "mac", .parse = net_mac, .own = true },
+	{ .key = "mac", .parse = net_mac },
 	{ .key = "mtu", .parse = net_mtu, .own = true },
 	{ .key = "queues", .parse = options_queues, .own = true },
 	{ .key = "rx-bytes", .parse = net_rx_bytes, .own = true },
@@ -222,7 +222,7 @@ static const struct options_kind kind = {
 	.name = "network port",
 	.form = "user, tap=NAME, stream=SOCKET or vhost-user=SOCKET, then [,KEY=VALUE...]",
 	.bare = "a tap is tap=",
-	.beside = "id, restarts, on-failure",
+	.beside = "id, mac, restarts, on-failure",
 	.keys = keys,
 };
 

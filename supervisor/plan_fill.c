@@ -75,6 +75,26 @@ static int finish(struct keeper_child *child, struct args *a)
 	return a->failed ? -ENOMEM : 0;
 }
 
+#define MAC_TEXT (3 * VMCONF_MAC_LEN)
+
+static void mac_text(char text[MAC_TEXT], const struct vmconf_net *net)
+{
+	for (size_t i = 0; i < VMCONF_MAC_LEN; i++)
+		snprintf(text + 3 * i, 4, "%02x%s", net->mac[i], i < VMCONF_MAC_LEN - 1 ? ":" : "");
+}
+
+/* What the core is to present; a back end of somebody else's may not know its address. */
+static void add_device(struct args *a, const struct vmconf_device *device)
+{
+	char mac[MAC_TEXT] = "";
+
+	if (device->kind == KIND_NET && device->vhost_user)
+		mac_text(mac, &device->net);
+	add(a, "--device");
+	add(a, "%s:%s,hang-timeout=%u%s%s", device->id, device->kind == KIND_NET ? "net" : "blk",
+	    device->hang_timeout_ms, *mac ? ",mac=" : "", mac);
+}
+
 static int fill_core(struct keeper_child *child, const struct vmconf *conf, const struct plan_files *files,
 		     const struct rundir *dir)
 {
@@ -99,13 +119,8 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	add(&a, "--memory");
 	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
 	add_pair(&a, "--cpu", conf->cpu);
-	for (size_t i = 0; i < conf->ndevices; i++) {
-		const struct vmconf_device *device = &conf->device[i];
-
-		add(&a, "--device");
-		add(&a, "%s:%s,hang-timeout=%u", device->id, device->kind == KIND_NET ? "net" : "blk",
-		    device->hang_timeout_ms);
-	}
+	for (size_t i = 0; i < conf->ndevices; i++)
+		add_device(&a, &conf->device[i]);
 	if (conf->test_devices)
 		add(&a, "--test-devices");
 	return finish(child, &a);
@@ -190,6 +205,7 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 {
 	const struct vmconf_device *device = &conf->device[i];
 	const struct vmconf_net *net = &device->net;
+	char mac[MAC_TEXT];
 	unsigned mtu = net->link == LINK_TAP ? files->tap[i].mtu : net->mtu;
 	struct args a = { 0 };
 
@@ -202,9 +218,8 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_passed(&a, child, conf, net->link == LINK_STREAM ? "--stream-fd" : NULL);
 	child->connect = net->stream;
-	add(&a, "--mac");
-	add(&a, "%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1], net->mac[2], net->mac[3],
-	    net->mac[4], net->mac[5]);
+	mac_text(mac, net);
+	add_pair(&a, "--mac", mac);
 	if (mtu) {
 		add(&a, "--mtu");
 		add(&a, "%u", mtu);

@@ -303,7 +303,7 @@ static int check_nets(const struct vmconf_device *a, const struct vmconf_device 
 {
 	const uint8_t *mac = a->net.mac;
 
-	if (a->kind != KIND_NET || b->kind != KIND_NET || a->vhost_user || b->vhost_user)
+	if (a->kind != KIND_NET || b->kind != KIND_NET)
 		return 0;
 	if (!memcmp(mac, b->net.mac, VMCONF_MAC_LEN))
 		return vmconf_refuse(error,

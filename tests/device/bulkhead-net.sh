@@ -169,6 +169,18 @@ gone_dir() { [ ! -e "$run_dir/m" ]; }
 check "without keep all ends with the supervisor" wait_for 10 gone_dir
 clean_after m "... no process is left"
 
+# ---- a back end of somebody else's ----
+spawn socat "UNIX-LISTEN:$tmp/backend,fork" "EXEC:sleep 60"
+backend=$pid
+wait_for 5 test -S "$tmp/backend"
+start m --net "vhost-user=$tmp/backend,mac=52:54:00:00:00:07"
+wait_running m
+is "a back end of somebody else's has no process" "$(device m net0 process) $(device m net0 pid)" "vhost-user 0"
+like "... the core is told of its address" "$(words "$(status_of m | jq .core.pid)")" ' --device net0:net,hang-timeout=1500,mac=52:54:00:00:00:07 '
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+kill "$backend"
+
 # ---- a peer's stream ----
 listen() { spawn socat "UNIX-LISTEN:$tmp/peer,fork" "OPEN:$tmp/peer.out,creat,append" && peer=$pid && wait_for 5 test -S "$tmp/peer"; }
 listen

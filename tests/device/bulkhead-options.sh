@@ -112,7 +112,7 @@ refused "--net stream nobody there" '--net: id="net0": stream="/nonexistent": No
 refused "--net stream that is a file" '--net: id="net0": stream=".*": no socket; a socket on which' --net "stream=$tmp/kernel"
 refused "--net stream with a spare" '--net: spare="on" does not go with stream' --net "stream=$tmp/kernel,spare=on"
 refused "--net vhost-user nobody there" '--net: vhost-user="/nonexistent": No such file' --net vhost-user=/nonexistent
-refused "--net vhost-user with mac" '--net: "mac" does not go with vhost-user; allowed beside it: id' --net vhost-user=/x,mac=52:54:00:12:34:56
+refused "--net vhost-user with mtu" '--net: "mtu" does not go with vhost-user; allowed beside it: id, mac' --net vhost-user=/x,mtu=1400
 many=()
 for i in {1..9}; do many+=(--net user); done
 refused "--net 9 times" '--net: ".*" is one too many; at most 8' "${many[@]}"
