@@ -37,16 +37,17 @@ static const struct backend_ops packet_ops = {
 int backend_open_packet(struct backend *b, int fd)
 {
 	socklen_t len = sizeof(int);
-	int type = 0, err = backend_take_fd(fd, "packet-fd");
+	int type = 0, err;
 
+	if (b->pairs != 1) {
+		log_error("--packet-fd has one queue, and --queues says %u", b->pairs);
+		return -EINVAL;
+	}
+	err = backend_take_fd(fd, "packet-fd");
 	if (err)
 		return err;
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET) {
 		log_error("--packet-fd %d: must be a connected SOCK_SEQPACKET socket", fd);
-		return -EINVAL;
-	}
-	if (b->pairs != 1) {
-		log_error("--packet-fd has one queue, and --queues says %u", b->pairs);
 		return -EINVAL;
 	}
 	b->ops = &packet_ops;

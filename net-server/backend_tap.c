@@ -191,25 +191,29 @@ static int take_queue(struct backend *b, unsigned pair, const char *word)
 	return err;
 }
 
+static unsigned count_words(const char *list)
+{
+	unsigned n = 1;
+
+	for (; *list; list++)
+		n += *list == ',';
+	return n;
+}
+
 int backend_open_tap_fds(struct backend *b, const char *fds)
 {
 	CLEAN_FREE char *copy = strdup(fds);
-	char *rest = copy, *word;
-	unsigned n = 0;
+	char *rest = copy;
 	int err = copy ? 0 : -ENOMEM;
 
 	b->ops = &tap_ops;
 	b->name = "of --tap-fd";
-	while (!err && (word = strsep(&rest, ","))) {
-		if (n == b->pairs)
-			err = -E2BIG;
-		else
-			err = take_queue(b, n++, word);
-	}
-	if (err == -E2BIG || (!err && n != b->pairs)) {
+	if (count_words(fds) != b->pairs) {
 		log_error("--tap-fd %s: must be as many descriptors as there are queues (%u)", fds, b->pairs);
-		err = -EINVAL;
+		return -EINVAL;
 	}
+	for (unsigned i = 0; !err && i < b->pairs; i++)
+		err = take_queue(b, i, strsep(&rest, ","));
 	if (err) {
 		backend_close_fds(b);
 		return err;

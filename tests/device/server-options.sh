@@ -91,6 +91,31 @@ refused 'a command line over 2047 bytes' '--append: must be at most 2047 bytes' 
 refused 'a sandbox' '--sandbox maybe: must be on or off' "${s[@]}" --sandbox maybe
 refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
 
+program=$top_builddir/net-server/net-server
+s=(--socket "$tmp/s")
+refused 'an unknown option' 'net-server: --colour: no such option' --colour red
+refused 'no backend' 'give --tap NAME, --tap-fd N' "${s[@]}"
+refused 'two backends' 'give --tap NAME, --tap-fd N' "${s[@]}" --packet-fd 3 --stream "$tmp/x"
+refused 'a name of 16 characters' '--tap 0123456789abcdef: must be the name' "${s[@]}" --tap 0123456789abcdef
+refused 'a queue that is none' '--tap-fd 3: must be a tap' "${s[@]}" --tap-fd 3
+refused 'a queue too many' '--tap-fd 3,4: must be' "${s[@]}" --tap-fd 3,4
+refused 'a queue that is no number' '--tap-fd x: must be a descriptor' "${s[@]}" --tap-fd x
+refused 'a packet socket that is none' '--packet-fd 3: must be a connected SOCK_SEQPACKET' "${s[@]}" --packet-fd 3
+refused 'a stream that is none' '--stream-fd 3: must be a connected stream' "${s[@]}" --stream-fd 3
+refused 'a closed descriptor' '--packet-fd 77: Bad file descriptor' "${s[@]}" --packet-fd 77
+refused 'nobody at the stream' "--stream $tmp/none: nobody can be connected to" "${s[@]}" --stream "$tmp/none"
+refused 'FAULTS 73: a stream path over 107 bytes' 'must be at most 107 bytes' "${s[@]}" --stream "$tmp/$(printf '%0110d' 0)"
+refused 'several pairs on a socket' '--packet-fd has one queue' "${s[@]}" --packet-fd 3 --queues 2
+refused 'queues 32' '--queues 32: must be at most 31' "${s[@]}" --packet-fd 3 --queues 32
+for mac in '' 02:00:00:00:00 02:00:00:00:00:0g 02:00:00:00:00:01:02 01:00:00:00:00:01 02-00-00-00-00-01; do
+	refused "a MAC address '$mac'" "--mac $mac: must be six bytes" "${s[@]}" --packet-fd 3 --mac "$mac"
+done
+refused 'mtu 67' '--mtu 67: must be a number from 68' "${s[@]}" --packet-fd 3 --mtu 67
+for rate in '' x 1/ /1 1/2/3 -1 2T; do
+	refused "a rate of '$rate'" "--tx-bytes $rate: must be a rate" "${s[@]}" --packet-fd 3 --tx-bytes "$rate"
+done
+check 'nothing is left behind' test ! -e "$tmp/s"
+
 program=$top_builddir/net-user/net-user
 s=(--packet-fd 3)
 refused 'an unknown option' 'net-user: --colour: no such option' --colour red
