@@ -60,6 +60,8 @@ struct backend_ops {
 	int (*attach)(struct backend *b, unsigned pair, bool on);
 	/* The driver's features (GUEST_CSUM and its like) from now on. NULL: there are none. 0 or -errno. */
 	int (*set_offload)(struct backend *b, uint64_t features);
+	/* Goes on with another connection, which is the backend's from here on. NULL: there is never another. */
+	void (*join)(struct backend *b, int fd);
 	void (*close)(struct backend *b);
 };
 
@@ -68,8 +70,9 @@ struct backend {
 	const char *name;  /* for log lines */
 	uint64_t features; /* offloads that it carries, as virtio feature bits */
 	unsigned pairs;
-	int fd[NET_PAIRS_MAX]; /* non-blocking; -1: none */
+	int fd[NET_PAIRS_MAX]; /* non-blocking; -1: none, or none yet */
 	void *own;             /* the backend's */
+	int listener;          /* whose connections, one at a time, are fd[0]; -1: none */
 };
 
 /* Each opens its kind for b->pairs pairs, before the sandbox, and logs why not. 0 or -errno. */
@@ -78,6 +81,7 @@ int backend_open_tap_fds(struct backend *b, const char *fds);
 int backend_open_packet(struct backend *b, int fd);
 int backend_open_stream(struct backend *b, const char *path);
 int backend_open_stream_fd(struct backend *b, int fd);
+int backend_open_listen_fd(struct backend *b, int fd);
 
 /* Whether fd is open; made non-blocking and close-on-exec. Logs, calling it option. */
 int backend_take_fd(int fd, const char *option);

@@ -121,9 +121,21 @@ static ssize_t stream_receive(struct backend *b, unsigned pair, const struct iov
 	}
 }
 
+/* Nothing of the last connection's frames belongs to this one. */
+static void stream_join(struct backend *b, int fd)
+{
+	struct stream *s = b->own;
+
+	backend_close_fds(b);
+	b->fd[0] = fd;
+	s->in_at = s->in_end = s->out_at = s->out_end = 0;
+}
+
 static void stream_close(struct backend *b)
 {
 	backend_close_fds(b);
+	if (b->listener >= 0)
+		close(b->listener);
 	free(b->own);
 	b->own = NULL;
 }
@@ -134,6 +146,7 @@ static const struct backend_ops stream_ops = {
 	.send = stream_send,
 	.receive = stream_receive,
 	.flush = stream_flush,
+	.join = stream_join,
 	.close = stream_close,
 };
 
@@ -174,6 +187,25 @@ int backend_open_stream_fd(struct backend *b, int fd)
 		return -EINVAL;
 	}
 	return use(b, fd, "of --stream-fd");
+}
+
+int backend_open_listen_fd(struct backend *b, int fd)
+{
+	socklen_t len = sizeof(int);
+	int on = 0, err = check_pairs(b, "listen-fd");
+
+	if (!err)
+		err = backend_take_fd(fd, "listen-fd");
+	if (err)
+		return err;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) < 0 || !on) {
+		log_error("--listen-fd %d: must be a listening stream socket", fd);
+		return -EINVAL;
+	}
+	err = use(b, -1, "of --listen-fd");
+	if (!err)
+		b->listener = fd;
+	return err;
 }
 
 int backend_open_stream(struct backend *b, const char *path)

@@ -51,6 +51,16 @@ static int set_stream_fd(void *dev, const char *value)
 	return err;
 }
 
+static int set_listen_fd(void *dev, const char *value)
+{
+	uint64_t fd;
+	int err = parse_u64(value, 3, 1023, &fd);
+
+	if (!err)
+		((struct port *)dev)->listen_fd = (int)fd;
+	return err;
+}
+
 static int set_mac(void *dev, const char *value)
 {
 	struct port *port = dev;
@@ -102,6 +112,8 @@ static const struct server_option options[] = {
 	  "the path of a unix socket", set_stream },
 	{ "stream-fd", "N", "The same on this inherited, connected socket.", "a descriptor from 3 to 1023",
 	  set_stream_fd },
+	{ "listen-fd", "N", "The same with who connects to this inherited, listening socket, one at a time.",
+	  "a descriptor from 3 to 1023", set_listen_fd },
 	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
 	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
 	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
@@ -253,7 +265,7 @@ static const struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct port port = { .packet_fd = -1, .stream_fd = -1 };
+	static struct port port = { .packet_fd = -1, .stream_fd = -1, .listen_fd = -1 };
 
 	return server_main(argc, argv, &device, &port);
 }

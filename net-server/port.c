@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "count.h"
@@ -25,12 +27,15 @@ static int open_backend(struct port *port)
 {
 	struct backend *b = &port->backend;
 
-	if (!port->tap + !port->tap_fds + !port->stream + (port->packet_fd < 0) + (port->stream_fd < 0) !=
-	    4) {
-		log_error("give --tap NAME, --tap-fd N, --packet-fd N, --stream PATH or --stream-fd N, one "
-			  "of them");
+	unsigned given = !!port->tap + !!port->tap_fds + !!port->stream + (port->packet_fd >= 0) +
+			 (port->stream_fd >= 0) + (port->listen_fd >= 0);
+
+	if (given != 1) {
+		log_error("give --tap NAME, --tap-fd N, --packet-fd N, --stream PATH, --stream-fd N or "
+			  "--listen-fd N, one of them");
 		return -EINVAL;
 	}
+	b->listener = -1;
 	b->pairs = port->pairs;
 	for (unsigned i = 0; i < NET_PAIRS_MAX; i++)
 		b->fd[i] = -1;
@@ -42,6 +47,8 @@ static int open_backend(struct port *port)
 		return backend_open_stream(b, port->stream);
 	if (port->stream_fd >= 0)
 		return backend_open_stream_fd(b, port->stream_fd);
+	if (port->listen_fd >= 0)
+		return backend_open_listen_fd(b, port->listen_fd);
 	return backend_open_packet(b, port->packet_fd);
 }
 
@@ -95,8 +102,10 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 		return err;
 	}
 	lock_init(&port->shared.lock);
+	atomic_store(&port->shared.connection, -1);
+	atomic_store(&port->shared.lost, port->listen_fd >= 0);
 	port->link_word = &state_words(port->state)[WORD_LINK_DOWN];
-	up = atomic_load(port->link_word) != 1;
+	up = atomic_load(port->link_word) != 1 && !atomic_load(&port->shared.lost);
 	port->config.status = htole16(up ? VIRTIO_NET_S_LINK_UP : 0);
 	port->config.max_virtqueue_pairs = htole16((uint16_t)port->pairs);
 	port->config.mtu = htole16(port->mtu);
@@ -116,6 +125,8 @@ void port_close(struct port *port)
 }
 
 static void on_lost(void *arg);
+static void on_joined(void *arg);
+static void on_connection(void *arg, uint32_t events);
 static void on_rings(void *arg);
 
 /* What a ring is; the control ring comes behind the pairs that the driver knows of. */
@@ -133,7 +144,7 @@ static enum ring_role role_of(const struct port *port, unsigned index, uint64_t 
 int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server)
 {
 	unsigned index = server_index(server);
-	int err;
+	int err = 0;
 
 	queue->port = port;
 	queue->server = server;
@@ -141,6 +152,12 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 	if (index == 0) {
 		loop_bh_init(&port->lost, server_main_loop(server), on_lost, port);
 		loop_bh_init(&port->rings, server_main_loop(server), on_rings, port);
+		loop_bh_init(&port->joined, server_main_loop(server), on_joined, port);
+		if (port->backend.listener >= 0)
+			err = loop_add_fd(server_main_loop(server), port->backend.listener, EPOLLIN,
+					  on_connection, port, &port->listen_watch);
+		if (err)
+			return err;
 	}
 	if (index == 2 * port->pairs)
 		return 0;
@@ -161,6 +178,8 @@ void port_close_queue(struct net_queue *queue)
 	if (index == 0) {
 		loop_bh_cancel(&queue->port->lost);
 		loop_bh_cancel(&queue->port->rings);
+		loop_bh_cancel(&queue->port->joined);
+		loop_del_fd(queue->port->listen_watch);
 		control_close(&queue->port->control);
 	}
 	if (!queue->pair)
@@ -210,6 +229,38 @@ static void on_lost(void *arg)
 	log_error("%s: the other end is gone; the link is down", port->backend.name);
 	if (set_link(port, false))
 		server_config_changed(port->queue[0].server);
+	/* The next one that waits. It can't fail: the descriptor was watched before. */
+	if (port->listen_watch)
+		loop_mod_fd(port->listen_watch, EPOLLIN);
+}
+
+/* One at a time: the next one waits until this one is gone. */
+static void on_connection(void *arg, uint32_t events)
+{
+	struct port *port = arg;
+	int fd = accept4(port->backend.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd < 0)
+		return;
+	loop_mod_fd(port->listen_watch, 0);
+	atomic_store(&port->shared.connection, fd);
+	pair_join(&port->pair[0]);
+}
+
+static void on_joined(void *arg)
+{
+	struct port *port = arg;
+
+	log_info("%s: somebody connected", port->backend.name);
+	if (atomic_load(port->link_word) != 1 && set_link(port, true))
+		port_announce(port);
+}
+
+void port_joined(struct port *port)
+{
+	atomic_store(&port->shared.lost, false);
+	loop_bh_post(&port->joined);
 }
 
 void port_lost(struct port *port)
@@ -228,11 +279,11 @@ static int set_link_by(struct port *port, const char *value, char *why, size_t s
 		snprintf(why, size, "link must be up or down");
 		return -EINVAL;
 	}
+	atomic_store(port->link_word, up ? 0 : 1);
 	if (up && atomic_load(&port->shared.lost)) {
-		snprintf(why, size, "the other end is gone");
+		snprintf(why, size, "nobody is at the other end");
 		return -ENOTCONN;
 	}
-	atomic_store(port->link_word, up ? 0 : 1);
 	return set_link(port, up);
 }
 
@@ -278,7 +329,8 @@ int port_set(struct port *port, const char *key, const char *value, char *why, s
 
 void port_announce(struct port *port)
 {
-	port->config.status |= htole16(VIRTIO_NET_S_ANNOUNCE);
+	if (port->accepted & NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE))
+		port->config.status |= htole16(VIRTIO_NET_S_ANNOUNCE);
 	server_config_changed(port->queue[0].server);
 }
 

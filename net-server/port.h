@@ -29,7 +29,9 @@ struct port;
 struct pair {
 	struct port *port;
 	unsigned index;
-	struct loop_fd *watch;
+	struct loop_fd *watch; /* NULL: there is no descriptor yet */
+	struct loop *loop;
+	struct loop_bh join;
 	struct rx rx;
 	struct tx tx;
 };
@@ -43,6 +45,7 @@ struct port_shared {
 	_Atomic unsigned pairs;           /* that take part */
 	_Atomic bool runs[NET_PAIRS_MAX]; /* the pair's receive ring does */
 	_Atomic bool control;             /* the control ring runs */
+	_Atomic int connection;           /* that the first pair is to go on with; -1: none */
 	_Atomic bool link;                /* up */
 	_Atomic bool lost;                /* the other end is gone, and so is the link for good */
 };
@@ -61,7 +64,7 @@ struct port {
 	/* Options. */
 	const char *tap, *tap_fds;
 	const char *stream;
-	int packet_fd, stream_fd; /* -1: none */
+	int packet_fd, stream_fd, listen_fd; /* -1: none */
 	uint8_t mac[ETH_ALEN];
 	bool mac_given;
 	uint16_t mtu; /* 0: not said */
@@ -83,7 +86,8 @@ struct port {
 	uint64_t accepted;              /* features, by the driver */
 	int8_t attached[NET_PAIRS_MAX]; /* 1 or 0; -1: not known */
 	_Atomic uint64_t *link_word;    /* in port.state */
-	struct loop_bh lost, rings;
+	struct loop_bh lost, rings, joined;
+	struct loop_fd *listen_watch;
 };
 
 /* Opens the backend and says what the port offers. Logs why not. 0 or -errno. */
@@ -128,10 +132,16 @@ static inline bool port_has_changed(struct port *port, uint32_t *seen)
 	return changed;
 }
 
+/* The pair has gone on with another connection: the link comes up. Any thread. */
+void port_joined(struct port *port);
+
 /* ---- pairs: pair.c; their own thread but for open and close ---- */
 
 int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop *loop);
 void pair_close(struct pair *pair);
+
+/* Another connection is there, in port_shared. Any thread. */
+void pair_join(struct pair *pair);
 
 /* Watches the descriptor as the rings need it: frames to be received, and room if sending waits for it. */
 void pair_watch(struct pair *pair);

@@ -478,6 +478,12 @@ bool rx_service(struct rx *rx)
 	return n > 0;
 }
 
+void rx_hung_up(struct rx *rx)
+{
+	if (rx->first == rx->end && !rx->gone)
+		stop_reading(rx, -EPIPE);
+}
+
 bool rx_has_room(const struct rx *rx)
 {
 	if (!rx->on)

@@ -13,6 +13,7 @@ static const struct sandbox_rule io[] = {
 };
 
 static const struct sandbox_rule steady[] = {
+	{ .nr = __NR_accept4, .why = "who connects to the socket of --listen-fd" },
 	{ .nr = __NR_ioctl,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = TUNSETOFFLOAD } },
 	  .why = "which frames the driver takes unfinished" },

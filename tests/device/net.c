@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -40,6 +41,19 @@ static void open_socket(struct net *n)
 	n->backend.option = stream ? "--stream-fd" : "--packet-fd";
 	n->backend.fds[0] = ends[1];
 	n->backend.n_fds = 1;
+}
+
+/* A socket to be connected to, of no name in any file system; the other end is the test's affair. */
+static void open_listener(struct net *n)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	n->peer = -1;
+	n->backend.option = "--listen-fd";
+	n->backend.n_fds = 1;
+	n->backend.fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(bind(n->backend.fds[0], (const struct sockaddr *)&addr, sizeof(addr.sun_family)), 0);
+	cr_assert_eq(listen(n->backend.fds[0], 4), 0);
 }
 
 /* The interface is up, and says nothing by itself. */
@@ -105,6 +119,8 @@ void net_start(struct net *n, const struct net_options *options)
 	n->backend.state_fd = options->state_fd;
 	if (options->kind == NET_TAP)
 		open_tap(n, MAX(rig.queues, 1U));
+	else if (options->kind == NET_LISTEN)
+		open_listener(n);
 	else
 		open_socket(n);
 	rig.net = &n->backend;
@@ -146,6 +162,11 @@ bool net_check(const uint8_t *frame, uint32_t len, uint32_t number)
 	return !memcmp(frame, wanted, len);
 }
 
+static bool is_stream(const struct net *n)
+{
+	return n->kind == NET_STREAM || n->kind == NET_LISTEN;
+}
+
 /* In pieces, so that frames are cut anywhere. */
 static void stream_send(struct net *n, const uint8_t *frame, uint32_t len)
 {
@@ -184,7 +205,7 @@ static bool stream_receive(struct net *n, uint8_t *frame, uint32_t *len)
 
 void net_peer_send(struct net *n, const uint8_t *frame, uint32_t len)
 {
-	if (n->kind == NET_STREAM) {
+	if (is_stream(n)) {
 		stream_send(n, frame, len);
 		return;
 	}
@@ -196,7 +217,7 @@ uint32_t net_peer_receive(struct net *n, uint8_t *frame)
 	ssize_t len = -1;
 	uint32_t framed;
 
-	if (n->kind == NET_STREAM) {
+	if (is_stream(n)) {
 		rig_until(&n->rig, stream_receive(n, frame, &framed));
 		return framed;
 	}

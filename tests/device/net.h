@@ -15,7 +15,7 @@
 #define NET_HEADER    12
 #define NET_BYTES     65600 /* more than any frame and its header */
 
-enum net_kind { NET_PACKET, NET_TAP, NET_STREAM };
+enum net_kind { NET_PACKET, NET_TAP, NET_STREAM, NET_LISTEN };
 
 struct net_options {
 	enum net_kind kind;

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The other end of a stream comes and goes: what the guest's link says, and that no piece of a frame is taken along. */
+#include <criterion/criterion.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "net.h"
+#include "num.h"
+
+TestSuite(net_link, .timeout = 60);
+
+static struct net n;
+static struct net_frame f;
+static uint8_t frame[NET_BYTES];
+
+/* Connects as the other end. */
+static void join(void)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(getsockname(n.backend.fds[0], (struct sockaddr *)&addr, &len), 0);
+	cr_assert_eq(connect(fd, (const struct sockaddr *)&addr, len), 0, "%s", strerror(errno));
+	cr_assert_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+	n.peer = fd;
+	n.stream_len = 0;
+}
+
+static void leave(void)
+{
+	close(n.peer);
+	n.peer = -1;
+}
+
+static bool is_up(void)
+{
+	uint16_t status;
+
+	rig_get_config(&n.rig, 6, &status, sizeof(status));
+	return status & VIRTIO_NET_S_LINK_UP;
+}
+
+static void serves(uint32_t number)
+{
+	net_fill(frame, 200, number);
+	net_post_many(&n, 0, 1526, 1);
+	net_peer_send(&n, frame, 200);
+	net_receive(&n, 0, &f);
+	cr_assert(f.len == 200 && net_check(f.bytes, 200, number));
+	net_fill(rig_ptr(&n.rig, n.frame), 300, number);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	cr_assert_eq(net_peer_receive(&n, frame), 300);
+	cr_assert(net_check(frame, 300, number));
+}
+
+static void start(uint64_t ring_features)
+{
+	struct net_options options = { .kind = NET_LISTEN, .rig = { .ring_features = ring_features } };
+
+	net_start(&n, &options);
+}
+
+Test(net_link, follows_who_connects)
+{
+	unsigned told;
+
+	start(RING_F_EVENT_IDX);
+	cr_assert(!is_up(), "nobody is there");
+	for (uint32_t i = 0; i < 5; i++) {
+		told = n.rig.config_changes;
+		join();
+		rig_until(&n.rig, n.rig.config_changes > told);
+		cr_assert(is_up());
+		serves(i);
+		/* Half a frame, which the next one must not be taken for the rest of. */
+		cr_assert_eq(write(n.peer, &(uint32_t) { htonl(1000) }, 4), 4);
+		cr_assert_eq(write(n.peer, frame, 100), 100);
+		told = n.rig.config_changes;
+		leave();
+		rig_until(&n.rig, n.rig.config_changes > told);
+		cr_assert(!is_up());
+		/* What is sent meanwhile goes nowhere, and comes back. */
+		net_fill(rig_ptr(&n.rig, n.frame), 300, 99);
+		cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	}
+	join();
+	net_stop(&n);
+}
+
+/* The second waits, and is next. */
+Test(net_link, one_at_a_time)
+{
+	unsigned told;
+	int first;
+
+	start(RING_F_PACKED);
+	join();
+	rig_until(&n.rig, is_up());
+	serves(1);
+	first = n.peer;
+	join();
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 2);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	cr_assert(net_peer_is_quiet(&n));
+	told = n.rig.config_changes;
+	close(first);
+	rig_until(&n.rig, n.rig.config_changes > told && is_up());
+	serves(3);
+	net_stop(&n);
+}
+
+/* A length that no frame has is the end of the connection, not of the server. */
+Test(net_link, no_stream_of_frames)
+{
+	start(0);
+	join();
+	rig_until(&n.rig, is_up());
+	net_post_many(&n, 0, 1526, 4);
+	cr_assert_eq(write(n.peer, "GET / HTTP/1.0\r\n\r\n", 18), 18);
+	rig_until(&n.rig, !is_up());
+	leave();
+	join();
+	rig_until(&n.rig, is_up());
+	serves(4);
+	net_stop(&n);
+}
+
+/* Given a connection of its own, the server ends with it: its successor gets another. */
+Test(net_link, ends_with_the_stream_that_it_was_given)
+{
+	struct net_options options = { .kind = NET_STREAM };
+
+	net_start(&n, &options);
+	serves(1);
+	net_post_many(&n, 0, 1526, 4);
+	leave();
+	cr_assert_eq(rig_reap(&n.rig), 1);
+}
