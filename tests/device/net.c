@@ -119,6 +119,11 @@ void net_start(struct net *n, const struct net_options *options)
 	n->backend.state_fd = options->state_fd;
 	if (options->kind == NET_TAP)
 		open_tap(n, MAX(rig.queues, 1U));
+	else if (options->stream_end)
+		n->backend = (struct rig_net) { .option = "--stream-fd",
+						.fds = { options->stream_end },
+						.n_fds = 1,
+						.control = options->control };
 	else if (options->kind == NET_LISTEN)
 		open_listener(n);
 	else
@@ -323,7 +328,7 @@ bool net_try_receive(struct net *n, unsigned pair, struct net_frame *f)
 				  f->header.num_buffers);
 		f->len = len - NET_HEADER;
 		memcpy(f->bytes, whole + NET_HEADER, f->len);
-	} while (!is_ours(f->bytes));
+	} while (!n->any && !is_ours(f->bytes));
 	return true;
 }
 

@@ -21,7 +21,8 @@ struct net_options {
 	enum net_kind kind;
 	struct rig_options rig; /* net is filled in */
 	bool control;
-	int state_fd; /* 0: none */
+	int state_fd;   /* 0: none */
+	int stream_end; /* of NET_STREAM: a connection to somebody else, instead of the test; 0: none */
 };
 
 struct net_buffer {
@@ -33,6 +34,7 @@ struct net {
 	struct rig rig;
 	struct rig_net backend;
 	enum net_kind kind;
+	bool any; /* frames of others are taken too */
 	int peer; /* what is written here the guest receives, and the reverse */
 	char name[16];
 	uint8_t stream[1 << 17]; /* what was read of one and is no whole frame yet */
