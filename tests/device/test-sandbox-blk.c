@@ -50,7 +50,7 @@ Test(sandbox_blk, the_serving_process_is_confined, .timeout = 60)
 #endif
 	rig_start(&rig, &options);
 	serve_until_steady(&rig);
-	wrong = probe_check_state(rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2);
+	wrong = probe_check_state(rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, false);
 	cr_assert_null(wrong, "%s", wrong);
 	cr_assert_eq(count_mounts(rig.pid), 1);
 	rig_stop(&rig);

@@ -53,7 +53,7 @@ static void is_confined(enum net_kind kind, unsigned pairs)
 #endif
 	net_start(&n, &options);
 	serve_until_steady(&n);
-	wrong = probe_check_state(n.rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2);
+	wrong = probe_check_state(n.rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, false);
 	cr_assert_null(wrong, "%s", wrong);
 	cr_assert_eq(count_mounts(n.rig.pid), 1);
 	net_stop(&n);

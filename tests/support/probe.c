@@ -73,7 +73,10 @@ static struct sandbox_filter *compile_all(void)
 
 static void go_in(const struct probe_subject *s, enum probe_stage stage, const char *bus_dir)
 {
-	struct sandbox_enter enter = { .bus_dir = *bus_dir ? bus_dir : NULL, .limits = s->limits };
+	struct sandbox_enter enter = { .bus_dir = *bus_dir ? bus_dir : NULL,
+				       .file = s->file,
+				       .host_network = s->host_network,
+				       .limits = s->limits };
 	struct sandbox_filter *steady = NULL, *thread = NULL;
 	const struct sandbox_trap trap = { .prefix = "probe: " };
 	const char *what = "";
@@ -132,8 +135,8 @@ size_t probe_count(void)
 	return probe_tries_count;
 }
 
-static int start(size_t which, enum probe_stage stage, const char *what, uid_t uid, const char *bus_dir,
-		 const struct sandbox_spawn *more, pid_t *pid, int *pidfd)
+static int start(const struct probe_subject *subjects, size_t which, enum probe_stage stage, const char *what,
+		 uid_t uid, const char *bus_dir, const struct sandbox_spawn *more, pid_t *pid, int *pidfd)
 {
 	char subject[24], level[24], parent[24], program[] = "probe", word[] = PROBE_WORD, arg[24], bus[128];
 	char *argv[] = { program, word, subject, level, arg, bus, parent, NULL };
@@ -149,6 +152,7 @@ static int start(size_t which, enum probe_stage stage, const char *what, uid_t u
 	spawn.path = "/proc/self/exe";
 	spawn.argv = argv;
 	spawn.namespaces = true;
+	spawn.host_network = subjects[which].host_network;
 	spawn.uid = uid;
 	spawn.die_with_parent = true;
 	err = sandbox_spawn(&spawn, pid, pidfd, &step);
@@ -169,8 +173,8 @@ static int wait_status(int pidfd)
 	return info.si_status;
 }
 
-struct probe_result probe_run(size_t which, enum probe_stage stage, size_t attempt, uid_t uid,
-			      const char *bus_dir)
+struct probe_result probe_run(const struct probe_subject *subjects, size_t which, enum probe_stage stage,
+			      size_t attempt, uid_t uid, const char *bus_dir)
 {
 	struct probe_result result = { .name = probe_tries[attempt].name,
 				       .by_layer = probe_tries[attempt].by_layer,
@@ -183,7 +187,7 @@ struct probe_result probe_run(size_t which, enum probe_stage stage, size_t attem
 	int status;
 
 	snprintf(number, sizeof(number), "%zu", attempt);
-	result.error = start(which, stage, number, uid, bus_dir, &spawn, &pid, &pidfd);
+	result.error = start(subjects, which, stage, number, uid, bus_dir, &spawn, &pid, &pidfd);
 	if (result.error)
 		return result;
 	status = wait_status(pidfd);
@@ -199,8 +203,8 @@ struct probe_result probe_run(size_t which, enum probe_stage stage, size_t attem
 	return result;
 }
 
-int probe_hold(size_t which, enum probe_stage stage, uid_t uid, const char *bus_dir, const int *fds,
-	       size_t nfds, pid_t *pid, int *pidfd)
+int probe_hold(const struct probe_subject *subjects, size_t which, enum probe_stage stage, uid_t uid,
+	       const char *bus_dir, const int *fds, size_t nfds, pid_t *pid, int *pidfd)
 {
 	struct sandbox_spawn spawn = { .fds = fds, .nfds = nfds };
 	char line[256];
@@ -210,7 +214,7 @@ int probe_hold(size_t which, enum probe_stage stage, uid_t uid, const char *bus_
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	spawn.stderr_fd = ends[1];
-	err = start(which, stage, HOLD, uid, bus_dir, &spawn, pid, pidfd);
+	err = start(subjects, which, stage, HOLD, uid, bus_dir, &spawn, pid, pidfd);
 	close(ends[1]);
 	if (!err) {
 		n = read(ends[0], line, sizeof(line) - 1);
@@ -268,7 +272,7 @@ static bool same_namespace(pid_t pid, const char *kind)
 	return !strcmp(mine, theirs);
 }
 
-const char *probe_check_state(pid_t pid, uid_t uid, unsigned min_filters)
+const char *probe_check_state(pid_t pid, uid_t uid, unsigned min_filters, bool host_network)
 {
 	static const char *const kinds[] = { "user", "mnt", "pid", "net", "ipc", "uts" };
 	static char text[256];
@@ -302,8 +306,9 @@ const char *probe_check_state(pid_t pid, uid_t uid, unsigned min_filters)
 	if (!probe_status(pid, "NSpid", text, sizeof(text)) || strcmp(text + strcspn(text, "\t"), "\t1"))
 		return "not process 1 of its own pid namespace";
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (same_namespace(pid, kinds[i])) {
-			snprintf(text, sizeof(text), "its %s namespace is this process's", kinds[i]);
+		if (same_namespace(pid, kinds[i]) != (host_network && !strcmp(kinds[i], "net"))) {
+			snprintf(text, sizeof(text), "its %s namespace is %sthis process's", kinds[i],
+				 same_namespace(pid, kinds[i]) ? "" : "not ");
 			return text;
 		}
 	return NULL;

@@ -30,7 +30,10 @@ struct probe_subject {
 	const struct sandbox_rule *const *steady_more;
 	const struct sandbox_rule *const *thread; /* NULL: no thread has a filter of its own */
 	const struct sandbox_rule *const *thread_more;
-	const char *task; /* name of an attempt that is part of what the process is for, or NULL */
+	const char *const *tasks;   /* names of attempts that are part of what the process is for, or NULL */
+	const char *const *refused; /* ... that filters let through and other layers refuse, or NULL */
+	bool host_network;
+	const char *file; /* of struct sandbox_enter */
 	struct sandbox_limits limits;
 };
 
@@ -58,12 +61,12 @@ size_t probe_count(void);
  * Tries attempt (0 … probe_count() - 1) as subject number which at stage, outer uid uid if this process is root.
  * bus_dir as in sandbox_enter.
  */
-struct probe_result probe_run(size_t which, enum probe_stage stage, size_t attempt, uid_t uid,
-			      const char *bus_dir);
+struct probe_result probe_run(const struct probe_subject *subjects, size_t which, enum probe_stage stage,
+			      size_t attempt, uid_t uid, const char *bus_dir);
 
 /* Starts a process that goes to stage and stays there; returns once it is there. nfds descriptors are passed. */
-int probe_hold(size_t which, enum probe_stage stage, uid_t uid, const char *bus_dir, const int *fds,
-	       size_t nfds, pid_t *pid, int *pidfd);
+int probe_hold(const struct probe_subject *subjects, size_t which, enum probe_stage stage, uid_t uid,
+	       const char *bus_dir, const int *fds, size_t nfds, pid_t *pid, int *pidfd);
 
 /* Kills and reaps what probe_hold, sandbox_spawn or another started; its wait status. */
 int probe_end(int pidfd);
@@ -73,8 +76,9 @@ int probe_end(int pidfd);
 /* The value of a line of /proc/PID/status ("CapEff"), without the blanks around it; NULL if it is not there. */
 const char *probe_status(pid_t pid, const char *key, char *value, size_t size);
 
-/* Checks the whole state of a process that has entered: ids, capabilities, no_new_privs, filters, namespaces. NULL
- * if all is well, else a description of the first thing that is not (static storage). */
-const char *probe_check_state(pid_t pid, uid_t uid, unsigned min_filters);
+/* Checks the whole state of a process that has entered: ids, capabilities, no_new_privs, filters, namespaces; of these
+ * the network's is to be this process's if so said. NULL if all is well, else a description of the first thing that is
+ * not (static storage). */
+const char *probe_check_state(pid_t pid, uid_t uid, unsigned min_filters, bool host_network);
 
 #endif
