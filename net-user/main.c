@@ -4,11 +4,14 @@
  *
  * The order: options; then everything is opened that needs the host as it is, the forwarded ports first of all; then
  * namespaces (with a guardian outside if a person started it), all but the network's; stage one with an empty root that
- * has nothing but /etc/resolv.conf; the bus, whose library starts threads; the steady filter for all of them and the main
- * thread's own. The first frame of the guest is read after that.
+ * has nothing but /etc/resolv.conf; the bus, whose library starts threads, and the thread that libslirp is to run on; the
+ * steady filter for all of them and that thread's own. The first frame of the guest is read after that, there and nowhere
+ * else: the main thread has the bus, which redials by sockets that the other may not make.
  */
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +28,7 @@
 #include "options.h"
 #include "sandbox.h"
 #include "syscalls.h"
+#include "thread.h"
 
 #define RESOLV_CONF   "/etc/resolv.conf"
 #define LIMIT_THREADS 128
@@ -32,25 +36,32 @@
 struct user {
 	struct options opts;
 	struct loop *loop;
-	struct net *net;
+	struct net_thread {
+		struct loop *loop;
+		struct net *net;
+		pthread_t thread;
+		const struct sandbox_filter *filter; /* NULL: none */
+		sem_t go, step;                      /* it may confine itself; it has */
+		int confine_err;
+		int err; /* why it ended */
+	} net;
 	struct child child;
 	struct flight *flight;
 	struct flight_ring log;
 	int life; /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
-	bool ending;
 };
 
 /* ---- the bus ---- */
 
 static void on_stats(void *arg, void (*add)(void *to, const char *name, uint64_t value), void *to)
 {
-	net_stats(((struct user *)arg)->net, add, to);
+	net_stats(((struct user *)arg)->net.net, add, to);
 }
 
 static void on_shutdown(void *arg)
 {
-	((struct user *)arg)->ending = true;
+	loop_stop(((struct user *)arg)->loop);
 }
 
 static const struct child_ops child_ops = { .kind = "net-user", .stats = on_stats, .shutdown = on_shutdown };
@@ -63,7 +74,7 @@ static void on_life(void *arg, uint32_t events)
 	loop_del_fd(u->life_watch);
 	u->life_watch = NULL;
 	log_info("told to end");
-	u->ending = true;
+	loop_stop(u->loop);
 }
 
 /* ---- confinement ---- */
@@ -78,14 +89,14 @@ static int compile(const struct sandbox_rule *const *list, struct sandbox_filter
 }
 
 struct filters {
-	struct sandbox_filter *first, *steady, *main;
+	struct sandbox_filter *first, *steady, *net;
 };
 
 static void filters_free(struct filters *f)
 {
 	sandbox_filter_free(f->first);
 	sandbox_filter_free(f->steady);
-	sandbox_filter_free(f->main);
+	sandbox_filter_free(f->net);
 }
 
 static int compile_all(const struct user *u, struct filters *f)
@@ -94,7 +105,7 @@ static int compile_all(const struct user *u, struct filters *f)
 
 	if (!err)
 		err = compile(u->opts.bus ? user_steady_bus : user_steady, &f->steady);
-	return err ? err : compile(user_main, &f->main);
+	return err ? err : compile(user_net, &f->net);
 }
 
 static int confine(struct user *u, struct filters *f)
@@ -129,14 +140,19 @@ static int confine(struct user *u, struct filters *f)
 	return err;
 }
 
-static int narrow(const struct filters *f)
+/* Stage two: first the filter of all threads, then that of the one that meets the guest's bytes. */
+static int narrow(struct user *u, const struct filters *f)
 {
 	const char *what = "filter";
-	int err = sandbox_narrow(f->steady, &what);
+	int err = f->steady ? sandbox_narrow(f->steady, &what) : 0;
 
 	if (!err) {
-		what = "filter of the main thread";
-		err = sandbox_install(f->main, false);
+		what = "filter of the network's thread";
+		u->net.filter = f->net;
+		sem_post(&u->net.go);
+		while (sem_wait(&u->net.step) < 0)
+			;
+		err = u->net.confine_err;
 	}
 	if (err)
 		log_error_errno(err, "the steady sandbox stage can't be entered (%s)", what);
@@ -158,17 +174,50 @@ static int dial(struct user *u)
 	return err;
 }
 
+/* The network's thread. It never returns: that would need calls that its filter has no other use for. */
+static void *net_main(void *arg)
+{
+	struct user *u = arg;
+	struct net_thread *t = &u->net;
+
+	thread_set_name("net");
+	while (sem_wait(&t->go) < 0)
+		;
+	if (t->filter)
+		t->confine_err = sandbox_install(t->filter, false);
+	sem_post(&t->step);
+	while (!t->confine_err && !t->err)
+		t->err = net_run_once(t->net);
+	loop_stop(u->loop);
+	for (;;)
+		sem_wait(&t->go);
+	return NULL;
+}
+
+static int start_thread(struct user *u)
+{
+	int err;
+
+	sem_init(&u->net.go, 0, 0);
+	sem_init(&u->net.step, 0, 0);
+	err = pthread_create(&u->net.thread, NULL, net_main, u);
+	if (err)
+		log_error_errno(err, "set-up failed (thread)");
+	return -err;
+}
+
 /* Until told to end, or until nobody holds the other end of the socket any more. */
 static int serve(struct user *u)
 {
-	int err = 0;
+	int err;
 
 	flight_say(&u->log, FLIGHT_STATE, 0, "ready");
 	child_ready(&u->child);
 	log_info("ready");
-	while (!u->ending && !err)
-		err = net_run_once(u->net);
+	err = loop_run(u->loop);
 	flight_say(&u->log, FLIGHT_STATE, 0, "ending");
+	if (!err)
+		err = u->net.err;
 	if (err == -EPIPE) {
 		log_info("the other end of the socket is closed");
 		err = 0;
@@ -190,8 +239,10 @@ static int live(struct user *u)
 		err = dial(u);
 	if (!err && u->life >= 0)
 		err = loop_add_fd(u->loop, u->life, EPOLLIN, on_life, u, &u->life_watch);
-	if (!err && u->opts.sandbox)
-		err = narrow(&filters);
+	if (!err)
+		err = start_thread(u);
+	if (!err)
+		err = narrow(u, &filters);
 	filters_free(&filters);
 	return err ? err : serve(u);
 }
@@ -217,11 +268,13 @@ static int open_all(struct user *u)
 	if (err)
 		return err;
 	err = loop_new("main", &u->loop);
+	if (!err)
+		err = loop_new("net", &u->net.loop);
 	if (err) {
 		log_error_errno(err, "set-up failed (event loop)");
 		return err;
 	}
-	return net_open(u->loop, &u->opts, &u->net);
+	return net_open(u->net.loop, &u->opts, &u->net.net);
 }
 
 int main(int argc, char **argv)

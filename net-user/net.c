@@ -17,6 +17,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <slirp/libslirp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -44,14 +45,32 @@ struct place {
 	struct net *net;
 };
 
+/* Written by the thread that runs the network, read by any. */
 struct counters {
-	uint64_t frames_in, bytes_in; /* from the guest */
-	uint64_t frames_out, bytes_out;
-	uint64_t malformed, foreign, refused;
-	uint64_t fragments, fragments_dropped;
-	uint64_t held; /* passes in which the host's sockets were not read, as the guest's side was full */
-	uint64_t complaints;
+	_Atomic uint64_t frames_in, bytes_in; /* from the guest */
+	_Atomic uint64_t frames_out, bytes_out;
+	_Atomic uint64_t malformed, foreign, refused;
+	_Atomic uint64_t fragments, fragments_dropped;
+	_Atomic uint64_t
+	    held; /* passes in which the host's sockets were not read, as the guest's side was full */
+	_Atomic uint64_t complaints;
+	_Atomic uint64_t guest_full, sockets; /* as of the last pass */
 };
+
+static void set(_Atomic uint64_t *counter, uint64_t value)
+{
+	atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	set(counter, get(counter) + n);
+}
 
 struct net {
 	const struct options *opts;
@@ -80,15 +99,15 @@ static ssize_t send_packet(const void *buf, size_t len, void *opaque)
 	struct frame f = frame_look(buf, len);
 
 	policy_note(&net->policy, &f);
-	net->count.frames_out++;
-	net->count.bytes_out += len;
+	count(&net->count.frames_out, 1);
+	count(&net->count.bytes_out, len);
 	wire_send(&net->wire, buf, len);
 	return (ssize_t)len;
 }
 
 static void guest_error(const char *msg, void *opaque)
 {
-	((struct net *)opaque)->count.complaints++;
+	count(&((struct net *)opaque)->count.complaints, 1);
 	log_warn_limited("the guest: %s", msg);
 }
 
@@ -295,7 +314,7 @@ static void leave_others(struct net *net)
 static void pass_on(struct net *net, const struct frame *f)
 {
 	if (!policy_allows(&net->policy, f)) {
-		net->count.refused++;
+		count(&net->count.refused, 1);
 		return;
 	}
 	slirp_input(net->slirp, f->data, (int)f->len);
@@ -306,30 +325,30 @@ static void take_fragment(struct net *net, const struct frame *f)
 	struct frame whole;
 	unsigned evicted;
 
-	net->count.fragments++;
+	count(&net->count.fragments, 1);
 	switch (reasm_add(net->reasm, f, clock_ns(), &whole, &evicted)) {
 	case REASM_DONE:
 		if (whole.kind == FRAME_IPV4)
 			pass_on(net, &whole);
 		else
-			net->count.malformed++;
+			count(&net->count.malformed, 1);
 		break;
 	case REASM_DROP:
-		net->count.fragments_dropped++;
+		count(&net->count.fragments_dropped, 1);
 		break;
 	case REASM_WAIT:
 	default:
 		break;
 	}
-	net->count.fragments_dropped += evicted;
+	count(&net->count.fragments_dropped, evicted);
 }
 
 static void take_frame(struct net *net, const uint8_t *data, size_t len)
 {
 	struct frame f = frame_look(data, len);
 
-	net->count.frames_in++;
-	net->count.bytes_in += len;
+	count(&net->count.frames_in, 1);
+	count(&net->count.bytes_in, len);
 	switch (f.kind) {
 	case FRAME_ARP:
 	case FRAME_IPV4:
@@ -340,11 +359,11 @@ static void take_frame(struct net *net, const uint8_t *data, size_t len)
 		take_fragment(net, &f);
 		break;
 	case FRAME_FOREIGN:
-		net->count.foreign++;
+		count(&net->count.foreign, 1);
 		break;
 	case FRAME_MALFORMED:
 	default:
-		net->count.malformed++;
+		count(&net->count.malformed, 1);
 		break;
 	}
 }
@@ -381,7 +400,7 @@ int net_run_once(struct net *net)
 	slirp_pollfds_fill(net->slirp, &timeout, add_poll, net);
 	leave_others(net);
 	if (wire_is_full(&net->wire)) {
-		net->count.held++;
+		count(&net->count.held, 1);
 		wanted |= EPOLLOUT;
 	}
 	if (wanted != net->watched) {
@@ -392,6 +411,8 @@ int net_run_once(struct net *net)
 	}
 	err = loop_run_once(net->loop, timeout == UINT32_MAX ? -1 : (int64_t)timeout * (int64_t)NS_PER_MS);
 	slirp_pollfds_poll(net->slirp, err != 0, get_revents, net);
+	set(&net->count.guest_full, net->wire.dropped);
+	set(&net->count.sockets, net->files);
 	return err ? err : net->wire.gone ? -EPIPE : 0;
 }
 
@@ -402,7 +423,7 @@ static void on_glib(const char *domain, int level, const char *message, void *ar
 {
 	(void)domain;
 	(void)level;
-	((struct net *)arg)->count.complaints++;
+	count(&((struct net *)arg)->count.complaints, 1);
 	log_warn_limited("libslirp: %s", message);
 }
 
@@ -410,12 +431,12 @@ static void on_glib(const char *domain, int level, const char *message, void *ar
 static void hear_glib(struct net *net)
 {
 	typedef void log_fn(const char *domain, int level, const char *message, void *arg);
-	void *(*set)(log_fn *, void *);
+	void *(*set_handler)(log_fn *, void *);
 	void *found = dlsym(RTLD_DEFAULT, "g_log_set_default_handler");
 
-	memcpy(&set, &found, sizeof(set));
+	memcpy(&set_handler, &found, sizeof(set_handler));
 	if (found)
-		set(on_glib, net);
+		set_handler(on_glib, net);
 }
 
 static int open_forwards(struct net *net)
@@ -531,17 +552,17 @@ void net_stats(const struct net *net, net_stat_fn add, void *arg)
 {
 	const struct counters *c = &net->count;
 
-	add(arg, "frames_from_guest", c->frames_in);
-	add(arg, "bytes_from_guest", c->bytes_in);
-	add(arg, "frames_to_guest", c->frames_out);
-	add(arg, "bytes_to_guest", c->bytes_out);
-	add(arg, "sockets", net->files);
-	add(arg, "drop_malformed", c->malformed);
-	add(arg, "drop_foreign", c->foreign);
-	add(arg, "drop_refused", c->refused);
-	add(arg, "fragments", c->fragments);
-	add(arg, "drop_fragments", c->fragments_dropped);
-	add(arg, "drop_guest_full", net->wire.dropped);
-	add(arg, "held_back", c->held);
-	add(arg, "complaints", c->complaints);
+	add(arg, "frames_from_guest", get(&c->frames_in));
+	add(arg, "bytes_from_guest", get(&c->bytes_in));
+	add(arg, "frames_to_guest", get(&c->frames_out));
+	add(arg, "bytes_to_guest", get(&c->bytes_out));
+	add(arg, "sockets", get(&c->sockets));
+	add(arg, "drop_malformed", get(&c->malformed));
+	add(arg, "drop_foreign", get(&c->foreign));
+	add(arg, "drop_refused", get(&c->refused));
+	add(arg, "fragments", get(&c->fragments));
+	add(arg, "drop_fragments", get(&c->fragments_dropped));
+	add(arg, "drop_guest_full", get(&c->guest_full));
+	add(arg, "held_back", get(&c->held));
+	add(arg, "complaints", get(&c->complaints));
 }

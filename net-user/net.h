@@ -17,6 +17,7 @@ void net_close(struct net *net);
 /* One pass of the loop. 0 or -errno; -EPIPE once the other end of the socket is closed for good. */
 int net_run_once(struct net *net);
 
+/* Any thread. */
 typedef void (*net_stat_fn)(void *arg, const char *name, uint64_t value);
 void net_stats(const struct net *net, net_stat_fn add, void *arg);
 

@@ -3,7 +3,7 @@
  * The system calls of net-user, with the reason for each.
  *
  * This is the one process that may open sockets, so its filters look at what for. The steady filter is for all threads;
- * the bus library's own threads redial a unix socket under it. The main thread, where libslirp meets the guest's frames,
+ * the bus, on other threads, redials a unix socket under it. The network's thread, where libslirp meets the guest's frames,
  * then takes a narrower one: Internet sockets only, of the three kinds that libslirp makes, and no name but /etc/resolv.conf
  * to open, as nothing else is there. (Which file and which address a call names a filter can't see; policy.c and the empty
  * root do that.) It does without munmap, as main.c has malloc take no mapping for each large block.
@@ -69,11 +69,24 @@ static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_openat,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDONLY } },
 	  .why = "/etc/resolv.conf, when it changed" },
+	/* What sandbox_table_bus_setup refuses for nng and the C library, spelt out, since the rule above makes that void. */
+	{ .nr = __NR_openat,
+	  .refuse = ENOENT,
+	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDONLY | O_CLOEXEC } },
+	  .why = "the number of processors, when nng starts" },
+	{ .nr = __NR_openat,
+	  .refuse = ENOENT,
+	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDWR } },
+	  .why = "names of nng's threads" },
+	{ .nr = __NR_openat,
+	  .refuse = ENOENT,
+	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDWR | O_CLOEXEC } },
+	  .why = "names of nng's threads, in other versions of the C library" },
 	{ .nr = __NR_newfstatat, .why = "whether it changed" },
 	{ .why = NULL },
 };
 
-/* Internet sockets as the main thread may have them. libslirp tries a raw one where ping sockets are not allowed. */
+/* Internet sockets as the network's thread may have them. libslirp tries a raw one where ping sockets are not allowed. */
 static const struct sandbox_rule sockets[] = {
 	{ .nr = __NR_socket, .args = SOCKET(AF_INET, SOCK_STREAM, 0), .why = "TCP" },
 	{ .nr = __NR_socket, .args = SOCKET(AF_INET, SOCK_DGRAM, 0), .why = "UDP" },
@@ -98,13 +111,13 @@ static const struct sandbox_rule domains[] = {
 	{ .nr = __NR_socket, .args = { { .op = SANDBOX_EQ, .value = AF_INET6 } }, .why = "narrowed below" },
 	{ .nr = __NR_seccomp,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
-	  .why = "the main thread's own filter" },
+	  .why = "the network thread's own filter" },
 	{ .nr = __NR_exit, .why = "end of a thread" },
 	{ .why = NULL },
 };
 
-/* The main thread's runtime: one arena, no thread started or ended, no signal but those that kill. */
-static const struct sandbox_rule main_only[] = {
+/* That thread's runtime: one arena, no thread started or ended, no signal but those that kill. */
+static const struct sandbox_rule runtime[] = {
 	{ .nr = __NR_futex, .why = "locks" },
 	{ .nr = __NR_mmap,
 	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC },
@@ -115,7 +128,6 @@ static const struct sandbox_rule main_only[] = {
 	{ .nr = __NR_restart_syscall, .why = "a timed wait goes on after SIGSTOP and SIGCONT" },
 	{ .nr = __NR_clock_gettime, .why = "the clock, where the vDSO can't read the host's clock source" },
 	{ .nr = __NR_exit_group, .why = "end of the process" },
-	{ .nr = __NR_sendmsg, .why = "the bus: a message" },
 	{ .why = NULL },
 };
 
@@ -133,11 +145,11 @@ const struct sandbox_rule *const user_stage_one[] = {
 };
 
 const struct sandbox_rule *const user_steady[] = {
-	sandbox_table_runtime, sandbox_table_loop, traffic, domains, main_only, NULL,
+	sandbox_table_runtime, sandbox_table_loop, traffic, domains, runtime, NULL,
 };
 
 const struct sandbox_rule *const user_steady_bus[] = {
-	sandbox_table_runtime, sandbox_table_loop, sandbox_table_bus, traffic, domains, main_only, NULL,
+	sandbox_table_runtime, sandbox_table_loop, sandbox_table_bus, traffic, domains, runtime, NULL,
 };
 
-const struct sandbox_rule *const user_main[] = { main_only, sandbox_table_loop, traffic, sockets, NULL };
+const struct sandbox_rule *const user_net[] = { runtime, sandbox_table_loop, traffic, sockets, NULL };

@@ -8,6 +8,6 @@
 extern const struct sandbox_rule *const user_stage_one[];
 extern const struct sandbox_rule *const user_steady[];     /* all threads, without a bus */
 extern const struct sandbox_rule *const user_steady_bus[]; /* ... and with one */
-extern const struct sandbox_rule *const user_main[];       /* the main thread, which has libslirp */
+extern const struct sandbox_rule *const user_net[];        /* the network's thread, which has libslirp */
 
 #endif

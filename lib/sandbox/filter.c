@@ -125,22 +125,30 @@ static bool alike(const struct sandbox_rule *a, const struct sandbox_rule *b)
 	return true;
 }
 
-/* Whether another rule makes rule superfluous: one that covers it (the first of equals stays); an allowing one counts
- * before a refusing one, and makes one without conditions void. */
+/* Whether rule refuses what another allows: one without conditions gives way to any, others to one that covers them. */
+static bool is_void(const struct sandbox_rule *const *tables, size_t n, const struct sandbox_rule *rule)
+{
+	for (size_t t = 0; t < n && rule->refuse; t++)
+		for (const struct sandbox_rule *r = tables[t]; r->why; r++)
+			if (r->nr == rule->nr && !r->refuse && (is_unconditional(rule) || covers(r, rule)))
+				return true;
+	return false;
+}
+
+/* Whether rule is void, or another that counts and does the same covers it (the first of equals stays). */
 static bool is_superfluous(const struct sandbox_rule *const *tables, size_t n,
 			   const struct sandbox_rule *rule)
 {
 	bool before = true;
 
+	if (is_void(tables, n, rule))
+		return true;
 	for (size_t t = 0; t < n; t++)
 		for (const struct sandbox_rule *r = tables[t]; r->why; r++) {
 			if (r == rule)
 				before = false;
-			else if (r->nr == rule->nr && rule->refuse && !r->refuse &&
-				 (is_unconditional(rule) || covers(r, rule)))
-				return true;
 			else if (r->nr == rule->nr && !rule->refuse == !r->refuse && covers(r, rule) &&
-				 (before || !covers(rule, r)))
+				 (before || !covers(rule, r)) && !is_void(tables, n, r))
 				return true;
 		}
 	return false;

@@ -80,7 +80,7 @@ static const struct probe_subject subjects[] = {
 	{ .name = "net-user",
 	  .one = user_stage_one,
 	  .steady = user_steady_bus,
-	  .thread = user_main,
+	  .thread = user_net,
 	  .host_network = true,
 	  .file = "/etc/group",
 	  .tasks =
@@ -224,7 +224,7 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "vmm-core, main loop", syscalls_steady, NULL, 35 },
 		{ "vmm-core, vCPU thread", syscalls_vcpu, NULL, 8 },
 		{ "blk-server, I/O thread", server_io, blk_io, 20 },
-		{ "net-user, main thread", user_main, NULL, 26 },
+		{ "net-user, network's thread", user_net, NULL, 26 },
 		{ "net-user, all threads", user_steady_bus, NULL, 42 },
 		{ "net-server, I/O thread", server_io, net_io, 18 },
 		{ "net-server, all threads", server_steady_bus, net_steady, 40 },

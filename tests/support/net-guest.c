@@ -27,6 +27,8 @@
 
 #define STAY_FD 3
 
+static pid_t user;
+
 static void die(const char *what)
 {
 	fprintf(stderr, "net-guest: %s: %s\n", what, strerror(errno));
@@ -42,7 +44,8 @@ static void start_user(char **argv, int count, int fd)
 		die("arguments");
 	memcpy(args, argv, (size_t)count * sizeof(*args));
 	args[count] = number;
-	if (fork() == 0) {
+	user = fork();
+	if (user == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		dup2(fd, STAY_FD);
 		close_range(STAY_FD + 1, ~0U, 0);
@@ -117,6 +120,25 @@ static pid_t start_carrier(int tap, int sock)
 	return pid;
 }
 
+/* Ends all that the command left behind, and net-user. */
+static void end_all(void)
+{
+	char path[64], word[16];
+	FILE *f;
+	int pid;
+
+	kill(user, SIGTERM); /* a second one would kill */
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	do {
+		f = fopen(path, "re");
+		while (f && fscanf(f, "%15s", word) == 1 && (pid = atoi(word)) > 0)
+			if (pid != user)
+				kill(pid, SIGKILL);
+		if (f)
+			fclose(f);
+	} while (wait(NULL) > 0 || errno != ECHILD);
+}
+
 int main(int argc, char **argv)
 {
 	int mtu = 1500, pair[2], tap, first = 1, count = 0, status;
@@ -135,6 +157,7 @@ int main(int argc, char **argv)
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		die("socketpair");
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	start_user(argv + first, count, pair[1]);
 	close(pair[1]);
 	tap = make_tap(mtu);
@@ -160,6 +183,6 @@ int main(int argc, char **argv)
 			break;
 		}
 	}
-	kill(carrier, SIGKILL);
+	end_all();
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

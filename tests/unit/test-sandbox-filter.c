@@ -199,6 +199,7 @@ Test(sandbox_filter, a_refusal_with_conditions_is_one_more_alternative)
 		  .refuse = EPERM,
 		  .args = { { .op = SANDBOX_EQ, .value = 1 } },
 		  .why = "void: it is allowed" },
+		{ .nr = __NR_getppid, .refuse = EIO, .why = "void: some of it is allowed" },
 		END,
 	};
 	const struct sandbox_rule *tables[] = { table };
