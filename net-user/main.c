@@ -140,6 +140,12 @@ static int confine(struct user *u, struct filters *f)
 	return err;
 }
 
+static void wait_for(struct net_thread *t)
+{
+	while (sem_wait(&t->step) < 0)
+		;
+}
+
 /* Stage two: first the filter of all threads, then that of the one that meets the guest's bytes. */
 static int narrow(struct user *u, const struct filters *f)
 {
@@ -150,8 +156,7 @@ static int narrow(struct user *u, const struct filters *f)
 		what = "filter of the network's thread";
 		u->net.filter = f->net;
 		sem_post(&u->net.go);
-		while (sem_wait(&u->net.step) < 0)
-			;
+		wait_for(&u->net);
 		err = u->net.confine_err;
 	}
 	if (err)
@@ -181,6 +186,7 @@ static void *net_main(void *arg)
 	struct net_thread *t = &u->net;
 
 	thread_set_name("net");
+	sem_post(&t->step);
 	while (sem_wait(&t->go) < 0)
 		;
 	if (t->filter)
@@ -194,6 +200,7 @@ static void *net_main(void *arg)
 	return NULL;
 }
 
+/* Returns once it has started, which takes calls that the steady filter does not have. */
 static int start_thread(struct user *u)
 {
 	int err;
@@ -203,6 +210,8 @@ static int start_thread(struct user *u)
 	err = pthread_create(&u->net.thread, NULL, net_main, u);
 	if (err)
 		log_error_errno(err, "set-up failed (thread)");
+	else
+		wait_for(&u->net);
 	return -err;
 }
 

@@ -181,6 +181,9 @@ int main(int argc, char **argv)
 			carrier = start_carrier(tap, pair[0]);
 		} else if (waitpid(command, &status, WNOHANG) == command) {
 			break;
+		} else if (waitpid(carrier, &status, WNOHANG) == carrier) {
+			fprintf(stderr, "net-guest: net-user is gone\n");
+			break;
 		}
 	}
 	end_all();
