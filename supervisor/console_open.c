@@ -84,40 +84,16 @@ static int open_file(struct console *c, const char *path, struct vmconf_error *e
 	return 0;
 }
 
-/* Binds; a socket of ours that nobody listens on any more was left by a supervisor that was killed. */
-static int bind_socket(int fd, const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	mode_t old = umask(0177);
-	struct stat st;
-	int err;
-
-	memcpy(addr.sun_path, path, strlen(path));
-	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
-	if (err == -EADDRINUSE && !lstat(path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) {
-		int peer = files_connect(path);
-
-		if (peer >= 0)
-			close(peer);
-		else if (peer == -ECONNREFUSED && !unlink(path))
-			err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
-	}
-	umask(old);
-	return err;
-}
-
 static int open_socket(struct console *c, const char *path, struct vmconf_error *error)
 {
 	int err;
 
 	snprintf(c->where, sizeof(c->where), "%s", path);
-	c->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	c->listener.fd = files_listen(path);
 	c->listener.events = EPOLLIN;
-	err = c->listener.fd < 0 ? -errno : bind_socket(c->listener.fd, path);
+	err = c->listener.fd < 0 ? c->listener.fd : 0;
 	if (!err)
 		c->socket_path = strdup(path);
-	if (!err && listen(c->listener.fd, 4))
-		err = -errno;
 	if (err)
 		return vmconf_refuse(
 		    error,

@@ -238,3 +238,30 @@ int files_connect(const char *path)
 		return -errno;
 	return take_fd(&fd);
 }
+
+int files_listen(const char *path)
+{
+	CLEAN_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat st;
+	mode_t old;
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path));
+	old = umask(0177);
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	if (err == -EADDRINUSE && !lstat(path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) {
+		CLEAN_FD int peer = files_connect(path);
+
+		if (peer == -ECONNREFUSED && !unlink(path))
+			err = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
+	}
+	umask(old);
+	if (!err && listen(fd, 4))
+		err = -errno;
+	return err ? err : take_fd(&fd);
+}

@@ -26,6 +26,12 @@ int files_open_kvm(struct vmconf_error *error);
  */
 int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf_error *error);
 
+/*
+ * Listens on a unix stream socket at path that only this user may connect to, non-blocking. One of ours that nobody listens
+ * on any more was left by a process that was killed, and is replaced. The descriptor, or -errno.
+ */
+int files_listen(const char *path);
+
 /* Connects to a listening unix stream socket, non-blocking. The descriptor, or -errno. */
 int files_connect(const char *path);
 

@@ -353,8 +353,11 @@ static void clean_up(struct keeper_self *s)
 			do_reap(s, i, &unused);
 	if (s->terminal >= 0)
 		tcsetattr(s->terminal, TCSANOW, &s->settings);
-	for (size_t i = 0; i < s->plan->ndevices; i++)
+	for (size_t i = 0; i < s->plan->ndevices; i++) {
 		files_leave_bridge(s->plan->tap[i]);
+		if (s->plan->listens_at[i])
+			unlink(s->plan->listens_at[i]);
+	}
 	rundir_remove(s->plan->dir);
 }
 

@@ -290,7 +290,8 @@ const struct option_def option_table[] = {
 	{ "net",
 	  "user[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restrict=on|off][,allow=DESTINATION]... "
 	  "| "
-	  "tap=NAME[,bridge=NAME] | stream=SOCKET, each with [,id=ID][,mac=MAC][,mtu=N][,queues=N]"
+	  "tap=NAME[,bridge=NAME] | stream=SOCKET | listen=SOCKET, each with "
+	  "[,id=ID][,mac=MAC][,mtu=N][,queues=N]"
 	  "[,rx-bytes|rx-packets|tx-bytes|tx-packets=RATE[/BURST]][,spare=on|off][,restarts=N/SECONDS]"
 	  "[,on-failure=quarantine|needs-reset|stop][,hang-timeout=MS]; or "
 	  "vhost-user=SOCKET[,id=ID][,mac=MAC][,restarts=...][,on-failure=...]",

@@ -53,13 +53,25 @@ static int net_bridge(struct vmconf_device *device, const char *value, struct vm
 	return interface(device->net.bridge, "bridge", value, error);
 }
 
-static int net_stream(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+static int stream(struct vmconf_device *device, const char *key, const char *value,
+		  struct vmconf_error *error)
 {
 	if (strlen(value) > VMCONF_SOCKET_MAX)
-		return vmconf_refuse(error, "stream=\"%s\" has %zu bytes; a socket's path can have %d", value,
-				     strlen(value), VMCONF_SOCKET_MAX);
-	device->net.link = LINK_STREAM;
+		return vmconf_refuse(error, "%s=\"%s\" has %zu bytes; a socket's path can have %d", key,
+				     value, strlen(value), VMCONF_SOCKET_MAX);
 	return options_keep(&device->net.stream, value, error);
+}
+
+static int net_stream(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	device->net.link = LINK_STREAM;
+	return stream(device, "stream", value, error);
+}
+
+static int net_listen(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	device->net.link = LINK_LISTEN;
+	return stream(device, "listen", value, error);
 }
 
 static int net_mac(struct vmconf_device *device, const char *value, struct vmconf_error *error)
@@ -186,6 +198,7 @@ enum {
 	KEY_USER,
 	KEY_TAP,
 	KEY_STREAM,
+	KEY_LISTEN,
 	KEY_VHOST_USER,
 	KEY_BRIDGE,
 	KEY_HOSTFWD,
@@ -198,6 +211,7 @@ static const struct options_key keys[] = {
 	[KEY_USER] = { .key = "user", .parse = net_user, .flag = true },
 	[KEY_TAP] = { .key = "tap", .parse = net_tap },
 	[KEY_STREAM] = { .key = "stream", .parse = net_stream },
+	[KEY_LISTEN] = { .key = "listen", .parse = net_listen },
 	[KEY_VHOST_USER] = { .key = "vhost-user", .parse = options_vhost_user },
 	[KEY_BRIDGE] = { .key = "bridge", .parse = net_bridge, .own = true },
 	[KEY_HOSTFWD] = { .key = "hostfwd", .parse = net_hostfwd, .own = true, .repeats = true },
@@ -220,7 +234,7 @@ static const struct options_key keys[] = {
 
 static const struct options_kind kind = {
 	.name = "network port",
-	.form = "user, tap=NAME, stream=SOCKET or vhost-user=SOCKET, then [,KEY=VALUE...]",
+	.form = "user, tap=NAME, stream=SOCKET, listen=SOCKET or vhost-user=SOCKET, then [,KEY=VALUE...]",
 	.bare = "a tap is tap=",
 	.beside = "id, mac, restarts, on-failure",
 	.keys = keys,
@@ -257,17 +271,19 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 
 	if (err)
 		return err;
-	links = given[KEY_USER] + given[KEY_TAP] + given[KEY_STREAM] + given[KEY_VHOST_USER];
+	links =
+	    given[KEY_USER] + given[KEY_TAP] + given[KEY_STREAM] + given[KEY_LISTEN] + given[KEY_VHOST_USER];
 	if (links != 1)
-		return vmconf_refuse(
-		    error, "%s; one of these is needed: user, tap=NAME, stream=SOCKET, vhost-user=SOCKET",
-		    links ? "names more than one network" : "names no network");
+		return vmconf_refuse(error,
+				     "%s; one of these is needed: user, tap=NAME, stream=SOCKET, "
+				     "listen=SOCKET, vhost-user=SOCKET",
+				     links ? "names more than one network" : "names no network");
 	if (check_link(&device->net, given, error))
 		return -EINVAL;
-	if (device->net.link == LINK_STREAM && given[KEY_SPARE] && device->spare)
-		return vmconf_refuse(error,
-				     "spare=\"on\" does not go with stream, whose peer takes one connection");
-	if (device->net.link == LINK_STREAM)
+	if (device->net.stream && given[KEY_SPARE] && device->spare)
+		return vmconf_refuse(
+		    error, "spare=\"on\" does not go with stream or listen: a peer has one connection");
+	if (device->net.stream)
 		device->spare = false;
 	return 0;
 }

@@ -136,6 +136,21 @@ static int check_stream(const struct vmconf_device *port, struct vmconf_error *e
 	    port->id, path, err ? strerror(err) : "no socket");
 }
 
+static int open_listener(const struct vmconf_device *port, struct plan_files *files, size_t i,
+			 struct vmconf_error *error)
+{
+	int fd = files_listen(port->net.stream);
+
+	files->listener[i] = fd < 0 ? -1 : fd;
+	if (fd < 0)
+		return vmconf_refuse(error,
+				     "--net: id=\"%s\": listen=\"%s\" can't be made: %s; a path where "
+				     "nothing is yet is needed",
+				     port->id, port->net.stream, strerror(-fd));
+	files->listens_at[i] = port->net.stream;
+	return 0;
+}
+
 /* What the server of a port and whoever is behind it are joined by, and what a successor is to know. */
 static int open_net(const struct vmconf_device *port, struct plan_files *files, size_t i,
 		    struct vmconf_error *error)
@@ -149,6 +164,8 @@ static int open_net(const struct vmconf_device *port, struct plan_files *files, 
 		return vmconf_refuse(error, "--net: no memory for the state of %s: %s", port->id,
 				     strerror(-files->state[i]));
 	if (port->net.link == LINK_STREAM && check_stream(port, error))
+		return -EINVAL;
+	if (port->net.link == LINK_LISTEN && open_listener(port, files, i, error))
 		return -EINVAL;
 	if (port->net.link == LINK_TAP && files_open_tap(port, &files->tap[i], &why))
 		return vmconf_refuse(error, "--net: id=\"%s\": %s", port->id, why.text);
@@ -223,7 +240,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 
 	*files = (struct plan_files) { .kvm = -1, .kernel = -1, .initrd = -1 };
 	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
-		files->image[i] = files->state[i] = files->packet[i][0] = files->packet[i][1] = -1;
+		files->image[i] = files->state[i] = files->listener[i] = files->packet[i][0] =
+		    files->packet[i][1] = -1;
 		files->tap[i] = FILES_NO_TAP;
 	}
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
@@ -249,8 +267,11 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 
 void plan_undo(const struct plan_files *files)
 {
-	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++)
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
 		files_leave_bridge(&files->tap[i]);
+		if (files->listens_at[i])
+			unlink(files->listens_at[i]);
+	}
 }
 
 void plan_close(struct plan_files *files)
@@ -261,6 +282,7 @@ void plan_close(struct plan_files *files)
 	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
 		clean_fd(&files->image[i]);
 		clean_fd(&files->state[i]);
+		clean_fd(&files->listener[i]);
 		clean_fd(&files->packet[i][0]);
 		clean_fd(&files->packet[i][1]);
 		files_close_tap(&files->tap[i]);

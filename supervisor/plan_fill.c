@@ -214,10 +214,12 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 		add_tap(&a, child, &files->tap[i], device->queues);
 	else if (net->link == LINK_USER)
 		add_fixed(&a, child, "--packet-fd", files->packet[i][0]);
+	else if (net->link == LINK_LISTEN)
+		add_fixed(&a, child, "--listen-fd", files->listener[i]);
 	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_passed(&a, child, conf, net->link == LINK_STREAM ? "--stream-fd" : NULL);
-	child->connect = net->stream;
+	child->connect = net->link == LINK_STREAM ? net->stream : NULL;
 	mac_text(mac, net);
 	add_pair(&a, "--mac", mac);
 	if (mtu) {
@@ -273,6 +275,7 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 	if (!err && device->net.link == LINK_USER)
 		err = fill_user(&plan->child[KEEPER_INDEX(i, KEEPER_HELPER)], conf, i, files, dir);
 	plan->tap[i] = &files->tap[i];
+	plan->listens_at[i] = files->listens_at[i];
 	return err;
 }
 

@@ -42,7 +42,7 @@ enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 enum vmconf_failure { FAILURE_QUARANTINE, FAILURE_READ_ONLY, FAILURE_NEEDS_RESET, FAILURE_STOP };
 
 enum vmconf_kind { KIND_DISK, KIND_NET };
-enum vmconf_link { LINK_NONE, LINK_USER, LINK_TAP, LINK_STREAM };
+enum vmconf_link { LINK_NONE, LINK_USER, LINK_TAP, LINK_STREAM, LINK_LISTEN };
 
 /* What only a disk has. */
 struct vmconf_disk {
@@ -63,7 +63,7 @@ enum vmconf_limit { LIMIT_RX_BYTES, LIMIT_RX_PACKETS, LIMIT_TX_BYTES, LIMIT_TX_P
 struct vmconf_net {
 	enum vmconf_link link; /* LINK_NONE: vhost_user is given */
 	char tap[VMCONF_TAP_MAX], bridge[VMCONF_TAP_MAX];
-	char *stream; /* the socket of a peer */
+	char *stream; /* the socket of a peer, or for one */
 	uint8_t mac[VMCONF_MAC_LEN];
 	bool own_mac;
 	unsigned mtu;                          /* 0: whatever the tap has, or 1500 */

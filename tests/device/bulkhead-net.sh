@@ -207,3 +207,16 @@ pid=$machine
 check "... when it is back the port is" wait_for 20 up_after 6
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
+
+# ---- a stream that a peer connects to ----
+start m --net "listen=$tmp/own" --net "listen=$tmp/own2"
+wait_running m
+like "the server gets the listening socket" "$(words "$(device m net0 pid)")" '--listen-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 '
+is "... which is this user's alone" "$(stat -c %a "$tmp/own")" 600
+out=$("$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" --net "listen=$tmp/own3" --net "listen=$tmp/own" 2>&1 </dev/null)
+like "... and in use" "$out" 'listen=".*/own" can.t be made: Address already in use'
+check "... a start that fails leaves none" test ! -e "$tmp/own3"
+kill -KILL "$pid"
+wait_exit 10 "$pid"
+check "the keeper removes it" wait_for 10 gone_dir
+check "... both" test ! -e "$tmp/own" -a ! -e "$tmp/own2"

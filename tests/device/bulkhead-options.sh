@@ -110,6 +110,8 @@ refused "--net tx-packets with a bad burst" '--net: tx-packets="10/x" is not RAT
 refused "--net on-failure=read-only" '--net: on-failure="read-only" is not possible; allowed: quarantine, needs-reset, stop' --net user,on-failure=read-only
 refused "--net stream nobody there" '--net: id="net0": stream="/nonexistent": No such file' --net stream=/nonexistent
 refused "--net stream that is a file" '--net: id="net0": stream=".*": no socket; a socket on which' --net "stream=$tmp/kernel"
+refused "--net listen where a file is" '--net: id="net0": listen=".*kernel" can.t be made: Address already in use' --net "listen=$tmp/kernel"
+refused "--net listen in no directory" '--net: id="net0": listen="/nonexistent/x" can.t be made: No such file' --net listen=/nonexistent/x
 refused "--net stream with a spare" '--net: spare="on" does not go with stream' --net "stream=$tmp/kernel,spare=on"
 refused "--net vhost-user nobody there" '--net: vhost-user="/nonexistent": No such file' --net vhost-user=/nonexistent
 refused "--net vhost-user with mtu" '--net: "mtu" does not go with vhost-user; allowed beside it: id, mac' --net vhost-user=/x,mtu=1400
