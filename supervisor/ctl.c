@@ -12,6 +12,7 @@
 
 #include "clean.h"
 #include "clock.h"
+#include "device_helper.h"
 #include "num.h"
 
 /* ---- status ---- */
@@ -222,8 +223,7 @@ static void ask_upgrade(struct machine *m, struct bus_ctl_request *req, const ch
 	struct device *d = find_device(m, req, argv[0]);
 
 	if (d && d == machine_helped(m, argv[0]))
-		bus_ctl_refuse(req, -EOPNOTSUPP,
-			       "the guest's connections go through it and can't be handed over");
+		device_helper_upgrade(d, argv[1], on_changed, req);
 	else if (d)
 		device_upgrade(d, argv[1], on_changed, req);
 }

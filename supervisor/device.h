@@ -109,6 +109,9 @@ struct device_helper {
 	char last_death[BUS_TEXT_MAX];
 	device_done_fn revived;
 	void *revived_arg;
+	bool upgrading; /* to another program: it is told to end, or that starts */
+	device_done_fn upgraded;
+	void *upgraded_arg;
 };
 
 struct device {

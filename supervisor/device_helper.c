@@ -77,6 +77,8 @@ static void gone(struct device *d, bool wrong, bool short_life)
 	start_later(d);
 }
 
+static void upgrade_failed(struct device *d, const char *why);
+
 static void start(struct device *d)
 {
 	struct device_helper *h = &d->helper;
@@ -85,7 +87,10 @@ static void start(struct device *d)
 	if (!child_start(&h->child, NULL, 0, NULL, 0))
 		return;
 	snprintf(h->last_death, sizeof(h->last_death), "could not be started");
-	gone(d, false, true);
+	if (h->upgrading)
+		upgrade_failed(d, h->last_death);
+	else
+		gone(d, false, true);
 }
 
 static void on_timer(void *arg)
@@ -94,6 +99,97 @@ static void on_timer(void *arg)
 
 	if (d->helper.waiting && d->helper.child.state == CHILD_IDLE)
 		start(d);
+}
+
+/* ---- another program ---- */
+
+#define UPGRADE_STOP_NS (5 * NS_PER_S)
+
+static size_t place(const struct device *d)
+{
+	return d->index + KEEPER_HELPER;
+}
+
+static void finish_upgrade(struct device *d, int err, const char *text)
+{
+	device_done_fn done = d->helper.upgraded;
+
+	d->helper.upgrading = false;
+	d->helper.upgraded = NULL;
+	if (err)
+		say_warn("%s: %s not upgraded: %s", d->id, d->helper.process, text);
+	if (done)
+		done(d->helper.upgraded_arg, err, text);
+}
+
+void device_helper_upgrade(struct device *d, const char *path, device_done_fn done, void *arg)
+{
+	struct device_helper *h = &d->helper;
+	char what[128], why[BUS_TEXT_MAX];
+	int err;
+
+	if (h->upgrading || h->child.state != CHILD_READY || h->child.adopted) {
+		done(arg, -EBUSY, "not possible while it does not serve");
+		return;
+	}
+	err = keeper_same_program(d->keeper, d->index + KEEPER_BEFORE, place(d));
+	if (err) {
+		done(arg, err, "its own program can't be kept to go back to");
+		return;
+	}
+	err = keeper_program(d->keeper, place(d), path, what, sizeof(what));
+	if (err) {
+		snprintf(why, sizeof(why), "%s: %s", path ? path : h->process, *what ? what : strerror(-err));
+		done(arg, err, why);
+		return;
+	}
+	say_info("%s: upgrading %s to %s", d->id, h->process,
+		 path ? path : "the program that is installed now");
+	h->upgrading = true;
+	h->upgraded = done;
+	h->upgraded_arg = arg;
+	child_stop(&h->child, UPGRADE_STOP_NS);
+}
+
+/* The new process came to nothing: the program before serves again. */
+static void upgrade_failed(struct device *d, const char *why)
+{
+	int err = keeper_same_program(d->keeper, place(d), d->index + KEEPER_BEFORE);
+	char text[BUS_TEXT_MAX];
+
+	if (err)
+		say_error_errno(err, "%s: the old program can't be had", d->id);
+	snprintf(text, sizeof(text), "the new process %.400s", why);
+	finish_upgrade(d, -EIO, text);
+	start(d);
+}
+
+/* Goes on with the upgrade after a death. */
+static void upgrade_died(struct device *d, bool by_order)
+{
+	struct device_helper *h = &d->helper;
+
+	if (!by_order) {
+		upgrade_failed(d, h->last_death);
+		return;
+	}
+	say_warn("%s: the guest's connections through %s are reset", d->id, h->process);
+	h->last_noticed = h->child.times.noticed;
+	start(d);
+}
+
+static void upgrade_ready(struct device *d)
+{
+	const struct device_helper *h = &d->helper;
+	char json[BUS_TEXT_MAX];
+
+	if (!h->upgrading)
+		return;
+	snprintf(json, sizeof(json), "{\"device\":\"%s\",\"stall_ms\":%.3f}", d->id,
+		 device_ms(h->last_noticed, h->child.times.ready));
+	say_info("%s: %s upgraded", d->id, h->process);
+	d->ops->event(d->arg, d, "helper-upgraded", h->process);
+	finish_upgrade(d, 0, json);
 }
 
 /* ---- what it does ---- */
@@ -106,6 +202,7 @@ static void on_ready(void *arg, struct child *child)
 		say_info("%s: %s is back after %.1f ms", d->id, child->process,
 			 device_ms(d->helper.last_noticed, child->times.ready));
 	answer(d, 0, NULL);
+	upgrade_ready(d);
 	if (d->was_up)
 		d->ops->helper_up(d->arg, d);
 	device_check_up(d);
@@ -124,7 +221,12 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	}
 	if (d->ops->ending(d->arg))
 		return;
-	child_describe(child, death, h->last_death, sizeof(h->last_death));
+	if (!death->by_order)
+		child_describe(child, death, h->last_death, sizeof(h->last_death));
+	if (h->upgrading) {
+		upgrade_died(d, death->by_order);
+		return;
+	}
 	h->last_noticed = child->times.noticed;
 	if (served) {
 		say_warn("%s: %s %s; the guest's connections through it are reset", d->id, child->process,
@@ -209,6 +311,8 @@ bool device_helper_is_gone(const struct device *d)
 void device_helper_stop(struct device *d, uint64_t deadline_ns)
 {
 	answer(d, -ECANCELED, "the machine is ending");
+	if (d->helper.upgrading)
+		finish_upgrade(d, -ECANCELED, "the machine is ending");
 	if (!d->helper.process)
 		return;
 	d->helper.waiting = false;
@@ -239,8 +343,9 @@ int device_helper_adopt(struct device *d)
 		return err;
 	if (lost)
 		child_lost(&h->child, by_order);
-	else if (h->waiting)
-		start_later(d);
+	else if (h->waiting || (h->child.state == CHILD_IDLE && !h->failed && d->state != DEVICE_IDLE &&
+				d->state != DEVICE_STOPPING))
+		start_later(d); /* or it was just being replaced */
 	return 0;
 }
 

@@ -24,6 +24,12 @@ void device_helper_stop(struct device *d, uint64_t deadline_ns);
 /* Starts it again after it was given up. */
 void device_helper_revive(struct device *d, device_done_fn done, void *arg);
 
+/*
+ * Replaces it by a process of the program at path (NULL: what is installed now); the guest's connections through it are
+ * reset. One that does not become ready is replaced by the program before. done is called when it is known how it ended.
+ */
+void device_helper_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
+
 /* Takes over from a supervisor that died, as device_adopt. -errno. */
 int device_helper_adopt(struct device *d);
 

@@ -20,8 +20,9 @@
 #include "vmconf.h"
 
 #define KEEPER_SLOTS        2 /* servers that a device can have at a time: one serves, one waits or is new */
-#define KEEPER_HELPER       KEEPER_SLOTS /* the place of what a device needs besides its server */
-#define KEEPER_PLACES       (KEEPER_SLOTS + 1)
+#define KEEPER_HELPER       KEEPER_SLOTS        /* the place of what a device needs besides its server */
+#define KEEPER_BEFORE       (KEEPER_HELPER + 1) /* no process: keeps the helper's program while another is tried */
+#define KEEPER_PLACES       (KEEPER_BEFORE + 1)
 #define KEEPER_CHILDREN_MAX (KEEPER_PLACES * VMCONF_DEVICES_MAX + 1)
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
 #define KEEPER_FIXED_MAX                                                                                     \

@@ -55,7 +55,6 @@ is "no value: exit 2" $? 2
 like "... says so" "$out" '"link": is not KEY=VALUE'
 out=$(ctl m set net0 2>&1)
 like "too few words" "$out" '"set": needs a device.s id and KEY=VALUE'
-like "net-user is not upgraded" "$(ctl m upgrade net0.user 2>&1)" "the guest's connections go through it"
 is "the counters of the server" "$(ctl --json m stats net0)" '{"tx":5}'
 like "... for people" "$(ctl m stats net0)" '^tx +5$'
 is "... of net-user" "$(ctl --json m stats net0.user)" '{"tx":5}'
@@ -85,6 +84,24 @@ wait_for 10 spare_is ready
 mkdir "$bin/new" && chmod 755 "$bin/new" && cp "$bin/fake-child" "$bin/new/net-server"
 check "another program takes over" ctl m upgrade net0 --exec "$bin/new/net-server"
 like "... with the same options" "$(words "$(device m net0 pid)")" "$bin/new/net-server --id net0 .*--mac $mac "
+user=$(helper pid) n=$(helper restarts)
+cp "$bin/fake-child" "$bin/new/net-user"
+check "another program for net-user" ctl m upgrade net0.user --exec "$bin/new/net-user"
+check "... another process" test "$(helper pid)" -ne "$user"
+like "... with the same options" "$(words "$(helper pid)")" "$bin/new/net-user --id net0 .*--hostfwd tcp:127"
+is "... and that is no death" "$(helper state) $(helper restarts)" "up $n"
+mkdir "$bin/bad" && chmod 755 "$bin/bad" && printf '#!/bin/sh\nexit 3\n' >"$bin/bad/net-user" && chmod 755 "$bin/bad/net-user"
+out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
+is "a program that does not come up: exit 1" $? 1
+like "... says why" "$out" 'the new process could not be started'
+cp "$bin/fake-child" "$bin/bad/net-user"
+echo hello-exit=3 >"$bin/bad/net0.user.do"
+out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
+like "... nor one that dies at once" "$out" 'the new process ended with status 3'
+served() { [ "$(helper state)" = up ] && words "$(helper pid)" | grep -q "^$bin/new/net-user "; }
+check "... the one before serves again" wait_for 10 served
+out=$(ctl m upgrade net0.user --exec "$bin/none" 2>&1)
+like "one that is not there" "$out" '/none: No such file'
 check "pause" ctl m pause
 user=$(helper pid)
 slay "$user"
