@@ -355,6 +355,8 @@ static void clean_up(struct keeper_self *s)
 		tcsetattr(s->terminal, TCSANOW, &s->settings);
 	for (size_t i = 0; i < s->plan->ndevices; i++) {
 		files_leave_bridge(s->plan->tap[i]);
+		files_close_tap(
+		    s->plan->tap[i]); /* before the name is free, or who takes it finds them in use */
 		if (s->plan->listens_at[i])
 			unlink(s->plan->listens_at[i]);
 	}

@@ -57,8 +57,7 @@ struct keeper_child {
 struct keeper_plan {
 	struct keeper_child child[KEEPER_CHILDREN_MAX];
 	size_t nchildren;
-	const struct files_tap
-	    *tap[VMCONF_DEVICES_MAX];               /* which of them may have a place in a bridge to leave */
+	struct files_tap *tap[VMCONF_DEVICES_MAX];  /* which of them may have a place in a bridge to leave */
 	const char *listens_at[VMCONF_DEVICES_MAX]; /* sockets to be removed; NULL */
 	size_t ndevices;
 	bool sandbox;

@@ -37,7 +37,7 @@ void plan_close(struct plan_files *files);
 uid_t plan_uid(const struct vmconf *conf, size_t i);
 
 /* plan_fill.c: fills in the keeper's plan; it borrows from conf, files and dir. -ENOMEM. */
-int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
+int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, struct plan_files *files,
 	      const struct rundir *dir);
 
 void plan_free(struct keeper_plan *plan);

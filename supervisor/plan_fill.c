@@ -263,7 +263,7 @@ static int fill_user(struct keeper_child *child, const struct vmconf *conf, size
 /* ---- the whole ---- */
 
 static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size_t i,
-		       const struct plan_files *files, const struct rundir *dir)
+		       struct plan_files *files, const struct rundir *dir)
 {
 	const struct vmconf_device *device = &conf->device[i];
 	int err = 0;
@@ -279,7 +279,7 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 	return err;
 }
 
-int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, const struct plan_files *files,
+int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, struct plan_files *files,
 	      const struct rundir *dir)
 {
 	int err = fill_core(&plan->child[0], conf, files, dir);
