@@ -4,6 +4,7 @@
 #include <net/if.h>
 #include <string.h>
 
+#include "log.h"
 #include "num.h"
 #include "parse.h"
 #include "port.h"
@@ -61,6 +62,30 @@ static int set_listen_fd(void *dev, const char *value)
 	return err;
 }
 
+static int set_user(void *dev, const char *value)
+{
+	(void)value;
+	((struct port *)dev)->user.on = true;
+	return 0;
+}
+
+static int set_hostfwd(void *dev, const char *value)
+{
+	return user_add(&((struct port *)dev)->user, "--hostfwd", value);
+}
+
+static int set_restrict(void *dev, const char *value)
+{
+	int err = user_add(&((struct port *)dev)->user, "--restrict", value);
+
+	return err < 0 ? err : 0;
+}
+
+static int set_allow(void *dev, const char *value)
+{
+	return user_add(&((struct port *)dev)->user, "--allow", value);
+}
+
 static int set_mac(void *dev, const char *value)
 {
 	struct port *port = dev;
@@ -114,6 +139,14 @@ static const struct server_option options[] = {
 	  set_stream_fd },
 	{ "listen-fd", "N", "The same with who connects to this inherited, listening socket, one at a time.",
 	  "a descriptor from 3 to 1023", set_listen_fd },
+	{ "user", NULL, "Use the host's network without privileges, through a net-user beside this.", NULL,
+	  set_user },
+	{ "hostfwd", "RULE", "With --user: tcp|udp:[ADDR]:PORT-[GUESTADDR]:PORT.", "few enough",
+	  set_hostfwd },
+	{ "restrict", "on|off", "With --user: let the guest talk to allowed destinations only (off).",
+	  "few enough", set_restrict },
+	{ "allow", "DEST", "With --user: a destination, CIDR[:PORT[-PORT]][/tcp|udp].", "few enough",
+	  set_allow },
 	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
 	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
 	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
@@ -131,7 +164,23 @@ static const struct server_option options[] = {
 
 static int net_open(void *dev, const struct server_settings *settings, uint64_t *features)
 {
-	return port_open(dev, settings, features);
+	struct port *port = dev;
+
+	if (port->user.count && !port->user.on) {
+		log_error("%s needs --user", port->user.word[0]);
+		return -EINVAL;
+	}
+	if (port->user.on && (port->packet_fd >= 0 || port->tap || port->tap_fds || port->stream ||
+			      port->stream_fd >= 0 || port->listen_fd >= 0)) {
+		log_error("--user: must be the only other end");
+		return -EINVAL;
+	}
+	if (port->user.on) {
+		port->packet_fd = user_start(&port->user, settings->id, settings->sandbox);
+		if (port->packet_fd < 0)
+			return port->packet_fd;
+	}
+	return port_open(port, settings, features);
 }
 
 static void net_close(void *dev)

@@ -31,8 +31,9 @@ static int open_backend(struct port *port)
 			 (port->stream_fd >= 0) + (port->listen_fd >= 0);
 
 	if (given != 1) {
-		log_error("give --tap NAME, --tap-fd N, --packet-fd N, --stream PATH, --stream-fd N or "
-			  "--listen-fd N, one of them");
+		log_error(
+		    "give --tap NAME, --tap-fd N, --user, --packet-fd N, --stream PATH, --stream-fd N or "
+		    "--listen-fd N, one of them");
 		return -EINVAL;
 	}
 	b->listener = -1;

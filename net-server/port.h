@@ -20,6 +20,7 @@
 #include "server.h"
 #include "throttle.h"
 #include "tx.h"
+#include "user.h"
 
 #define PORT_LEGACY "a driver of before virtio 1.0, without merged buffers"
 
@@ -64,6 +65,7 @@ struct port {
 	/* Options. */
 	const char *tap, *tap_fds;
 	const char *stream;
+	struct user user;
 	int packet_fd, stream_fd, listen_fd; /* -1: none */
 	uint8_t mac[ETH_ALEN];
 	bool mac_given;

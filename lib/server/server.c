@@ -444,7 +444,8 @@ static int serve(void *arg)
 	struct server *s = arg;
 	struct server_settings settings = { .id = s->opts.id,
 					    .queues = s->opts.queues,
-					    .io_threads = s->opts.io_threads };
+					    .io_threads = s->opts.io_threads,
+					    .sandbox = s->opts.sandbox };
 	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
 	int status, listener = -1;
 

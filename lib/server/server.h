@@ -36,6 +36,7 @@ struct server_settings {
 	const char *id;  /* never NULL */
 	unsigned queues; /* sets of rings */
 	unsigned io_threads;
+	bool sandbox;
 	struct state
 	    *state; /* what a successor is to know beside the rings (lib/state), the server's; never NULL */
 };

@@ -94,6 +94,9 @@ refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
 program=$top_builddir/net-server/net-server
 s=(--socket "$tmp/s")
 refused 'an unknown option' 'net-server: --colour: no such option' --colour red
+refused 'a rule for nobody' '--hostfwd needs --user' "${s[@]}" --packet-fd 3 --hostfwd tcp::2-:2
+refused 'another end beside --user' '--user: must be the only other end' "${s[@]}" --user --packet-fd 3
+refused 'what net-user does not take' 'net-user: --hostfwd tcp::0-:2: must be' "${s[@]}" --user --hostfwd tcp::0-:2
 refused 'no backend' 'give --tap NAME, --tap-fd N' "${s[@]}"
 refused 'two backends' 'give --tap NAME, --tap-fd N' "${s[@]}" --packet-fd 3 --stream "$tmp/x"
 refused 'a name of 16 characters' '--tap 0123456789abcdef: must be the name' "${s[@]}" --tap 0123456789abcdef

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* net-user beside a server that was started by hand. */
+#include "user.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clean.h"
+#include "clock.h"
+#include "log.h"
+#include "num.h"
+#include "sandbox.h"
+
+#define PATH_BYTES  4096
+#define DEADLINE_NS (10 * NS_PER_S)
+#define ARP_FRAME   42
+
+int user_add(struct user *user, const char *option, const char *value)
+{
+	if (user->count + 2 > USER_WORDS_MAX)
+		return -E2BIG;
+	user->word[user->count++] = option;
+	user->word[user->count++] = value;
+	return 1;
+}
+
+/* Where net-user is: beside this program, or where a build leaves it. */
+static int find_program(char *path, size_t size)
+{
+	static const char *const places[] = { "net-user", "../net-user/net-user" };
+	char self[PATH_BYTES], *slash;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n < 0)
+		return -errno;
+	self[n] = '\0';
+	slash = strrchr(self, '/');
+	if (!slash)
+		return -ENOENT;
+	slash[1] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		int len = snprintf(path, size, "%s%s", self, places[i]);
+
+		if (len > 0 && (size_t)len < size && access(path, X_OK) == 0)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+/*
+ * It reads frames once all its ports are open and it is confined: so an answer to the question who the gateway is, asked
+ * by nobody (an ARP probe), says that it is ready. What else comes is for a guest that is not there yet.
+ */
+static int await(int sock, int pidfd)
+{
+	static const uint8_t probe[ARP_FRAME] = {
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0,  6, 4, 0,
+		1,    2,    0,    0,    0,    0,    1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2
+	};
+	struct pollfd fds[] = { { .fd = sock, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
+	uint64_t end = clock_ns() + DEADLINE_NS;
+	uint8_t frame[2048];
+
+	if (send(sock, probe, sizeof(probe), MSG_NOSIGNAL) < 0)
+		return -errno;
+	while (clock_ns() < end) {
+		ssize_t n;
+
+		if (poll(fds, 2, (int)((end - clock_ns()) / NS_PER_MS) + 1) < 0)
+			continue;
+		if (fds[1].revents)
+			return -ECHILD;
+		n = recv(sock, frame, sizeof(frame), MSG_DONTWAIT);
+		if (n >= ARP_FRAME && frame[12] == 8 && frame[13] == 6 && frame[21] == 2)
+			return 0;
+	}
+	return -ETIMEDOUT;
+}
+
+static int spawn(const struct user *user, const char *id, bool sandbox, int theirs, int *pidfd)
+{
+	const char *argv[USER_WORDS_MAX + 8] = { "net-user",  "--packet-fd",         "3", "--id", id,
+						 "--sandbox", sandbox ? "on" : "off" };
+	char path[PATH_BYTES];
+	struct sandbox_spawn spawn = { .path = path,
+				       .fds = &theirs,
+				       .nfds = 1,
+				       .stderr_fd = STDERR_FILENO,
+				       .namespaces = sandbox,
+				       .host_network = true,
+				       .uid = SANDBOX_NOBODY,
+				       .die_with_parent = true };
+	const char *what = "";
+	pid_t pid;
+	int err = find_program(path, sizeof(path));
+
+	if (err) {
+		log_error_errno(err, "--user: net-user can't be found beside this program");
+		return err;
+	}
+	memcpy(argv + 7, user->word, user->count * sizeof(*argv));
+	memcpy(&spawn.argv, &(const char *const *) { argv }, sizeof(spawn.argv));
+	err = sandbox_spawn(&spawn, &pid, pidfd, &what);
+	if (err)
+		log_error_errno(err, "--user: %s can't be started (%s)", path, what);
+	return err;
+}
+
+int user_start(const struct user *user, const char *id, bool sandbox)
+{
+	CLEAN_FD int ours = -1;
+	CLEAN_FD int theirs = -1;
+	CLEAN_FD int pidfd = -1;
+	int pair[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		err = -errno;
+		log_error_errno(err, "--user");
+		return err;
+	}
+	ours = pair[0];
+	theirs = pair[1];
+	err = spawn(user, id, sandbox, theirs, &pidfd);
+	if (err)
+		return err;
+	close(take_fd(&theirs));
+	err = await(ours, pidfd);
+	/* An end of its own it has told of. */
+	if (err && err != -ECHILD)
+		log_error_errno(err, "--user: net-user does not answer");
+	return err ? err : take_fd(&ours);
+}
