@@ -42,8 +42,9 @@ void control_close(struct control *c)
 void control_ring(struct control *c, struct port *port, struct server_queue *server, bool on)
 {
 	c->on = on;
-	if (!on)
-		return; /* which waited for the last command */
+	/* One that was only disabled may have a command with the main thread. */
+	if (!on || c->server == server)
+		return;
 	c->port = port;
 	c->server = server;
 	loop_bh_init(&c->work, server_main_loop(server), on_work, c);

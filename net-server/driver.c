@@ -107,6 +107,7 @@ void driver_started(struct port *port, bool live, uint64_t features)
 	save(port);
 	port_share(port);
 	throttle_resume(&port->throttle);
+	port_refresh_link(port);
 	set_offloads(port);
 	set_pairs(port);
 	if (live && port->backend.ops->anew && accepted(port, VIRTIO_NET_F_GUEST_ANNOUNCE))

@@ -81,9 +81,24 @@ static void set_features(struct port *port)
 		port->features |= NET_BIT(VIRTIO_NET_F_MQ);
 }
 
+/* True if that changed anything. */
+static bool set_link(struct port *port, bool up)
+{
+	uint16_t status = le16toh(port->config.status), was = status;
+
+	status = (uint16_t)(up ? status | VIRTIO_NET_S_LINK_UP : status & ~VIRTIO_NET_S_LINK_UP);
+	port->config.status = htole16(status);
+	atomic_store(&port->shared.link, up);
+	return status != was;
+}
+
+static bool wants_link(const struct port *port)
+{
+	return atomic_load(port->link_word) != 1 && !atomic_load(&port->shared.lost);
+}
+
 int port_open(struct port *port, const struct server_settings *settings, uint64_t *features)
 {
-	bool up;
 	int err;
 
 	port->id = settings->id;
@@ -106,11 +121,9 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	atomic_store(&port->shared.connection, -1);
 	atomic_store(&port->shared.lost, port->listen_fd >= 0);
 	port->link_word = &state_words(port->state)[WORD_LINK_DOWN];
-	up = atomic_load(port->link_word) != 1 && !atomic_load(&port->shared.lost);
-	port->config.status = htole16(up ? VIRTIO_NET_S_LINK_UP : 0);
+	set_link(port, wants_link(port));
 	port->config.max_virtqueue_pairs = htole16((uint16_t)port->pairs);
 	port->config.mtu = htole16(port->mtu);
-	atomic_store(&port->shared.link, up);
 	for (unsigned i = 0; i < port->pairs; i++)
 		port->attached[i] = -1;
 	throttle_open(&port->throttle, &state_words(port->state)[WORD_THROTTLE]);
@@ -207,15 +220,10 @@ int port_get_config(const struct port *port, uint32_t off, uint32_t len, uint8_t
 	return 0;
 }
 
-/* True if that changed anything. */
-static bool set_link(struct port *port, bool up)
+void port_refresh_link(struct port *port)
 {
-	uint16_t status = le16toh(port->config.status), was = status;
-
-	status = (uint16_t)(up ? status | VIRTIO_NET_S_LINK_UP : status & ~VIRTIO_NET_S_LINK_UP);
-	port->config.status = htole16(status);
-	atomic_store(&port->shared.link, up);
-	return status != was;
+	if (set_link(port, wants_link(port)))
+		server_config_changed(port->queue[0].server);
 }
 
 static void on_lost(void *arg)
@@ -254,7 +262,7 @@ static void on_joined(void *arg)
 	struct port *port = arg;
 
 	log_info("%s: somebody connected", port->backend.name);
-	if (atomic_load(port->link_word) != 1 && set_link(port, true))
+	if (wants_link(port) && set_link(port, true))
 		port_announce(port);
 }
 

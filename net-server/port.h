@@ -118,6 +118,9 @@ static inline bool port_header_is_ours(uint64_t features)
 	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
 
+/* The link as the supervisor wants it, which may have changed since this process was opened as a spare. Main thread. */
+void port_refresh_link(struct port *port);
+
 /* Asks the driver to make itself known to the network. Main thread. */
 void port_announce(struct port *port);
 

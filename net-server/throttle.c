@@ -105,6 +105,9 @@ void throttle_close(struct throttle *t)
 
 void throttle_resume(struct throttle *t)
 {
+	/* A spare was opened before the rates were changed. */
+	load(t);
+	apply(t);
 	limit_resume(&t->rx, clock_ns());
 	limit_resume(&t->tx, clock_ns());
 }

@@ -29,7 +29,7 @@ int throttle_parse(struct throttle *t, const char *key, const char *value);
 void throttle_open(struct throttle *t, _Atomic uint64_t *words);
 void throttle_close(struct throttle *t);
 
-/* The predecessor is gone: goes on with its levels. */
+/* The predecessor is gone: goes on with its rates and levels. */
 void throttle_resume(struct throttle *t);
 
 /* As throttle_parse, in force at once, and kept. */

@@ -13,6 +13,7 @@
 #include "loop_priv.h"
 #include "num.h"
 
+#define LOOKS         4    /* before the clock is read again, which costs about as much as a look */
 #define WINDOW_MIN_NS 4000 /* about what a sleep and its wake-up cost; a shorter window can't pay */
 
 int loop_add_poller(struct loop *loop, const struct loop_poll_ops *ops, void *arg, struct loop_poller **out)
@@ -93,11 +94,13 @@ bool loop_poll_window(struct loop *loop, uint64_t end_ns)
 	now = clock_ns();
 	end_ns = MIN(end_ns, now + loop->polling.window_ns);
 	do {
-		if (loop_poll_once(loop) || loop_bh_pending(loop) || atomic_load(&loop->stop)) {
-			loop_count(&loop->stat_poll_hits);
-			return true;
+		for (unsigned i = 0; i < LOOKS; i++) {
+			if (loop_poll_once(loop) || loop_bh_pending(loop) || atomic_load(&loop->stop)) {
+				loop_count(&loop->stat_poll_hits);
+				return true;
+			}
+			__builtin_ia32_pause();
 		}
-		__builtin_ia32_pause();
 	} while (clock_ns() < end_ns);
 	loop_count(&loop->stat_poll_misses);
 	return false;

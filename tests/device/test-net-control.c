@@ -226,6 +226,25 @@ Test(net_control, successor_goes_on)
 	net_stop(&n);
 }
 
+/* What the supervisor said of the link holds for the next server too, also if it was there before. */
+Test(net_control, successor_keeps_the_link)
+{
+	struct state *state;
+	uint16_t status;
+
+	start(NET_PACKET, 1, 0);
+	cr_assert_eq(state_map(n.backend.state_fd, &state), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		rig_kill(&n.rig);
+		atomic_store(&state_words(state)[0], i % 2);
+		rig_respawn(&n.rig);
+		rig_get_config(&n.rig, 6, &status, sizeof(status));
+		cr_assert_eq(status & VIRTIO_NET_S_LINK_UP, i % 2 ? 0 : VIRTIO_NET_S_LINK_UP);
+	}
+	state_free(state);
+	net_stop(&n);
+}
+
 /* What stands there may come from a process that was taken over. */
 Test(net_control, successor_believes_nothing)
 {
