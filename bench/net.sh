@@ -53,6 +53,7 @@ ip link set lo up
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/bench-net.XXXXXX")
+chmod 711 "$tmp" # confined processes have user ids of their own
 mkfifo "$tmp/never"
 exec {never}<>"$tmp/never"
 pause() { read -rt "$1" -u "$never" || :; }
