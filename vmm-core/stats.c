@@ -27,24 +27,46 @@ static void put(struct bus_msg *msg, uint64_t value, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void put_device(struct bus_msg *msg, const struct device *d)
+/* Those that matter most come first: at most so many of each device, and the number that were left out. */
+static size_t put_device(struct bus_msg *msg, const struct device *d, size_t most)
 {
 	struct device_stats s;
 
-	/* Names are cut at 31 bytes; of the id only what leaves room for the counter's own name is used. */
 	device_get_stats(d, &s);
-	put(msg, s.attached, "%.16s.attached", device_id(d));
-	put(msg, s.lost, "%.16s.lost", device_id(d));
-	put(msg, s.resumed, "%.16s.resumed", device_id(d));
-	put(msg, s.resets, "%.16s.resets", device_id(d));
-	put(msg, s.broken, "%.16s.broken", device_id(d));
-	put(msg, s.hung, "%.16s.hung", device_id(d));
-	put(msg, s.stalled, "%.16s.stalled", device_id(d));
-	put(msg, s.failed, "%.16s.given-up", device_id(d));
-	put(msg, s.handshake_ns, "%.16s.handshake-ns", device_id(d));
-	put(msg, s.transport.kicks_exited, "%.16s.kicks-exited", device_id(d));
-	put(msg, s.transport.config_interrupts, "%.16s.config-irqs", device_id(d));
-	put(msg, s.transport.refused_writes, "%.16s.refused", device_id(d));
+	const struct {
+		const char *name;
+		uint64_t value;
+	} all[] = {
+		{ "lost", s.lost },
+		{ "resumed", s.resumed },
+		{ "hung", s.hung },
+		{ "broken", s.broken },
+		{ "given-up", s.failed },
+		{ "stalled", s.stalled },
+		{ "handshake-ns", s.handshake_ns },
+		{ "attached", s.attached },
+		{ "resets", s.resets },
+		{ "kicks-exited", s.transport.kicks_exited },
+		{ "config-irqs", s.transport.config_interrupts },
+		{ "refused", s.transport.refused_writes },
+	};
+
+	/* Names are cut at 31 bytes; of the id only what leaves room for the counter's own name is used. */
+	for (size_t i = 0; i < MIN(most, ARRAY_SIZE(all)); i++)
+		put(msg, all[i].value, "%.16s.%s", device_id(d), all[i].name);
+	return ARRAY_SIZE(all) - MIN(most, ARRAY_SIZE(all));
+}
+
+/* A message has a fixed number of places; with many devices each gets the same part of them. */
+static void put_devices(const struct core *core, struct bus_msg *msg)
+{
+	size_t n = core->opts->n_devices, left_out = 0;
+	/* One place is for the number that were left out. */
+	size_t most = n ? (BUS_STATS_MAX - 1 - msg->stats.count) / n : 0;
+
+	for (size_t i = 0; i < n; i++)
+		left_out += put_device(msg, core->devices[i].device, most);
+	put(msg, left_out, "stats.left-out");
 }
 
 /* All vCPUs together, since one message has no room for each of many. */
@@ -81,6 +103,5 @@ void stats_fill(const struct core *core, struct bus_msg *msg)
 	put(msg, watch.looks, "watch.looks");
 	put(msg, watch.kicks, "watch.kicks");
 	put_vcpus(core, msg);
-	for (unsigned i = 0; i < core->opts->n_devices; i++)
-		put_device(msg, core->devices[i].device);
+	put_devices(core, msg);
 }
