@@ -6,6 +6,8 @@
 #   storm_has_spare               true if a spare of disk0 is ready
 #   storm_kill                    kills blk-server of disk0 and waits until its successor serves; 1 if it does not.
 #                                 How long the kernel took over the death is added to $tmp/deaths, in us
+#   storm_strike                  kills process $storm_pid, which storm_serving found, and sleeps until the supervisor
+#                                 logs that its successor completed a request: nothing of ours runs meanwhile
 #   storm_end                     tells it 'q' and relays its results; what it said is in $tmp/said
 #   pause_at_most MS              a random time, at most so long
 #   figures FILE                  "p50 ... p99 ... max ..." of a file of numbers, one a line
@@ -75,6 +77,10 @@ storm_kill() {
 	wait_for 20 storm_serving || return 1
 	old=$storm_pid
 	"$top_builddir/tests/guest/kill-time" "$old" >>"$tmp/deaths" && wait_for 20 storm_successor "$old"
+}
+
+storm_strike() {
+	"$top_builddir/tests/guest/kill-time" "$storm_pid" "$tmp/log" "disk0 took up its rings" >>"$tmp/deaths"
 }
 
 # relay FILE: the guest's own results become this test's.

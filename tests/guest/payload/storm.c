@@ -6,7 +6,7 @@
  * pattern of seed, block and generation. Never all slots for long: of a request that is done again nothing would be
  * seen if the driver had another one out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the
  * longest time between two completions in a window; the host begins a window by a byte, and kills only once it was
- * answered: 'k' a window with a kill, 'n' one without, 'q' the end.
+ * answered: 'k' a window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
  *
  * storm_probe times reads of a register of another device in windows of the same kind, which end with the next byte.
  */
@@ -156,6 +156,8 @@ static void answer(uint8_t byte)
 static void print_windows(void)
 {
 	for (unsigned i = 0; i < storm.windows; i++) {
+		if (kinds[i] == 'w')
+			continue;
 		print(kinds[i] == 'k' ? "stall " : "noise ");
 		print_u64(gaps[i]);
 		print("\n");
