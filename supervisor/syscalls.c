@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -28,7 +27,6 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW(epoll_wait, "nng's poller"),
 	ALLOW(accept, "children that dial the bus, clients of ctl, events and the console's socket"),
 	ALLOW(getsockopt, "who it is that dialled"),
-	ALLOW(geteuid, "... and whether that is this user"),
 	ALLOW(readv, "receive a message"),
 	ALLOW(sendmsg, "send a message; log lines to syslog"),
 	ALLOW(shutdown, "end a connection"),
@@ -41,10 +39,6 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW(listen, "a new endpoint"),
 	ALLOW(chmod, "a new endpoint: who may connect"),
 	SANDBOX_FCNTL(F_SETFD, 0, "accepted sockets: close on exec"),
-	/* nng's threads, should they not have got their first turn when the filter is installed. */
-	ALLOW_ARG(prctl, 0, PR_SET_NAME, "start of a thread: its name"),
-	ALLOW(set_robust_list, "start of a thread"),
-	ALLOW(rseq, "start of a thread"),
 	/* nng tries it where the name of a new endpoint is taken; it then takes the name for taken, which is tried again. */
 	{ .nr = __NR_connect, .refuse = EACCES, .why = "a new endpoint: whether somebody listens there" },
 	{ .why = NULL },
@@ -65,7 +59,6 @@ static const struct sandbox_rule supervisor_table[] = {
 	ALLOW(socketpair, "the sockets between a new child and the core"),
 	ALLOW(pipe2, "a new child's stderr"),
 	ALLOW(wait4, "the keeper's end"),
-	ALLOW(exit, "end of a thread"),
 	ALLOW(getpid, "log lines to syslog, status"),
 	SANDBOX_FCNTL(F_GETFL, 0, "a new socket's flags"),
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "a new socket is not to block"),

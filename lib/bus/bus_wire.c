@@ -54,6 +54,19 @@ int bus_wire_url(const char *path, char *url, size_t size)
 	return snprintf(url, size, "ipc://%s", path) < (int)size ? 0 : -ENAMETOOLONG;
 }
 
+/* Asked once, by whoever listens first: later its sandbox need not allow it. */
+static uid_t our_uid(void)
+{
+	static atomic_uint known = (uid_t)-1;
+	uid_t uid = atomic_load(&known);
+
+	if (uid == (uid_t)-1) {
+		uid = geteuid();
+		atomic_store(&known, uid);
+	}
+	return uid;
+}
+
 int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t recv_max, nng_listener *out)
 {
 	char url[160];
@@ -63,6 +76,7 @@ int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t rec
 
 	if (err)
 		return err;
+	our_uid();
 	/* nng would remove whatever is there and does not answer, be it a socket or not. */
 	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		return -EADDRINUSE;
@@ -190,7 +204,7 @@ bool bus_wire_peer_is_ours(nng_pipe pipe)
 {
 	uint64_t uid;
 
-	return nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0 && (uid == 0 || uid == geteuid());
+	return nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0 && (uid == 0 || uid == our_uid());
 }
 
 /* ---- protobuf ---- */

@@ -23,12 +23,15 @@
 
 static pthread_barrier_t confined;
 
-/* Waits for the filter, then allocates for the first time, frees, and lets the heap be trimmed. */
+/* Gets its first turn late, when it names itself as nng's threads do. Waits for the filter, then allocates for the
+ * first time, frees, and lets the heap be trimmed. The filter forbids it to end by itself. */
 static void *use_heap(void *arg)
 {
 	void *block[BLOCKS];
 
 	(void)arg;
+	usleep(100000);
+	pthread_setname_np(pthread_self(), "late");
 	pthread_barrier_wait(&confined);
 	for (size_t i = 0; i < BLOCKS; i++) {
 		block[i] = malloc(BLOCK);
@@ -38,6 +41,8 @@ static void *use_heap(void *arg)
 	for (size_t i = BLOCKS; i-- > 0;)
 		free(block[i]);
 	pthread_barrier_wait(&confined);
+	for (;;)
+		pthread_barrier_wait(&confined);
 	return NULL;
 }
 
@@ -163,5 +168,5 @@ Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 60)
 
 Test(confine, count_is_the_documents)
 {
-	cr_assert_eq(confine_count(), 44, "%zu calls: correct docs/architecture.md, too", confine_count());
+	cr_assert_eq(confine_count(), 39, "%zu calls: correct docs/architecture.md, too", confine_count());
 }
