@@ -68,6 +68,20 @@ static void on_join(void *arg)
 	port_joined(p->port);
 }
 
+static void on_wake(void *arg)
+{
+	struct pair *p = arg;
+
+	p->rx.limited = p->tx.limited = false;
+	server_run(p->rx.server);
+	server_run(p->tx.server);
+}
+
+void pair_wake(struct pair *pair)
+{
+	loop_bh_post(&pair->wake);
+}
+
 void pair_join(struct pair *pair)
 {
 	loop_bh_post(&pair->join);
@@ -79,6 +93,7 @@ int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop 
 	pair->index = index;
 	pair->loop = loop;
 	loop_bh_init(&pair->join, loop, on_join, pair);
+	loop_bh_init(&pair->wake, loop, on_wake, pair);
 	pair->rx.gone = port->backend.fd[index] < 0;
 	if (pair->rx.gone)
 		return 0;
@@ -88,6 +103,7 @@ int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop 
 void pair_close(struct pair *pair)
 {
 	loop_bh_cancel(&pair->join);
+	loop_bh_cancel(&pair->wake);
 	loop_del_fd(pair->watch);
 	pair->watch = NULL;
 }

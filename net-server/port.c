@@ -327,6 +327,8 @@ int port_set(struct port *port, const char *key, const char *value, char *why, s
 		if (!strcmp(key, keys[i].key))
 			return keys[i].set(port, value, why, size);
 	err = throttle_set(&port->throttle, key, value);
+	for (unsigned i = 0; i < port->pairs && !err; i++)
+		pair_wake(&port->pair[i]);
 	if (err == -ENOENT)
 		snprintf(why, size, "a network device has no %s", key);
 	else if (err)

@@ -32,7 +32,7 @@ struct pair {
 	unsigned index;
 	struct loop_fd *watch; /* NULL: there is no descriptor yet */
 	struct loop *loop;
-	struct loop_bh join;
+	struct loop_bh join, wake;
 	struct rx rx;
 	struct tx tx;
 };
@@ -147,6 +147,9 @@ void pair_close(struct pair *pair);
 
 /* Another connection is there, in port_shared. Any thread. */
 void pair_join(struct pair *pair);
+
+/* A limit changed: what waits for it asks again. Any thread. */
+void pair_wake(struct pair *pair);
 
 /* Watches the descriptor as the rings need it: frames to be received, and room if sending waits for it. */
 void pair_watch(struct pair *pair);

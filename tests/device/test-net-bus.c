@@ -260,3 +260,29 @@ Test(net_bus, a_link_that_is_set_is_told_to_the_front_end)
 	tear_down();
 	cr_assert_eq(n.rig.config_changes, 2, "nothing changed, nothing told");
 }
+
+/* What waits for a limit goes on as soon as the limit is gone, and not when the old one would have let it. */
+Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
+{
+	const uint32_t len = 200;
+
+	set_up(0);
+	cr_assert_eq(set("tx-packets", "1/1"), 0);
+	cr_assert_eq(set("rx-bytes", "1/1"), 0);
+	cr_assert_eq(set("tx-packets", "many"), -EINVAL);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	for (unsigned i = 0; i < 20; i++) {
+		net_fill(rig_ptr(&n.rig, n.frame), len, 1);
+		net_send_start(&n, 0, len);
+	}
+	send_frame(1);
+	receive_frame(1); /* which is in debt from now on, for longer than any test waits */
+	send_frame(2);
+	supervisor_until(&s, supervisor_stat(&s, "tx_limited") > 0 && supervisor_stat(&s, "rx_limited") > 0);
+	cr_assert_eq(set("tx-packets", "0"), 0);
+	cr_assert_eq(set("rx-bytes", "0"), 0);
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(net_peer_receive(&n, frame), len);
+	receive_frame(2);
+	tear_down();
+}
