@@ -38,6 +38,7 @@ struct device_kind {
 	 * wait for ever instead of requests; with one of the features control, one more ring follows. */
 	unsigned rings_each, buffer_rings;
 	uint64_t control;
+	const char *slow;     /* as in watch.h */
 	uint64_t mac_feature; /* with it configuration space begins with a hardware address; 0: never */
 	uint16_t config_write_off, config_write_len; /* as in virtio_pci_args */
 	unsigned config_write_feature;

@@ -64,6 +64,7 @@ static const struct device_kind kinds[] = {
 	    .buffer_rings = 1, /* of a pair, the receive ring comes first */
 	    .control = BIT(VIRTIO_NET_F_CTRL_VQ),
 	    .mac_feature = BIT(VIRTIO_NET_F_MAC),
+	    .slow = "its network, or a limit, holds what was sent",
 	},
 };
 _Static_assert(sizeof(struct virtio_net_config) == 24, "up to and with the types of hashes");

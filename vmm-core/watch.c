@@ -143,7 +143,9 @@ static bool judge(struct ring *r)
 		return true;
 	}
 	kick(r);
-	say_once(r, flight_get(&r->at.health->resting) ? "it was ordered to rest" : "its storage is slow");
+	say_once(r, flight_get(&r->at.health->resting) ? "it was ordered to rest"
+		    : r->at.slow                       ? r->at.slow
+						       : "its storage is slow");
 	return false;
 }
 

@@ -25,6 +25,7 @@ struct watch_ring {
 	const void *inflight;              /* the queue's part of the region; packed */
 	int kick;                          /* its kick eventfd */
 	const struct flight_queue *health; /* NULL: the back end does not say how it gets on */
+	const char *slow; /* what is said of one that waits for what it does not decide; NULL: its storage */
 };
 
 /* What was seen. Of a target that was found hung or broken no more is said; its user may remove targets in these two. */

@@ -261,6 +261,23 @@ Test(device_net, buffers_that_nothing_comes_into_are_no_hang)
 	RUN_UNTIL(hangs);
 }
 
+Test(device_net, frames_that_the_network_holds_are_no_hang)
+{
+	run_with_words(PAIRS);
+	make_available(1);
+	for (uint64_t end = clock_ns() + DEADLINE; !stalls && clock_ns() < end;) {
+		/* It looks at its ring, whose frames lie with the backend. */
+		struct flight_queue *q = (struct flight_queue *)(uintptr_t)flight_queue(words, 1);
+
+		flight_set(&q->passes, flight_get(&q->passes) + 1);
+		flight_set(&q->held, 1);
+		cr_assert_eq(loop_run_once(m.loop, (int64_t)NS_PER_MS), 0);
+	}
+	cr_assert_eq(stalls, 1);
+	cr_assert_eq(hangs, 0);
+	cr_assert_str_eq(reason, "its network, or a limit, holds what was sent");
+}
+
 Test(device_net, a_control_ring_that_is_not_answered_is_a_hang)
 {
 	run_with_words(PAIRS);
