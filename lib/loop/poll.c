@@ -87,12 +87,10 @@ bool loop_poll_once(struct loop *loop)
 
 bool loop_poll_window(struct loop *loop, uint64_t end_ns)
 {
-	uint64_t now;
+	uint64_t now, until = 0;
 
 	if (!loop->polling.first || !loop->polling.window_ns)
 		return false;
-	now = clock_ns();
-	end_ns = MIN(end_ns, now + loop->polling.window_ns);
 	do {
 		for (unsigned i = 0; i < LOOKS; i++) {
 			if (loop_poll_once(loop) || loop_bh_pending(loop) || atomic_load(&loop->stop)) {
@@ -101,7 +99,11 @@ bool loop_poll_window(struct loop *loop, uint64_t end_ns)
 			}
 			__builtin_ia32_pause();
 		}
-	} while (clock_ns() < end_ns);
+		/* A busy ring is found at the first looks, without any. */
+		now = clock_ns();
+		if (!until)
+			until = MIN(end_ns, now + loop->polling.window_ns);
+	} while (now < until);
 	loop_count(&loop->stat_poll_misses);
 	return false;
 }
