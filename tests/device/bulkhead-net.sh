@@ -94,11 +94,12 @@ mkdir "$bin/bad" && chmod 755 "$bin/bad" && printf '#!/bin/sh\nexit 3\n' >"$bin/
 out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
 is "a program that does not come up: exit 1" $? 1
 like "... says why" "$out" 'the new process could not be started'
+served() { [ "$(helper state)" = up ] && words "$(helper pid)" | grep -q "^$bin/new/net-user "; }
+check "... the one before serves again" wait_for 10 served
 cp "$bin/fake-child" "$bin/bad/net-user"
 echo hello-exit=3 >"$bin/bad/net0.user.do"
 out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
 like "... nor one that dies at once" "$out" 'the new process ended with status 3'
-served() { [ "$(helper state)" = up ] && words "$(helper pid)" | grep -q "^$bin/new/net-user "; }
 check "... the one before serves again" wait_for 10 served
 out=$(ctl m upgrade net0.user --exec "$bin/none" 2>&1)
 like "one that is not there" "$out" '/none: No such file'
