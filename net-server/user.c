@@ -67,7 +67,7 @@ static int await(int sock, int pidfd)
 	uint8_t frame[2048];
 
 	if (send(sock, probe, sizeof(probe), MSG_NOSIGNAL) < 0)
-		return -errno;
+		return errno == EPIPE ? -ECHILD : -errno; /* it was quick to end */
 	while (clock_ns() < end) {
 		ssize_t n;
 
