@@ -116,7 +116,7 @@ static size_t mark_at(const struct load *l)
 static void open_socket(struct load *l)
 {
 	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP) };
-	int on = 1, size = 8 << 20;
+	int on = 1, size = 64 << 20;
 
 	at.sll_ifindex = (int)if_nametoindex(l->o.interface);
 	l->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, l->o.echo ? htons(ETH_P_IP) : 0);
@@ -126,7 +126,7 @@ static void open_socket(struct load *l)
 	    setsockopt(l->fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)) ||
 	    setsockopt(l->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)))
 		log_die(1, -errno, "an option of packet sockets");
-	/* More than the limit for ordinary users, if we may. */
+	/* For seconds in which a busy machine does not let us read; more than ordinary users may have. */
 	if (setsockopt(l->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
 		setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	for (unsigned i = 0; i < BATCH; i++) {
