@@ -31,10 +31,8 @@ static void set_up(void)
 	device_set_up_kind("net", TIMEOUT);
 }
 
-/* Comes after the suite's. */
 static void set_up_mac(void)
 {
-	device_tear_down();
 	device_mac = mac;
 	set_up();
 }
@@ -46,6 +44,7 @@ static void tear_down(void)
 }
 
 TestSuite(device_net, .init = set_up, .fini = tear_down, .timeout = 60);
+TestSuite(device_net_mac, .init = set_up_mac, .fini = tear_down, .timeout = 60);
 
 #define RUN_UNTIL(condition)                                                                                 \
 	do {                                                                                                 \
@@ -133,7 +132,7 @@ Test(device_net, without_configuration_space_there_is_one_pair_and_no_control)
 	cr_assert_eq(offered() & ~VERSION1, BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
 
-Test(device_net, an_address_of_our_own_where_the_back_end_tells_none, .init = set_up_mac)
+Test(device_net_mac, an_address_of_our_own_where_the_back_end_tells_none)
 {
 	attach();
 	be_probed_bare(BIT(VIRTIO_NET_F_MRG_RXBUF), 1);
@@ -156,7 +155,7 @@ Test(device_net, an_address_of_our_own_where_the_back_end_tells_none, .init = se
 	cr_assert_eq(status(), LIVE);
 }
 
-Test(device_net, a_back_end_that_tells_its_address_has_it_shown, .init = set_up_mac)
+Test(device_net_mac, a_back_end_that_tells_its_address_has_it_shown)
 {
 	attach();
 	be_probed(BIT(VIRTIO_NET_F_MAC), 1, 1);
