@@ -309,6 +309,7 @@ Test(user, fault_32_an_ingress_flood_that_nobody_takes_is_held_or_dropped)
 	/* It does not spin meanwhile, and is there. */
 	cr_expect_eq(user_ask(&u, BUS_PING), 0);
 	cr_expect_gt(user_stat(&u, "held_back"), 0);
+	cr_expect_eq(user_stat(&u, "drop_guest_full"), 0, "what waits in the host's socket is not fetched");
 	cr_expect_lt(rss_kb(u.pid), before + 8192);
 	cr_expect(user_answers(&u), "once the frames are read");
 	user_stop(&u);
