@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -43,7 +44,7 @@ struct user {
 		const struct sandbox_filter *filter; /* NULL: none */
 		sem_t go, step;                      /* it may confine itself; it has */
 		int confine_err;
-		int err; /* why it ended */
+		_Atomic int err; /* why it ended */
 	} net;
 	struct child child;
 	struct flight *flight;
@@ -184,6 +185,7 @@ static void *net_main(void *arg)
 {
 	struct user *u = arg;
 	struct net_thread *t = &u->net;
+	int err = 0;
 
 	thread_set_name("net");
 	sem_post(&t->step);
@@ -192,8 +194,9 @@ static void *net_main(void *arg)
 	if (t->filter)
 		t->confine_err = sandbox_install(t->filter, false);
 	sem_post(&t->step);
-	while (!t->confine_err && !t->err)
-		t->err = net_run_once(t->net);
+	while (!t->confine_err && !err)
+		err = net_run_once(t->net);
+	atomic_store(&t->err, err);
 	loop_stop(u->loop);
 	for (;;)
 		sem_wait(&t->go);
@@ -226,7 +229,7 @@ static int serve(struct user *u)
 	err = loop_run(u->loop);
 	flight_say(&u->log, FLIGHT_STATE, 0, "ending");
 	if (!err)
-		err = u->net.err;
+		err = atomic_load(&u->net.err);
 	if (err == -EPIPE) {
 		log_info("the other end of the socket is closed");
 		err = 0;
