@@ -15,7 +15,7 @@ net_guest=$top_builddir/tests/support/net-guest
 [ -x "$net_guest" ] || skip_all "$net_guest is not built"
 [ -c /dev/net/tun ] || skip_all 'there is no /dev/net/tun'
 sandbox=on
-nm "$user" 2>/dev/null | grep -q __asan_init && sandbox=off
+nm "$user" 2>/dev/null | grep -qE "__[at]san_init" && sandbox=off
 export tmp
 
 # The host: a loopback, an outside address, a name server, a web server, an echo.

@@ -9,7 +9,7 @@ command -v qemu-system-x86_64 >/dev/null || skip_all 'qemu-system-x86_64 is not 
 [ -e /usr/lib/ipxe/qemu/pxe-virtio.rom ] || skip_all 'ipxe-qemu is not installed'
 server=${top_builddir:?}/net-server/net-server
 [ -x "$server" ] || skip_all "$server is not built"
-nm "$server" 2>/dev/null | grep -q __asan_init && sandbox=off || sandbox=on
+nm "$server" 2>/dev/null | grep -qE "__[at]san_init" && sandbox=off || sandbox=on
 evidence "$tmp/console" "$tmp/qemu.log" "$tmp/server.log"
 
 start_server() { # OPTIONS...
