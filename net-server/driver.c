@@ -59,7 +59,8 @@ static void set_pairs(struct port *port)
 	struct backend *b = &port->backend;
 	unsigned n = count_pairs(port);
 
-	atomic_store(&port->shared.pairs, n);
+	if (atomic_exchange(&port->shared.pairs, n) != n)
+		port_wake(port);
 	for (unsigned i = 1; i < port->pairs && b->ops->attach; i++) {
 		bool on = i < n;
 		int err = port->attached[i] == on ? 0 : b->ops->attach(b, i, on);

@@ -81,6 +81,12 @@ static void set_features(struct port *port)
 		port->features |= NET_BIT(VIRTIO_NET_F_MQ);
 }
 
+void port_wake(struct port *port)
+{
+	for (unsigned i = 0; i < port->pairs; i++)
+		pair_wake(&port->pair[i]);
+}
+
 /* True if that changed anything. */
 static bool set_link(struct port *port, bool up)
 {
@@ -90,6 +96,15 @@ static bool set_link(struct port *port, bool up)
 	port->config.status = htole16(status);
 	atomic_store(&port->shared.link, up);
 	return status != was;
+}
+
+/* The same once the pairs are there, which look at their rings only while it is up. */
+static bool change_link(struct port *port, bool up)
+{
+	bool changed = set_link(port, up);
+
+	port_wake(port);
+	return changed;
 }
 
 static bool wants_link(const struct port *port)
@@ -222,7 +237,7 @@ int port_get_config(const struct port *port, uint32_t off, uint32_t len, uint8_t
 
 void port_refresh_link(struct port *port)
 {
-	if (set_link(port, wants_link(port)))
+	if (change_link(port, wants_link(port)))
 		server_config_changed(port->queue[0].server);
 }
 
@@ -236,7 +251,7 @@ static void on_lost(void *arg)
 		_exit(1);
 	}
 	log_error("%s: the other end is gone; the link is down", port->backend.name);
-	if (set_link(port, false))
+	if (change_link(port, false))
 		server_config_changed(port->queue[0].server);
 	/* The next one that waits. It can't fail: the descriptor was watched before. */
 	if (port->listen_watch)
@@ -262,7 +277,7 @@ static void on_joined(void *arg)
 	struct port *port = arg;
 
 	log_info("%s: somebody connected", port->backend.name);
-	if (wants_link(port) && set_link(port, true))
+	if (wants_link(port) && change_link(port, true))
 		port_announce(port);
 }
 
@@ -293,7 +308,7 @@ static int set_link_by(struct port *port, const char *value, char *why, size_t s
 		snprintf(why, size, "nobody is at the other end");
 		return -ENOTCONN;
 	}
-	return set_link(port, up);
+	return change_link(port, up);
 }
 
 /* Asks the driver to make itself known to the network, as after a move to another. */
@@ -327,8 +342,8 @@ int port_set(struct port *port, const char *key, const char *value, char *why, s
 		if (!strcmp(key, keys[i].key))
 			return keys[i].set(port, value, why, size);
 	err = throttle_set(&port->throttle, key, value);
-	for (unsigned i = 0; i < port->pairs && !err; i++)
-		pair_wake(&port->pair[i]);
+	if (!err)
+		port_wake(port);
 	if (err == -ENOENT)
 		snprintf(why, size, "a network device has no %s", key);
 	else if (err)

@@ -121,6 +121,9 @@ static inline bool port_header_is_ours(uint64_t features)
 /* The link as the supervisor wants it, which may have changed since this process was opened as a spare. Main thread. */
 void port_refresh_link(struct port *port);
 
+/* A limit, the link or the number of pairs changed: whatever waits for it looks again. Main thread. */
+void port_wake(struct port *port);
+
 /* Asks the driver to make itself known to the network. Main thread. */
 void port_announce(struct port *port);
 
@@ -148,7 +151,7 @@ void pair_close(struct pair *pair);
 /* Another connection is there, in port_shared. Any thread. */
 void pair_join(struct pair *pair);
 
-/* A limit changed: what waits for it asks again. Any thread. */
+/* What it waits for may have changed: it looks again. Any thread. */
 void pair_wake(struct pair *pair);
 
 /* Watches the descriptor as the rings need it: frames to be received, and room if sending waits for it. */

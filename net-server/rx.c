@@ -441,6 +441,11 @@ static bool takes_part(const struct rx *rx)
 	return rx->pair < atomic_load_explicit(&rx->port->shared.pairs, memory_order_relaxed);
 }
 
+static bool link_is_up(const struct rx *rx)
+{
+	return atomic_load_explicit(&rx->port->shared.link, memory_order_relaxed);
+}
+
 bool rx_service(struct rx *rx)
 {
 	struct frame f;
@@ -450,7 +455,7 @@ bool rx_service(struct rx *rx)
 		return false;
 	if (port_has_changed(rx->port, &rx->seen))
 		take_changes(rx);
-	if (!atomic_load_explicit(&rx->port->shared.link, memory_order_relaxed))
+	if (!link_is_up(rx))
 		return discard(rx);
 	if (rx->held) {
 		if (!finish_held(rx))
@@ -484,16 +489,22 @@ void rx_hung_up(struct rx *rx)
 		stop_reading(rx, -EPIPE);
 }
 
+/* What is taken is taken for a frame: with none to be read, or none wanted, entries of the ring are no work. What changes
+ * that runs the queue: the backend's event, the limit's timer, pair_wake. */
 bool rx_has_room(const struct rx *rx)
 {
-	if (!rx->on)
+	if (!rx->on || !takes_part(rx) || !link_is_up(rx))
 		return false;
 	if (rx->held)
 		return !rx->limited && rx->room < rx->held;
+	if (!rx->readable)
+		return false;
 	return rx->first == rx->end || (rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER);
 }
 
 bool rx_pending(const struct rx *rx)
 {
-	return rx->on && rx->readable && !rx->held && rx->first < rx->end && takes_part(rx);
+	if (!rx->on || !rx->readable || !takes_part(rx))
+		return false;
+	return !link_is_up(rx) || (!rx->held && rx->first < rx->end);
 }

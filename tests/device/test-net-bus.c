@@ -25,11 +25,13 @@ static struct net n;
 static struct supervisor s;
 static struct net_frame f;
 static uint8_t frame[FRAME];
+static bool control; /* with a control ring */
 
 static void set_up_on(enum net_kind kind, uint64_t ring_features, unsigned pairs, unsigned threads)
 {
 	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
 	struct net_options options = { .kind = kind,
+				       .control = control,
 				       .rig = { .args = args,
 						.queues = pairs,
 						.io_threads = threads,
@@ -284,5 +286,107 @@ Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 	for (unsigned i = 0; i < 20; i++)
 		cr_assert_eq(net_peer_receive(&n, frame), len);
 	receive_frame(2);
+	tear_down();
+}
+
+/* ---- sleep ---- */
+
+/* Waits until the I/O threads pass over their rings no more: a while in which they had every reason to and did not. */
+static void falls_asleep(void)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
+
+	do {
+		cr_assert(clock_ns() < end, "it does not sleep");
+		passes = supervisor_stat(&s, "passes");
+		until = clock_ns() + 100 * NS_PER_MS;
+		while (clock_ns() < until)
+			cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
+	} while (supervisor_stat(&s, "passes") != passes);
+}
+
+static void sleeps_while_the_link_is_down(uint64_t ring_features)
+{
+	set_up(ring_features);
+	cr_assert_eq(set("link", "down"), 0);
+	net_post_many(&n, 0, BYTES, 20);
+	falls_asleep();
+	for (unsigned i = 0; i < 300; i++) {
+		net_fill(frame, 60, i);
+		net_peer_send(&n, frame, 60);
+		if (i % 100 == 99)
+			supervisor_until(&s, supervisor_stat(&s, "rx_link_down") == i + 1);
+	}
+	falls_asleep();
+	cr_assert_eq(set("link", "up"), 0);
+	comes_through(1);
+	falls_asleep();
+	tear_down();
+}
+
+Test(net_bus, split_a_link_that_is_down_keeps_nobody_awake)
+{
+	sleeps_while_the_link_is_down(RING_F_EVENT_IDX);
+}
+
+Test(net_bus, packed_a_link_that_is_down_keeps_nobody_awake)
+{
+	sleeps_while_the_link_is_down(RING_F_PACKED);
+}
+
+Test(net_bus, a_port_that_nobody_connected_to_keeps_nobody_awake)
+{
+	set_up_on(NET_LISTEN, 0, 1, 1);
+	net_post_many(&n, 0, BYTES, 20);
+	falls_asleep();
+	tear_down();
+}
+
+Test(net_bus, buffers_that_were_given_back_keep_nobody_awake)
+{
+	int fd = fd_sealed_memfd("more", 1 << 20);
+	const struct mem_region region = { .gpa = 1ULL << 40, .size = 1 << 20, .user_addr = 1ULL << 44 };
+
+	cr_assert_geq(fd, 0);
+	set_up(0);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	comes_through(1);
+	supervisor_ask_ok(&s, BUS_DRAIN);
+	supervisor_ask_ok(&s, BUS_RESUME);
+	falls_asleep();
+	comes_through(2);
+	rig_change_memory(&n.rig, &region, fd, true);
+	falls_asleep();
+	comes_through(3);
+	close(fd);
+	tear_down();
+}
+
+Test(net_bus, a_pair_that_takes_no_part_keeps_nobody_awake)
+{
+	const uint8_t one[] = { 1, 0 }, two[] = { 2, 0 };
+
+	control = true;
+	set_up_on(NET_TAP, 0, 2, 2);
+	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, one, 2),
+		     VIRTIO_NET_OK);
+	net_post_many(&n, 0, BYTES, 20);
+	net_post_many(&n, 1, BYTES, 20);
+	falls_asleep();
+	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, two, 2),
+		     VIRTIO_NET_OK);
+	falls_asleep();
+	tear_down();
+}
+
+Test(net_bus, a_frame_that_waits_while_the_link_is_down_keeps_nobody_awake)
+{
+	set_up(0);
+	net_post_many(&n, 0, BYTES, 2);
+	send_frame(1);
+	supervisor_until(&s, supervisor_stat(&s, "rx_spilled") == 1);
+	cr_assert_eq(set("link", "down"), 0);
+	net_post_many(&n, 0, BYTES, 20);
+	falls_asleep();
 	tear_down();
 }
