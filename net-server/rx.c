@@ -64,15 +64,21 @@ void rx_close(struct rx *rx)
 	free(rx->spill);
 }
 
+/* Drops the frame that waits, if one does. */
+static void drop_held(struct rx *rx, _Atomic uint64_t *why)
+{
+	if (rx->held)
+		count_add(why, 1);
+	rx->held = 0;
+	rx->paid = rx->limited = false;
+	loop_disarm_timer(rx->timer);
+}
+
 static void forget(struct rx *rx)
 {
 	rx->first = rx->end = rx->iov_end = 0;
 	rx->room = 0;
-	if (rx->held)
-		count_add(&rx->stats.no_buffer, 1);
-	rx->held = 0;
-	rx->paid = rx->limited = false;
-	loop_disarm_timer(rx->timer);
+	drop_held(rx, &rx->stats.no_buffer);
 }
 
 void rx_ring(struct rx *rx, bool on)
@@ -389,13 +395,15 @@ static void stop_reading(struct rx *rx, int err)
 	log_warn_limited("%s: no frame can be read: %s", rx->port->backend.name, strerrordesc_np(-err));
 }
 
-/* What comes while the link is down is lost. */
+/* What comes while the link is down is lost, and so is what waited, in the memory that is read into here. */
 static bool discard(struct rx *rx)
 {
 	const struct iovec iov = { .iov_base = rx->spill, .iov_len = SPILL };
 	struct backend *b = &rx->port->backend;
 	unsigned n;
 
+	if (rx->held)
+		drop_held(rx, &rx->stats.link_down);
 	for (n = 0; rx->readable && n < BUDGET; n++) {
 		ssize_t len = b->ops->receive(b, rx->pair, &iov, 1);
 

@@ -263,6 +263,44 @@ Test(net_bus, a_link_that_is_set_is_told_to_the_front_end)
 	cr_assert_eq(n.rig.config_changes, 2, "nothing changed, nothing told");
 }
 
+/* A frame that waited for buffers when the link went down is lost whole: no other's bytes end up behind its first ones. */
+Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_buffers)
+{
+	set_up(0);
+	net_post_many(&n, 0, BYTES, 2);
+	send_frame(1);
+	supervisor_until(&s, supervisor_stat(&s, "rx_spilled") == 1);
+	cr_assert_eq(set("link", "down"), 0);
+	for (unsigned i = 0; i < 5; i++)
+		send_frame(10 + i);
+	supervisor_until(&s, supervisor_stat(&s, "rx_link_down") == 6);
+	cr_assert_eq(set("link", "up"), 0);
+	net_post_many(&n, 0, BYTES, BUFFERS - 2);
+	comes_through(2);
+	tear_down();
+}
+
+Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_a_limit)
+{
+	static uint8_t first[60];
+
+	set_up(0);
+	net_post_many(&n, 0, BYTES, BUFFERS);
+	cr_assert_eq(set("rx-packets", "1/1"), 0);
+	net_fill(first, sizeof(first), 0);
+	net_peer_send(&n, first, sizeof(first));
+	net_receive(&n, 0, &f);
+	cr_assert_eq(f.len, sizeof(first));
+	send_frame(1);
+	supervisor_until(&s, supervisor_stat(&s, "rx_limited") == 1);
+	cr_assert_eq(set("link", "down"), 0);
+	supervisor_until(&s, supervisor_stat(&s, "rx_link_down") == 1);
+	cr_assert_eq(set("rx-packets", "0"), 0);
+	cr_assert_eq(set("link", "up"), 0);
+	comes_through(2);
+	tear_down();
+}
+
 /* What waits for a limit goes on as soon as the limit is gone, and not when the old one would have let it. */
 Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 {
