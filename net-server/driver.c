@@ -189,6 +189,8 @@ static bool set_address(struct port *port, uint8_t number, const uint8_t *data, 
 		return false;
 	memcpy(port->driver.filter.mac, data, ETH_ALEN);
 	memcpy(port->config.mac, data, ETH_ALEN);
+	/* The front end shows the driver what it read last. */
+	server_config_changed(port->queue[0].server);
 	return true;
 }
 
@@ -203,6 +205,9 @@ static bool announced(struct port *port, uint8_t number, const uint8_t *data, si
 	(void)number;
 	(void)data;
 	(void)len;
+	/* A front end that isn't told would never see it set again. */
+	if (port->config.status & htole16(VIRTIO_NET_S_ANNOUNCE))
+		server_config_changed(port->queue[0].server);
 	port->config.status &= (uint16_t)~htole16(VIRTIO_NET_S_ANNOUNCE);
 	return true;
 }

@@ -263,6 +263,42 @@ Test(net_bus, a_link_that_is_set_is_told_to_the_front_end)
 	cr_assert_eq(n.rig.config_changes, 2, "nothing changed, nothing told");
 }
 
+/* What the front end shows the driver is what it was told to read last, so it is told of the answer as well. */
+Test(net_bus, announcements_are_asked_for_again_and_again)
+{
+	uint16_t status;
+
+	control = true;
+	set_up(0);
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_eq(set("announce", "on"), 0);
+		supervisor_until(&s, n.rig.config_changes == 2 * i + 1);
+		rig_get_config(&n.rig, offsetof(struct virtio_net_config, status), &status, sizeof(status));
+		cr_assert(status & VIRTIO_NET_S_ANNOUNCE);
+		cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0),
+			     VIRTIO_NET_OK);
+		supervisor_until(&s, n.rig.config_changes == 2 * i + 2);
+		rig_get_config(&n.rig, offsetof(struct virtio_net_config, status), &status, sizeof(status));
+		cr_assert_not(status & VIRTIO_NET_S_ANNOUNCE);
+	}
+	tear_down();
+}
+
+Test(net_bus, an_address_that_the_driver_sets_is_told_to_the_front_end)
+{
+	static const uint8_t mac[] = { 2, 0, 0, 0, 0, 77 };
+	uint8_t shown[sizeof(mac)];
+
+	control = true;
+	set_up(0);
+	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, mac, sizeof(mac)),
+		     VIRTIO_NET_OK);
+	supervisor_until(&s, n.rig.config_changes == 1);
+	rig_get_config(&n.rig, offsetof(struct virtio_net_config, mac), shown, sizeof(shown));
+	cr_assert_arr_eq(shown, mac, sizeof(mac));
+	tear_down();
+}
+
 /* A frame that waited for buffers when the link went down is lost whole: no other's bytes end up behind its first ones. */
 Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_buffers)
 {
