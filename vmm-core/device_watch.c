@@ -43,14 +43,16 @@ static void on_broken(void *arg, unsigned queue, const char *reason)
 	device_lose(b, reason);
 }
 
-/* Whether what is in the ring waits to be filled, so that nobody owes its completion. */
+/* Whether nobody owes the completion of what is in the ring: it waits to be filled, or the features name no such ring. */
 static bool waits(const struct device *d, unsigned i)
 {
 	const struct device_kind *kind = d->args.kind;
 	bool many = kind->queues_off && d->act.features >> kind->queues_feature & 1;
 	unsigned sets = many ? virtio_pci_queues(d->transport) / kind->rings_each : 1;
 
-	return i < sets * kind->rings_each && kind->buffer_rings >> i % kind->rings_each & 1;
+	if (i >= sets * kind->rings_each)
+		return i > sets * kind->rings_each || !(d->act.features & kind->control);
+	return kind->buffer_rings >> i % kind->rings_each & 1;
 }
 
 static void show_ring(const struct backend *b, unsigned i, struct watch_ring *out)

@@ -213,7 +213,7 @@ Test(device_net, rings_are_handed_over_where_the_driver_has_them)
 
 /* ---- what the watch sees ---- */
 
-static void run_with_words(uint64_t features)
+static void run_with_rings(uint64_t features, unsigned n_rings)
 {
 	int fd = flight_create(5), reader = flight_reader(fd);
 	struct flight *theirs;
@@ -227,10 +227,15 @@ static void run_with_words(uint64_t features)
 	be_probed(PAIRS, 2, 2);
 	driver_low = (uint32_t)features;
 	drive_features();
-	for (unsigned i = 0; i < (features & BIT(VIRTIO_NET_F_MQ) ? 5 : 3); i++)
+	for (unsigned i = 0; i < n_rings; i++)
 		drive_ring(i, RING(i));
 	drive_ok();
 	answer(&started, 0);
+}
+
+static void run_with_words(uint64_t features)
+{
+	run_with_rings(features, features & BIT(VIRTIO_NET_F_MQ) ? 5 : 3);
 }
 
 static void make_available(unsigned ring)
@@ -292,6 +297,28 @@ Test(device_net, a_control_ring_behind_one_pair_is_watched_too)
 	run_long();
 	cr_assert_eq(hangs + stalls, 0);
 	make_available(2);
+	RUN_UNTIL(hangs);
+}
+
+/* A driver may set up rings that its features do not name; the back end does not owe them anything. */
+Test(device_net, rings_that_no_feature_names_are_no_hang)
+{
+	run_with_rings(CONTROL, 5);
+	make_available(3);
+	make_available(4);
+	run_long();
+	cr_assert_eq(hangs + stalls, 0);
+	make_available(1);
+	RUN_UNTIL(hangs);
+}
+
+Test(device_net, a_control_ring_without_its_feature_is_no_hang)
+{
+	run_with_rings(0, 3);
+	make_available(2);
+	run_long();
+	cr_assert_eq(hangs + stalls, 0);
+	make_available(1);
 	RUN_UNTIL(hangs);
 }
 
