@@ -77,3 +77,8 @@ bool control_has_room(const struct control *c)
 {
 	return c->on && !c->busy;
 }
+
+bool control_held(const struct control *c)
+{
+	return c->busy;
+}

@@ -39,4 +39,7 @@ void control_ring(struct control *c, struct port *port, struct server_queue *ser
 bool control_service(struct control *c);
 bool control_has_room(const struct control *c);
 
+/* Whether the main thread has a command. */
+bool control_held(const struct control *c);
+
 #endif

@@ -254,7 +254,9 @@ static unsigned net_held(void *state)
 {
 	const struct net_queue *q = state;
 
-	return q->role == RING_TX ? tx_held(&q->pair->tx) : 0;
+	if (q->role == RING_TX)
+		return tx_held(&q->pair->tx);
+	return q->role == RING_CONTROL && control_held(&q->port->control);
 }
 
 static bool net_pending(void *state)

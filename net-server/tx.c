@@ -245,5 +245,6 @@ bool tx_has_room(const struct tx *tx)
 
 unsigned tx_held(const struct tx *tx)
 {
-	return tx->have;
+	/* A frame that went in part is the driver's again, and the backend's doing all the same. */
+	return tx->have || tx->blocked;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "flight.h"
 #include "net.h"
 #include "num.h"
 
@@ -143,4 +144,34 @@ Test(net_link, ends_with_the_stream_that_it_was_given)
 	net_post_many(&n, 0, 1526, 4);
 	leave();
 	cr_assert_eq(rig_reap(&n.rig), 1);
+}
+
+/* A watcher takes a server for hung that holds no frame and looks at no ring; the rest of one that went in part counts. */
+Test(net_link, a_frame_that_went_in_part_is_seen_to_be_held)
+{
+	int fd = flight_create(3);
+	struct net_options options = { .kind = NET_STREAM, .rig = { .flight_fd = fd } };
+	const struct flight_queue *words;
+	struct flight *flight = NULL;
+	unsigned sent = 0;
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(flight_map(fd, true, &flight), 0);
+	words = flight_queue(flight, 1);
+	net_start(&n, &options);
+	do {
+		cr_assert_lt(sent, 100, "the stream takes all of them");
+		net_fill(rig_ptr(&n.rig, n.frame), 60000, sent);
+		net_send_start(&n, 0, 60000);
+		sent++;
+		rig_until(&n.rig, flight_get(&words->done) == sent || flight_get(&words->held));
+	} while (!flight_get(&words->held));
+	for (unsigned i = 0; i < sent; i++) {
+		cr_assert_eq(net_peer_receive(&n, frame), 60000);
+		cr_assert_eq(frame[11], 0x99);
+	}
+	rig_until(&n.rig, !flight_get(&words->held) && flight_get(&words->done) == sent);
+	flight_free(flight);
+	close(fd);
+	net_stop(&n);
 }
