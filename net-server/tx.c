@@ -119,6 +119,11 @@ static void drop(struct tx *tx, _Atomic uint64_t *why)
 	finish(tx);
 }
 
+static bool link_is_up(const struct tx *tx)
+{
+	return atomic_load_explicit(&tx->port->shared.link, memory_order_relaxed);
+}
+
 /* Takes the next frame in hand; false: there is none. */
 static bool take(struct tx *tx)
 {
@@ -135,7 +140,7 @@ static bool take(struct tx *tx)
 			drop(tx, &tx->stats.poisoned);
 		else if (!split_header(tx, &chain))
 			drop(tx, &tx->stats.malformed);
-		else if (!atomic_load_explicit(&tx->port->shared.link, memory_order_relaxed))
+		else if (!link_is_up(tx))
 			drop(tx, &tx->stats.link_down);
 		else {
 			if (chain.resubmitted)
@@ -220,12 +225,30 @@ static void take_changes(struct tx *tx)
 	server_coalesce(tx->server, coalesce.enough, coalesce.us);
 }
 
+/* With the link down all goes at once, whatever held it up. */
+static bool discard(struct tx *tx)
+{
+	bool any = tx->have;
+
+	if (any)
+		drop(tx, &tx->stats.link_down);
+	tx->limited = false;
+	loop_disarm_timer(tx->timer);
+	any |= take(tx);
+	server_lay_down(tx->server);
+	return any;
+}
+
 bool tx_service(struct tx *tx)
 {
 	struct backend *b = &tx->port->backend;
 	unsigned n = 0;
 
-	if (!tx->on || tx->blocked || tx->limited)
+	if (!tx->on)
+		return false;
+	if ((tx->blocked || tx->limited) && !link_is_up(tx))
+		return discard(tx);
+	if (tx->blocked || tx->limited)
 		return false;
 	if (port_has_changed(tx->port, &tx->seen))
 		take_changes(tx);
@@ -240,7 +263,7 @@ bool tx_service(struct tx *tx)
 
 bool tx_has_room(const struct tx *tx)
 {
-	return tx->on && !tx->have && !tx->blocked;
+	return tx->on && !tx->have && (!tx->blocked || !link_is_up(tx));
 }
 
 unsigned tx_held(const struct tx *tx)

@@ -25,6 +25,7 @@ static struct net n;
 static struct supervisor s;
 static struct net_frame f;
 static uint8_t frame[FRAME];
+static uint8_t frames[NET_BYTES];
 static bool control; /* with a control ring */
 
 static void set_up_on(enum net_kind kind, uint64_t ring_features, unsigned pairs, unsigned threads)
@@ -337,6 +338,63 @@ Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_a_limit)
 	tear_down();
 }
 
+/* Waits until the I/O threads pass over their rings no more: a while in which they had every reason to and did not. */
+static void falls_asleep(void)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
+
+	do {
+		cr_assert(clock_ns() < end, "it does not sleep");
+		passes = supervisor_stat(&s, "passes");
+		until = clock_ns() + 100 * NS_PER_MS;
+		while (clock_ns() < until)
+			cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
+	} while (supervisor_stat(&s, "passes") != passes);
+}
+
+/* Frames that the peer does not take wait for it, but not while there is no link. */
+static void link_goes_down_with_frames_to_send(enum net_kind kind)
+{
+	const uint32_t len = 60000;
+	unsigned sent = 0;
+
+	set_up_on(kind, 0, 1, 1);
+	net_fill(rig_ptr(&n.rig, n.frame), len, 1);
+	while (!supervisor_stat(&s, "tx_blocked")) {
+		cr_assert_lt(sent, 50, "the peer need not take any");
+		net_send_start(&n, 0, len);
+		sent++;
+		supervisor_ask_ok(&s, BUS_PING);
+	}
+	net_send_start(&n, 0, len);
+	sent++;
+	cr_assert_eq(set("link", "down"), 0);
+	supervisor_until(&s, supervisor_stat(&s, "completed") == sent);
+	cr_assert_gt(supervisor_stat(&s, "tx_link_down"), 0);
+	/* Nor does one that comes now. */
+	net_send_start(&n, 0, len);
+	supervisor_until(&s, supervisor_stat(&s, "completed") == sent + 1);
+	falls_asleep();
+	cr_assert_eq(set("link", "up"), 0);
+	for (uint64_t had = supervisor_stat(&s, "tx_packets"); had; had--)
+		cr_assert_eq(net_peer_receive(&n, frames), len);
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 2);
+	net_send_start(&n, 0, 300);
+	cr_assert_eq(net_peer_receive(&n, frames), 300);
+	cr_assert(net_check(frames, 300, 2));
+	tear_down();
+}
+
+Test(net_bus, a_link_that_goes_down_takes_frames_that_a_socket_does_not)
+{
+	link_goes_down_with_frames_to_send(NET_PACKET);
+}
+
+Test(net_bus, a_link_that_goes_down_takes_frames_that_a_stream_does_not)
+{
+	link_goes_down_with_frames_to_send(NET_STREAM);
+}
+
 /* What waits for a limit goes on as soon as the limit is gone, and not when the old one would have let it. */
 Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 {
@@ -364,20 +422,6 @@ Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 }
 
 /* ---- sleep ---- */
-
-/* Waits until the I/O threads pass over their rings no more: a while in which they had every reason to and did not. */
-static void falls_asleep(void)
-{
-	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
-
-	do {
-		cr_assert(clock_ns() < end, "it does not sleep");
-		passes = supervisor_stat(&s, "passes");
-		until = clock_ns() + 100 * NS_PER_MS;
-		while (clock_ns() < until)
-			cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
-	} while (supervisor_stat(&s, "passes") != passes);
-}
 
 static void sleeps_while_the_link_is_down(uint64_t ring_features)
 {
