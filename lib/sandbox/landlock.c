@@ -57,6 +57,7 @@ int landlock_apply(const char *file, bool host_network, const char **what)
 	CLEAN_FD int fd = -1;
 	size_t v;
 	long abi;
+	int err;
 
 	*what = "ask for Landlock";
 	abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -70,8 +71,9 @@ int landlock_apply(const char *file, bool host_network, const char **what)
 	fd = (int)syscall(SYS_landlock_create_ruleset, &rules, versions[v].size, 0);
 	if (fd < 0)
 		return -errno;
-	if (file && allow_reading(fd, file) < 0)
-		return -errno;
+	err = file ? allow_reading(fd, file) : 0;
+	if (err)
+		return err;
 	*what = "enforce Landlock";
 	return syscall(SYS_landlock_restrict_self, fd, 0) < 0 ? -errno : 0;
 }
