@@ -33,13 +33,15 @@ static void save(struct port *port)
 
 /* ---- putting it into force ---- */
 
-static void set_offloads(struct port *port)
+static int set_offloads(struct port *port)
 {
 	struct backend *b = &port->backend;
 	int err = b->ops->set_offload ? b->ops->set_offload(b, port->driver.offloads) : 0;
 
 	if (err)
-		log_warn_errno(err, "%s: the driver's offloads can't be set", b->name);
+		log_warn_limited("%s: the driver's offloads can't be set: %s", b->name,
+				 strerrordesc_np(-err));
+	return err;
 }
 
 /* How many pairs take part: as many as the driver said, or, as nobody told us, those whose rings run. */
@@ -54,10 +56,12 @@ static unsigned count_pairs(const struct port *port)
 	return MAX(n, 1U);
 }
 
-static void set_pairs(struct port *port)
+/* 0, or the last error of the backend's. */
+static int set_pairs(struct port *port)
 {
 	struct backend *b = &port->backend;
 	unsigned n = count_pairs(port);
+	int last = 0;
 
 	if (atomic_exchange(&port->shared.pairs, n) != n)
 		port_wake(port);
@@ -65,12 +69,15 @@ static void set_pairs(struct port *port)
 		bool on = i < n;
 		int err = port->attached[i] == on ? 0 : b->ops->attach(b, i, on);
 
-		if (err)
-			log_warn_errno(err, "%s: queue %u can't be %s", b->name, i,
-				       on ? "attached" : "detached");
-		else
+		if (!err) {
 			port->attached[i] = on;
+			continue;
+		}
+		last = err;
+		log_warn_limited("%s: queue %u can't be %s: %s", b->name, i, on ? "attached" : "detached",
+				 strerrordesc_np(-err));
 	}
+	return last;
 }
 
 static void reset(struct port *port)
@@ -214,20 +221,23 @@ static bool announced(struct port *port, uint8_t number, const uint8_t *data, si
 
 static bool use_pairs(struct port *port, uint8_t number, const uint8_t *data, size_t len)
 {
-	uint16_t pairs = get16(data);
+	uint16_t pairs = get16(data), was = port->driver.pairs;
 
 	(void)number;
 	(void)len;
 	if (!pairs || pairs > port->pairs)
 		return false;
 	port->driver.pairs = pairs;
+	if (!set_pairs(port))
+		return true;
+	port->driver.pairs = was;
 	set_pairs(port);
-	return true;
+	return false;
 }
 
 static bool use_offloads(struct port *port, uint8_t number, const uint8_t *data, size_t len)
 {
-	uint64_t offloads;
+	uint64_t offloads, was = port->driver.offloads;
 
 	(void)number;
 	(void)len;
@@ -236,8 +246,11 @@ static bool use_offloads(struct port *port, uint8_t number, const uint8_t *data,
 	if (offloads & ~(port->accepted & OFFLOADS))
 		return false;
 	port->driver.offloads = offloads;
+	if (!set_offloads(port))
+		return true;
+	port->driver.offloads = was;
 	set_offloads(port);
-	return true;
+	return false;
 }
 
 static bool set_coalesce(struct port *port, uint8_t number, const uint8_t *data, size_t len)
