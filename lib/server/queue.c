@@ -384,6 +384,9 @@ static void do_start(struct server_queue *q, struct order *o)
 static void do_stop(struct server_queue *q, struct order *o)
 {
 	o->base = q->vq ? vq_base(q->vq) : 0;
+	/* What was shown is for the driver, whoever serves the ring next. */
+	if (q->coalesce.due)
+		queue_signal(q);
 	forget_ring(q);
 }
 

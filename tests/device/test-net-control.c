@@ -360,3 +360,24 @@ Test(net_control, coalescing)
 	rig_until(&n.rig, n.rig.queue[0].calls > before);
 	net_stop(&n);
 }
+
+/* What the driver was shown and not called for, it is called for at the end at the latest. */
+Test(net_control, a_call_that_is_held_back_comes_when_the_ring_is_stopped)
+{
+	const uint32_t rx[] = { 1000, UINT32_MAX };
+	uint8_t frame[100];
+	unsigned before;
+
+	start(NET_PACKET, 1, 0);
+	cr_assert_eq(net_command(&n, COALESCE, 1, rx, 8), GOOD);
+	ring_enable_calls(&n.rig.queue[0].ring);
+	rig_until(&n.rig, loop_run_once(n.rig.loop, 0) == 0);
+	before = n.rig.queue[0].calls;
+	net_fill(frame, sizeof(frame), 1);
+	net_peer_send(&n, frame, sizeof(frame));
+	net_receive(&n, 0, &f);
+	cr_assert_eq(n.rig.queue[0].calls, before);
+	rig_stop_ring(&n.rig, 0);
+	rig_until(&n.rig, n.rig.queue[0].calls > before);
+	net_stop(&n);
+}
