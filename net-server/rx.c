@@ -283,7 +283,6 @@ static void deliver(struct rx *rx, uint32_t len)
 	uint16_t buffers = 0;
 	uint32_t left = len;
 
-	mark_dirty(rx, iov, len);
 	while (left) {
 		const struct rx_buf *buf = &rx->buf[rx->first++];
 		uint32_t part = MIN(left, buf->len);
@@ -295,6 +294,7 @@ static void deliver(struct rx *rx, uint32_t len)
 		buffers++;
 	}
 	finish_header(rx, iov, n, buffers);
+	mark_dirty(rx, iov, len); /* after the last write */
 	if (rx->first == rx->end)
 		rx->first = rx->end = rx->iov_end = 0;
 	count_add(&rx->stats.packets, 1);
