@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "count.h"
 #include "log.h"
 #include "state.h"
@@ -20,6 +21,8 @@
 #define WORD_LINK_DOWN 0 /* 1 if the supervisor said so */
 #define WORD_THROTTLE  8
 _Static_assert(WORD_THROTTLE + THROTTLE_WORDS <= STATE_WORDS, "there are so many");
+
+#define LISTEN_PAUSE_NS (100 * NS_PER_MS) /* from one connection to the next, at least */
 
 /* ---- opening ---- */
 
@@ -157,6 +160,7 @@ static void on_lost(void *arg);
 static void on_joined(void *arg);
 static void on_connection(void *arg, uint32_t events);
 static void on_rings(void *arg);
+static void listen_again(void *arg);
 
 /* What a ring is; the control ring comes behind the pairs that the driver knows of. */
 static enum ring_role role_of(const struct port *port, unsigned index, uint64_t features)
@@ -168,6 +172,15 @@ static enum ring_role role_of(const struct port *port, unsigned index, uint64_t 
 	if (index == 2 * port->pairs)
 		return RING_UNUSED;
 	return index % 2 ? RING_TX : RING_RX;
+}
+
+static int open_listener(struct port *port, struct loop *loop)
+{
+	int err = loop_add_timer(loop, listen_again, port, &port->listen_timer);
+
+	if (err)
+		return err;
+	return loop_add_fd(loop, port->backend.listener, EPOLLIN, on_connection, port, &port->listen_watch);
 }
 
 int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server)
@@ -183,8 +196,7 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 		loop_bh_init(&port->rings, server_main_loop(server), on_rings, port);
 		loop_bh_init(&port->joined, server_main_loop(server), on_joined, port);
 		if (port->backend.listener >= 0)
-			err = loop_add_fd(server_main_loop(server), port->backend.listener, EPOLLIN,
-					  on_connection, port, &port->listen_watch);
+			err = open_listener(port, server_main_loop(server));
 		if (err)
 			return err;
 	}
@@ -209,6 +221,7 @@ void port_close_queue(struct net_queue *queue)
 		loop_bh_cancel(&queue->port->rings);
 		loop_bh_cancel(&queue->port->joined);
 		loop_del_fd(queue->port->listen_watch);
+		loop_del_timer(queue->port->listen_timer);
 		control_close(&queue->port->control);
 	}
 	if (!queue->pair)
@@ -253,21 +266,34 @@ static void on_lost(void *arg)
 	log_error("%s: the other end is gone; the link is down", port->backend.name);
 	if (change_link(port, false))
 		server_config_changed(port->queue[0].server);
-	/* The next one that waits. It can't fail: the descriptor was watched before. */
+	/* The next one that waits. */
 	if (port->listen_watch)
-		loop_mod_fd(port->listen_watch, EPOLLIN);
+		loop_arm_timer(port->listen_timer, port->listen_at);
 }
 
-/* One at a time: the next one waits until this one is gone. */
+/* It can't fail: the descriptor was watched before. */
+static void listen_again(void *arg)
+{
+	loop_mod_fd(((struct port *)arg)->listen_watch, EPOLLIN);
+}
+
+/* One at a time: the next one waits until this one is gone, and some time after it, or after a failure, so that neither
+ * peers that come and go nor too few descriptors keep us busy. */
 static void on_connection(void *arg, uint32_t events)
 {
 	struct port *port = arg;
 	int fd = accept4(port->backend.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int err = fd < 0 ? errno : 0;
 
 	(void)events;
-	if (fd < 0)
-		return;
 	loop_mod_fd(port->listen_watch, 0);
+	port->listen_at = clock_ns() + LISTEN_PAUSE_NS;
+	if (err) {
+		log_warn_limited("%s: no connection can be taken: %s", port->backend.name,
+				 strerrordesc_np(err));
+		loop_arm_timer(port->listen_timer, port->listen_at);
+		return;
+	}
 	atomic_store(&port->shared.connection, fd);
 	pair_join(&port->pair[0]);
 }

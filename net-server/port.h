@@ -89,7 +89,9 @@ struct port {
 	int8_t attached[NET_PAIRS_MAX]; /* 1 or 0; -1: not known */
 	_Atomic uint64_t *link_word;    /* in port.state */
 	struct loop_bh lost, rings, joined;
-	struct loop_fd *listen_watch;
+	struct loop_fd *listen_watch; /* one connection is taken at a time, and the next not before */
+	uint64_t listen_at;
+	struct loop_timer *listen_timer;
 };
 
 /* Opens the backend and says what the port offers. Logs why not. 0 or -errno. */

@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -131,6 +133,39 @@ Test(net_link, no_stream_of_frames)
 	join();
 	rig_until(&n.rig, is_up());
 	serves(4);
+	net_stop(&n);
+}
+
+/* The processor time that the server has taken, all threads. */
+static uint64_t busy_ns(void)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	cr_assert_eq(clock_getcpuclockid(n.rig.pid, &clock), 0);
+	cr_assert_eq(clock_gettime(clock, &t), 0);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* Who connects waits until there is a descriptor for it, and nobody asks all the time. */
+Test(net_link, without_descriptors_the_next_one_waits)
+{
+	struct rlimit was, none;
+	uint64_t before, end;
+
+	start(0);
+	cr_assert_eq(prlimit(n.rig.pid, RLIMIT_NOFILE, NULL, &was), 0, "%s", strerror(errno));
+	none = (struct rlimit) { .rlim_max = was.rlim_max };
+	cr_assert_eq(prlimit(n.rig.pid, RLIMIT_NOFILE, &none, NULL), 0, "%s", strerror(errno));
+	join();
+	before = busy_ns();
+	for (end = clock_ns() + NS_PER_S; clock_ns() < end;)
+		cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
+	cr_assert_lt(busy_ns() - before, NS_PER_S / 5);
+	cr_assert_not(is_up());
+	cr_assert_eq(prlimit(n.rig.pid, RLIMIT_NOFILE, &was, NULL), 0);
+	rig_until(&n.rig, is_up());
+	serves(1);
 	net_stop(&n);
 }
 
