@@ -132,7 +132,7 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	err = make_mac(port);
 	if (err) {
 		log_error_errno(err, "no MAC address can be made up");
-		port_close(port);
+		port->backend.ops->close(&port->backend);
 		return err;
 	}
 	lock_init(&port->shared.lock);
@@ -152,8 +152,9 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 
 void port_close(struct port *port)
 {
-	if (port->backend.ops)
-		port->backend.ops->close(&port->backend);
+	port->backend.ops->close(&port->backend);
+	throttle_close(&port->throttle);
+	lock_destroy(&port->shared.lock);
 }
 
 static void on_lost(void *arg);
