@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "backend.h"
 #include "clock.h"
 #include "num.h"
 #include "parse.h"
@@ -108,8 +109,8 @@ void throttle_resume(struct throttle *t)
 	/* A spare was opened before the rates were changed. */
 	load(t);
 	apply(t);
-	limit_resume(&t->rx, clock_ns());
-	limit_resume(&t->tx, clock_ns());
+	limit_resume(&t->rx, clock_ns(), NET_FRAME_MAX, 1);
+	limit_resume(&t->tx, clock_ns(), NET_FRAME_MAX, 1);
 }
 
 int throttle_set(struct throttle *t, const char *key, const char *value)

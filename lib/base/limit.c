@@ -119,23 +119,23 @@ int limit_set(struct limit *l, const struct limit_rates *rates, uint64_t now_ns)
 }
 
 /* What stands in a word is a predecessor's, or anybody's. */
-static void believe(struct limit_bucket *b, uint64_t word)
+static void believe(struct limit_bucket *b, uint64_t word, uint32_t largest)
 {
-	const int64_t least = -(int64_t)(UINT32_MAX * UNIT);
+	const int64_t least = -(int64_t)(largest * UNIT);
 
 	if (b->rate)
 		b->level = MAX(MIN((int64_t)word, (int64_t)b->size), least);
 }
 
-void limit_resume(struct limit *l, uint64_t now_ns)
+void limit_resume(struct limit *l, uint64_t now_ns, uint32_t bytes, uint32_t ops)
 {
 	uint64_t at = l->words ? atomic_load_explicit(&l->words[WORD_AT], memory_order_relaxed) : 0;
 
 	if (!at)
 		return;
 	lock_take(&l->lock);
-	believe(&l->bytes, atomic_load_explicit(&l->words[WORD_BYTES], memory_order_relaxed));
-	believe(&l->ops, atomic_load_explicit(&l->words[WORD_OPS], memory_order_relaxed));
+	believe(&l->bytes, atomic_load_explicit(&l->words[WORD_BYTES], memory_order_relaxed), bytes);
+	believe(&l->ops, atomic_load_explicit(&l->words[WORD_OPS], memory_order_relaxed), ops);
 	l->at_ns = MIN(at, now_ns);
 	refill(l, now_ns);
 	lock_drop(&l->lock);

@@ -52,9 +52,10 @@ int limit_check(const struct limit_rates *rates);
  * limit starts full. -ERANGE as above. */
 int limit_set(struct limit *l, const struct limit_rates *rates, uint64_t now_ns);
 
-/* Goes on where the words say that a predecessor was, which is no more than full and no deeper in debt than the largest
- * cost, whatever stands there. Not before it is known that nobody else takes any more. */
-void limit_resume(struct limit *l, uint64_t now_ns);
+/* Goes on where the words say that a predecessor was, which is no more than full and no deeper in debt than one take of
+ * the largest cost, in bytes and operations, leaves it, whatever stands there. Not before it is known that nobody else
+ * takes any more. */
+void limit_resume(struct limit *l, uint64_t now_ns, uint32_t bytes, uint32_t ops);
 
 /*
  * Takes bytes and ops at once: 0, or, with nothing taken, the nanoseconds until it is worth asking again. What is larger
