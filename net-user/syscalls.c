@@ -64,6 +64,9 @@ static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_ioctl,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = FIONREAD } },
 	  .why = "size of the next datagram" },
+	{ .nr = __NR_ioctl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = SIOCGIFINDEX } },
+	  .why = "the interface of a name server like fe80::1%eth0" },
 	{ .nr = __NR_shutdown, .why = "one direction of a connection ends" },
 	{ .nr = __NR_close, .why = "a connection is over" },
 	{ .nr = __NR_openat,
@@ -102,6 +105,10 @@ static const struct sandbox_rule sockets[] = {
 	  .refuse = EACCES,
 	  .args = SOCKET(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6),
 	  .why = "the same" },
+	{ .nr = __NR_socket,
+	  .refuse = EACCES,
+	  .args = SOCKET(AF_UNIX, SOCK_DGRAM, 0),
+	  .why = "what the C library tries first to ask for an interface; it goes on with AF_INET" },
 	{ .why = NULL },
 };
 
@@ -109,6 +116,10 @@ static const struct sandbox_rule sockets[] = {
 static const struct sandbox_rule domains[] = {
 	{ .nr = __NR_socket, .args = { { .op = SANDBOX_EQ, .value = AF_INET } }, .why = "narrowed below" },
 	{ .nr = __NR_socket, .args = { { .op = SANDBOX_EQ, .value = AF_INET6 } }, .why = "narrowed below" },
+	{ .nr = __NR_socket,
+	  .refuse = EACCES,
+	  .args = { { .op = SANDBOX_EQ, .value = AF_UNIX } },
+	  .why = "narrowed below, too; the bus's rule allows it" },
 	{ .nr = __NR_seccomp,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
 	  .why = "the network thread's own filter" },

@@ -22,7 +22,8 @@ export tmp
 busybox ip link set lo up
 busybox ip addr add 192.0.2.1/32 dev lo
 busybox ip addr add 198.51.100.1/32 dev lo
-echo 'nameserver 127.0.0.1' >"$tmp/resolv.conf"
+# The first name server's scope has libslirp ask for the interface; it goes on with the second, as the guest asks by IPv4.
+printf 'nameserver %s\n' fe80::1%lo 127.0.0.1 >"$tmp/resolv.conf"
 mount --bind "$tmp/resolv.conf" /etc/resolv.conf || skip_all 'nothing can be mounted over /etc/resolv.conf'
 cat >"$tmp/names" <<'END'
 use IO::Socket::INET;
