@@ -45,7 +45,9 @@ struct user {
 		sem_t go, step;                      /* it may confine itself; it has */
 		int confine_err;
 		_Atomic int err; /* why it ended */
+		struct loop_bh ping;
 	} net;
+	struct loop_bh pong;
 	struct child child;
 	struct flight *flight;
 	struct flight_ring log;
@@ -65,7 +67,25 @@ static void on_shutdown(void *arg)
 	loop_stop(((struct user *)arg)->loop);
 }
 
-static const struct child_ops child_ops = { .kind = "net-user", .stats = on_stats, .shutdown = on_shutdown };
+/* There and back by the network's thread: if that hangs, the process does. */
+static void on_ping(void *arg)
+{
+	loop_bh_post(&((struct user *)arg)->net.ping);
+}
+
+static void on_net_ping(void *arg)
+{
+	loop_bh_post(&((struct user *)arg)->pong);
+}
+
+static void on_pong(void *arg)
+{
+	child_alive(&((struct user *)arg)->child);
+}
+
+static const struct child_ops child_ops = {
+	.kind = "net-user", .stats = on_stats, .shutdown = on_shutdown, .ping = on_ping
+};
 
 static void on_life(void *arg, uint32_t events)
 {
@@ -286,6 +306,8 @@ static int open_all(struct user *u)
 		log_error_errno(err, "set-up failed (event loop)");
 		return err;
 	}
+	loop_bh_init(&u->net.ping, u->net.loop, on_net_ping, u);
+	loop_bh_init(&u->pong, u->loop, on_pong, u);
 	return net_open(u->net.loop, &u->opts, &u->net.net);
 }
 

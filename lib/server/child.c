@@ -72,8 +72,18 @@ static void on_shutdown(struct child *c, uint64_t id)
 	c->ops->shutdown(c->arg);
 }
 
+static void on_ping(struct child *c, uint64_t id)
+{
+	if (!c->ops->ping) {
+		reply_ok(c, id);
+		return;
+	}
+	c->ping_id = id;
+	c->ops->ping(c->arg);
+}
+
 static void (*const requests[BUS_TYPE_COUNT])(struct child *c, uint64_t id) = {
-	[BUS_PING] = reply_ok,
+	[BUS_PING] = on_ping,
 	[BUS_GET_STATS] = on_get_stats,
 	[BUS_SHUTDOWN] = on_shutdown,
 };
@@ -127,6 +137,13 @@ void child_ready(struct child *c)
 	c->ready = true;
 	if (c->bus && bus_is_connected(c->bus))
 		send_event(c, BUS_READY);
+}
+
+void child_alive(struct child *c)
+{
+	if (c->ping_id)
+		reply_ok(c, c->ping_id);
+	c->ping_id = 0;
 }
 
 void child_farewell(struct child *c)

@@ -15,6 +15,8 @@ struct child_ops {
 	void (*stats)(void *arg, void (*add)(void *to, const char *name, uint64_t value), void *to);
 	/* The supervisor wants it to end; child_farewell is the answer. */
 	void (*shutdown)(void *arg);
+	/* Sees whether all that the process does still turns: child_alive is the answer, soon. NULL: the main loop is all. */
+	void (*ping)(void *arg);
 };
 
 struct child {
@@ -25,6 +27,7 @@ struct child {
 	struct bus *bus;         /* NULL: none */
 	bool ready;
 	uint64_t shutdown_id; /* the request that waits for an answer; 0: none */
+	uint64_t ping_id;     /* the same */
 };
 
 /* Dials the bus in dir: the fields up to log are filled in. 0 or -errno. */
@@ -32,6 +35,9 @@ int child_dial(struct child *c, struct loop *loop, const char *dir);
 
 /* Says READY, now and on each new connection. */
 void child_ready(struct child *c);
+
+/* Answers the last PING. The main loop's thread. */
+void child_alive(struct child *c);
 
 /* The last words before the process exits: answers SHUTDOWN. */
 void child_farewell(struct child *c);

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* net-user on the bus, in its sandbox, and under frames that are meant to break it (FAULTS 32 and 33). */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -89,6 +92,52 @@ Test(user, the_serving_process_is_confined)
 	wrong = probe_check_state(u.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, true);
 	cr_expect_null(wrong, "%s", wrong);
 	cr_expect_eq(count_mounts(u.pid), 3, "the root, /bus and /etc/resolv.conf");
+	user_stop(&u);
+}
+
+/* The thread of that name. */
+static pid_t thread_called(pid_t pid, const char *name)
+{
+	char path[320], comm[32];
+	struct dirent *e;
+	pid_t found = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	cr_assert_not_null(dir);
+	while (!found && (e = readdir(dir))) {
+		CLEAN_FILE FILE *f = NULL;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", (int)pid, e->d_name);
+		f = fopen(path, "re");
+		if (f && fgets(comm, sizeof(comm), f) && !strncmp(comm, name, strlen(name)) &&
+		    comm[strlen(name)] == '\n')
+			found = (pid_t)strtol(e->d_name, NULL, 10);
+	}
+	closedir(dir);
+	return found;
+}
+
+/* The main thread turns all the while, and says so to GET_STATS; PING asks for more. */
+Test(user, a_network_thread_that_hangs_answers_no_ping)
+{
+	struct user u;
+	pid_t thread;
+
+	user_start(&u, NULL);
+	thread = thread_called(u.pid, "net");
+	cr_assert_gt(thread, 0);
+	if (ptrace(PTRACE_SEIZE, thread, NULL, NULL) < 0) {
+		user_stop(&u);
+		cr_skip_test("no thread of another process can be stopped here");
+	}
+	cr_assert_eq(ptrace(PTRACE_INTERRUPT, thread, NULL, NULL), 0);
+	cr_assert_eq(waitpid(thread, NULL, __WALL), thread);
+	cr_expect_eq(user_ask(&u, BUS_GET_STATS), 0);
+	cr_expect_eq(user_ask_within(&u, BUS_PING, 300 * NS_PER_MS), -ETIMEDOUT);
+	cr_assert_eq(ptrace(PTRACE_DETACH, thread, NULL, NULL), 0);
+	cr_expect_eq(user_ask(&u, BUS_PING), 0);
 	user_stop(&u);
 }
 

@@ -145,17 +145,22 @@ static void on_reply(void *arg, int err, const struct bus_msg *reply)
 		*u->reply = *reply;
 }
 
-int user_ask(struct user *u, enum bus_type type)
+int user_ask_within(struct user *u, enum bus_type type, uint64_t timeout_ns)
 {
 	struct bus_msg *msg = calloc(1, sizeof(*msg));
 
 	cr_assert_not_null(msg);
 	msg->type = type;
 	u->answered = false;
-	cr_assert_eq(bus_request(u->bus, msg, USER_DEADLINE_S * NS_PER_S, on_reply, u), 0);
+	cr_assert_eq(bus_request(u->bus, msg, timeout_ns, on_reply, u), 0);
 	free(msg);
 	until(u, u->answered);
 	return u->err;
+}
+
+int user_ask(struct user *u, enum bus_type type)
+{
+	return user_ask_within(u, type, USER_DEADLINE_S * NS_PER_S);
 }
 
 uint64_t user_stat(struct user *u, const char *name)

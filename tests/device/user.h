@@ -37,6 +37,9 @@ int user_wait(struct user *u);
 /* A request and its answer in u->reply; what it failed with. */
 int user_ask(struct user *u, enum bus_type type);
 
+/* The same with a deadline of its own. */
+int user_ask_within(struct user *u, enum bus_type type, uint64_t timeout_ns);
+
 uint64_t user_stat(struct user *u, const char *name);
 
 /* Sends a frame, waiting for room. */
