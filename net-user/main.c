@@ -33,6 +33,10 @@
 
 #define RESOLV_CONF   "/etc/resolv.conf"
 #define LIMIT_THREADS 128
+/* What libslirp keeps for the guest it bounds by connection alone: buffers of 256 KiB, half a GiB for as many as there can
+ * be, but also, at 1.7 KiB for a byte, whatever of a window came out of order. Past this the process dies, and that alone. */
+#define LIMIT_DATA  (1ULL << 30)
+#define STACK_BYTES (1UL << 20) /* of a thread; the limit counts them whole */
 
 struct user {
 	struct options opts;
@@ -140,7 +144,8 @@ static int confine(struct user *u, struct filters *f)
 		.limits = { .files = NET_FILES_MAX,
 			    .processes = LIMIT_THREADS,
 			    .file_size = UINT64_MAX,
-			    .memlock = 0 },
+			    .memlock = 0,
+			    .data = LIMIT_DATA },
 	};
 	const char *what = "filters";
 	int err = compile_all(u, f);
@@ -223,6 +228,21 @@ static void *net_main(void *arg)
 	return NULL;
 }
 
+/* For all threads, the bus's too. */
+static int shrink_stacks(void)
+{
+	pthread_attr_t attr;
+	int err = pthread_attr_init(&attr);
+
+	if (!err)
+		err = pthread_attr_setstacksize(&attr, STACK_BYTES);
+	if (!err)
+		err = pthread_setattr_default_np(&attr);
+	if (err)
+		log_error_errno(-err, "set-up failed (stacks)");
+	return -err;
+}
+
 /* Returns once it has started, which takes calls that the steady filter does not have. */
 static int start_thread(struct user *u)
 {
@@ -263,9 +283,9 @@ static int serve(struct user *u)
 static int live(struct user *u)
 {
 	struct filters filters = { NULL, NULL, NULL };
-	int err = 0;
+	int err = shrink_stacks();
 
-	if (u->opts.sandbox)
+	if (!err && u->opts.sandbox)
 		err = confine(u, &filters);
 	if (!err)
 		err = dial(u);

@@ -38,5 +38,9 @@ int limits_apply(const struct sandbox_limits *limits, const char **what)
 	if (err)
 		return err;
 	*what = "limit locked memory";
-	return limits->memlock != UINT64_MAX ? lower(RLIMIT_MEMLOCK, limits->memlock) : 0;
+	err = limits->memlock != UINT64_MAX ? lower(RLIMIT_MEMLOCK, limits->memlock) : 0;
+	if (err)
+		return err;
+	*what = "limit data";
+	return limits->data ? lower(RLIMIT_DATA, limits->data) : 0;
 }

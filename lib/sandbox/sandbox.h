@@ -132,6 +132,7 @@ struct sandbox_limits {
 	uint64_t processes; /* RLIMIT_NPROC: threads of this uid, in its user namespace; 0: leave */
 	uint64_t file_size; /* RLIMIT_FSIZE in bytes; UINT64_MAX: leave */
 	uint64_t memlock;   /* RLIMIT_MEMLOCK in bytes; UINT64_MAX: leave */
+	uint64_t data;      /* RLIMIT_DATA in bytes: heap and threads' stacks; 0: leave */
 };
 
 struct sandbox_enter {

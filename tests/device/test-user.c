@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -55,12 +56,17 @@ static unsigned count_mounts(pid_t pid)
 	return n;
 }
 
-static unsigned long rss_kb(pid_t pid)
+static unsigned long status_kb(pid_t pid, const char *key)
 {
 	char value[64];
 
-	cr_assert_not_null(probe_status(pid, "VmRSS", value, sizeof(value)));
+	cr_assert_not_null(probe_status(pid, key, value, sizeof(value)));
 	return strtoul(value, NULL, 10);
+}
+
+static unsigned long rss_kb(pid_t pid)
+{
+	return status_kb(pid, "VmRSS");
 }
 
 Test(user, does_what_every_child_does_on_the_bus)
@@ -224,6 +230,34 @@ Test(user, fault_33_a_flood_of_fragments_costs_bounded_memory)
 	user_stop(&u);
 }
 
+/* What /proc/PID/limits has in a line, or UINT64_MAX. */
+static uint64_t limit_of(pid_t pid, const char *name)
+{
+	CLEAN_FILE FILE *f = NULL;
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/limits", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, strlen(name)) && strstr(line, "unlimited") == NULL)
+			return strtoull(line + strlen(name), NULL, 10);
+	return UINT64_MAX;
+}
+
+/* A server of the host's loopback at any port; the port goes to *port. */
+static int listen_somewhere(unsigned *port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(addr);
+
+	cr_assert_eq(bind(fd, (struct sockaddr *)&addr, len), 0);
+	cr_assert_eq(listen(fd, 16), 0);
+	getsockname(fd, (struct sockaddr *)&addr, &len);
+	*port = ntohs(addr.sin_port);
+	return fd;
+}
+
 /* A server of the host's loopback at port; skips if it can't be had. */
 static int listen_at(unsigned port)
 {
@@ -289,6 +323,35 @@ Test(user, fault_33_cve_2020_8608_and_cve_2020_7039_nothing_is_rewritten)
 	close(connection);
 	close(server);
 	user_stop(&u);
+}
+
+/* Each byte behind a gap costs libslirp a buffer of 1.7 KiB, over a window of 64 KiB for each connection. */
+Test(user, fault_33_segments_out_of_order_end_the_process_before_the_host_s_memory)
+{
+	unsigned port;
+	int server = listen_somewhere(&port);
+	struct rlimit tight;
+	bool dead = false;
+	struct user u;
+	uint32_t seq;
+
+#ifdef BH_SANITIZE
+	cr_skip_test("sanitizer builds run without the sandbox");
+#endif
+	user_start(&u, NULL);
+	cr_assert(user_answers(&u));
+	cr_expect_eq(limit_of(u.pid, "Max data size"), 1ULL << 30);
+	tight.rlim_cur = tight.rlim_max = (status_kb(u.pid, "VmData") << 10) + (32 << 20);
+	cr_assert_eq(prlimit(u.pid, RLIMIT_DATA, &tight, NULL), 0);
+	user_send(&u, frame, user_tcp(frame, USER_GATEWAY, 4001, port, 100, 0, SYN, 0));
+	seq = await_tcp(&u, 4001, SYN | ACK) + 1;
+	for (unsigned at = 60000; at > 10 && !dead; at -= 2) {
+		size_t len = user_tcp(frame, USER_GATEWAY, 4001, port, 100 + at, seq, ACK, 1);
+
+		dead = send(u.sock, frame, len, MSG_NOSIGNAL) < 0;
+	}
+	cr_expect_lt(user_wait(&u), 0, "it dies of a signal");
+	close(server);
 }
 
 /* One frame of many kinds; its length. */
