@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libslirp on lib/loop.
- *
- * libslirp was made for poll(2): before each wait it names every descriptor and what it wants of it
- * (slirp_pollfds_fill), afterwards it asks what each is ready for (slirp_pollfds_poll). It also says when a descriptor
- * comes and goes. So each descriptor has a place in a table, found by its number, and its registration with the loop is
- * changed only when what is wanted of it is not what is registered: in the steady flow of a connection that is seldom.
- * There is no second poll loop, and the bus, the timers and the socket to net-server are served in the same pass. What
- * remains is the walk over all connections in each pass, which is libslirp's own and some hundred nanoseconds for each.
+ * libslirp on lib/loop: what it asks for, the guest's frames to it and its own to the guest. places.c has its descriptors.
+ * There is no second poll loop: the timers and the socket to net-server are served in the same pass.
  *
  * All of the guest's frames go through frame.c, reasm.c and policy.c first.
  */
@@ -21,29 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 
 #include "clock.h"
 #include "frame.h"
 #include "log.h"
 #include "num.h"
+#include "places.h"
 #include "policy.h"
 #include "reasm.h"
 #include "wire.h"
 
-#define BATCH         64 /* frames of the guest in a pass */
-#define FILES_RESERVE 16 /* descriptors kept for what libslirp has begun, and for the name server's file */
-
-/* One descriptor of libslirp. */
-struct place {
-	struct loop_fd *watch; /* NULL: the descriptor is not libslirp's, or it never wanted anything of it */
-	uint32_t registered;   /* with the loop */
-	uint32_t ready;        /* since libslirp last asked */
-	uint64_t pass;         /* the last one that wanted something */
-	int fd;
-	bool listening, listed; /* in net.active */
-	struct net *net;
-};
+#define BATCH 64 /* frames of the guest in a pass */
 
 /* Written by the thread that runs the network, read by any. */
 struct counters {
@@ -81,12 +63,7 @@ struct net {
 	struct wire wire;
 	struct policy policy;
 	struct reasm *reasm;
-	struct place place[NET_FILES_MAX];
-	unsigned files, files_max; /* descriptors that libslirp has, and may have before it accepts no more */
-	int active[NET_FILES_MAX]; /* those registered with the loop */
-	unsigned actives;
-	uint64_t pass;
-	bool opening; /* what is registered now are forwarded ports */
+	struct places places;
 	struct counters count;
 	uint8_t frame[FRAME_MAX + 1];
 };
@@ -161,40 +138,26 @@ static void timer_mod(void *timer, int64_t expire_ms, void *opaque)
 	loop_arm_timer(t->timer, (uint64_t)MAX(expire_ms, 0) * NS_PER_MS);
 }
 
-static struct place *place_of(struct net *net, int fd)
-{
-	return fd >= 0 && fd < NET_FILES_MAX ? &net->place[fd] : NULL;
-}
-
-static void forget(struct place *p)
-{
-	if (!p->watch)
-		return;
-	loop_del_fd(p->watch);
-	p->watch = NULL;
-	p->registered = p->ready = 0;
-}
-
 static void register_fd(int fd, void *opaque)
 {
-	struct net *net = opaque;
-	struct place *p = place_of(net, fd);
-
-	net->files++;
-	if (!p)
-		return;
-	forget(p);
-	p->listening = net->opening;
+	places_add(&((struct net *)opaque)->places, fd);
 }
 
 static void unregister_fd(int fd, void *opaque)
 {
-	struct net *net = opaque;
-	struct place *p = place_of(net, fd);
+	places_remove(&((struct net *)opaque)->places, fd);
+}
 
-	net->files -= net->files > 0;
-	if (p)
-		forget(p);
+static int add_poll(int fd, int events, void *opaque)
+{
+	struct net *net = opaque;
+
+	return places_want(&net->places, fd, events, wire_is_full(&net->wire));
+}
+
+static int get_revents(int idx, void *opaque)
+{
+	return places_ready(&((struct net *)opaque)->places, idx);
 }
 
 static void notify(void *opaque)
@@ -213,101 +176,6 @@ static const SlirpCb callbacks = {
 	.unregister_poll_fd = unregister_fd,
 	.notify = notify,
 };
-
-/* ---- descriptors ---- */
-
-/* In the order of the bits of SLIRP_POLL_*. */
-static const struct {
-	int slirp;
-	uint32_t epoll;
-} bits[] = {
-	{ SLIRP_POLL_IN, EPOLLIN },   { SLIRP_POLL_OUT, EPOLLOUT }, { SLIRP_POLL_PRI, EPOLLPRI },
-	{ SLIRP_POLL_ERR, EPOLLERR }, { SLIRP_POLL_HUP, EPOLLHUP },
-};
-
-static void on_ready(void *arg, uint32_t events)
-{
-	((struct place *)arg)->ready |= events;
-}
-
-/* Makes events what the loop watches p for. */
-static void watch_place(struct net *net, struct place *p, uint32_t events)
-{
-	int err;
-
-	if (p->registered == events)
-		return;
-	if (!p->watch) {
-		err = loop_add_fd(net->loop, p->fd, events, on_ready, p, &p->watch);
-	} else {
-		err = loop_mod_fd(p->watch, events);
-	}
-	if (err) {
-		log_warn_limited("descriptor %d can't be watched: %s", p->fd, strerror(-err));
-		forget(p);
-		return;
-	}
-	if (!p->listed)
-		net->active[net->actives++] = p->fd;
-	p->listed = true;
-	p->registered = events;
-}
-
-static int add_poll(int fd, int events, void *opaque)
-{
-	struct net *net = opaque;
-	struct place *p = place_of(net, fd);
-	uint32_t wanted = 0;
-
-	if (!p)
-		return -1;
-	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
-		if (events & bits[i].slirp)
-			wanted |= bits[i].epoll;
-	/* Without room for another descriptor a connection that waits would be announced for ever. */
-	if (p->listening && net->files >= net->files_max)
-		wanted = 0;
-	/* Nor is more fetched than the guest's side takes; a connection that is being made may end. */
-	if (wire_is_full(&net->wire) && !p->listening)
-		wanted &= (uint32_t)EPOLLOUT;
-	p->fd = fd;
-	p->net = net;
-	p->pass = net->pass;
-	watch_place(net, p, wanted);
-	return fd;
-}
-
-static int get_revents(int idx, void *opaque)
-{
-	struct net *net = opaque;
-	struct place *p = place_of(net, idx);
-	int events = 0;
-
-	if (!p)
-		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
-		if (p->ready & bits[i].epoll)
-			events |= bits[i].slirp;
-	p->ready = 0;
-	return events;
-}
-
-/* Leaves those that libslirp wants nothing of any more. */
-static void leave_others(struct net *net)
-{
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < net->actives; i++) {
-		struct place *p = &net->place[net->active[i]];
-
-		if (p->registered && p->pass != net->pass)
-			watch_place(net, p, 0);
-		p->listed = p->registered != 0;
-		if (p->listed)
-			net->active[kept++] = p->fd;
-	}
-	net->actives = kept;
-}
 
 /* ---- frames of the guest ---- */
 
@@ -396,9 +264,9 @@ int net_run_once(struct net *net)
 	uint32_t timeout = UINT32_MAX, wanted = EPOLLIN | EPOLLRDHUP;
 	int err;
 
-	net->pass++;
+	places_begin(&net->places);
 	slirp_pollfds_fill(net->slirp, &timeout, add_poll, net);
-	leave_others(net);
+	places_end(&net->places);
 	if (wire_is_full(&net->wire)) {
 		count(&net->count.held, 1);
 		wanted |= EPOLLOUT;
@@ -412,7 +280,7 @@ int net_run_once(struct net *net)
 	err = loop_run_once(net->loop, timeout == UINT32_MAX ? -1 : (int64_t)timeout * (int64_t)NS_PER_MS);
 	slirp_pollfds_poll(net->slirp, err != 0, get_revents, net);
 	set(&net->count.guest_full, net->wire.dropped);
-	set(&net->count.sockets, net->files);
+	set(&net->count.sockets, net->places.files);
 	return err ? err : net->wire.gone ? -EPIPE : 0;
 }
 
@@ -443,7 +311,7 @@ static int open_forwards(struct net *net)
 {
 	const struct options *o = net->opts;
 
-	net->opening = true;
+	net->places.opening = true;
 	for (unsigned i = 0; i < o->forwards; i++) {
 		const struct forward *f = &o->forward[i];
 		int err;
@@ -455,7 +323,7 @@ static int open_forwards(struct net *net)
 		log_error_errno(err, "--hostfwd %s", f->word);
 		return err;
 	}
-	net->opening = false;
+	net->places.opening = false;
 	return 0;
 }
 
@@ -492,15 +360,6 @@ static int open_slirp(struct net *net)
 	return open_forwards(net);
 }
 
-static void find_limit(struct net *net)
-{
-	struct rlimit limit = { .rlim_cur = NET_FILES_MAX };
-
-	getrlimit(RLIMIT_NOFILE, &limit);
-	net->files_max = (unsigned)MIN(limit.rlim_cur, (rlim_t)NET_FILES_MAX);
-	net->files_max -= MIN(net->files_max, (unsigned)(3 * FILES_RESERVE));
-}
-
 int net_open(struct loop *loop, const struct options *opts, struct net **out)
 {
 	struct net *net = calloc(1, sizeof(*net));
@@ -511,7 +370,7 @@ int net_open(struct loop *loop, const struct options *opts, struct net **out)
 	net->loop = loop;
 	net->opts = opts;
 	policy_init(&net->policy, opts);
-	find_limit(net);
+	places_init(&net->places, loop);
 	err = wire_init(&net->wire, opts->packet_fd);
 	if (err)
 		log_error_errno(err, "--packet-fd %d: must be a SOCK_SEQPACKET socket", opts->packet_fd);
@@ -541,8 +400,7 @@ void net_close(struct net *net)
 	if (net->slirp)
 		slirp_cleanup(net->slirp);
 	loop_del_fd(net->watch);
-	for (size_t i = 0; i < NET_FILES_MAX; i++)
-		forget(&net->place[i]);
+	places_fini(&net->places);
 	reasm_free(net->reasm);
 	wire_fini(&net->wire);
 	free(net);
