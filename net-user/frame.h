@@ -13,6 +13,7 @@
 #define FRAME_ETH_4  0x0800
 #define FRAME_ETH_6  0x86dd
 #define FRAME_ETH_RP 0x0806
+#define FRAME_ECHO6  128 /* ICMPv6's type of a ping */
 
 enum frame_kind {
 	FRAME_MALFORMED, /* lengths that contradict each other, too short for what it says it is */

@@ -31,7 +31,7 @@
 struct counters {
 	_Atomic uint64_t frames_in, bytes_in; /* from the guest */
 	_Atomic uint64_t frames_out, bytes_out;
-	_Atomic uint64_t malformed, foreign, refused;
+	_Atomic uint64_t malformed, foreign, refused, no_socket;
 	_Atomic uint64_t fragments, fragments_dropped;
 	_Atomic uint64_t
 	    held; /* passes in which the host's sockets were not read, as the guest's side was full */
@@ -179,10 +179,27 @@ static const SlirpCb callbacks = {
 
 /* ---- frames of the guest ---- */
 
+/* Whether libslirp may open one for it. What it knows can't be told from what is new, but for TCP. */
+static bool may_take_socket(const struct frame *f)
+{
+	switch (f->protocol) {
+	case IPPROTO_TCP:
+		return f->opens;
+	case IPPROTO_ICMPV6:
+		return f->type == FRAME_ECHO6;
+	default:
+		return f->kind != FRAME_ARP;
+	}
+}
+
 static void pass_on(struct net *net, const struct frame *f)
 {
 	if (!policy_allows(&net->policy, f)) {
 		count(&net->count.refused, 1);
+		return;
+	}
+	if (may_take_socket(f) && !places_have_room(&net->places, !f->opens)) {
+		count(&net->count.no_socket, 1);
 		return;
 	}
 	slirp_input(net->slirp, f->data, (int)f->len);
@@ -307,11 +324,18 @@ static void hear_glib(struct net *net)
 		set_handler(on_glib, net);
 }
 
+static int add_forward(int fd, int events, void *opaque)
+{
+	(void)events;
+	places_add_forward(&((struct net *)opaque)->places, fd);
+	return -1;
+}
+
 static int open_forwards(struct net *net)
 {
 	const struct options *o = net->opts;
+	uint32_t timeout = 0;
 
-	net->places.opening = true;
 	for (unsigned i = 0; i < o->forwards; i++) {
 		const struct forward *f = &o->forward[i];
 		int err;
@@ -323,7 +347,9 @@ static int open_forwards(struct net *net)
 		log_error_errno(err, "--hostfwd %s", f->word);
 		return err;
 	}
-	net->places.opening = false;
+	/* There are no others yet. */
+	slirp_pollfds_fill(net->slirp, &timeout, add_forward, net);
+	set(&net->count.sockets, net->places.files);
 	return 0;
 }
 
@@ -370,7 +396,7 @@ int net_open(struct loop *loop, const struct options *opts, struct net **out)
 	net->loop = loop;
 	net->opts = opts;
 	policy_init(&net->policy, opts);
-	places_init(&net->places, loop);
+	places_init(&net->places, loop, opts->sandbox);
 	err = wire_init(&net->wire, opts->packet_fd);
 	if (err)
 		log_error_errno(err, "--packet-fd %d: must be a SOCK_SEQPACKET socket", opts->packet_fd);
@@ -409,7 +435,9 @@ void net_close(struct net *net)
 void net_stats(const struct net *net, net_stat_fn add, void *arg)
 {
 	const struct counters *c = &net->count;
+	struct loop_stats loop;
 
+	loop_get_stats(net->loop, &loop);
 	add(arg, "frames_from_guest", get(&c->frames_in));
 	add(arg, "bytes_from_guest", get(&c->bytes_in));
 	add(arg, "frames_to_guest", get(&c->frames_out));
@@ -418,9 +446,11 @@ void net_stats(const struct net *net, net_stat_fn add, void *arg)
 	add(arg, "drop_malformed", get(&c->malformed));
 	add(arg, "drop_foreign", get(&c->foreign));
 	add(arg, "drop_refused", get(&c->refused));
+	add(arg, "drop_no_socket", get(&c->no_socket));
 	add(arg, "fragments", get(&c->fragments));
 	add(arg, "drop_fragments", get(&c->fragments_dropped));
 	add(arg, "drop_guest_full", get(&c->guest_full));
 	add(arg, "held_back", get(&c->held));
 	add(arg, "complaints", get(&c->complaints));
+	add(arg, "passes", loop.passes);
 }

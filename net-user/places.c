@@ -15,11 +15,21 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "log.h"
 #include "num.h"
+#include "options.h"
 
-#define FILES_RESERVE 16 /* descriptors kept for what libslirp has begun, and for the name server's file */
+/*
+ * Descriptors beyond those of connections: for datagrams, so that a guest with too many connections still has names; for
+ * one connection to each forwarded port, as these are accepted without asking; and for all else that this process has or
+ * opens: the bus, the loops, the name server's file.
+ */
+#define RESERVE_DATAGRAMS 64
+#define RESERVE_ACCEPTED  OPTIONS_FORWARDS_MAX
+#define RESERVE_OWN       128
+#define RESERVE           (RESERVE_DATAGRAMS + RESERVE_ACCEPTED + RESERVE_OWN)
 
 static struct place *place_of(struct places *p, int fd)
 {
@@ -35,14 +45,14 @@ static void forget(struct place *place)
 	place->registered = place->ready = 0;
 }
 
-void places_init(struct places *p, struct loop *loop)
+void places_init(struct places *p, struct loop *loop, bool hard)
 {
-	struct rlimit limit = { .rlim_cur = NET_FILES_MAX };
+	struct rlimit limit = { NET_FILES_MAX, NET_FILES_MAX };
 
 	getrlimit(RLIMIT_NOFILE, &limit);
 	p->loop = loop;
-	p->files_max = (unsigned)MIN(limit.rlim_cur, (rlim_t)NET_FILES_MAX);
-	p->files_max -= MIN(p->files_max, (unsigned)(3 * FILES_RESERVE));
+	p->files_max = (unsigned)MIN(hard ? limit.rlim_max : limit.rlim_cur, (rlim_t)NET_FILES_MAX);
+	p->files_max -= MIN(p->files_max, (unsigned)RESERVE);
 }
 
 void places_fini(struct places *p)
@@ -55,20 +65,39 @@ void places_add(struct places *p, int fd)
 {
 	struct place *place = place_of(p, fd);
 
-	p->files++;
 	if (!place)
 		return;
 	forget(place);
-	place->listening = p->opening;
+	p->files += !place->owned;
+	place->owned = true;
+	place->listening = false;
+}
+
+void places_add_forward(struct places *p, int fd)
+{
+	struct place *place = place_of(p, fd);
+	socklen_t len = sizeof(int);
+	int accepts = 0;
+
+	places_add(p, fd);
+	if (place && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &len) == 0)
+		place->listening = accepts;
+}
+
+bool places_have_room(const struct places *p, bool more)
+{
+	return p->files < p->files_max + (more ? RESERVE_DATAGRAMS : 0);
 }
 
 void places_remove(struct places *p, int fd)
 {
 	struct place *place = place_of(p, fd);
 
-	p->files -= p->files > 0;
-	if (place)
-		forget(place);
+	if (!place)
+		return;
+	forget(place);
+	p->files -= place->owned;
+	place->owned = false;
 }
 
 /* In the order of the bits of SLIRP_POLL_*. */
@@ -124,10 +153,10 @@ int places_want(struct places *p, int fd, int events, bool held)
 		if (events & bits[i].slirp)
 			wanted |= bits[i].epoll;
 	/* Without room for another descriptor a connection that waits would be announced for ever. */
-	if (place->listening && p->files >= p->files_max)
+	if (place->listening && !places_have_room(p, false))
 		wanted = 0;
 	/* Nor is more fetched than the guest's side takes; a connection that is being made may end. */
-	if (held && !place->listening)
+	if (held)
 		wanted &= (uint32_t)EPOLLOUT;
 	place->fd = fd;
 	place->pass = p->pass;

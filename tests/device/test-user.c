@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,6 +173,18 @@ Test(user, datagrams_that_are_no_frames_are_counted)
 	cr_assert(user_answers(&u));
 	cr_expect_eq(user_stat(&u, "drop_foreign"), 1);
 	user_stop(&u);
+}
+
+/* Waits until it has taken so many frames. */
+static void until_taken(struct user *u, uint64_t frames)
+{
+	uint64_t limit = clock_ns() + USER_DEADLINE_S * NS_PER_S;
+
+	while (user_stat(u, "frames_from_guest") < frames)
+		cr_assert(clock_ns() < limit);
+	/* ... and the pass that took the last has ended. */
+	for (uint64_t passes = user_stat(u, "passes"); user_stat(u, "passes") < passes + 2;)
+		cr_assert_eq(user_ask(u, BUS_PING), 0);
 }
 
 /* A fragment of an ICMP packet. */
@@ -399,6 +412,62 @@ Test(user, fault_33_frames_with_random_changes_do_no_harm)
 	fprintf(stderr, "# 20000 frames: %lu malformed, %lu foreign, %lu refused\n",
 		(unsigned long)user_stat(&u, "drop_malformed"), (unsigned long)user_stat(&u, "drop_foreign"),
 		(unsigned long)user_stat(&u, "drop_refused"));
+	user_stop(&u);
+}
+
+/* A connection of the host to its loopback at port. */
+static int connect_to(unsigned port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_port = htons((uint16_t)port),
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0, "%s", strerror(errno));
+	return fd;
+}
+
+/* A port of the host's loopback that was free a moment ago. */
+static unsigned free_port(void)
+{
+	unsigned port;
+
+	close(listen_somewhere(&port));
+	return port;
+}
+
+/* Datagrams from thousands of ports take all sockets that there may be; a connection to a forwarded port then waits,
+ * without its being announced over and over, and one that the guest begins is dropped. */
+Test(user, a_guest_that_takes_all_sockets_makes_nothing_spin)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	CLEAN_FD int silent = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	CLEAN_FD int waits = -1;
+	socklen_t len = sizeof(addr);
+	unsigned port = free_port();
+	char forward[64];
+	const char *const options[] = { "--hostfwd", forward, NULL };
+	uint64_t sockets, passes;
+	struct user u;
+
+	cr_assert_eq(bind(silent, (struct sockaddr *)&addr, len), 0);
+	getsockname(silent, (struct sockaddr *)&addr, &len);
+	snprintf(forward, sizeof(forward), "tcp:127.0.0.1:%u-:22", port);
+	user_start(&u, options);
+	cr_assert(user_answers(&u));
+	cr_expect_eq(user_stat(&u, "sockets"), 1, "the forwarded port's");
+	for (unsigned i = 0; i < 3000; i++)
+		user_send(&u, frame, user_udp(frame, USER_GATEWAY, 2000 + i, ntohs(addr.sin_port), 1));
+	user_send(&u, frame, user_tcp(frame, USER_GATEWAY, 4001, port, 100, 0, SYN, 0));
+	until_taken(&u, 3002);
+	cr_expect_gt(user_stat(&u, "drop_no_socket"), 1000);
+	sockets = user_stat(&u, "sockets");
+	cr_expect_lt(sockets, 2048 - 64);
+	waits = connect_to(port);
+	passes = user_stat(&u, "passes");
+	cr_expect_eq(poll(&(struct pollfd) { .fd = waits, .events = POLLIN }, 1, 300), 0);
+	cr_expect_lt(user_stat(&u, "passes"), passes + 100);
+	cr_expect_eq(user_stat(&u, "sockets"), sockets);
 	user_stop(&u);
 }
 
