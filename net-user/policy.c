@@ -8,6 +8,8 @@
 #define PORT_DHCP     67
 #define PORT_TFTP     69
 #define PORT_DHCP6    547
+#define GATEWAY6      2 /* hosts of policy_net6, as net.c has them */
+#define DNS6          3
 #define NEIGHBOUR_MIN 133 /* ICMPv6: router solicitation to ... */
 #define NEIGHBOUR_MAX 136 /* ... neighbour advertisement */
 
@@ -82,16 +84,28 @@ static bool allows_ip4(const struct policy *p, const struct frame *f)
 		return true;
 	if (f->dst[0] == 127 || f->dst[0] == 0)
 		return false;
-	if (f->protocol == IPPROTO_UDP && f->dst_port == PORT_TFTP && (gateway || all))
+	if (f->protocol == IPPROTO_UDP && f->dst_port == PORT_TFTP && gateway)
+		return false;
+	/* libslirp takes everybody for the gateway. */
+	if (all)
 		return false;
 	if (!o->restricted || (f->protocol == IPPROTO_TCP && !f->opens))
 		return true;
 	if (f->protocol == IPPROTO_ICMP && (gateway || !memcmp(f->dst, &o->dns, 4)))
 		return true;
-	/* libslirp takes everybody for the gateway. */
-	if (all)
-		return false;
 	return is_answer(p, f) || is_listed(o, AF_INET, f);
+}
+
+/* Groups, and addresses of the guest's network that are nobody's. */
+static bool means_host6(const uint8_t *dst)
+{
+	static const uint8_t zero[7];
+	const uint8_t *host = dst + POLICY_PREFIX6 / 8;
+
+	if (dst[0] == 0xff)
+		return true;
+	return has_prefix(dst, policy_net6.s6_addr, POLICY_PREFIX6) &&
+	       (memcmp(host, zero, sizeof(zero)) != 0 || (host[7] != GATEWAY6 && host[7] != DNS6));
 }
 
 static bool allows_ip6(const struct policy *p, const struct frame *f)
@@ -110,6 +124,9 @@ static bool allows_ip6(const struct policy *p, const struct frame *f)
 	if (f->protocol == IPPROTO_UDP && local && f->dst_port == PORT_DHCP6)
 		return true;
 	if (f->protocol == IPPROTO_UDP && local && f->dst_port == PORT_TFTP)
+		return false;
+	/* libslirp takes all nodes, and whoever is not the name server in the guest's network, for the gateway. */
+	if (f->protocol == IPPROTO_ICMPV6 ? f->type == FRAME_ECHO6 && f->dst[0] == 0xff : means_host6(f->dst))
 		return false;
 	if (!p->opts->restricted || (f->protocol == IPPROTO_TCP && !f->opens))
 		return true;

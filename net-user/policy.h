@@ -5,7 +5,8 @@
  * libslirp opens a socket of the host for whatever a frame asks for, so a frame that may not is stopped before it gets
  * there. What may always pass: ARP, DHCP, neighbour discovery, ping of the gateway, and every TCP segment that begins no
  * connection, as libslirp makes sockets for those that do only. What never may: addresses that mean this host but are not
- * the gateway (127.0.0.0/8, 0.0.0.0/8, ::1, mapped IPv4), and the TFTP server that libslirp brings along.
+ * the gateway (127.0.0.0/8, 0.0.0.0/8, ::1, mapped IPv4), those that libslirp takes for the gateway (255.255.255.255,
+ * ff00::/8, the rest of the guest's IPv6 network), and the TFTP server that libslirp brings along.
  *
  * With --restrict on, the rest needs an --allow whose network has the destination. The guest's own network, where gateway
  * and name server stand for the host, counts only for entries that lie inside of it: 10.0.0.0/8 allows no connection to

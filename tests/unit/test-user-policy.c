@@ -231,11 +231,27 @@ Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 		uint16_t port;
 		bool allowed;
 	} cases[] = {
-		{ "1.2.3.4", IPPROTO_TCP, 80, true },    { "10.0.2.2", IPPROTO_TCP, 22, true },
-		{ "10.0.2.3", IPPROTO_UDP, 53, true },   { "1.2.3.4", IPPROTO_ICMP, 0, true },
-		{ "127.0.0.1", IPPROTO_TCP, 22, false }, { "127.9.9.9", IPPROTO_UDP, 53, false },
-		{ "0.0.0.0", IPPROTO_TCP, 22, false },   { "255.255.255.255", IPPROTO_UDP, 67, true },
-		{ "10.0.2.2", IPPROTO_UDP, 69, false },  { "255.255.255.255", IPPROTO_UDP, 69, false },
+		{ "1.2.3.4", IPPROTO_TCP, 80, true },          { "10.0.2.2", IPPROTO_TCP, 22, true },
+		{ "10.0.2.3", IPPROTO_UDP, 53, true },         { "1.2.3.4", IPPROTO_ICMP, 0, true },
+		{ "127.0.0.1", IPPROTO_TCP, 22, false },       { "127.9.9.9", IPPROTO_UDP, 53, false },
+		{ "0.0.0.0", IPPROTO_TCP, 22, false },         { "255.255.255.255", IPPROTO_UDP, 67, true },
+		{ "255.255.255.255", IPPROTO_UDP, 53, false }, { "255.255.255.255", IPPROTO_TCP, 22, false },
+		{ "255.255.255.255", IPPROTO_ICMP, 0, false }, { "10.0.2.2", IPPROTO_UDP, 69, false },
+		{ "255.255.255.255", IPPROTO_UDP, 69, false },
+	};
+
+	static const struct {
+		const char *dst;
+		uint8_t protocol;
+		uint16_t port;
+		bool allowed;
+	} cases6[] = {
+		{ "fec0::2", IPPROTO_TCP, 22, true },    { "fec0::3", IPPROTO_UDP, 53, true },
+		{ "fec0::4", IPPROTO_TCP, 22, false },   { "fec0::1:2", IPPROTO_TCP, 22, false },
+		{ "fec0::1", IPPROTO_UDP, 53, false },   { "ff02::1", IPPROTO_TCP, 22, false },
+		{ "ff02::1", IPPROTO_UDP, 53, false },   { "ff05::1", IPPROTO_UDP, 53, false },
+		{ "ff02::1", IPPROTO_ICMPV6, 0, false }, { "fec0::2", IPPROTO_ICMPV6, 0, true },
+		{ "ff02::1:2", IPPROTO_UDP, 547, true },
 	};
 
 	policy_init(&policy, &o);
@@ -250,6 +266,11 @@ Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 	cr_expect_not(policy_allows(&policy, &f));
 	f = make6(&p, IPPROTO_TCP, "::127.0.0.1", 22);
 	cr_expect_not(policy_allows(&policy, &f));
+	for (size_t i = 0; i < ARRAY_SIZE(cases6); i++) {
+		f = make6(&p, cases6[i].protocol, cases6[i].dst, cases6[i].port);
+		cr_expect_eq(policy_allows(&policy, &f), cases6[i].allowed, "%s:%u, %u", cases6[i].dst,
+			     cases6[i].port, cases6[i].protocol);
+	}
 	f = make6(&p, IPPROTO_TCP, "2001:db8::1", 22);
 	cr_expect(policy_allows(&policy, &f));
 	o.ipv6 = false;
