@@ -241,8 +241,9 @@ static const struct options_kind kind = {
 };
 
 /* Keys that go with one sort of link alone. */
-static int check_link(const struct vmconf_net *net, const bool *given, struct vmconf_error *error)
+static int check_link(const struct vmconf_device *device, const bool *given, struct vmconf_error *error)
 {
+	const struct vmconf_net *net = &device->net;
 	static const struct {
 		size_t key;
 		enum vmconf_link link;
@@ -258,6 +259,10 @@ static int check_link(const struct vmconf_net *net, const bool *given, struct vm
 		if (given[only[i].key] && net->link != only[i].link)
 			return vmconf_refuse(error, "\"%s\" only goes with %s", keys[only[i].key].key,
 					     only[i].with);
+	if (device->queues > 1 && net->link != LINK_TAP && net->link != LINK_NONE)
+		return vmconf_refuse(error,
+				     "queues=\"%u\" only goes with tap; a socket has one pair of queues",
+				     device->queues);
 	if (net->allowed.n && !net->restricted)
 		return vmconf_refuse(error,
 				     "\"allow\" only goes with restrict=on; without it all is allowed");
@@ -278,7 +283,7 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 				     "%s; one of these is needed: user, tap=NAME, stream=SOCKET, "
 				     "listen=SOCKET, vhost-user=SOCKET",
 				     links ? "names more than one network" : "names no network");
-	if (check_link(&device->net, given, error))
+	if (check_link(device, given, error))
 		return -EINVAL;
 	if (device->net.stream && given[KEY_SPARE] && device->spare)
 		return vmconf_refuse(

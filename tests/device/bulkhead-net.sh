@@ -16,13 +16,13 @@ words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
 net_of() { readlink "/proc/$1/ns/net"; }
 
 # ---- what the processes get ----
-start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,queues=2,mtu=9000,tx-bytes=10M/1M
+start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,mtu=9000,tx-bytes=10M/1M
 wait_running m
 server=$(device m net0 pid) user=$(helper pid)
 is "a port has a server and a helper" "$(device m net0 process) $(helper process) $(helper state)" "net-server net-user up"
 like "the core is told of it" "$(words "$(status_of m | jq .core.pid)")" ' --device net0:net,hang-timeout=1500 '
 like "the server is told of all" "$(words "$server")" \
-	'--id net0 .*--sandbox on .*--packet-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --mac [0-9a-f][26ae](:[0-9a-f]{2}){5} --mtu 9000 --queues 2 --tx-bytes 10M/1M '
+	'--id net0 .*--sandbox on .*--packet-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --mac [0-9a-f][26ae](:[0-9a-f]{2}){5} --mtu 9000 --queues 1 --tx-bytes 10M/1M '
 like "net-user is told of its part" "$(words "$user")" \
 	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --hostfwd tcp:127.0.0.1:2222-:22 --hostfwd udp::5353-:53 --restrict on --allow 192.0.2.0/24 $'
 is "net-user has this host's network" "$(net_of "$user")" "$(net_of self)"

@@ -99,6 +99,9 @@ refused "--net queues=17" '--net: queues="17" is not a number from 1 to 16' --ne
 refused "--net tap with a slash" '--net: tap="a/b" is not an interface' --net tap=a/b
 refused "--net tap with a pattern" '--net: tap="tap%d" is not an interface' --net tap=tap%d
 refused "--net tap name too long" '--net: tap="0123456789abcdef" is not an interface.s name: 1 to 15' --net tap=0123456789abcdef
+for v in user "stream=/x" "listen=$tmp/x"; do
+	refused "--net $v with queues" '--net: queues="2" only goes with tap' --net "$v,queues=2"
+done
 refused "--net bridge without a tap" '--net: "bridge" only goes with tap' --net user,bridge=br0
 refused "--net hostfwd with a tap" '--net: "hostfwd" only goes with user' --net tap=t0,hostfwd=tcp::1-:2
 for v in 22 tcp:22 tcp::22-22 sctp::1-:2 tcp::0-:1 tcp::1-:65536 tcp::-:1; do
