@@ -116,7 +116,8 @@ static const struct field times_fields[] = {
 
 #define OF struct device_helper
 static const struct field helper_fields[] = {
-	FLAG(waiting), FLAG(failed), NUMBER(short_lives), NUMBER(restarts), TEXT(last_death), END,
+	FLAG(waiting),       FLAG(failed),     FLAG(upgrading),  NUMBER(last_noticed),
+	NUMBER(short_lives), NUMBER(restarts), TEXT(last_death), END,
 };
 #undef OF
 

@@ -177,6 +177,21 @@ check "one that died meanwhile is replaced" wait_for 20 helper_back "$user"
 is "... the server is untouched" "$(device m net0 pid)" "$server"
 tell net0 frame "out 4"
 check "... and joined with it" wait_for 5 logged m 'net-user\[net0\]: frame: out 4'
+# In the middle of an upgrade.
+half_way() { [ "$(helper state)" = starting ] && words "$(helper pid)" | grep -q "^$bin/bad/net-user "; }
+before() { [ "$(helper state)" = up ] && words "$(helper pid)" | grep -q "^$bin/net-user "; }
+n=$(helper restarts)
+echo no-ready >"$bin/bad/net0.user.do"
+ctl m upgrade net0.user --exec "$bin/bad/net-user" >/dev/null 2>&1 &
+check "another program starts" wait_for 10 half_way
+kill -KILL "$pid"
+wait_for 10 alone
+adopt
+check "... still, taken over" wait_for 10 half_way
+slay "$(helper pid)"
+check "... dead, the one before serves again" wait_for 10 before
+is "... and that is no death" "$(helper restarts)" "$n"
+check "... the log tells" logged m 'net0: net-user not upgraded: the new process died of signal 9'
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 start m --net user
