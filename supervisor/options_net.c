@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What --net takes. */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
@@ -13,6 +14,10 @@
 
 #define MTU_MIN 576 /* of IPv4; IPv6 wants 1280, which is the guest's to know */
 #define MTU_MAX 65521
+/* Of user's network and names, as net-user has them. */
+#define PREFIX_MIN   8
+#define PREFIX_MAX   27
+#define HOSTNAME_MAX 63
 
 static int net_user(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
@@ -150,6 +155,59 @@ static int net_allow(struct vmconf_device *device, const char *value, struct vmc
 	return add_word(&device->net.allowed, "allow", value, error);
 }
 
+static int net_ipv6(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	int on = parse_on_off(value);
+
+	if (on < 0)
+		return vmconf_refuse(error, "ipv6=\"%s\" is not possible; allowed: on, off", value);
+	device->net.ipv6 = on;
+	return 0;
+}
+
+static bool is_ipv4(const char *text, size_t len)
+{
+	char word[INET_ADDRSTRLEN];
+	struct in_addr addr;
+
+	snprintf(word, sizeof(word), "%.*s", (int)len, text);
+	return len < sizeof(word) && inet_pton(AF_INET, word, &addr) == 1;
+}
+
+static int net_subnet(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	const char *slash = strchr(value, '/');
+	uint64_t bits;
+
+	if (!slash || !is_ipv4(value, (size_t)(slash - value)) ||
+	    parse_u64(slash + 1, PREFIX_MIN, PREFIX_MAX, &bits))
+		return vmconf_refuse(error,
+				     "net=\"%s\" is not a network like 10.0.2.0/24, with %d to %d bits",
+				     value, PREFIX_MIN, PREFIX_MAX);
+	return options_keep(&device->net.subnet, value, error);
+}
+
+static int net_dns(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	if (!is_ipv4(value, strlen(value)))
+		return vmconf_refuse(error, "dns=\"%s\" is not an IPv4 address", value);
+	return options_keep(&device->net.dns, value, error);
+}
+
+static int net_hostname(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	size_t len = strlen(value);
+	bool ok = len > 0 && len <= HOSTNAME_MAX;
+
+	for (const char *p = value; *p; p++)
+		ok &= (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
+		      *p == '-' || *p == '.';
+	if (!ok)
+		return vmconf_refuse(error, "hostname=\"%s\" is not a host name: 1 to %d of a-z A-Z 0-9 - .",
+				     value, HOSTNAME_MAX);
+	return options_keep(&device->net.hostname, value, error);
+}
+
 /* ---- limits ---- */
 
 static bool is_rate(const char *value)
@@ -204,6 +262,10 @@ enum {
 	KEY_HOSTFWD,
 	KEY_RESTRICT,
 	KEY_ALLOW,
+	KEY_IPV6,
+	KEY_NET,
+	KEY_DNS,
+	KEY_HOSTNAME,
 	KEY_SPARE
 };
 
@@ -217,6 +279,10 @@ static const struct options_key keys[] = {
 	[KEY_HOSTFWD] = { .key = "hostfwd", .parse = net_hostfwd, .own = true, .repeats = true },
 	[KEY_RESTRICT] = { .key = "restrict", .parse = net_restrict, .own = true },
 	[KEY_ALLOW] = { .key = "allow", .parse = net_allow, .own = true, .repeats = true },
+	[KEY_IPV6] = { .key = "ipv6", .parse = net_ipv6, .own = true },
+	[KEY_NET] = { .key = "net", .parse = net_subnet, .own = true },
+	[KEY_DNS] = { .key = "dns", .parse = net_dns, .own = true },
+	[KEY_HOSTNAME] = { .key = "hostname", .parse = net_hostname, .own = true },
 	[KEY_SPARE] = { .key = "spare", .parse = options_spare, .own = true },
 	{ .key = "id", .parse = options_id },
 	{ .key = "mac", .parse = net_mac },
@@ -249,10 +315,10 @@ static int check_link(const struct vmconf_device *device, const bool *given, str
 		enum vmconf_link link;
 		const char *with;
 	} only[] = {
-		{ KEY_BRIDGE, LINK_TAP, "tap" },
-		{ KEY_HOSTFWD, LINK_USER, "user" },
-		{ KEY_RESTRICT, LINK_USER, "user" },
-		{ KEY_ALLOW, LINK_USER, "user" },
+		{ KEY_BRIDGE, LINK_TAP, "tap" },     { KEY_HOSTFWD, LINK_USER, "user" },
+		{ KEY_RESTRICT, LINK_USER, "user" }, { KEY_ALLOW, LINK_USER, "user" },
+		{ KEY_IPV6, LINK_USER, "user" },     { KEY_NET, LINK_USER, "user" },
+		{ KEY_DNS, LINK_USER, "user" },      { KEY_HOSTNAME, LINK_USER, "user" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(only); i++)
@@ -266,6 +332,11 @@ static int check_link(const struct vmconf_device *device, const bool *given, str
 	if (net->allowed.n && !net->restricted)
 		return vmconf_refuse(error,
 				     "\"allow\" only goes with restrict=on; without it all is allowed");
+	for (size_t i = 0; i < net->allowed.n && !net->ipv6; i++)
+		if (*net->allowed.word[i] == '[')
+			return vmconf_refuse(
+			    error, "allow=\"%s\" only goes with ipv6=on; without it the guest has IPv4 alone",
+			    net->allowed.word[i]);
 	return 0;
 }
 

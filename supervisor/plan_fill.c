@@ -232,6 +232,12 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 	return finish(child, &a);
 }
 
+static void add_given(struct args *a, const char *option, const char *value)
+{
+	if (value)
+		add_pair(a, option, value);
+}
+
 static void add_words(struct args *a, const char *option, const struct vmconf_words *words)
 {
 	for (size_t i = 0; i < words->n; i++)
@@ -253,6 +259,10 @@ static int fill_user(struct keeper_child *child, const struct vmconf *conf, size
 		add(&a, "--mtu");
 		add(&a, "%u", device->net.mtu);
 	}
+	add_given(&a, "--net", device->net.subnet);
+	add_given(&a, "--dns", device->net.dns);
+	add_given(&a, "--ipv6", device->net.ipv6 ? "on" : NULL);
+	add_given(&a, "--hostname", device->net.hostname);
 	add_words(&a, "--hostfwd", &device->net.forwards);
 	if (device->net.restricted)
 		add_pair(&a, "--restrict", "on");

@@ -66,6 +66,9 @@ static void free_device(struct vmconf_device *device)
 	free(device->vhost_user);
 	free(device->disk.path);
 	free(device->net.stream);
+	free(device->net.subnet);
+	free(device->net.dns);
+	free(device->net.hostname);
 	free_words(&device->net.forwards);
 	free_words(&device->net.allowed);
 	for (size_t i = 0; i < LIMITS; i++)

@@ -69,6 +69,8 @@ struct vmconf_net {
 	unsigned mtu;                          /* 0: whatever the tap has, or 1500 */
 	bool restricted;                       /* user: the guest reaches nothing but what allow tells */
 	struct vmconf_words forwards, allowed; /* user */
+	bool ipv6;                             /* user */
+	char *subnet, *dns, *hostname;         /* user; NULL: net-user's own */
 	char *limit[LIMITS];
 };
 

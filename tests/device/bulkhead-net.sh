@@ -16,7 +16,7 @@ words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
 net_of() { readlink "/proc/$1/ns/net"; }
 
 # ---- what the processes get ----
-start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,mtu=9000,tx-bytes=10M/1M
+start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,allow=[2001:db8::/32]:443,ipv6=on,net=10.9.0.0/24,dns=10.9.0.53,hostname=vm1,mtu=9000,tx-bytes=10M/1M
 wait_running m
 server=$(device m net0 pid) user=$(helper pid)
 is "a port has a server and a helper" "$(device m net0 process) $(helper process) $(helper state)" "net-server net-user up"
@@ -24,7 +24,7 @@ like "the core is told of it" "$(words "$(status_of m | jq .core.pid)")" ' --dev
 like "the server is told of all" "$(words "$server")" \
 	'--id net0 .*--sandbox on .*--packet-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --mac [0-9a-f][26ae](:[0-9a-f]{2}){5} --mtu 9000 --queues 1 --tx-bytes 10M/1M '
 like "net-user is told of its part" "$(words "$user")" \
-	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --hostfwd tcp:127.0.0.1:2222-:22 --hostfwd udp::5353-:53 --restrict on --allow 192.0.2.0/24 $'
+	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --net 10.9.0.0/24 --dns 10.9.0.53 --ipv6 on --hostname vm1 --hostfwd tcp:127.0.0.1:2222-:22 --hostfwd udp::5353-:53 --restrict on --allow 192.0.2.0/24 --allow \[2001:db8::/32\]:443 $'
 is "net-user has this host's network" "$(net_of "$user")" "$(net_of self)"
 check "... and the server has none" test "$(net_of "$server")" != "$(net_of self)"
 check "... of user namespaces of their own" test "$(readlink "/proc/$user/ns/user")" != "$(readlink /proc/self/ns/user)"

@@ -108,6 +108,16 @@ for v in 22 tcp:22 tcp::22-22 sctp::1-:2 tcp::0-:1 tcp::1-:65536 tcp::-:1; do
 	refused "--net hostfwd=$v" "--net: hostfwd=\"$v\" is not tcp\\|udp:" --net "user,hostfwd=$v"
 done
 refused "--net allow without restrict" '--net: "allow" only goes with restrict=on' --net user,allow=192.0.2.1
+refused "--net allow of IPv6 without it" '--net: allow="\[2001:db8::1\]" only goes with ipv6=on' --net 'user,restrict=on,allow=[2001:db8::1]'
+refused "--net ipv6=yes" '--net: ipv6="yes" is not possible; allowed: on, off' --net user,ipv6=yes
+for v in 10.0.2.0 10.0.2.0/28 10.0.2/24 10.0.2.0/24x 2001:db8::/24; do
+	refused "--net net=$v" "--net: net=\"$v\" is not a network like 10.0.2.0/24, with 8 to 27 bits" --net "user,net=$v"
+done
+refused "--net dns of a name" '--net: dns="one" is not an IPv4 address' --net user,dns=one
+refused "--net hostname with a blank" '--net: hostname="a b" is not a host name: 1 to 63' --net "user,hostname=a b"
+for v in ipv6=on net=10.0.2.0/24 dns=10.0.2.3 hostname=a; do
+	refused "--net $v with a tap" "--net: \"${v%%=*}\" only goes with user" --net "tap=t0,$v"
+done
 refused "--net rx-bytes of words" '--net: rx-bytes="fast" is not RATE' --net user,rx-bytes=fast
 refused "--net tx-packets with a bad burst" '--net: tx-packets="10/x" is not RATE' --net user,tx-packets=10/x
 refused "--net on-failure=read-only" '--net: on-failure="read-only" is not possible; allowed: quarantine, needs-reset, stop' --net user,on-failure=read-only
