@@ -44,7 +44,7 @@ static void receive_frames(unsigned count, uint32_t len)
 	}
 }
 
-/* That it took as long as the rate says, and began with a burst. */
+/* That it took as long as the rate says for what came after a burst; the time of the last frame may be owed. */
 static void took(uint64_t since, unsigned ms)
 {
 	uint64_t took = clock_ns() - since;
@@ -55,33 +55,36 @@ static void took(uint64_t since, unsigned ms)
 Test(net_limits, packets_sent)
 {
 	const char *const args[] = { "--tx-packets", "1000/10", NULL };
-	uint64_t since = clock_ns();
+	uint64_t since;
 
 	start(NET_PACKET, args);
+	since = clock_ns();
 	send_frames(210, 100);
-	took(since, 200);
+	took(since, 198);
 	net_stop(&n);
 }
 
 Test(net_limits, packets_received)
 {
 	const char *const args[] = { "--rx-packets", "1000/10", NULL };
-	uint64_t since = clock_ns();
+	uint64_t since;
 
 	start(NET_TAP, args);
+	since = clock_ns();
 	receive_frames(210, 100);
-	took(since, 200);
+	took(since, 198);
 	net_stop(&n);
 }
 
 Test(net_limits, bytes_both_ways)
 {
 	const char *const args[] = { "--rx-bytes", "100K/10K", "--tx-bytes", "200K/10K", NULL };
-	uint64_t since = clock_ns();
+	uint64_t since;
 
 	start(NET_STREAM, args);
+	since = clock_ns();
 	receive_frames(30, 1024);
-	took(since, 200);
+	took(since, 190);
 	since = clock_ns();
 	send_frames(50, 1024);
 	took(since, 190);
@@ -107,16 +110,19 @@ Test(net_limits, large_frames_in_small_buffers)
 
 Test(net_limits, a_restart_gives_nothing)
 {
-	const char *const args[] = { "--tx-packets", "500/50", NULL };
-	uint64_t since = clock_ns();
+	const char *const args[] = { "--tx-packets", "10/50", NULL };
+	uint64_t since;
 
 	start(NET_PACKET, args);
-	for (unsigned i = 0; i < 5; i++) {
-		send_frames(50, 100);
+	send_frames(50, 100);
+	/* From here on only time gives, so slowly that the restarts' own is none to speak of. */
+	since = clock_ns();
+	for (unsigned i = 0; i < 2; i++) {
 		rig_kill(&n.rig);
 		rig_respawn(&n.rig);
+		send_frames(10, 100);
 	}
-	took(since, 400 - 2);
+	took(since, 2000 - 100);
 	net_stop(&n);
 }
 
