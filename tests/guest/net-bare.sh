@@ -56,7 +56,7 @@ storm() {
 	local what=spare=$1 n=0 lost twice
 	start "spare=$1"
 	check "$what: the guest starts" guest_says '!ready'
-	spawn "$top_builddir/tests/guest/tap-load" --interface tap0 --echo --rate 20000 --seconds $((3 + kills / 4)) >"$tmp/load"
+	spawn "$top_builddir/tests/guest/tap-load" --interface tap0 --echo --rate 20000 --seconds 3600 >"$tmp/load"
 	load=$pid
 	while [ $n -lt $kills ]; do
 		wait_for 20 successor none || break
@@ -66,6 +66,7 @@ storm() {
 		n=$((n + 1))
 	done
 	is "$what: net-server was killed and came back $kills times" "$n" "$kills"
+	check "$what: ... with frames under way to the last kill" kill -TERM "$load"
 	wait_exit 60 "$load"
 	is "$what: frames went in and came back to the end" "$status" 0
 	lost=$(number lost) twice=$(number twice)

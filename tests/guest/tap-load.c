@@ -3,7 +3,7 @@
  * Numbered frames into a network interface, as the bare guest sends them itself (payload/net-run.c): UDP over IPv4, or
  * large TCP segments for the device to cut. When the interface takes no more it waits, rather than to burn the processor
  * that the other side needs. With --echo it is somebody's on the other side to send them back, and what does not come,
- * or comes twice, is counted, with the times that it took. Prints one line of JSON.
+ * or comes twice, is counted, with the times that it took. SIGTERM is the end of its seconds. Prints one line of JSON.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,11 +205,19 @@ static void wait_us(long us)
 	nanosleep(&t, NULL);
 }
 
+static volatile sig_atomic_t enough;
+
+static void on_term(int sig)
+{
+	(void)sig;
+	enough = 1;
+}
+
 static void run(struct load *l)
 {
 	uint64_t begun = clock_ns(), end = begun + l->o.seconds * NS_PER_S, now;
 
-	while ((now = clock_ns()) < end) {
+	while (!enough && (now = clock_ns()) < end) {
 		uint64_t due = l->o.rate ? (now - begun) * l->o.rate / NS_PER_S : UINT64_MAX;
 		unsigned n = due > l->sent ? (unsigned)MIN(due - l->sent, BATCH) : 0;
 
@@ -248,7 +257,7 @@ static const char help[] =
     "usage: tap-load --interface NAME [options]\n"
     "  --size N       bytes of each frame (60)\n"
     "  --tso          large TCP segments in place of UDP\n"
-    "  --seconds N    (2)\n"
+    "  --seconds N    (2); SIGTERM ends them\n"
     "  --rate N       frames a second (as many as the interface takes)\n"
     "  --echo         they come back; wait for the last ones --settle-ms N at most (2000)\n";
 
@@ -308,6 +317,7 @@ int main(int argc, char **argv)
 	static struct load l = { .o = { .size = 60, .seconds = 2, .settle_ms = 2000 } };
 
 	log_init("tap-load", NULL, false);
+	signal(SIGTERM, on_term);
 	parse_options(argc, argv, &l.o);
 	if (l.o.echo && !(l.sent_at = calloc(HISTORY, sizeof(*l.sent_at))))
 		log_die(1, -ENOMEM, "remembering what was sent");
