@@ -130,6 +130,7 @@ static int run_machine(struct run *r)
 		say_error_errno(err, "can't start %s", what);
 		return EXIT_INTERNAL;
 	}
+	plan_close_nets(&r->files);
 	if (r->conf.sandbox)
 		err = confine_privileges(&what);
 	if (!err)

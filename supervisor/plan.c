@@ -274,6 +274,17 @@ void plan_undo(const struct plan_files *files)
 	}
 }
 
+void plan_close_nets(struct plan_files *files)
+{
+	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
+		clean_fd(&files->listener[i]);
+		clean_fd(&files->packet[i][0]);
+		clean_fd(&files->packet[i][1]);
+		files->listener[i] = files->packet[i][0] = files->packet[i][1] = -1;
+		files_close_tap(&files->tap[i]);
+	}
+}
+
 void plan_close(struct plan_files *files)
 {
 	clean_fd(&files->kvm);
@@ -282,11 +293,8 @@ void plan_close(struct plan_files *files)
 	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
 		clean_fd(&files->image[i]);
 		clean_fd(&files->state[i]);
-		clean_fd(&files->listener[i]);
-		clean_fd(&files->packet[i][0]);
-		clean_fd(&files->packet[i][1]);
-		files_close_tap(&files->tap[i]);
 	}
+	plan_close_nets(files);
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		clean_fd(&files->flight[i]);
 		clean_fd(&files->flight_reader[i]);

@@ -30,6 +30,9 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 /* Takes back what plan_open changed, if there is no keeper to do it at the end. */
 void plan_undo(const struct plan_files *files);
 
+/* Closes what networks are joined by, which the keeper has by now and the supervisor has no use for. */
+void plan_close_nets(struct plan_files *files);
+
 /* Closes and frees. */
 void plan_close(struct plan_files *files);
 

@@ -31,6 +31,12 @@ check "... of user namespaces of their own" test "$(readlink "/proc/$user/ns/use
 if [ "$(id -u)" -eq 0 ]; then
 	check "... and each another user" test "$(stat -c %u "/proc/$user")" -ne "$(stat -c %u "/proc/$server")"
 fi
+sockets() { find "/proc/$1/fd" -lname 'socket:*' -printf '%l\n'; }
+for p in "$server" "$user"; do
+	end=$(readlink "/proc/$p/fd/3")
+	like "an end of the socket between them is in its process" "$end" '^socket:'
+	unlike "... and not in the supervisor" "$(sockets "$pid")" "socket:.${end//[^0-9]/}."
+done
 check "a spare waits, too" wait_for 10 spare_is ready
 mac=$(words "$server" | sed 's/.*--mac \([^ ]*\).*/\1/')
 spare=$(device m net0 spare_pid)

@@ -43,6 +43,7 @@ wait_running m
 server=$(device m net0 pid)
 like "a tap is made, up, in its bridge, with its MTU" "$(link bt0)" '<[^>]*UP[^>]*> mtu 1400 .* master br0 '
 is "the server has its queues" "$(taps_of "$server" bt0)" 3
+is "... the supervisor has none of them, which could outlive the machine's name" "$(taps_of "$pid" bt0)" 0
 like "... is told of them and of the MTU" "$(words "$server")" '--tap-fd 3,4,5 --flight-fd 6 --state-fd 7 --vhost-fd 8 --anchor-fd 9 --mac [0-9a-f:]+ --mtu 1400 --queues 3 '
 check "... and has no network itself" test "$(readlink "/proc/$server/ns/net")" != "$(readlink /proc/self/ns/net)"
 is "there is no net-user" "$(status_of m | jq '.devices[0].helper')" null
