@@ -78,7 +78,7 @@ static int crash_dir(struct run *r, struct vmconf_error *error)
 	return 0;
 }
 
-/* The side effects that come before the first process: the run directory and the console. */
+/* The side effects that come before the first process: the run directory, networks and the console. */
 static int prepare(struct run *r, struct vmconf_error *error)
 {
 	struct machine *m = &r->machine;
@@ -94,6 +94,8 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	for (size_t i = 0; i < r->conf.ndevices; i++)
 		if (add_folders(r, i, error))
 			return -EINVAL;
+	if (plan_open_nets(&r->conf, &r->files, error))
+		return -EINVAL;
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
 		return vmconf_refuse(error, "out of memory");
 	r->plan.dir = &r->dir;

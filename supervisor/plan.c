@@ -175,8 +175,7 @@ static int open_net(const struct vmconf_device *port, struct plan_files *files, 
 	return 0;
 }
 
-/* After all that may be refused otherwise, since it changes something. */
-static int open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
+int plan_open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
 {
 	for (size_t i = 0; i < conf->ndevices; i++)
 		if (conf->device[i].kind == KIND_NET && open_net(&conf->device[i], files, i, error))
@@ -262,7 +261,7 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 	files->kvm = files_open_kvm(error);
 	if (files->kvm < 0)
 		return -EINVAL;
-	return find_programs(conf, files, error) || open_nets(conf, files, error) ? -EINVAL : 0;
+	return find_programs(conf, files, error);
 }
 
 void plan_undo(const struct plan_files *files)

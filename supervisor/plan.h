@@ -24,10 +24,13 @@ struct plan_files {
 	char *core, *blk, *net, *user; /* programs */
 };
 
-/* Checks and opens all that conf names; changes nothing but taps. -EINVAL with one line that names the option. */
+/* Checks and opens all that conf names but networks; changes nothing. -EINVAL with one line that names the option. */
 int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error);
 
-/* Takes back what plan_open changed, if there is no keeper to do it at the end. */
+/* Opens networks, once it is known that no machine of this name runs, since taps and bridges are changed. The same. */
+int plan_open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error);
+
+/* Takes back what plan_open_nets changed, if there is no keeper to do it at the end. */
 void plan_undo(const struct plan_files *files);
 
 /* Closes what networks are joined by, which the keeper has by now and the supervisor has no use for. */

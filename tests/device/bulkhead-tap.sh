@@ -96,6 +96,13 @@ start m --net tap=keep0,bridge=br0
 wait_running m
 like "a tap that was there is used" "$(link keep0)" '<[^>]*UP[^>]*> mtu 1500 .* master br0 '
 like "... with the MTU that it has" "$(words "$(device m net0 pid)")" '--mtu 1500 '
+ip tuntap add dev keep1 mode tap
+out=$("$bulkhead" run --run-dir "$run_dir" --name m --kernel "$tmp/kernel" --net tap=keep1,bridge=br0,mtu=1400 2>&1 </dev/null)
+is "a machine whose name is in use: exit 2" $? 2
+like "... it is that" "$out" '--name: "m" is running already'
+like "... and its tap is as it was" "$(link keep1)" ' mtu 1500 .* state DOWN '
+unlike "... and where it was" "$(link keep1)" master
+ip link del keep1
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 like "... it stays" "$(link keep0)" 'keep0'
