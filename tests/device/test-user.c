@@ -367,12 +367,12 @@ Test(user, fault_33_segments_out_of_order_end_the_process_before_the_host_s_memo
 	close(server);
 }
 
-/* One frame of many kinds; its length. */
+/* One frame of many kinds; its length. No port is one that another test of these listens at, as they run side by side. */
 static size_t any_frame(void)
 {
 	uint32_t dst = random_below(4) ? USER_GATEWAY : random_below(2) ? USER_GATEWAY + 1 : 0xffffffff;
 	size_t len = random_below(1400);
-	static const uint16_t ports[] = { 53, 67, 68, 69, 7, 9, 21, 514, 547, 6667, 65535, 0 };
+	static const uint16_t ports[] = { 53, 67, 68, 69, 7, 9, 21, 514, 547, 6668, 65535, 0 };
 
 	for (size_t i = 0; i < 64; i++)
 		frame[USER_UPPER + i] = (uint8_t)random_below(256);
@@ -471,17 +471,32 @@ Test(user, a_guest_that_takes_all_sockets_makes_nothing_spin)
 	user_stop(&u);
 }
 
+/* A UDP port that is free, and below those that the kernel hands out to whoever asks for any. */
+static unsigned udp_port(void)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	CLEAN_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	unsigned port = 24553;
+
+	do
+		addr.sin_port = htons((uint16_t)++port);
+	while (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 && port < 25000);
+	return port;
+}
+
 /* The host floods a forwarded port, and nobody reads the frames. */
 Test(user, fault_32_an_ingress_flood_that_nobody_takes_is_held_or_dropped)
 {
-	static const char *const options[] = { "--hostfwd", "udp:127.0.0.1:45353-:53", NULL };
+	char forward[64];
+	const char *const options[] = { "--hostfwd", forward, NULL };
 	struct sockaddr_in to = { .sin_family = AF_INET,
-				  .sin_port = htons(45353),
+				  .sin_port = htons((uint16_t)udp_port()),
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	CLEAN_FD int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	unsigned long before;
 	struct user u;
 
+	snprintf(forward, sizeof(forward), "udp:127.0.0.1:%u-:53", ntohs(to.sin_port));
 	user_start(&u, options);
 	cr_assert(user_answers(&u));
 	before = rss_kb(u.pid);
