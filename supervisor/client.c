@@ -239,6 +239,9 @@ static int call_failed(const struct client *c, int err)
 
 	if (base >= 0)
 		close(base);
+	/* It ended, as it was asked to, before its answer was sent. */
+	if (owner <= 0 && err == -EPIPE && !strcmp(c->word[1], "quit"))
+		return 0;
 	if (owner <= 0) {
 		rundir_refuse_absent(c->base, name, &error);
 		fprintf(stderr, "bulkhead: %s\n", error.text);
