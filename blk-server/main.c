@@ -5,7 +5,6 @@
 
 #include "log.h"
 #include "num.h"
-#include "parse.h"
 #include "blk_queue.h"
 #include "syscalls.h"
 
@@ -27,12 +26,7 @@ static int set_image(void *dev, const char *value)
 
 static int set_image_fd(void *dev, const char *value)
 {
-	uint64_t fd;
-	int err = parse_u64(value, 3, 1023, &fd);
-
-	if (!err)
-		((struct blk *)dev)->disk.image_fd = (int)fd;
-	return err;
+	return option_fd(value, &((struct blk *)dev)->disk.image_fd);
 }
 
 static int set_format(void *dev, const char *value)

@@ -28,12 +28,7 @@ static int set_tap_fd(void *dev, const char *value)
 
 static int set_packet_fd(void *dev, const char *value)
 {
-	uint64_t fd;
-	int err = parse_u64(value, 3, 1023, &fd);
-
-	if (!err)
-		((struct port *)dev)->packet_fd = (int)fd;
-	return err;
+	return option_fd(value, &((struct port *)dev)->packet_fd);
 }
 
 static int set_stream(void *dev, const char *value)
@@ -44,22 +39,12 @@ static int set_stream(void *dev, const char *value)
 
 static int set_stream_fd(void *dev, const char *value)
 {
-	uint64_t fd;
-	int err = parse_u64(value, 3, 1023, &fd);
-
-	if (!err)
-		((struct port *)dev)->stream_fd = (int)fd;
-	return err;
+	return option_fd(value, &((struct port *)dev)->stream_fd);
 }
 
 static int set_listen_fd(void *dev, const char *value)
 {
-	uint64_t fd;
-	int err = parse_u64(value, 3, 1023, &fd);
-
-	if (!err)
-		((struct port *)dev)->listen_fd = (int)fd;
-	return err;
+	return option_fd(value, &((struct port *)dev)->listen_fd);
 }
 
 static int set_user(void *dev, const char *value)

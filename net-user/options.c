@@ -20,24 +20,14 @@
 #define PREFIX_MIN   8
 #define PREFIX_MAX   27 /* so that GUEST_HOST fits */
 
-static int set_fd(const char *value, int *to)
-{
-	uint64_t fd;
-	int err = parse_u64(value, 3, 1023, &fd);
-
-	if (!err)
-		*to = (int)fd;
-	return err;
-}
-
 static int set_packet_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->packet_fd);
+	return option_fd(value, &((struct options *)arg)->packet_fd);
 }
 
 static int set_flight_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->flight_fd);
+	return option_fd(value, &((struct options *)arg)->flight_fd);
 }
 
 static int set_id(void *arg, const char *value)

@@ -8,6 +8,8 @@
 
 #include "config.h"
 #include "log.h"
+#include "num.h"
+#include "parse.h"
 
 #define OPTIONS_MAX 64 /* in all tables together */
 
@@ -105,4 +107,14 @@ int option_parse(int argc, char **argv, const struct option_set *set)
 			return status;
 	}
 	return -1;
+}
+
+int option_fd(const char *value, int *to)
+{
+	uint64_t fd;
+	int err = parse_u64(value, 3, 1023, &fd);
+
+	if (!err)
+		*to = (int)fd;
+	return err;
 }

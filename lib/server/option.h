@@ -35,6 +35,9 @@ struct option_set {
 	struct option_table table[OPTION_TABLES_MAX]; /* in the order of --help; unused ones are zeros */
 };
 
+/* An inherited descriptor into *to, for set: a number from 3 to 1023, or -errno. */
+int option_fd(const char *value, int *to);
+
 /* Takes all words. -1 to go on, else the exit status: 0 after --help or --version, 2 after an error, which is logged. */
 int option_parse(int argc, char **argv, const struct option_set *set);
 

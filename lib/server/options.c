@@ -39,34 +39,24 @@ static int set_number(const char *value, unsigned min, unsigned max, unsigned *t
 	return err;
 }
 
-static int set_fd(const char *value, int *to)
-{
-	unsigned fd;
-	int err = set_number(value, 3, 1023, &fd);
-
-	if (!err)
-		*to = (int)fd;
-	return err;
-}
-
 static int set_vhost_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->vhost_fd);
+	return option_fd(value, &((struct options *)arg)->vhost_fd);
 }
 
 static int set_flight_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->flight_fd);
+	return option_fd(value, &((struct options *)arg)->flight_fd);
 }
 
 static int set_state_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->state_fd);
+	return option_fd(value, &((struct options *)arg)->state_fd);
 }
 
 static int set_anchor_fd(void *arg, const char *value)
 {
-	return set_fd(value, &((struct options *)arg)->anchor_fd);
+	return option_fd(value, &((struct options *)arg)->anchor_fd);
 }
 
 /* How many queues of this device the limit of rings allows, options_parse says. */
