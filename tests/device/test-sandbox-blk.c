@@ -24,21 +24,6 @@ static void serve_until_steady(struct rig *rig)
 	} while (strtoul(filters, NULL, 10) < 2 && clock_ns() < deadline);
 }
 
-static unsigned count_mounts(pid_t pid)
-{
-	char line[512];
-	unsigned n = 0;
-	FILE *f;
-
-	snprintf(line, sizeof(line), "/proc/%d/mountinfo", (int)pid);
-	f = fopen(line, "re");
-	cr_assert_not_null(f);
-	while (fgets(line, sizeof(line), f))
-		n++;
-	fclose(f);
-	return n;
-}
-
 Test(sandbox_blk, the_serving_process_is_confined, .timeout = 60)
 {
 	struct rig_options options = { .queues = 2 };
@@ -52,6 +37,6 @@ Test(sandbox_blk, the_serving_process_is_confined, .timeout = 60)
 	serve_until_steady(&rig);
 	wrong = probe_check_state(rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, false);
 	cr_assert_null(wrong, "%s", wrong);
-	cr_assert_eq(count_mounts(rig.pid), 1);
+	cr_assert_eq(probe_mounts(rig.pid), 1);
 	rig_stop(&rig);
 }

@@ -27,21 +27,6 @@ static void serve_until_steady(struct net *n)
 	} while (strtoul(filters, NULL, 10) < 2 && clock_ns() < deadline);
 }
 
-static unsigned count_mounts(pid_t pid)
-{
-	char line[512];
-	unsigned n = 0;
-	FILE *f;
-
-	snprintf(line, sizeof(line), "/proc/%d/mountinfo", (int)pid);
-	f = fopen(line, "re");
-	cr_assert_not_null(f);
-	while (fgets(line, sizeof(line), f))
-		n++;
-	fclose(f);
-	return n;
-}
-
 static void is_confined(enum net_kind kind, unsigned pairs)
 {
 	static struct net n;
@@ -55,7 +40,7 @@ static void is_confined(enum net_kind kind, unsigned pairs)
 	serve_until_steady(&n);
 	wrong = probe_check_state(n.rig.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, false);
 	cr_assert_null(wrong, "%s", wrong);
-	cr_assert_eq(count_mounts(n.rig.pid), 1);
+	cr_assert_eq(probe_mounts(n.rig.pid), 1);
 	net_stop(&n);
 }
 

@@ -43,20 +43,6 @@ static uint32_t random_below(uint32_t limit)
 	return (uint32_t)(state >> 16) % limit;
 }
 
-static unsigned count_mounts(pid_t pid)
-{
-	CLEAN_FILE FILE *f = NULL;
-	char line[512];
-	unsigned n = 0;
-
-	snprintf(line, sizeof(line), "/proc/%d/mountinfo", (int)pid);
-	f = fopen(line, "re");
-	cr_assert_not_null(f);
-	while (fgets(line, sizeof(line), f))
-		n++;
-	return n;
-}
-
 static unsigned long status_kb(pid_t pid, const char *key)
 {
 	char value[64];
@@ -98,7 +84,7 @@ Test(user, the_serving_process_is_confined)
 	user_start(&u, NULL);
 	wrong = probe_check_state(u.pid, geteuid() == 0 ? SANDBOX_NOBODY : geteuid(), 2, true);
 	cr_expect_null(wrong, "%s", wrong);
-	cr_expect_eq(count_mounts(u.pid), 3, "the root, /bus and /etc/resolv.conf");
+	cr_expect_eq(probe_mounts(u.pid), 3, "the root, /bus and /etc/resolv.conf");
 	user_stop(&u);
 }
 

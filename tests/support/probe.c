@@ -258,6 +258,22 @@ const char *probe_status(pid_t pid, const char *key, char *value, size_t size)
 	return NULL;
 }
 
+unsigned probe_mounts(pid_t pid)
+{
+	char line[512];
+	unsigned n = 0;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/%d/mountinfo", (int)pid);
+	f = fopen(line, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		n++;
+	fclose(f);
+	return n;
+}
+
 /* Whether pid is in the same namespace as this process; an unreadable link counts as the same. */
 static bool same_namespace(pid_t pid, const char *kind)
 {

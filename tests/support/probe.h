@@ -76,6 +76,9 @@ int probe_end(int pidfd);
 /* The value of a line of /proc/PID/status ("CapEff"), without the blanks around it; NULL if it is not there. */
 const char *probe_status(pid_t pid, const char *key, char *value, size_t size);
 
+/* How many mounts the process sees; 0 if that can't be read. */
+unsigned probe_mounts(pid_t pid);
+
 /* Checks the whole state of a process that has entered: ids, capabilities, no_new_privs, filters, namespaces; of these
  * the network's is to be this process's if so said. NULL if all is well, else a description of the first thing that is
  * not (static storage). */
