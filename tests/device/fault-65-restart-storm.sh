@@ -3,6 +3,7 @@
 # FAULTS 65, a restart storm: wherever in its life a device process dies again and again, it ends in quarantine with a
 # bounded number of starts, the machine and its other devices run on, and the device comes back when it is revived.
 . "${top_srcdir:?}/tests/device/bulkhead.bash"
+. "$top_srcdir/tests/support/memory.bash"
 need_kvm
 make_machine
 limit=4
@@ -15,7 +16,7 @@ start m --disk "path=$tmp/disk.img,restarts=$limit/60,spare=off" --disk "path=$t
 wait_running m
 neighbour=$(device m disk1 pid)
 fds=$(find "/proc/$pid/fd" | wc -l)
-rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status")
+read -r own _ <<<"$(memory "$pid")"
 rounds=0
 for words in exit=1 hello-exit=1 hello-exit=0 active-exit=0 active-exit=50 wrong-name; do
 	script disk0 "$words"
@@ -43,6 +44,7 @@ check "... revived" ctl m revive disk0
 same_fds() { [ "$(find "/proc/$pid/fd" | wc -l)" -le $((fds + 2)) ]; }
 diag "descriptors before: $fds, now: $(find "/proc/$pid/fd" | wc -l), kinds: $(find "/proc/$pid/fd" -type l -printf "%l\n" | sed "s/:.*//" | sort | uniq -c | tr "\n" " ")"
 check "the supervisor has lost no descriptor in $(starts) starts" wait_for 5 same_fds
-check "... nor much memory" test $(($(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status") - rss)) -lt 512
+read -r now _ <<<"$(memory "$pid")"
+check "... nor much memory" test $((now - own)) -lt 512
 tell core end poweroff
 ends_with "the machine ends well" 0 "$pid" m
