@@ -17,6 +17,7 @@
 #include "fd.h"
 #include "log.h"
 #include "num.h"
+#include "resize.h"
 #include "slow.h"
 
 #define ALIGN_MAX    4096
@@ -96,8 +97,9 @@ static int find_size(struct disk *disk)
 		log_error("image %s: must be a regular file or a block device", disk->name);
 		return -EINVAL;
 	}
-	disk->bytes = num_align_down(bytes, SECTOR);
-	if (!disk->bytes) {
+	bytes = num_align_down(bytes, SECTOR);
+	atomic_store(&disk->bytes, bytes);
+	if (!bytes) {
 		log_error("image %s: must be at least %d bytes long", disk->name, SECTOR);
 		return -EINVAL;
 	}
@@ -159,7 +161,7 @@ static int set_direct(struct disk *disk)
 				disk->name);
 		return err;
 	}
-	if (disk->bytes % disk->io_align) {
+	if (disk_bytes(disk) % disk->io_align) {
 		log_error("image %s: its size must be a multiple of %u bytes for --cache direct; "
 			  "--cache buffered takes it",
 			  disk->name, disk->io_align);
@@ -176,7 +178,7 @@ static bool can_punch(const struct disk *disk)
 	if (disk->is_device)
 		return true;
 	return fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 (off_t)num_align_up(disk->bytes, ALIGN_MAX), ALIGN_MAX) == 0;
+			 (off_t)num_align_up(disk_bytes(disk), ALIGN_MAX), ALIGN_MAX) == 0;
 }
 
 static void fill_config(struct disk *disk, unsigned queues)
@@ -187,7 +189,7 @@ static void fill_config(struct disk *disk, unsigned queues)
 	if (!disk->is_device && fstat(disk->fd, &st) == 0 && st.st_blksize == ALIGN_MAX)
 		physical = ALIGN_MAX; /* the file system's block: smaller writes make it read first */
 	disk->config = (struct virtio_blk_config) {
-		.capacity = disk->bytes / SECTOR,
+		.capacity = disk_bytes(disk) / SECTOR,
 		.seg_max = DISK_SEG_MAX,
 		.blk_size = SECTOR,
 		.physical_block_exp = (uint8_t)__builtin_ctz(physical / SECTOR),
@@ -244,11 +246,14 @@ void disk_close(struct disk *disk)
 	close(disk->fd);
 }
 
-int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)
+int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)
 {
 	const uint8_t *config = (const uint8_t *)&disk->config;
 	uint64_t end;
 
+	/* A spare opened it long ago. */
+	if (!disk->serving)
+		resize_look(disk);
 	if (!num_add(off, len, &end))
 		return -EINVAL;
 	for (uint64_t i = off; i < end; i++)

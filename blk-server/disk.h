@@ -29,20 +29,27 @@ struct disk {
 	bool buffered;
 
 	int fd;
-	const char *name;   /* for log lines */
-	uint64_t bytes;     /* capacity, a multiple of SECTOR */
-	uint32_t mem_align; /* of buffers; 1 if buffered */
-	uint32_t io_align;  /* of offsets and lengths; 1 if buffered */
-	bool can_discard;   /* holes can be punched */
-	bool is_device;     /* a block device */
+	const char *name;       /* for log lines */
+	_Atomic uint64_t bytes; /* capacity, a multiple of SECTOR; grows (resize.h) */
+	uint32_t mem_align;     /* of buffers; 1 if buffered */
+	uint32_t io_align;      /* of offsets and lengths; 1 if buffered */
+	bool can_discard;       /* holes can be punched */
+	bool is_device;         /* a block device */
 	char serial[VIRTIO_BLK_ID_BYTES];
-	struct virtio_blk_config config;
+	struct virtio_blk_config config; /* the main thread's */
+	bool serving;                    /* a driver has seen it; the main thread's */
 	const struct engine_ops *engine;
 
 	_Atomic int flush_err;   /* of the first flush that failed, as then all later ones do; 0: none */
 	_Atomic bool flush_told; /* the log says so */
 	struct gate *gate;       /* only if io_align is more than a sector: slow.h */
 };
+
+/* Any thread. */
+static inline uint64_t disk_bytes(const struct disk *disk)
+{
+	return atomic_load_explicit(&disk->bytes, memory_order_acquire);
+}
 
 static inline bool disk_takes_writes(const struct disk *disk)
 {
@@ -54,7 +61,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 void disk_close(struct disk *disk);
 
 /* len bytes of configuration space from off, or -EINVAL. */
-int disk_get_config(const struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf);
+int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf);
 
 /* Flushes what was written to stable storage. A flush that failed once fails for ever: the kernel has dropped
  * what it could not write and would report success the next time. 0 or -errno; blocks. */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blk-server: a virtio block device in a process of its own, as a vhost-user back end. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "log.h"
 #include "num.h"
+#include "resize.h"
 #include "blk_queue.h"
 #include "syscalls.h"
 
@@ -92,6 +94,38 @@ static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
 	return disk_get_config(&((struct blk *)dev)->disk, off, len, buf);
 }
 
+static void blk_started(void *dev, bool live, uint64_t features)
+{
+	(void)live;
+	(void)features;
+	((struct blk *)dev)->disk.serving = true;
+}
+
+/* ---- what the supervisor changes ---- */
+
+static int set_size(struct blk *blk, const char *value, char *why, size_t size)
+{
+	return resize_set(&blk->disk, value, why, size);
+}
+
+static const struct {
+	const char *key;
+	int (*set)(struct blk *blk, const char *value, char *why, size_t size);
+} settable[] = {
+	{ "size", set_size },
+};
+
+static int blk_set(void *dev, const char *key, const char *value, char *why, size_t size)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settable); i++)
+		if (!strcmp(key, settable[i].key))
+			return settable[i].set(dev, value, why, size);
+	snprintf(why, size, "a disk has no \"%s\" to set", key);
+	return -ENOENT;
+}
+
+/* ---- queues ---- */
+
 static int blk_open_queue(void *dev, struct server_queue *server, void **state)
 {
 	struct blk *blk = dev;
@@ -161,6 +195,8 @@ static const struct server_device device = {
 	.open = blk_open,
 	.close = blk_close,
 	.get_config = blk_get_config,
+	.started = blk_started,
+	.set = blk_set,
 	.queue_open = blk_open_queue,
 	.queue_close = blk_close_queue,
 	.service = blk_service,

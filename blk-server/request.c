@@ -115,7 +115,7 @@ static bool in_disk(const struct disk *disk, uint64_t sector, uint64_t len, uint
 {
 	uint64_t end;
 
-	return num_mul(sector, SECTOR, off) && num_add(*off, len, &end) && end <= disk->bytes;
+	return num_mul(sector, SECTOR, off) && num_add(*off, len, &end) && end <= disk_bytes(disk);
 }
 
 static void start_transfer(struct request *r, uint64_t sector, uint32_t len, const struct iovec *iov,

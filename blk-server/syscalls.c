@@ -4,6 +4,7 @@
 
 #include <linux/falloc.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "tables.h"
 
@@ -20,6 +21,9 @@ static const struct sandbox_rule steady[] = {
 	  .why = "zeroes that keep the space" },
 	{ .nr = __NR_pwrite64, .why = "zeroes where fallocate has none; writes of parts of blocks" },
 	{ .nr = __NR_pread64, .why = "the rest of a block of which a part is written" },
+	{ .nr = __NR_lseek,
+	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = SEEK_END } },
+	  .why = "the size of an image that was enlarged" },
 	{ .why = NULL },
 };
 

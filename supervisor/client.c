@@ -26,6 +26,7 @@ static const struct {
 	const char *verb, *help;
 	bool device; /* it is about one, which is named */
 	bool change; /* ... and KEY=VALUE follows */
+	bool size;   /* ... and SIZE follows */
 	bool again;  /* asked for twice it is what it is asked for once */
 } verbs[] = {
 	{ .verb = "status", .help = "what the machine and its processes do", .again = true },
@@ -37,6 +38,11 @@ static const struct {
 	  .help = "start a device again that was given up, or let it write again",
 	  .device = true },
 	{ .verb = "upgrade", .help = "have a device served by a new version of its program", .device = true },
+	{ .verb = "resize",
+	  .help = "make a disk larger: its new SIZE follows",
+	  .device = true,
+	  .size = true,
+	  .again = true },
 	{ .verb = "set",
 	  .help = "change a device's property: KEY=VALUE follows",
 	  .device = true,
@@ -45,11 +51,11 @@ static const struct {
 	{ .verb = "stats", .help = "the counters of a device's process", .device = true, .again = true },
 };
 
-#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade, set, stats"
+#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade, resize, set, stats"
 
 void client_ctl_help(FILE *to)
 {
-	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE [KEY=VALUE]] [--exec "
+	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE [KEY=VALUE|SIZE]] [--exec "
 	      "PROGRAM]\n"
 	      "Asks a running machine for something.\n\n",
 	      to);
@@ -279,9 +285,10 @@ static int find_request(const struct client *c)
 		refuse("ctl", c->word[0], "not a machine's name; bulkhead ps lists all");
 		return -1;
 	}
-	if (c->nwords != 2 + verbs[i].device + verbs[i].change) {
+	if (c->nwords != 2 + verbs[i].device + verbs[i].change + verbs[i].size) {
 		refuse("ctl", c->word[1],
 		       verbs[i].change   ? "needs a device's id and KEY=VALUE after it"
+		       : verbs[i].size   ? "needs a disk's id and its new size after it"
 		       : verbs[i].device ? "needs a device's id after it"
 					 : "takes no device");
 		return -1;
@@ -326,7 +333,7 @@ int client_ctl(int argc, char **argv)
 		return EXIT_INTERNAL;
 	if (verbs[request].device)
 		args[nargs++] = c.word[2];
-	if (verbs[request].change)
+	if (verbs[request].change || verbs[request].size)
 		args[nargs++] = c.word[3];
 	if (c.exec)
 		args[nargs++] = c.exec;

@@ -241,6 +241,7 @@ static const struct {
 	{ "quit", .fn = ask_quit },
 	{ "revive", .fn_args = ask_revive, .min_args = 1, .max_args = 1 },
 	{ "upgrade", .fn_args = ask_upgrade, .min_args = 1, .max_args = 2 },
+	{ "resize", .fn_args = ctl_resize, .min_args = 2, .max_args = 2 },
 	{ "set", .fn_args = ctl_set, .min_args = 2, .max_args = 2 },
 	{ "stats", .fn_args = ctl_stats, .min_args = 1, .max_args = 1 },
 };
@@ -256,7 +257,7 @@ static void on_request(void *arg, struct bus_ctl_request *req, const char *verb,
 	if (i == ARRAY_SIZE(verbs)) {
 		bus_ctl_refuse(req, -EINVAL,
 			       "no such request; there are status, pause, resume, power-button, quit, "
-			       "revive, upgrade, set, stats");
+			       "revive, upgrade, resize, set, stats");
 		return;
 	}
 	if (argc < verbs[i].min_args || argc > verbs[i].max_args) {

@@ -85,21 +85,45 @@ static void on_set(void *arg, int err, const struct bus_msg *reply)
 	bus_ctl_answer(q->req, NULL);
 }
 
+/* Whether id is a device with a server of ours; else req is answered. */
+static bool is_ours(struct machine *m, struct bus_ctl_request *req, const char *id)
+{
+	const struct device *d = machine_device(m, id);
+
+	if (!d)
+		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
+	else if (d->external)
+		bus_ctl_refuse(req, -EOPNOTSUPP, "its back end is run by somebody else");
+	return d && !d->external;
+}
+
+void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
+{
+	struct bus_msg msg = { .type = BUS_SET, .set.key = "size" };
+	struct question *q;
+
+	if (!is_ours(m, req, argv[0]))
+		return;
+	if (strlen(argv[1]) >= sizeof(msg.set.value)) {
+		bus_ctl_refuse(req, -EINVAL, "it is no size");
+		return;
+	}
+	q = new_question(m, req, argv[0]);
+	if (!q)
+		return;
+	snprintf(q->change, sizeof(q->change), "size=%s", argv[1]);
+	snprintf(msg.set.value, sizeof(msg.set.value), "%s", argv[1]);
+	ask(q, find_child(m, argv[0]), &msg, on_set);
+}
+
 void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
-	const struct device *d = machine_device(m, argv[0]);
 	const char *equals = strchr(argv[1], '=');
 	struct bus_msg msg = { .type = BUS_SET };
 	struct question *q;
 
-	if (!d) {
-		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
+	if (!is_ours(m, req, argv[0]))
 		return;
-	}
-	if (d->external) {
-		bus_ctl_refuse(req, -EOPNOTSUPP, "its back end is run by somebody else");
-		return;
-	}
 	if (!equals || equals == argv[1] || (size_t)(equals - argv[1]) >= sizeof(msg.set.key) ||
 	    strlen(equals + 1) >= sizeof(msg.set.value)) {
 		bus_ctl_refuse(req, -EINVAL, "it is not KEY=VALUE");

@@ -17,6 +17,7 @@ void machine_on_keeper_dead(void *arg, uint32_t events);
 /* ---- ctl_ask.c: argv as the client gave it ---- */
 
 void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 
 /* ---- machine_power.c ---- */

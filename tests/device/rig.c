@@ -279,6 +279,14 @@ void rig_respawn(struct rig *rig)
 	connect_fe(rig, rig->options.by_hand ? rig_spawn_by_hand(rig) : rig_spawn(rig));
 }
 
+void rig_respawn_spare(struct rig *rig, void (*meanwhile)(void *arg), void *arg)
+{
+	int fd = rig_spawn(rig);
+
+	meanwhile(arg);
+	connect_fe(rig, fd);
+}
+
 bool rig_try_respawn(struct rig *rig)
 {
 	return try_connect(rig, rig_spawn(rig));

@@ -100,6 +100,9 @@ void rig_stop(struct rig *rig);
 void rig_kill(struct rig *rig);
 void rig_respawn(struct rig *rig);
 
+/* The same with something that is done between the start of the process and the connection, as with a spare. */
+void rig_respawn_spare(struct rig *rig, void (*meanwhile)(void *arg), void *arg);
+
 /* The same for a server that may die before it serves, or refuse what it is told: false if it did (lost, refused). */
 bool rig_try_respawn(struct rig *rig);
 

@@ -110,6 +110,19 @@ void supervisor_ask_ok(struct supervisor *s, enum bus_type type)
 	cr_assert_eq(s->err, 0);
 }
 
+int supervisor_set(struct supervisor *s, const char *key, const char *value, const char **why)
+{
+	struct bus_msg msg = { .type = BUS_SET };
+
+	snprintf(msg.set.key, sizeof(msg.set.key), "%s", key);
+	snprintf(msg.set.value, sizeof(msg.set.value), "%s", value);
+	supervisor_ask(s, &msg);
+	supervisor_until(s, s->answered);
+	if (why)
+		*why = s->err ? s->reply->error.text : "";
+	return s->err;
+}
+
 uint64_t supervisor_stat(struct supervisor *s, const char *name)
 {
 	supervisor_ask_ok(s, BUS_GET_STATS);

@@ -31,6 +31,9 @@ void supervisor_ask(struct supervisor *s, const struct bus_msg *msg);
 void supervisor_ask_for(struct supervisor *s, enum bus_type type);
 void supervisor_ask_ok(struct supervisor *s, enum bus_type type);
 
+/* Sets a property: 0, or the error that came back, with its words in *why (may be NULL). */
+int supervisor_set(struct supervisor *s, const char *key, const char *value, const char **why);
+
 /* A counter of the server. */
 uint64_t supervisor_stat(struct supervisor *s, const char *name);
 

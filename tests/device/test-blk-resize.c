@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A disk that grows while it is in use. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bus.h"
+#include "clock.h"
+#include "num.h"
+#include "rig.h"
+#include "supervise.h"
+
+TestSuite(blk_resize, .timeout = 60);
+
+#define OLD (16ULL << 20)
+#define NEW (24ULL << 20)
+
+static struct rig rig;
+
+static void set_up(struct supervisor *s, bool readonly)
+{
+	static const char *args[] = { "--id", "disk0", "--bus", NULL, NULL };
+	struct rig_options options = { .args = args, .queues = 2, .readonly = readonly };
+
+	supervisor_open(s);
+	args[3] = s->dir;
+	rig_start(&rig, &options);
+	supervisor_expect(s, &rig);
+}
+
+static void tear_down(struct supervisor *s)
+{
+	supervisor_ask_ok(s, BUS_SHUTDOWN);
+	rig_stop(s->rig);
+	supervisor_close(s);
+}
+
+static uint64_t capacity(void)
+{
+	uint64_t sectors;
+
+	rig_get_config(&rig, 0, &sectors, sizeof(sectors));
+	return sectors * 512;
+}
+
+/* Writes and reads what was beyond the old end, and finds what is beyond the new one refused. */
+static void check_end(uint64_t end)
+{
+	uint64_t gpa = rig_alloc(&rig, 8192, 4096), last = end - 4096;
+
+	rig_fill(rig_ptr(&rig, gpa), last, 4096, end);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, last / 512, gpa, 4096).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(rig_request(&rig, 1, VIRTIO_BLK_T_IN, last / 512, gpa + 4096, 4096).status,
+		     VIRTIO_BLK_S_OK);
+	cr_assert(rig_check(rig_ptr(&rig, gpa + 4096), last, 4096, end));
+	cr_assert_eq(rig_request(&rig, 1, VIRTIO_BLK_T_IN, last / 512 + 1, gpa, 4096).status,
+		     VIRTIO_BLK_S_IOERR);
+}
+
+Test(blk_resize, a_disk_grows_and_the_driver_is_told)
+{
+	struct supervisor s;
+	uint8_t before[4096], after[4096];
+
+	set_up(&s, false);
+	check_end(OLD);
+	rig_read_image(&rig, OLD - 4096, before, sizeof(before));
+	cr_assert_eq(supervisor_set(&s, "size", "24M", NULL), 0);
+	supervisor_until(&s, rig.config_changes == 1);
+	cr_assert_eq(capacity(), NEW);
+	rig_read_image(&rig, OLD - 4096, after, sizeof(after));
+	cr_assert_eq(memcmp(before, after, sizeof(before)), 0, "what there was is as it was");
+	check_end(NEW);
+	/* A second time there is nothing to tell. */
+	cr_assert_eq(supervisor_set(&s, "size", "24M", NULL), 0);
+	supervisor_ask_ok(&s, BUS_PING);
+	cr_assert_eq(rig.config_changes, 1);
+	rig_kill(&rig);
+	s.hello = s.ready = false;
+	rig_respawn(&rig);
+	cr_assert_eq(rig.config.capacity * 512, NEW, "a successor has the new size");
+	bus_expect(s.bus, rig.pid);
+	supervisor_until(&s, s.ready);
+	check_end(NEW);
+	tear_down(&s);
+}
+
+Test(blk_resize, what_is_no_growth_is_refused)
+{
+	static const char *const sizes[] = { "0", "8M", "16777215",  "24000100", "x",
+					     "",  "-1", "99999999T", "7E" };
+	struct supervisor s;
+	const char *why;
+	struct stat st;
+
+	set_up(&s, false);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		cr_expect_eq(supervisor_set(&s, "size", sizes[i], &why), -EINVAL, "size %s", sizes[i]);
+		cr_expect(*why, "size %s: no word why", sizes[i]);
+	}
+	cr_assert_eq(supervisor_set(&s, "size", "8M", &why), -EINVAL);
+	cr_expect(strstr(why, "does not shrink"), "%s", why);
+	cr_assert_eq(fstat(rig.image_fd, &st), 0);
+	cr_assert_eq(st.st_size, (off_t)OLD);
+	cr_assert_eq(capacity(), OLD);
+	check_end(OLD);
+	cr_assert_eq(rig.config_changes, 0);
+	tear_down(&s);
+}
+
+/* One that may not be written has to be enlarged by somebody else. */
+Test(blk_resize, an_image_that_grew_is_announced_on_demand)
+{
+	struct supervisor s;
+	const char *why;
+
+	set_up(&s, true);
+	cr_assert_eq(supervisor_set(&s, "size", "24M", &why), -EROFS);
+	cr_assert_eq(ftruncate(rig.image_fd, (off_t)NEW + 4096 + 300), 0);
+	cr_assert_eq(capacity(), OLD, "not before it is asked for");
+	cr_assert_eq(supervisor_set(&s, "size", "20M", &why), -EINVAL, "less than the image has");
+	cr_assert_eq(supervisor_set(&s, "size", "image", NULL), 0);
+	supervisor_until(&s, rig.config_changes == 1);
+	cr_assert_eq(capacity(), NEW + 4096);
+	tear_down(&s);
+}
+
+static void grow_when_ready(void *arg)
+{
+	struct supervisor *s = arg;
+
+	bus_expect(s->bus, rig.pid);
+	supervisor_until(s, s->ready);
+	cr_assert_eq(ftruncate(rig.image_fd, (off_t)NEW), 0);
+}
+
+Test(blk_resize, a_spare_that_was_opened_before_has_the_new_size)
+{
+	struct supervisor s;
+
+	set_up(&s, false);
+	rig_kill(&rig);
+	s.hello = s.ready = false;
+	rig_respawn_spare(&rig, grow_when_ready, &s);
+	cr_assert_eq(rig.config.capacity * 512, NEW);
+	check_end(NEW);
+	tear_down(&s);
+}
