@@ -10,6 +10,7 @@ declare -A may=(
 	[lib/flight]="lib/base"
 	[lib/state]="lib/base"
 	[lib/loop]="lib/base"
+	[lib/qcow2]="lib/base"
 	[lib/state]="lib/base"
 	[lib/mem]="lib/base"
 	[lib/sandbox]="lib/base"
