@@ -55,6 +55,11 @@ static int make_requests(struct blk_queue *q)
 	return 0;
 }
 
+static void on_throttle_timer(void *arg)
+{
+	server_run(((struct blk_queue *)arg)->server);
+}
+
 static void on_completions(void *arg, uint32_t events)
 {
 	struct blk_queue *q = arg;
@@ -79,6 +84,8 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 	if (!err)
 		err = loop_add_fd(server_loop(server), disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET,
 				  on_completions, q, &q->watch);
+	if (!err)
+		err = loop_add_timer(server_loop(server), on_throttle_timer, q, &q->throttle_timer);
 	if (err) {
 		blk_queue_close(q);
 		return err;
@@ -90,6 +97,7 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 void blk_queue_close(struct blk_queue *q)
 {
 	loop_del_fd(q->watch);
+	loop_del_timer(q->throttle_timer);
 	if (q->engine)
 		q->disk->engine->close(q->engine);
 	if (q->iov_memory)
@@ -128,7 +136,7 @@ static unsigned take(struct blk_queue *q)
 	struct vq_chain chain = { .iov = q->pop_iov };
 	unsigned n = 0;
 
-	while (q->free && server_pop(q->server, &chain) == 1) {
+	while (!q->throttled && q->free && server_pop(q->server, &chain) == 1) {
 		request_start(q, &chain);
 		server_lay_down(q->server);
 		if (++n % BATCH == 0 && q->slow_disk)
@@ -143,6 +151,7 @@ bool blk_queue_service(struct blk_queue *q)
 
 	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
 	server_flush(q->server);
+	did |= request_unthrottle(q);
 	did |= take(q) > 0;
 	while (q->staged) {
 		/* What is left could not be taken now; the next completion makes room for it. */
@@ -162,12 +171,17 @@ bool blk_queue_service(struct blk_queue *q)
 
 bool blk_queue_has_room(const struct blk_queue *q)
 {
-	return q->free;
+	return q->free && !q->throttled;
 }
 
 unsigned blk_queue_held(const struct blk_queue *q)
 {
-	return q->disk->engine->busy(q->engine) + q->njobs;
+	return q->disk->engine->busy(q->engine) + q->njobs + !!q->throttled;
+}
+
+void blk_queue_release(struct blk_queue *q)
+{
+	request_release(q);
 }
 
 bool blk_queue_pending(const struct blk_queue *q)
@@ -190,6 +204,7 @@ static const struct {
 	{ "write_bytes", offsetof(struct blk_stats, write_bytes) },
 	{ "bounced", offsetof(struct blk_stats, bounced) },
 	{ "errors", offsetof(struct blk_stats, errors) },
+	{ "throttled", offsetof(struct blk_stats, throttled) },
 };
 
 const char *blk_queue_counter(const struct blk_queue *q, unsigned i, uint64_t *value)

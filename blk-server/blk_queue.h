@@ -15,6 +15,7 @@ void blk_queue_close(struct blk_queue *q);
 bool blk_queue_service(struct blk_queue *q);
 bool blk_queue_has_room(const struct blk_queue *q);
 unsigned blk_queue_held(const struct blk_queue *q);
+void blk_queue_release(struct blk_queue *q);
 bool blk_queue_pending(const struct blk_queue *q);
 
 /* The queue's i-th counter: its name, and *value; NULL past the last. Any thread. */

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "throttle.h"
 
 #define SECTOR         512
 #define DISK_SEG_MAX   126                    /* data segments of a request that are advertised */
@@ -27,6 +28,7 @@ struct disk {
 	bool
 	    refuse_writes; /* the driver was promised a disk that can be written to, and gets errors instead */
 	bool buffered;
+	struct throttle throttle;
 
 	int fd;
 	const char *name;       /* for log lines */

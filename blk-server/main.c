@@ -8,6 +8,7 @@
 #include "num.h"
 #include "resize.h"
 #include "blk_queue.h"
+#include "state.h"
 #include "syscalls.h"
 
 _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine");
@@ -57,6 +58,39 @@ static int set_cache(void *dev, const char *value)
 	return strcmp(value, "buffered") && strcmp(value, "direct") ? -EINVAL : 0;
 }
 
+static int set_limit(void *dev, enum quota_key key, const char *value)
+{
+	return throttle_parse(&((struct blk *)dev)->disk.throttle, key, value);
+}
+
+static int set_bps(void *dev, const char *value)
+{
+	return set_limit(dev, QUOTA_BPS, value);
+}
+
+static int set_iops(void *dev, const char *value)
+{
+	return set_limit(dev, QUOTA_IOPS, value);
+}
+
+static int set_bps_burst(void *dev, const char *value)
+{
+	return set_limit(dev, QUOTA_BPS_BURST, value);
+}
+
+static int set_iops_burst(void *dev, const char *value)
+{
+	return set_limit(dev, QUOTA_IOPS_BURST, value);
+}
+
+static int set_group_fd(void *dev, const char *value)
+{
+	return option_fd(value, &((struct blk *)dev)->disk.throttle.group_fd);
+}
+
+#define RATE_ALLOWED  "a number up to 1T, with K, M, G or T, or 0 for no limit"
+#define BURST_ALLOWED "a number up to 4G, with K, M or G, or 0 for what passes in 100 ms"
+
 static const struct server_option options[] = {
 	{ "image", "FILE", "Serve this disk image or block device.", "a file", set_image },
 	{ "image-fd", "N", "Serve this inherited descriptor, locked already, instead.",
@@ -67,6 +101,14 @@ static const struct server_option options[] = {
 	  set_refuse_writes },
 	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
 	  set_cache },
+	{ "bps", "RATE", "Let so many bytes through in a second (no limit).", RATE_ALLOWED, set_bps },
+	{ "iops", "RATE", "Let so many requests through in a second (no limit).", RATE_ALLOWED, set_iops },
+	{ "bps-burst", "SIZE", "... and so many bytes at once (100 ms' worth).", BURST_ALLOWED,
+	  set_bps_burst },
+	{ "iops-burst", "N", "... and so many requests at once (100 ms' worth).", BURST_ALLOWED,
+	  set_iops_burst },
+	{ "group-fd", "N", "Share the limits in this inherited memory with others, too.",
+	  "a descriptor from 3 to 1023", set_group_fd },
 	{ .name = NULL },
 };
 
@@ -81,12 +123,15 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 		return -EINVAL;
 	}
 	blk->queues = settings->queues;
+	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
+		return -EINVAL;
 	return disk_open(&blk->disk, settings->id, settings->queues, features);
 }
 
 static void blk_close(void *dev)
 {
 	disk_close(&((struct blk *)dev)->disk);
+	throttle_close(&((struct blk *)dev)->disk.throttle);
 }
 
 static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
@@ -120,6 +165,8 @@ static int blk_set(void *dev, const char *key, const char *value, char *why, siz
 	for (size_t i = 0; i < ARRAY_SIZE(settable); i++)
 		if (!strcmp(key, settable[i].key))
 			return settable[i].set(dev, value, why, size);
+	if (throttle_knows(key))
+		return throttle_set(&((struct blk *)dev)->disk.throttle, key, value, why, size);
 	snprintf(why, size, "a disk has no \"%s\" to set", key);
 	return -ENOENT;
 }
@@ -159,6 +206,11 @@ static unsigned blk_held(void *state)
 static bool blk_pending(void *state)
 {
 	return blk_queue_pending(state);
+}
+
+static void blk_release(void *state)
+{
+	blk_queue_release(state);
 }
 
 static bool blk_drained(void *dev)
@@ -203,6 +255,7 @@ static const struct server_device device = {
 	.has_room = blk_has_room,
 	.held = blk_held,
 	.pending = blk_pending,
+	.release = blk_release,
 	.drained = blk_drained,
 	.drain = blk_drain,
 	.stats = blk_stats,
@@ -210,7 +263,7 @@ static const struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct blk blk = { .disk = { .image_fd = -1, .fd = -1 } };
+	static struct blk blk = { .disk = { .image_fd = -1, .fd = -1, .throttle.group_fd = -1 } };
 
 	return server_main(argc, argv, &device, &blk);
 }

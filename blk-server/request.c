@@ -108,6 +108,77 @@ static void keep_vectors(struct request *r, const struct iovec *iov, unsigned nu
 	r->niov = num;
 }
 
+/* ---- limits ---- */
+
+static void carry_out(struct request *r)
+{
+	if (r->kind == REQUEST_READ || r->kind == REQUEST_WRITE)
+		transfer_start(r);
+	else
+		slow_start(r);
+}
+
+/* Discards and zeroes move no bytes. */
+static uint64_t bytes_of(const struct request *r)
+{
+	return r->kind == REQUEST_READ || r->kind == REQUEST_WRITE ? r->left : 0;
+}
+
+/* Carries r out if the limits let it through, or keeps it until then, and what is in the ring behind it. */
+static void admit(struct request *r)
+{
+	struct blk_queue *q = r->queue;
+	uint64_t at = throttle_take(&q->disk->throttle, bytes_of(r));
+
+	if (!at) {
+		carry_out(r);
+		return;
+	}
+	blk_count(&q->stats.throttled, 1);
+	q->throttled = r;
+	loop_arm_timer(q->throttle_timer, at);
+}
+
+bool request_unthrottle(struct blk_queue *q)
+{
+	struct request *r = q->throttled;
+	uint64_t at;
+
+	if (!r)
+		return false;
+	at = throttle_take(&q->disk->throttle, bytes_of(r));
+	if (at) {
+		loop_arm_timer(q->throttle_timer, at);
+		return false;
+	}
+	q->throttled = NULL;
+	loop_disarm_timer(q->throttle_timer);
+	server_take_up(q->server, r->head);
+	carry_out(r);
+	server_lay_down(q->server);
+	return true;
+}
+
+void request_release(struct blk_queue *q)
+{
+	struct request *r = q->throttled;
+
+	if (!r)
+		return;
+	q->throttled = NULL;
+	loop_disarm_timer(q->throttle_timer);
+	if (!r->again) {
+		/* It was the last one taken. Its driver gets this answer only if it broke its ring. */
+		*(volatile uint8_t *)r->status = VIRTIO_BLK_S_IOERR;
+		server_unpop(q->server, r->head);
+		put_free(r);
+		return;
+	}
+	throttle_exceed(&q->disk->throttle, bytes_of(r));
+	carry_out(r);
+	q->disk->engine->submit(q->engine);
+}
+
 /* ---- the types ---- */
 
 /* sectors from sector on, as bytes in *off; false if any of them is outside the disk. */
@@ -131,7 +202,7 @@ static void start_transfer(struct request *r, uint64_t sector, uint32_t len, con
 		return;
 	}
 	keep_vectors(r, iov, num);
-	transfer_start(r);
+	admit(r);
 }
 
 static void start_read(struct request *r, struct parts *p, uint64_t sector)
@@ -214,7 +285,7 @@ static void start_ranges(struct request *r, struct parts *p)
 
 	r->io.dsync = r->queue->dsync;
 	if (status == VIRTIO_BLK_S_OK)
-		slow_start(r);
+		admit(r);
 	else
 		request_finish(r, status);
 }
@@ -277,6 +348,7 @@ void request_start(struct blk_queue *q, struct vq_chain *chain)
 		return;
 	}
 	r = take_free(q, chain->head);
+	r->again = chain->resubmitted;
 	r->kind = REQUEST_FLUSH; /* nothing filled so far */
 	r->status = split_status(&p);
 	if (p.out_len < sizeof(header)) {

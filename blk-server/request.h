@@ -39,6 +39,7 @@ struct request {
 	uint16_t head;
 	uint8_t kind;     /* enum request_kind */
 	bool plain_write; /* counted by the gate */
+	bool again;       /* a predecessor had it */
 	uint64_t off;
 	uint32_t left;
 	uint32_t done;    /* data bytes transferred */
@@ -64,7 +65,8 @@ enum request_kind {
 };
 
 struct blk_stats { /* written by the queue's thread, read by any */
-	_Atomic uint64_t reads, writes, flushes, discards, zeroes, read_bytes, write_bytes, bounced, errors;
+	_Atomic uint64_t reads, writes, flushes, discards, zeroes, read_bytes, write_bytes, bounced, errors,
+	    throttled;
 };
 
 struct blk_queue {
@@ -72,6 +74,8 @@ struct blk_queue {
 	struct server_queue *server;
 	struct engine *engine;
 	struct loop_fd *watch;
+	struct request *throttled; /* waits for the limits, and behind it the ring; NULL: none does */
+	struct loop_timer *throttle_timer;
 	bool dsync; /* the driver does not flush, so that each write must be stable by itself */
 	bool staged;
 	unsigned njobs; /* requests that workers carry out, or that wait for those */
@@ -92,6 +96,12 @@ struct blk_queue {
 
 /* Decodes a chain and starts it; everything wrong with it is answered. */
 void request_start(struct blk_queue *q, struct vq_chain *chain);
+
+/* Looks whether the limits let the one through that waits for them; true if they did. */
+bool request_unthrottle(struct blk_queue *q);
+
+/* Gives the one back that waits for the limits, or carries it out if that can't be. */
+void request_release(struct blk_queue *q);
 
 /* A job's or a transfer's end. status is VIRTIO_BLK_S_*; the request is free afterwards. */
 void request_finish(struct request *r, uint8_t status);

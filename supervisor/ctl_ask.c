@@ -116,13 +116,39 @@ void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *cons
 	ask(q, find_child(m, argv[0]), &msg, on_set);
 }
 
+#define GROUP "group:"
+
+/* A disk of the group whose server serves, to be asked for all of them: they share the memory. */
+static const char *find_member(struct machine *m, struct bus_ctl_request *req, const char *group)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < m->ndevices; i++) {
+		const struct device *d = &m->device[i];
+		const struct child *c = &d->slot[d->active];
+
+		if (strcmp(m->conf->device[i].disk.group, group))
+			continue;
+		any = true;
+		if (c->state == CHILD_READY && !c->adopted)
+			return d->id;
+	}
+	bus_ctl_refuse(req, any ? -EAGAIN : -ENOENT,
+		       any ? "no disk of the group is served at the moment; try again"
+			   : "there is no disk in such a group");
+	return NULL;
+}
+
 void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
-	const char *equals = strchr(argv[1], '=');
+	const char *equals = strchr(argv[1], '='), *id = argv[0];
+	bool group = !strncmp(id, GROUP, strlen(GROUP));
 	struct bus_msg msg = { .type = BUS_SET };
 	struct question *q;
 
-	if (!is_ours(m, req, argv[0]))
+	if (group)
+		id = find_member(m, req, id + strlen(GROUP));
+	if (!id || !is_ours(m, req, id))
 		return;
 	if (!equals || equals == argv[1] || (size_t)(equals - argv[1]) >= sizeof(msg.set.key) ||
 	    strlen(equals + 1) >= sizeof(msg.set.value)) {
@@ -133,9 +159,14 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	if (!q)
 		return;
 	snprintf(q->change, sizeof(q->change), "%s", argv[1]);
-	memcpy(msg.set.key, argv[1], (size_t)(equals - argv[1]));
+	if (snprintf(msg.set.key, sizeof(msg.set.key), "%s%.*s", group ? "group-" : "",
+		     (int)(equals - argv[1]), argv[1]) >= (int)sizeof(msg.set.key)) {
+		bus_ctl_refuse(req, -EINVAL, "it has no such key");
+		free(q);
+		return;
+	}
 	snprintf(msg.set.value, sizeof(msg.set.value), "%s", equals + 1);
-	ask(q, find_child(m, argv[0]), &msg, on_set);
+	ask(q, find_child(m, id), &msg, on_set);
 }
 
 /* ---- stats ---- */

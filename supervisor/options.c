@@ -282,11 +282,15 @@ const struct option_def option_table[] = {
 	  .parse = parse_cpu },
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered]"
+	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
 	  "[,spare=on|off][,restarts=N/"
 	  "SECONDS][,on-failure=quarantine|read-only|needs-reset|stop][,hang-timeout=MS] | "
 	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
 	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
 	  .parse = parse_disk },
+	{ "limit-group", "id=ID[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N]", NULL,
+	  "limits that the disks with group=ID share; repeatable", .repeats = true,
+	  .parse = options_limit_group },
 	{ "net",
 	  "user[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restrict=on|off][,allow=DESTINATION]... "
 	  "| "

@@ -50,6 +50,16 @@ int options_on_failure(struct vmconf_device *device, const char *value, struct v
 int options_hang_timeout(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_vhost_user(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 
+/* The limits of a disk, and its group. */
+int options_bps(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_iops(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_bps_burst(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_iops_burst(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_group(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+
+/* Reads what --limit-group takes. */
+int options_limit_group(struct vmconf *conf, char *value, struct vmconf_error *error);
+
 /* Reads what --disk takes, and what --net takes. */
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error);
 int options_net(struct vmconf_device *device, char *value, struct vmconf_error *error);

@@ -87,6 +87,17 @@ static int check_twice(const struct vmconf *conf, size_t i, struct vmconf_error 
 	return 0;
 }
 
+/* What the successors of a server are to know. */
+static int make_state(const struct vmconf_device *device, struct plan_files *files, size_t i,
+		      struct vmconf_error *error)
+{
+	files->state[i] = state_create();
+	if (files->state[i] < 0)
+		return vmconf_refuse(error, "--%s: no memory for the state of %s: %s",
+				     vmconf_kind_name(device->kind), device->id, strerror(-files->state[i]));
+	return 0;
+}
+
 static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files,
 		     struct vmconf_error *error)
 {
@@ -97,7 +108,7 @@ static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *fil
 	files->image[i] = files_open_image(&conf->device[i].disk, &files->direct[i], &why);
 	if (files->image[i] < 0)
 		return vmconf_refuse(error, "--disk: %s", why.text);
-	return 0;
+	return make_state(&conf->device[i], files, i, error);
 }
 
 /* A back end that somebody else runs must be there. */
@@ -159,10 +170,8 @@ static int open_net(const struct vmconf_device *port, struct plan_files *files, 
 
 	if (port->vhost_user)
 		return 0;
-	files->state[i] = state_create();
-	if (files->state[i] < 0)
-		return vmconf_refuse(error, "--net: no memory for the state of %s: %s", port->id,
-				     strerror(-files->state[i]));
+	if (make_state(port, files, i, error))
+		return -EINVAL;
 	if (port->net.link == LINK_STREAM && check_stream(port, error))
 		return -EINVAL;
 	if (port->net.link == LINK_LISTEN && open_listener(port, files, i, error))
@@ -211,6 +220,24 @@ static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files
 	return err;
 }
 
+/* The limits of groups of disks, which no process of them owns. */
+static int make_groups(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < conf->ngroups; i++) {
+		struct state *state = NULL;
+		int err;
+
+		files->group[i] = state_create();
+		err = files->group[i] < 0 ? files->group[i] : state_map(files->group[i], &state);
+		if (err)
+			return vmconf_refuse(error, "--limit-group: no memory for \"%s\": %s",
+					     conf->group[i].id, strerror(-err));
+		quota_init(state_words(state), conf->group[i].limit);
+		state_free(state);
+	}
+	return 0;
+}
+
 /* The programs that the devices need. */
 static int find_programs(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
 {
@@ -243,6 +270,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 		    files->packet[i][1] = -1;
 		files->tap[i] = FILES_NO_TAP;
 	}
+	for (size_t i = 0; i < VMCONF_GROUPS_MAX; i++)
+		files->group[i] = -1;
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
 		files->flight[i] = files->flight_reader[i] = -1;
 	files->kernel = files_open_kernel(conf->kernel, &why);
@@ -253,7 +282,7 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 		if (files->initrd < 0)
 			return vmconf_refuse(error, "--initrd: %s", why.text);
 	}
-	if (make_recorder(files, 0, 0, error))
+	if (make_recorder(files, 0, 0, error) || make_groups(conf, files, error))
 		return -EINVAL;
 	for (size_t i = 0; i < conf->ndevices; i++)
 		if (open_device(conf, i, files, error) || make_recorders(conf, i, files, error))
@@ -293,6 +322,8 @@ void plan_close(struct plan_files *files)
 		clean_fd(&files->image[i]);
 		clean_fd(&files->state[i]);
 	}
+	for (size_t i = 0; i < VMCONF_GROUPS_MAX; i++)
+		clean_fd(&files->group[i]);
 	plan_close_nets(files);
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		clean_fd(&files->flight[i]);

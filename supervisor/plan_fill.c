@@ -154,6 +154,19 @@ static void add_passed(struct args *a, struct keeper_child *child, const struct 
 		add_fd(a, "--anchor-fd", place);
 }
 
+static void add_disk_limits(struct args *a, struct keeper_child *child, const struct vmconf *conf,
+			    const struct vmconf_disk *disk, const struct plan_files *files)
+{
+	if (*disk->group)
+		add_fixed(a, child, "--group-fd", files->group[vmconf_find_group(conf, disk->group)]);
+	for (size_t i = 0; i < QUOTA_KEYS; i++) {
+		if (!disk->limit[i])
+			continue;
+		add(a, "--%s", quota_names[i]);
+		add(a, "%s", disk->limit[i]);
+	}
+}
+
 static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
 		    const struct plan_files *files, const struct rundir *dir)
 {
@@ -164,6 +177,8 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	child->restricted = "--refuse-writes";
 	add_fixed(&a, child, "--image-fd", files->image[i]);
 	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
+	add_fixed(&a, child, "--state-fd", files->state[i]);
+	add_disk_limits(&a, child, conf, &device->disk, files);
 	add_passed(&a, child, conf, NULL);
 	add_pair(&a, "--format", "raw");
 	if (device->disk.readonly)

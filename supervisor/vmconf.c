@@ -73,6 +73,8 @@ static void free_device(struct vmconf_device *device)
 	free_words(&device->net.allowed);
 	for (size_t i = 0; i < LIMITS; i++)
 		free(device->net.limit[i]);
+	for (size_t i = 0; i < QUOTA_KEYS; i++)
+		free(device->disk.limit[i]);
 }
 
 void vmconf_free(struct vmconf *conf)
@@ -257,6 +259,28 @@ const char *const vmconf_limit_names[LIMITS] = {
 	[LIMIT_TX_PACKETS] = "tx-packets",
 };
 
+int vmconf_find_group(const struct vmconf *conf, const char *id)
+{
+	for (size_t i = 0; i < conf->ngroups; i++)
+		if (!strcmp(conf->group[i].id, id))
+			return (int)i;
+	return -1;
+}
+
+static int check_groups(const struct vmconf *conf, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < conf->ndevices; i++) {
+		const char *id = conf->device[i].disk.group;
+
+		if (*id && vmconf_find_group(conf, id) < 0)
+			return vmconf_refuse(
+			    error,
+			    "--disk: group=\"%s\" is not there; --limit-group id=%s[,bps=RATE...] makes it",
+			    id, id);
+	}
+	return 0;
+}
+
 size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind)
 {
 	size_t n = 0;
@@ -351,7 +375,7 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->device[i].restarts = conf->restarts;
 		conf->device[i].restarts_s = conf->restarts_s;
 	}
-	return give_ids(conf, error) || finish_nets(conf, error) ? -EINVAL : 0;
+	return check_groups(conf, error) || give_ids(conf, error) || finish_nets(conf, error) ? -EINVAL : 0;
 }
 
 /* The NUL-terminated string at *at, which moves past it; NULL if there is none before the end. */

@@ -9,9 +9,11 @@
 #include <stdint.h>
 
 #include "bus_msg.h"
+#include "quota.h"
 
 #define VMCONF_DISKS_MAX   16
 #define VMCONF_NETS_MAX    8
+#define VMCONF_GROUPS_MAX  16 /* of disks with common limits */
 #define VMCONF_DEVICES_MAX (VMCONF_DISKS_MAX + VMCONF_NETS_MAX)
 #define VMCONF_CPUS_MAX    64
 #define VMCONF_QUEUES_MAX  64
@@ -49,6 +51,14 @@ struct vmconf_disk {
 	char *path; /* the image, or NULL */
 	bool readonly;
 	enum vmconf_cache cache;
+	char *limit[QUOTA_KEYS];  /* as their options of blk-server take them; NULL: none */
+	char group[BUS_NAME_MAX]; /* whose limits hold, too; empty: none */
+};
+
+/* Disks with common limits. */
+struct vmconf_group {
+	char id[BUS_NAME_MAX];
+	uint64_t limit[QUOTA_KEYS]; /* 0: none */
 };
 
 struct vmconf_words {
@@ -97,6 +107,8 @@ struct vmconf {
 	char *cpu;                                       /* "host[,-feature...]" */
 	struct vmconf_device device[VMCONF_DEVICES_MAX]; /* in the order of their PCI slots */
 	size_t ndevices;
+	struct vmconf_group group[VMCONF_GROUPS_MAX];
+	size_t ngroups;
 	enum vmconf_console console;
 	char *console_path; /* of file= and socket= */
 	char *run_dir;      /* NULL: the default */
@@ -119,6 +131,9 @@ const char *vmconf_kind_name(enum vmconf_kind kind);
 
 /* The key of each limit, which is net-server's option, too. */
 extern const char *const vmconf_limit_names[LIMITS];
+
+/* The number of the group of this name, or -1. */
+int vmconf_find_group(const struct vmconf *conf, const char *id);
 
 /* How many devices of a kind there are. */
 size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind);

@@ -49,6 +49,7 @@ static const struct device_kind kinds[] = {
 	    .config_write_off = offsetof(struct virtio_blk_config, wce),
 	    .config_write_len = 1,
 	    .config_write_feature = VIRTIO_BLK_F_CONFIG_WCE,
+	    .slow = "its storage is slow, or a limit holds it",
 	},
 	{
 	    .name = "net",

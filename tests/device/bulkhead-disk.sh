@@ -19,3 +19,43 @@ is "no size: exit 2" $? 2
 like "... says so" "$out" '"resize": needs a disk.s id and its new size'
 ctl m quit
 ends_with "ends" 0 "$pid" m
+
+# ---- limits ----
+words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
+refused() {
+	local out
+	out=$("$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" "${@:3}" 2>&1 </dev/null)
+	is "$1: exit 2" $? 2
+	like "... says why" "$out" "$2"
+}
+start m --limit-group id=slow,bps=10M,iops-burst=5 --limit-group id=idle \
+	--disk path="$tmp/disk.img",id=disk0,bps=1M,iops-burst=7,group=slow --disk path="$tmp/disk1.img",id=disk1,group=slow
+wait_running m
+like "the server is told of the disk's limits" "$(words "$(device m disk0 pid)")" \
+	'--image-fd 3 --flight-fd 4 --state-fd 5 --group-fd 6 --bps 1M --iops-burst 7 --vhost-fd 7 '
+same_memory() { [ "$(stat -Lc %i "/proc/$1/fd/6")" = "$(stat -Lc %i "/proc/$2/fd/6")" ]; }
+check "... and two disks of a group have the same memory" same_memory "$(device m disk0 pid)" "$(device m disk1 pid)"
+check "... but not their own" test "$(stat -Lc %i "/proc/$(device m disk0 pid)/fd/5")" != "$(stat -Lc %i "/proc/$(device m disk1 pid)/fd/5")"
+check "a limit is changed" ctl m set disk0 bps=2M
+check "... of this disk" logged m 'blk-server\[disk0\]: set bps to 2M'
+check "a group's limit is changed" ctl m set group:slow iops=300
+check "... by one of its servers" logged m 'blk-server\[disk0\]: set group-iops to 300'
+check "... and the log tells" logged m '^bulkhead: group:slow: iops=300 on request'
+out=$(ctl m set group:idle iops=300 2>&1)
+like "a group without disks" "$out" 'there is no disk in such a group'
+ctl m quit
+ends_with "ends" 0 "$pid" m
+refused "a group that is not there" 'group="fast" is not there; --limit-group id=fast' --disk path="$tmp/disk.img",group=fast
+refused "a group twice" 'id="a" is given twice' --limit-group id=a --limit-group id=a
+refused "a group without a name" 'names no group' --limit-group bps=1M
+refused "a rate that is none" 'bps="fast" is not a number up to 1T' --disk path="$tmp/disk.img",bps=fast
+refused "a burst that is too large" 'bps-burst="5G" is not a number up to 4G' --limit-group id=a,bps-burst=5G
+cat >"$tmp/vm.json" <<END
+{ "kernel": "$tmp/kernel", "limit-group": [{"id": "slow", "iops": 100}],
+  "disk": [{"path": "$tmp/disk.img", "id": "disk0", "bps": "5M", "iops": 20, "group": "slow"}] }
+END
+spawn "$bulkhead" run --name m --run-dir "$run_dir" --config "$tmp/vm.json" </dev/null >"$tmp/m.out" 2>"$tmp/m.err"
+wait_running m
+like "the same from JSON" "$(words "$(device m disk0 pid)")" '--group-fd 6 --bps 5M --iops 20 '
+ctl m quit
+ends_with "ends" 0 "$pid" m

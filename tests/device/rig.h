@@ -45,6 +45,8 @@ struct rig_options {
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
 	int flight_fd;           /* the flight recorder's memory; 0: none */
+	int state_fd;            /* of a disk: what its successors are to know; 0: nothing */
+	int group_fd;            /* of a disk: the limits of its group; 0: it has none */
 	const char *crash;  /* runs the program with crash points, under this order (crashes.h); may change */
 	int log_fd;         /* the server's standard error, with warnings; 0: this process's, errors only */
 	bool may_refuse;    /* a server need not take what the front end asks for */

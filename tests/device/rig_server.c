@@ -102,12 +102,26 @@ static unsigned give_backend(struct rig *rig, const char **argv, int *fds)
 	return net->n_fds;
 }
 
+#define FD_TEXT 16
+
+/* One more descriptor, with the option that tells of it; 0: none. */
+static void give_fd(struct sandbox_spawn *how, int *fds, const char **argv, unsigned *n, const char *option,
+		    int fd, char text[FD_TEXT])
+{
+	if (!fd)
+		return;
+	snprintf(text, FD_TEXT, "%zu", 3 + how->nfds);
+	fds[how->nfds++] = fd;
+	argv[(*n)++] = option;
+	argv[(*n)++] = text;
+}
+
 /* Starts a server with its end of a new socketpair as descriptor 3 and its backend after that; our end. */
 int rig_spawn(struct rig *rig)
 {
 	const char *level = getenv("RIG_LOG");
 	char queues[16], threads[16];
-	static char flight[16], state[16];
+	static char flight[FD_TEXT], state[FD_TEXT], group[FD_TEXT];
 	const char *argv[RIG_ARGS_MAX] = { rig->options.net ? "net-server" : "blk-server",
 					   "--vhost-fd",
 					   "3",
@@ -145,18 +159,10 @@ int rig_spawn(struct rig *rig)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	fds[0] = pair[1];
 	how.nfds += give_backend(rig, argv + 3, fds + 1);
-	if (rig->options.flight_fd) {
-		snprintf(flight, sizeof(flight), "%zu", 3 + how.nfds);
-		fds[how.nfds++] = rig->options.flight_fd;
-		argv[n++] = "--flight-fd";
-		argv[n++] = flight;
-	}
-	if (rig->options.net && rig->options.net->state_fd) {
-		snprintf(state, sizeof(state), "%zu", 3 + how.nfds);
-		fds[how.nfds++] = rig->options.net->state_fd;
-		argv[n++] = "--state-fd";
-		argv[n++] = state;
-	}
+	give_fd(&how, fds, argv, &n, "--flight-fd", rig->options.flight_fd, flight);
+	give_fd(&how, fds, argv, &n, "--state-fd",
+		rig->options.net ? rig->options.net->state_fd : rig->options.state_fd, state);
+	give_fd(&how, fds, argv, &n, "--group-fd", rig->options.group_fd, group);
 	how.fds = fds;
 	if (rig->options.crash)
 		set_crash(rig, &how, fds);

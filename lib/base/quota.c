@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Times are in sixteenths of a nanosecond, which 64 bits hold for 36 years of a host's running, so that what a small
+ * request costs is right to a percent at any rate that a disk has. Costs are rounded up.
+ */
+#include "quota.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "clock.h"
+#include "num.h"
+#include "parse.h"
+
+#define TICKS    16ULL /* of a nanosecond */
+#define TICKS_S  (TICKS * NS_PER_S)
+#define COST_MAX (1ULL << 62)
+#define DEBT_MAX (1ULL << 32) /* units: what one request can be at most */
+
+/* The words: the numbers of enum quota_key, when each bucket will be full, and whether there are numbers. */
+enum { WORD_FULL = QUOTA_KEYS, WORD_SET = QUOTA_KEYS + 2 };
+enum { BYTES, OPS };
+
+_Static_assert(WORD_SET < QUOTA_WORDS, "there are so many");
+
+const char *const quota_names[QUOTA_KEYS] = {
+	[QUOTA_BPS] = "bps",
+	[QUOTA_IOPS] = "iops",
+	[QUOTA_BPS_BURST] = "bps-burst",
+	[QUOTA_IOPS_BURST] = "iops-burst",
+};
+
+static uint64_t get(const _Atomic uint64_t *word)
+{
+	return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+int quota_parse(enum quota_key key, const char *value, uint64_t *number)
+{
+	int err = parse_size(value, number);
+
+	if (!err && *number > (key < QUOTA_BPS_BURST ? LIMIT_RATE_MAX : LIMIT_BURST_MAX))
+		err = -ERANGE;
+	return err;
+}
+
+void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS])
+{
+	if (atomic_load(&words[WORD_SET]) == 1)
+		return;
+	for (size_t i = 0; i < QUOTA_KEYS; i++)
+		atomic_store(&words[i], numbers[i]);
+	atomic_store(&words[WORD_SET], 1);
+}
+
+/* The ticks in which a rate gives so many units. */
+static uint64_t ticks(uint64_t units, uint64_t rate)
+{
+	__extension__ typedef unsigned __int128 wide;
+	wide cost = ((wide)units * TICKS_S + rate - 1) / rate;
+
+	return cost < COST_MAX ? (uint64_t)cost : COST_MAX;
+}
+
+static uint64_t rate_of(const _Atomic uint64_t *words, unsigned bucket)
+{
+	return MIN(get(&words[bucket]), LIMIT_RATE_MAX);
+}
+
+static uint64_t burst_ticks(const _Atomic uint64_t *words, unsigned bucket, uint64_t rate)
+{
+	uint64_t burst = get(&words[QUOTA_BPS_BURST + bucket]);
+
+	return burst ? ticks(MIN(burst, LIMIT_BURST_MAX), rate) : MAX(TICKS_S / 10, ticks(1, rate));
+}
+
+/* What is to be paid off, in units. */
+static uint64_t debt_of(uint64_t full, uint64_t now, uint64_t rate)
+{
+	__extension__ typedef unsigned __int128 wide;
+	wide debt = full > now && rate ? (wide)(full - now) * rate / TICKS_S : 0;
+
+	return debt < DEBT_MAX ? (uint64_t)debt : DEBT_MAX;
+}
+
+void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uint64_t now_ns)
+{
+	uint64_t now = now_ns * TICKS;
+
+	if (key <= QUOTA_IOPS) {
+		uint64_t debt = debt_of(get(&words[WORD_FULL + key]), now, rate_of(words, key));
+
+		atomic_store(&words[WORD_FULL + key], now + (number ? ticks(debt, number) : 0));
+	}
+	atomic_store(&words[key], number);
+	atomic_store(&words[WORD_SET], 1);
+}
+
+static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t now)
+{
+	uint64_t rate = rate_of(words, bucket), full = get(&words[WORD_FULL + bucket]), burst;
+
+	if (!rate || full <= now)
+		return 0;
+	burst = burst_ticks(words, bucket, rate);
+	return full - now < burst ? 0 : (full - now - burst) / TICKS + 1;
+}
+
+uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns)
+{
+	return MAX(wait_of(words, BYTES, now_ns * TICKS), wait_of(words, OPS, now_ns * TICKS));
+}
+
+static void take_of(_Atomic uint64_t *words, unsigned bucket, uint64_t now, uint64_t units)
+{
+	uint64_t rate = rate_of(words, bucket), cost, full;
+
+	if (!rate || !units)
+		return;
+	cost = ticks(units, rate);
+	full = get(&words[WORD_FULL + bucket]);
+	while (!atomic_compare_exchange_weak(&words[WORD_FULL + bucket], &full,
+					     full > UINT64_MAX - cost ? UINT64_MAX : MAX(full, now) + cost))
+		;
+}
+
+void quota_take(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops)
+{
+	take_of(words, BYTES, now_ns * TICKS, bytes);
+	take_of(words, OPS, now_ns * TICKS, ops);
+}

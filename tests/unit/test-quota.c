@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lib/base/quota: what goes through in a time is what the rate says, however many share it, by a clock that tests move. */
+#include "quota.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "clock.h"
+#include "num.h"
+
+#define START (5 * NS_PER_S)
+
+static _Atomic uint64_t words[QUOTA_WORDS];
+static uint64_t now = START;
+
+TestSuite(quota);
+
+static void init(uint64_t bps, uint64_t iops, uint64_t bps_burst, uint64_t iops_burst)
+{
+	const uint64_t numbers[QUOTA_KEYS] = { [QUOTA_BPS] = bps,
+					       [QUOTA_IOPS] = iops,
+					       [QUOTA_BPS_BURST] = bps_burst,
+					       [QUOTA_IOPS_BURST] = iops_burst };
+
+	quota_init(words, numbers);
+}
+
+/* How many requests of so many bytes go through until then, by whoever waits as long as he is told to. */
+static uint64_t pass(uint64_t until, uint64_t bytes)
+{
+	uint64_t n = 0, wait;
+
+	for (;;) {
+		wait = quota_wait(words, now);
+		if (now + wait >= until)
+			break;
+		now += wait;
+		quota_take(words, now, bytes, 1);
+		n++;
+		cr_assert_lt(n, 100000000ULL, "there is no limit");
+	}
+	now = until;
+	return n;
+}
+
+static void expect_near(uint64_t is, uint64_t wanted)
+{
+	cr_expect(is >= wanted - wanted / 100 - 1 && is <= wanted + wanted / 100 + 1, "%llu instead of %llu",
+		  (unsigned long long)is, (unsigned long long)wanted);
+}
+
+Test(quota, without_one_all_passes)
+{
+	init(0, 0, 0, 0);
+	cr_assert_not(quota_is_set(words));
+	quota_take(words, now, 1ULL << 40, 1);
+	cr_assert_eq(quota_wait(words, now), 0);
+}
+
+Test(quota, bytes_of_any_size_pass_at_the_rate)
+{
+	static const uint64_t rates[] = { 512, 1 << 20, 1ULL << 30, 20ULL << 30 };
+	static const uint64_t sizes[] = { 4096, 65536, 1 << 20 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(rates); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(sizes); j++) {
+			uint64_t s = MAX(1000 * sizes[j] / rates[i], 1ULL);
+
+			memset(words, 0, sizeof(words));
+			init(rates[i], 0, 0, 0);
+			pass(now + NS_PER_S, sizes[j]); /* what was there at first */
+			while (quota_wait(words, now))
+				now += quota_wait(words, now);
+			expect_near(pass(now + s * NS_PER_S, sizes[j]), s * rates[i] / sizes[j]);
+		}
+}
+
+Test(quota, a_burst_passes_at_once_and_comes_back)
+{
+	init(0, 100, 0, 50);
+	expect_near(pass(now + 1, 0), 50);
+	expect_near(pass(now + NS_PER_S, 0), 100);
+	now += 10 * NS_PER_S;
+	expect_near(pass(now + 1, 0), 50);
+}
+
+Test(quota, both_limits_hold)
+{
+	init(1 << 20, 100, 1, 1);
+	expect_near(pass(now + 10 * NS_PER_S, 512), 1000);
+	expect_near(pass(now + 10 * NS_PER_S, 1 << 20), 10);
+}
+
+/* It is not given twice, nor forgotten, by whoever opens it next. */
+Test(quota, a_second_init_changes_nothing)
+{
+	init(1 << 20, 0, 1 << 20, 0);
+	pass(now + 1, 4096);
+	quota_set(words, QUOTA_BPS, 2 << 20, now);
+	init(1 << 30, 0, 0, 0);
+	expect_near(pass(now + 10 * NS_PER_S, 4096), 10 * (2 << 20) / 4096);
+}
+
+Test(quota, setting_again_and_again_gives_nothing)
+{
+	uint64_t n = 0;
+
+	init(1 << 20, 0, 0, 0);
+	pass(now + NS_PER_S, 4096);
+	for (int i = 0; i < 1000; i++) {
+		quota_set(words, QUOTA_BPS, i % 2 ? 1 << 20 : 8 << 20, now);
+		n += pass(now + 1, 4096);
+	}
+	cr_assert_leq(n, (8 << 20) / 10 / 4096 + 26, "%llu: more than the largest burst",
+		      (unsigned long long)n);
+	quota_set(words, QUOTA_BPS, 1 << 20, now);
+	now += quota_wait(words, now);
+	expect_near(pass(now + 10 * NS_PER_S, 4096), 10 * (1 << 20) / 4096);
+}
+
+/* A debt stays as large as it is in bytes, not in time. */
+Test(quota, a_change_takes_the_debt_along)
+{
+	init(1 << 20, 0, 1, 0);
+	quota_take(words, now, 64 << 20, 1);
+	expect_near(quota_wait(words, now), 64 * NS_PER_S);
+	quota_set(words, QUOTA_BPS, 64 << 20, now);
+	expect_near(quota_wait(words, now), NS_PER_S);
+	quota_set(words, QUOTA_BPS, 0, now);
+	cr_assert_eq(quota_wait(words, now), 0);
+}
+
+/* Whatever stands there, setting it anew leaves nobody waiting for longer than a request could have cost. */
+Test(quota, what_somebody_else_wrote_can_be_mended)
+{
+	for (size_t i = 0; i < QUOTA_WORDS; i++)
+		words[i] = UINT64_MAX;
+	quota_wait(words, now);
+	quota_take(words, now, UINT64_MAX, UINT64_MAX);
+	for (unsigned key = 0; key < QUOTA_KEYS; key++)
+		quota_set(words, key, 1ULL << 32, now);
+	cr_assert_leq(quota_wait(words, now), NS_PER_S);
+}
+
+Test(quota, values)
+{
+	uint64_t v;
+
+	cr_assert_eq(quota_parse(QUOTA_BPS, "10M", &v), 0);
+	cr_assert_eq(v, 10 << 20);
+	cr_assert_eq(quota_parse(QUOTA_IOPS, "0", &v), 0);
+	cr_assert_eq(quota_parse(QUOTA_IOPS, "-1", &v), -EINVAL);
+	cr_assert_eq(quota_parse(QUOTA_BPS, "2T", &v), -ERANGE);
+	cr_assert_eq(quota_parse(QUOTA_BPS_BURST, "5G", &v), -ERANGE);
+}
+
+static void *taker(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 100000; i++)
+		quota_take(words, START, 1000, 1);
+	return NULL;
+}
+
+/* Nothing that several take at once gets lost. */
+Test(quota, threads_share_it)
+{
+	pthread_t t[4];
+
+	init(1000000, 0, 1, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		cr_assert_eq(pthread_create(&t[i], NULL, taker, NULL), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		pthread_join(t[i], NULL);
+	expect_near(quota_wait(words, START), 400 * NS_PER_S);
+}
