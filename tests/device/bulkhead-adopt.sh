@@ -50,10 +50,10 @@ for p in $(jq '.[]' <<<"$before"); do
 	check "... process $p runs on" test -d "/proc/$p" -a "$(sed 's/.*) //; s/ .*//' "/proc/$p/stat")" != Z
 done
 like "... ctl says what to do" "$(ctl m status 2>&1)" 'runs without a supervisor; bulkhead adopt m takes it over'
-out=$("$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1 </dev/null)
+out=$(soon "$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" 2>&1 </dev/null)
 is "fault 63: the same name is started while there is no supervisor: exit 2" $? 2
 like "... and says what to do" "$out" 'running already, without a supervisor; bulkhead adopt m takes it over'
-out=$("$bulkhead" run --name n --run-dir "$run_dir" --kernel "$tmp/kernel" "${disk[@]}" 2>&1 </dev/null)
+out=$(soon "$bulkhead" run --name n --run-dir "$run_dir" --kernel "$tmp/kernel" "${disk[@]}" 2>&1 </dev/null)
 is "fault 68: a second machine on the image meanwhile: exit 2" $? 2
 like "... is refused by the lock, which the keeper holds" "$out" 'disk.img" is in use by process'
 adopt
@@ -66,19 +66,19 @@ is "... and none was restarted" "$(device m disk0 restarts)" 0
 is "... its filter is as narrow" "$(awk '/^Seccomp:/ { print $2 }' "/proc/$pid/status")$(awk '/^CapEff:/ { print $2 }' "/proc/$pid/status")" "20000000000000000"
 
 # ---- never two ----
-out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 is "fault 63: a second supervisor: exit 2" $? 2
 is "... is told of the first" "$out" "bulkhead: adopt: \"m\" has a supervisor, process $pid; there is never more than one"
 kill -STOP "$pid"
-out=$(timeout 60 "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 like "... even if that one is stopped" "$out" "has a supervisor, process $pid;"
 kill -CONT "$pid"
 if [ "$(id -u)" -eq 0 ]; then
 	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead"
-	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+	out=$(soon setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 	is "another user can't: exit 2" $? 2
 	bereave
-	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+	out=$(soon setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 	is "... nor while there is none" $? 2
 	# The socket itself made open to all: the keeper looks who it is.
 	chmod 666 "$run_dir/m/keeper"
@@ -89,12 +89,12 @@ if [ "$(id -u)" -eq 0 ]; then
 	adopt
 	wait_for 10 answers
 fi
-out=$("$bulkhead" adopt --run-dir "$run_dir" nobody 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" nobody 2>&1 </dev/null)
 is "a machine that is not there: exit 2" $? 2
 like "... says so" "$out" '"nobody": no machine of this name runs in'
 for words in "" "../m" "a b" "--frob m" "--console"; do
 	# shellcheck disable=SC2086
-	"$bulkhead" adopt --run-dir "$run_dir" $words >"$tmp/words" 2>&1 </dev/null
+	soon "$bulkhead" adopt --run-dir "$run_dir" $words >"$tmp/words" 2>&1 </dev/null
 	is "adopt '$words': exit 2" $? 2
 done
 
@@ -105,7 +105,7 @@ echo precious >"$tmp/target/bus"
 mv "$run_dir/m/disk0" "$run_dir/m/disk0.real"
 mv "$run_dir/m/keeper" "$run_dir/m/keeper.real"
 ln -s keeper.real "$run_dir/m/keeper"
-out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 is "fault 69: a planted symbolic link for the keeper's socket: exit 2" $? 2
 rm "$run_dir/m/keeper"
 mv "$run_dir/m/keeper.real" "$run_dir/m/keeper"
@@ -119,7 +119,7 @@ bereave
 is "fault 69: the keeper follows no planted link when it cleans up" "$(cat "$tmp/target/bus")" precious
 mkdir "$run_dir/x"
 ln -s "$run_dir/m" "$run_dir/link"
-out=$("$bulkhead" adopt --run-dir "$run_dir" link 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" link 2>&1 </dev/null)
 is "... nor does adopt, to another machine's directory" $? 2
 rm -r "$run_dir/link" "$run_dir/x"
 
@@ -379,7 +379,7 @@ kill -KILL "$keeper"
 for p in $children; do check "without supervisor and keeper process $p ends" wait_for 5 gone "$p"; done
 start m "${disk[@]}"
 check "... and the next machine of the name takes over what is left" wait_running m
-out=$("$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 like "a machine that is not to be kept can't be adopted" "$out" "runs with process $pid as its supervisor, and ends with it"
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" m

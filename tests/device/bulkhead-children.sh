@@ -62,10 +62,12 @@ check "no descriptor of the supervisor is lost by a restart" wait_for 5 fds_agai
 tell disk0 junk 20
 check "one that sends malformed messages is fenced and replaced" wait_for 10 restarts 10
 check "... and says why" logged m 'disk0: killing blk-server .*it keeps sending malformed messages'
+flood_from=$SECONDS
 tell disk0 flood 20000
 said_so() { tell disk0 log after the flood && logged m 'disk0.: [0-9]+ lines were held back'; }
 check "a flood of log lines is rationed" wait_for 10 said_so
-check "... to few" test "$(grep -c 'of a flood' "$tmp/m.err")" -le 400
+# A hundred a second, and it takes as long as this machine lets it.
+check "... to few" test "$(grep -c 'of a flood' "$tmp/m.err")" -le $((300 + 100 * (SECONDS - flood_from)))
 check "... and stalls nobody" is_state m running
 tell disk0 raw $'<3>\033[31mred\007'
 check "control characters of a child do not reach the log" wait_for 5 logged m 'blk-server\[disk0\]: \?\[31mred\?$'
@@ -222,8 +224,7 @@ done
 rm "$bin/core.do"
 
 # ---- an external back end ----
-socat UNIX-LISTEN:"$tmp/ext.sock",fork EXEC:'sleep 1000',nofork </dev/null >/dev/null 2>&1 &
-tap_pids+=($!)
+spawn socat -u "UNIX-LISTEN:$tmp/ext.sock,fork" OPEN:/dev/null
 wait_for 5 test -S "$tmp/ext.sock"
 start m --disk "vhost-user=$tmp/ext.sock,id=ext"
 check "a machine with somebody else's back end" wait_running m

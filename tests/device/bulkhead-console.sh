@@ -29,9 +29,9 @@ spawn perl -MSocket -e 'socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0) or die
 	"$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" </dev/null 2>"$tmp/m.err"
 wait_running m
 for i in {1..300}; do tell core say "$(printf 'y%.0s' {1..400})"; done
-answers() { timeout 12 "$bulkhead" ctl --run-dir "$run_dir" m status; }
+answers() { soon "$bulkhead" ctl --run-dir "$run_dir" m status; }
 check "a socket that nobody reads does not stop the supervisor" answers
-timeout 30 "$bulkhead" ctl --run-dir "$run_dir" m quit
+soon "$bulkhead" ctl --run-dir "$run_dir" m quit
 check "... nor the end" wait_for 20 gone_dir
 
 # ---- a terminal ----
@@ -129,7 +129,7 @@ answered() { grep -q '\[hello\]' "$tmp/client.out"; }
 check "a client is answered" wait_for 5 answered
 exchange=$(cat "$tmp/client.out")
 like "a client gets what was said before" "$exchange" 'fake guest runs'
-out=$(timeout 30 socat -T 1 - "UNIX-CONNECT:$tmp/con.sock" </dev/null 2>&1)
+out=$(soon socat -t 20 - "UNIX-CONNECT:$tmp/con.sock" </dev/null 2>&1)
 like "a second client is told that there is one" "$out" 'has a client already'
 exec 9>&-
 is "the socket is for its user alone" "$(stat -c %a "$tmp/con.sock")" 600
@@ -146,6 +146,6 @@ kill -TERM "$pid"
 ends_with "ends" 0 "$pid" next
 check "the socket is removed" test ! -e "$tmp/con.sock"
 echo precious >"$tmp/file"
-out=$("$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" --console "socket=$tmp/file" 2>&1 </dev/null)
+out=$(soon "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" --console "socket=$tmp/file" 2>&1 </dev/null)
 is "a file in the socket's place: exit 2" $? 2
 is "... and it stays" "$(cat "$tmp/file")" precious

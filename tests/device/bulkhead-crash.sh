@@ -118,7 +118,7 @@ case $? in
 *)
 	check "a forbidden call is named" wait_for 10 logged one \
 		"disk0: blk-server \(process $server\) died of the forbidden system call socket \(41, x86_64\), made by thread io0"
-	check "... by the server itself too" logged one 'forbidden system call 41, architecture 0xc000003e, thread io0'
+	check "... by the server itself too" wait_for 5 logged one 'forbidden system call 41, architecture 0xc000003e, thread io0'
 	check "... and the device is back" wait_for 10 back
 	check "it leaves a report" wait_for 10 count 1
 	trace "$(newest)" >"$tmp/out"

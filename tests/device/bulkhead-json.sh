@@ -8,7 +8,7 @@ make_machine
 refused() {
 	local out code
 	printf '%s' "$3" >"$tmp/vm.json"
-	out=$("$bulkhead" run --run-dir "$run_dir" --config "$tmp/vm.json" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" run --run-dir "$run_dir" --config "$tmp/vm.json" 2>&1 </dev/null)
 	code=$?
 	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$2 ]] && [ ! -e "$run_dir" ]; then
 		ok "$1"
@@ -41,10 +41,10 @@ refused "key that is a list of pairs" 'vm.json: disk: "id=a,path" is not possibl
 refused "no kernel" '--kernel: missing' '{"cpus": 1}'
 refused "NUL in text" 'vm.json:1: ' "{$k, \"append\": \"a\\u0000b\"}"
 printf '{"cpus": 1}\0' >"$tmp/vm.json"
-like "zero byte in the file" "$("$bulkhead" run --config "$tmp/vm.json" 2>&1)" 'holds a zero byte'
-like "missing file" "$("$bulkhead" run --config /nonexistent 2>&1)" "^bulkhead: --config: \"/nonexistent\" can't be opened"
-like "a directory as file" "$("$bulkhead" run --config / 2>&1)" '^bulkhead: --config: "/" is no file of data'
-like "/proc/self/environ as file" "$("$bulkhead" run --config /proc/self/environ 2>&1)" '^bulkhead: --config: "/proc/self/environ" is part of /proc'
+like "zero byte in the file" "$(soon "$bulkhead" run --config "$tmp/vm.json" 2>&1)" 'holds a zero byte'
+like "missing file" "$(soon "$bulkhead" run --config /nonexistent 2>&1)" "^bulkhead: --config: \"/nonexistent\" can't be opened"
+like "a directory as file" "$(soon "$bulkhead" run --config / 2>&1)" '^bulkhead: --config: "/" is no file of data'
+like "/proc/self/environ as file" "$(soon "$bulkhead" run --config /proc/self/environ 2>&1)" '^bulkhead: --config: "/proc/self/environ" is part of /proc'
 
 if ! sanitized && [ -w /dev/kvm ] && command -v jq >/dev/null; then
 	cat >"$tmp/vm.json" <<END

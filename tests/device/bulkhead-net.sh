@@ -49,7 +49,7 @@ check "... and back" wait_for 5 logged m 'net-server\[net0\]: frame: in 1'
 
 # ---- what is asked of them ----
 check "a property is set" ctl m set net0 link=down
-check "... the server is told" logged m 'net-server\[net0\]: set link to down'
+check "... the server is told" wait_for 5 logged m 'net-server\[net0\]: set link to down'
 check "... and the log tells" logged m '^bulkhead: net0: link=down on request'
 out=$(ctl m set net0 wrong=1 2>&1)
 is "one that it does not have: exit 1" $? 1
@@ -209,7 +209,7 @@ check "without keep all ends with the supervisor" wait_for 10 gone_dir
 clean_after m "... no process is left"
 
 # ---- a back end of somebody else's ----
-spawn socat "UNIX-LISTEN:$tmp/backend,fork" "EXEC:sleep 60"
+spawn socat -u "UNIX-LISTEN:$tmp/backend,fork" OPEN:/dev/null
 backend=$pid
 wait_for 5 test -S "$tmp/backend"
 start m --net "vhost-user=$tmp/backend,mac=52:54:00:00:00:07"
@@ -252,7 +252,7 @@ start m --net "listen=$tmp/own" --net "listen=$tmp/own2"
 wait_running m
 like "the server gets the listening socket" "$(words "$(device m net0 pid)")" '--listen-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 '
 is "... which is this user's alone" "$(stat -c %a "$tmp/own")" 600
-out=$("$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" --net "listen=$tmp/own3" --net "listen=$tmp/own" 2>&1 </dev/null)
+out=$(soon "$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" --net "listen=$tmp/own3" --net "listen=$tmp/own" 2>&1 </dev/null)
 like "... and in use" "$out" 'listen=".*/own" can.t be made: Address already in use'
 check "... a start that fails leaves none" test ! -e "$tmp/own3"
 kill -KILL "$pid"

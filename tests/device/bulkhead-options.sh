@@ -9,7 +9,7 @@ long=$(printf 'x%.0s' {1..120})
 refused() {
 	local text=$1 regex=$2 out code
 	shift 2
-	out=$("$bulkhead" run --run-dir "$run_dir" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" run --run-dir "$run_dir" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
 	code=$?
 	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$regex ]] && [ ! -e "$run_dir" ]; then
 		ok "$text"
@@ -136,7 +136,7 @@ refused "--net 9 times" '--net: ".*" is one too many; at most 8' "${many[@]}"
 refused_alone() {
 	local text=$1 regex=$2 out code
 	shift 2
-	out=$(timeout 60 "$bulkhead" "$@" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" "$@" 2>&1 </dev/null)
 	code=$?
 	if [ $code -eq 2 ] && [[ $out =~ $regex ]] && { [[ $out == usage:* ]] || [ "$(wc -l <<<"$out")" -eq 1 ]; }; then ok "$text"; else not_ok "$text" "exit $code" "$out" "want: $regex"; fi
 }

@@ -7,7 +7,7 @@ make_machine
 
 # try NAME OPTION...: a start that shall be refused; $out, $code.
 try() {
-	out=$("$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" --name "$@" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" run --run-dir "$run_dir" --kernel "$tmp/kernel" --name "$@" 2>&1 </dev/null)
 	code=$?
 }
 
@@ -67,7 +67,7 @@ else
 	check "... by itself too, with its number" logged one \
 		'^bulkhead: forbidden system call 59, architecture 0xc000003e'
 fi
-check "... and all is cleaned up" free
+check "... and all is cleaned up" wait_for 10 free
 
 # Supervisor and keeper die: the next one takes over what they left.
 start one --disk "path=$tmp/disk.img"
@@ -87,7 +87,7 @@ rmdir "$run_dir/one/odd/deep"
 like "ps does not list the dead one" "$("$bulkhead" ps --run-dir "$run_dir" | wc -l)" '^1$'
 for command in "ctl one status" "adopt one"; do
 	# shellcheck disable=SC2086
-	out=$("$bulkhead" $command --run-dir "$run_dir" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" $command --run-dir "$run_dir" 2>&1 </dev/null)
 	is "$command: exit 2" $? 2
 	like "... it says what to do" "$out" "no machine of this name runs; .* left $run_dir/one, which the next bulkhead run --name one takes over"
 done
@@ -112,19 +112,19 @@ is "fault 69: a symbolic link for a lock: exit 2" $code 2
 is "... and not followed" "$(ls -A "$tmp/target")" ""
 rm -r "$run_dir/evil2"
 ln -s "$run_dir" "$tmp/link"
-out=$("$bulkhead" run --run-dir "$tmp/link" --kernel "$tmp/kernel" 2>&1)
+out=$(soon "$bulkhead" run --run-dir "$tmp/link" --kernel "$tmp/kernel" 2>&1)
 like "fault 69: a symbolic link for the run directory" "$out" 'run-dir: ".*/link" is a symbolic link or a file'
 mkdir -m 777 "$tmp/open"
 chmod 777 "$tmp/open"
-out=$("$bulkhead" run --run-dir "$tmp/open" --kernel "$tmp/kernel" 2>&1)
+out=$(soon "$bulkhead" run --run-dir "$tmp/open" --kernel "$tmp/kernel" 2>&1)
 like "a run directory that others can write" "$out" 'can be written by others; mode 0700 is needed'
 if [ "$(id -u)" -eq 0 ]; then
 	mkdir "$tmp/foreign"
 	chown 65534 "$tmp/foreign"
-	out=$("$bulkhead" run --run-dir "$tmp/foreign" --kernel "$tmp/kernel" 2>&1)
+	out=$(soon "$bulkhead" run --run-dir "$tmp/foreign" --kernel "$tmp/kernel" 2>&1)
 	like "a run directory of somebody else" "$out" 'belongs to user 65534; a directory of user 0'
 	mkdir -m 700 "$tmp/closed"
-	out=$("$bulkhead" run --run-dir "$tmp/closed/run" --kernel "$tmp/kernel" 2>&1)
+	out=$(soon "$bulkhead" run --run-dir "$tmp/closed/run" --kernel "$tmp/kernel" 2>&1)
 	like "a run directory that confined children can't reach" "$out" 'closed to the users that confined processes run as; .*/closed needs mode o\+x'
 	is "modes of what a machine makes" "$(start m --disk "path=$tmp/disk.img"; wait_running m; cd "$run_dir/m" && stat -c '%n %a' . lock ctl events disk0 | tr '\n' ' '; kill "$pid"; wait_exit 20 "$pid")" \
 		". 711 lock 600 ctl 600 events 600 disk0 710 "

@@ -25,7 +25,7 @@ before=$(all_links)
 refused() {
 	local text=$1 regex=$2 out code
 	shift 2
-	out=$(timeout 60 "$bulkhead" run --run-dir "$tmp/refused" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
+	out=$(soon "$bulkhead" run --run-dir "$tmp/refused" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
 	code=$?
 	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ --net:\ .*$regex ]] && [ ! -e "$tmp/refused" ]; then
 		ok "$text"
@@ -97,7 +97,7 @@ wait_running m
 like "a tap that was there is used" "$(link keep0)" '<[^>]*UP[^>]*> mtu 1500 .* master br0 '
 like "... with the MTU that it has" "$(words "$(device m net0 pid)")" '--mtu 1500 '
 ip tuntap add dev keep1 mode tap
-out=$("$bulkhead" run --run-dir "$run_dir" --name m --kernel "$tmp/kernel" --net tap=keep1,bridge=br0,mtu=1400 2>&1 </dev/null)
+out=$(soon "$bulkhead" run --run-dir "$run_dir" --name m --kernel "$tmp/kernel" --net tap=keep1,bridge=br0,mtu=1400 2>&1 </dev/null)
 is "a machine whose name is in use: exit 2" $? 2
 like "... it is that" "$out" '--name: "m" is running already'
 like "... and its tap is as it was" "$(link keep1)" ' mtu 1500 .* state DOWN '
@@ -138,7 +138,7 @@ if ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
 else
 	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead" && chmod 644 "$tmp/kernel"
 	chmod 755 "$bin"
-	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" run --run-dir /tmp/no-run-dir-here --kernel "$tmp/kernel" --net tap=bt0 2>&1 </dev/null)
+	out=$(setpriv --reuid 65534 --regid 65534 --clear-groups timeout 60 "$tmp/bulkhead" run --run-dir /tmp/no-run-dir-here --kernel "$tmp/kernel" --net tap=bt0 2>&1 </dev/null)
 	is "without privileges: exit 2" $? 2
 	like "... the line tells what root can do" "$out" '^bulkhead: --net: id="net0": tap="bt0": (not allowed; root can make it|there is no)'
 fi

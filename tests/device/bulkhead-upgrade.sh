@@ -162,7 +162,7 @@ fresh
 wait_for 10 spare_ready
 upgrade --exec "$new/blk-server"
 refused "an old process that does not drain" 'the old process did not finish its requests in time'
-check "... is told to serve on" logged m 'blk-server\[disk0\]: told to serve on'
+check "... is told to serve on" wait_for 5 logged m 'blk-server\[disk0\]: told to serve on'
 # during_drain COMMAND...: an upgrade, and the command in the middle of its drain.
 during_drain() {
 	local before asked

@@ -20,7 +20,7 @@
 #define RIG_QUEUES_MAX 9
 #define RIG_SIZE       128 /* descriptors of a ring */
 #define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
-#define RIG_DEADLINE_S 20
+#define RIG_DEADLINE_S 40
 #define RIG_ARGS_MAX   32
 
 /* A net-server in place of a blk-server: rig_options.queues counts pairs, and ring 2i receives, 2i + 1 transmits. */

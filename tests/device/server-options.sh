@@ -7,7 +7,7 @@
 refused() {
 	local text=$1 pattern=$2 out status
 	shift 2
-	out=$("$program" "$@" 2>&1 3</dev/null)
+	out=$(soon "$program" "$@" 2>&1 3</dev/null)
 	status=$?
 	text="${program##*/}, $text"
 	is "$text: exit status" "$status" 2

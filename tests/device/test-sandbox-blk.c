@@ -10,7 +10,7 @@
 #include "probe.h"
 #include "rig.h"
 
-#define DEADLINE_NS (10 * NS_PER_S)
+#define DEADLINE_NS (40 * NS_PER_S)
 
 /* Serves requests until both filters are in force, which is after the front end's first questions. */
 static void serve_until_steady(struct rig *rig)

@@ -21,7 +21,7 @@
 #include "temp_dir.h"
 
 #define CONNECTIONS 3
-#define DEADLINE_NS (20 * NS_PER_S)
+#define DEADLINE_NS (40 * NS_PER_S)
 #define ALL_SEEN    42
 
 static int

@@ -34,7 +34,7 @@
 #include "vmm-core/syscalls.h"
 
 #define OUTER_UID   65533
-#define DEADLINE_MS 10000
+#define DEADLINE_MS 40000
 #define DIR_MAX     64
 
 extern const struct sandbox_rule *const server_stage_one[],

@@ -83,9 +83,9 @@ guest 30 --hostname penguin -- '
 	busybox udhcpc -i eth0 -n -q -t 5 -s "$tmp/lease" >/dev/null 2>&1
 	cat "$tmp/leased"
 	busybox nslookup -type=a anything.example 10.0.2.3
-	busybox ping -c 1 -W 5 10.0.2.2
+	busybox ping -c 1 -W 20 10.0.2.2
 	busybox wget -q -O - http://10.0.2.2:8080/big | sha256sum
-	echo through | socat -t 5 - TCP:192.0.2.1:8081'
+	echo through | socat -t 20 - TCP:192.0.2.1:8081'
 like 'DHCP gives address, mask, gateway, name server and name' "$out" '10\.0\.2\.15 255\.255\.255\.0 10\.0\.2\.2 10\.0\.2\.3 penguin'
 like 'the host'"'"'s name server answers' "$out" 'Address:? 192\.0\.2\.1'
 like 'the gateway answers ping' "$out" '1 packets received'
@@ -101,7 +101,7 @@ guest 60 --hostfwd tcp::$free_port-:22 --hostfwd udp:127.0.0.1:$free_port-10.0.2
 	socat UDP-LISTEN:53,fork EXEC:cat &
 	udp=$!
 	until busybox netstat -ltun | grep -q ":22 .*LISTEN" && busybox netstat -lun | grep -q ":53 "; do pause; done
-	busybox ping -c 1 -W 5 10.0.2.2 >/dev/null
+	busybox ping -c 1 -W 20 10.0.2.2 >/dev/null
 	touch "$tmp/up"
 	wait %1
 	socat -u "OPEN:$tmp/www/big" TCP:10.0.2.2:8083
@@ -137,7 +137,7 @@ is 'a transfer lives through 8 deaths of the other end' "$out" "$sum"
 guest_options=(--mtu 9000)
 guest 60 --mtu 9000 -- '
 	. "$tmp/static"
-	busybox ping -c 1 -W 5 -s 8900 10.0.2.2
+	busybox ping -c 1 -W 20 -s 8900 10.0.2.2
 	busybox wget -q -O - http://10.0.2.2:8080/big | sha256sum'
 guest_options=()
 like 'MTU 9000: ping' "$out" '1 packets received'
@@ -153,32 +153,37 @@ guest 30 -- '
 	done'
 is 'a datagram in 21 fragments' "$(head -c 30000 "$tmp/datagram" | sha256sum)" "$(head -c 30000 "$tmp/www/big" | sha256sum)"
 
-# Restrictions. What is refused is not answered, so an attempt ends by its deadline.
+# Restrictions. What is refused is not answered, so an attempt ends by its deadline: long where an answer is due.
 tries='
 	. "$tmp/static"
-	try() { echo "$1 $( (echo yes | socat -t 3 - "$2,connect-timeout=$3" 2>/dev/null; echo no) | head -n 1)"; }
-	names() { echo "names $(timeout 3 busybox nslookup -type=a x.example 10.0.2.3 2>&1 | grep -c 192.0.2.1)"; }'
+	try() { echo "$1 $( (echo yes | socat -t 20 - "$2,connect-timeout=$3" 2>/dev/null; echo no) | head -n 1)"; }
+	names() { echo "names $(timeout $1 busybox nslookup -type=a x.example 10.0.2.3 2>&1 | grep -c 192.0.2.1)"; }'
 guest 60 --restrict on -- "$tries
-	busybox ping -c 1 -W 5 10.0.2.2 | grep received
+	busybox ping -c 1 -W 20 10.0.2.2 | grep received
 	try outside TCP:192.0.2.1:8081 2
-	names"
+	names 3"
 like 'restricted: ping of the gateway' "$out" '1 packets received'
 like 'restricted: no connection' "$out" 'outside no'
 like 'restricted: no names' "$out" 'names 0'
 guest 60 --restrict on --allow 192.0.2.0/24:8000-8100/tcp --allow 10.0.2.3:53/udp -- "$tries
-	try outside TCP:192.0.2.1:8081 10
+	try outside TCP:192.0.2.1:8081 20
 	try other TCP:198.51.100.1:8080 2
 	try gateway TCP:10.0.2.2:8080 2
-	names"
+	names 30"
 like 'allowed: a network and ports' "$out" 'outside yes'
 like 'allowed: nothing else outside' "$out" 'other no'
 like 'allowed: not the host itself' "$out" 'gateway no'
 like 'allowed: names' "$out" 'names 1'
 guest 60 -- "$tries
-	try loopback TCP:127.0.0.2:8081 2
-	busybox ip route add 127.0.0.3 via 10.0.2.2 dev eth0 2>/dev/null
-	try outside TCP:192.0.2.1:8081 10"
+	echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet
+	busybox ip route del local 127.0.0.0/8 dev lo table local
+	busybox ip route add 127.0.0.3 via 10.0.2.2 dev eth0
+	try loopback TCP:127.0.0.3:8080 2
+	try gateway TCP:10.0.2.2:8080 20
+	try outside TCP:192.0.2.1:8081 20"
 like 'unrestricted: all' "$out" 'outside yes'
+like 'unrestricted: the host itself, as the gateway' "$out" 'gateway HTTP'
+like '... but not by an address of its loopback' "$out" 'loopback no'
 
 # A port in use is told of by the option.
 spawn socat TCP-LISTEN:19090,bind=127.0.0.1,reuseaddr,fork EXEC:cat
@@ -193,5 +198,5 @@ spawn socat TCP6-LISTEN:8086,reuseaddr,fork EXEC:cat
 	echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 	busybox ip addr add fec0::15/64 dev eth0
 	busybox ip -6 route add default via fec0::2 dev eth0
-	echo six | socat -t 5 - "TCP6:[fec0::2]:8086,connect-timeout=10"'
+	echo six | socat -t 20 - "TCP6:[fec0::2]:8086,connect-timeout=10"'
 [ ! -e /proc/net/if_inet6 ] || is 'IPv6 to the gateway' "$out" six

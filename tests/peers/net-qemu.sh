@@ -45,7 +45,7 @@ is '--user: the guest gets its address' "$address" 'net0: 10.0.2.15/255.255.255.
 boot ,packed=on
 is '--user: so does the next one on the same server, with packed rings offered' "$address" 'net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2'
 ends '--user'
-like '... and net-user with it' "$(cat "$tmp/server.log")" 'net-user.*the other end of the socket is closed'
+check '... and net-user with it' wait_for 10 grep -q 'net-user.*the other end of the socket is closed' "$tmp/server.log"
 
 if command -v passt >/dev/null; then
 	# It goes on as nobody before it makes its socket.

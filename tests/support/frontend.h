@@ -15,7 +15,7 @@
 #include "ring.h"
 #include "vhost_fe.h"
 
-#define FRONTEND_WAIT_NS 10000000000ULL /* the deadline of whatever has none of its own */
+#define FRONTEND_WAIT_NS 40000000000ULL /* the deadline of whatever has none of its own */
 
 /* virtio 1.2 §5.2.6: request types and status bytes. */
 enum { BLK_IN = 0, BLK_OUT = 1, BLK_FLUSH = 4, BLK_GET_ID = 8, BLK_DISCARD = 11, BLK_WRITE_ZEROES = 13 };

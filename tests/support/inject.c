@@ -18,7 +18,7 @@
 #include "clean.h"
 #include "clock.h"
 
-#define DEADLINE_NS (10 * NS_PER_S)
+#define DEADLINE_NS (40 * NS_PER_S)
 #define SYSCALL     0x050fU /* the instruction, as it is in memory */
 #define INT_80      0x80cdU
 

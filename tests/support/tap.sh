@@ -11,6 +11,7 @@
 #   at_exit COMMAND...                    runs at the end, last one first
 #   wait_for SECONDS COMMAND...           repeats the command until it succeeds, or fails at the deadline; the seconds
 #                                         are those of an idle machine, a busy one gets $tap_patience times as many
+#   soon COMMAND...                       runs a command that is to end at once: after a minute it is ended, status 124
 #   wait_exit SECONDS PID                 waits for a spawned process to end; its exit status in $status
 #   evidence FILE...                      their last lines are shown at the end if a test failed or it ended early
 #   show_evidence                         shows them now if a test failed since; before they are written anew
@@ -99,6 +100,8 @@ wait_for() {
 		read -rt 0.02 <> <(:) || :
 	done
 }
+
+soon() { timeout $((10 * tap_patience)) "$@"; }
 
 # True if no such process is left; for wait_for.
 gone() { ! kill -0 "$1" 2>/dev/null; }

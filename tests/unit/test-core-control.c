@@ -12,7 +12,7 @@
 #include "core.h"
 #include "temp_dir.h"
 
-#define DEADLINE (10 * NS_PER_S)
+#define DEADLINE (30 * NS_PER_S)
 
 /* ---- the rest of the core ---- */
 

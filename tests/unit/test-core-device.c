@@ -74,7 +74,7 @@ Test(device, a_silent_back_end_does_not_hold_a_register_access_up)
 		worst = took > worst ? took : worst;
 		loop_run_once(m.loop, 0);
 	}
-	cr_assert_lt(worst, NS_PER_S);
+	cr_assert_lt(worst, 10 * NS_PER_S);
 	answer(&started, 0);
 	cr_assert_eq(status(), LIVE);
 	answer(&reset, 0);

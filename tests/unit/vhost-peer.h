@@ -16,7 +16,7 @@
 
 #define PEER_QUEUES  4
 #define PEER_CONFIG  64
-#define PEER_WAIT_NS 5000000000ULL
+#define PEER_WAIT_NS 30000000000ULL
 
 #define F_INDIRECT    (1ULL << 28)
 #define F_EVENT_IDX   (1ULL << 29)
