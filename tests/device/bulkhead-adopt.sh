@@ -164,9 +164,14 @@ check "... the keeper is gone" wait_for 5 gone "$keeper"
 # ---- a guest that ends, consoles and logs that nobody reads ----
 start m "${disk[@]}" "${keep[@]}" --console "socket=$tmp/con"
 wait_running m
+flooded=$(pids)
 bereave
 for i in {1..400}; do tell core say "$i $(printf 'y%.0s' {1..400})"; done
+server=$(jq '.[1]' <<<"$flooded")
 tell disk0 flood 5000
+# Until the pipe, which nobody reads, is as good as full.
+has_flooded() { [ "$(sed -n 's/^wchar: //p' "/proc/$server/io")" -gt 32768 ]; }
+[ ! -r "/proc/$server/io" ] || wait_for 10 has_flooded
 tell core log said while alone
 tell core end poweroff
 adopt
@@ -281,11 +286,11 @@ is "... its generation is remembered" "$(ctl --json m status | jq .generation)" 
 
 # An upgrade whose new process takes its time to start.
 wait_for 10 spare_is ready
-script disk0 slow-ready=1500
+script disk0 slow-ready=3000
 ctl m upgrade disk0 >"$tmp/upgrade" 2>&1 &
 tap_pids+=($!)
-check "an upgrade is under way" wait_for 10 adopted 'disk0: upgrading'
-read -rt 0.3 <> <(:)
+under_way() { sed -n '/disk0: upgrading/,$p' "$tmp/adopt.err" | grep -q 'disk0: started'; }
+check "an upgrade is under way" wait_for 10 under_way
 bereave
 rm "$bin/disk0.do"
 adopt

@@ -98,7 +98,7 @@ start m --disk "path=$tmp/disk.img" --start-timeout 3
 check "a machine does not run before its disk serves" wait_for 5 logged m 'disk0: started'
 rm "$bin/disk0.do"
 wait_running m
-script disk0 slow-ready=3000
+script disk0 slow-ready=2000
 check "a spare starts" wait_for 10 spare_is starting
 slay "$(device m disk0 pid)"
 again() { [ "$(device m disk0 state)" = up ] && [ "$(device m disk0 last_recovery_by)" = start ]; }

@@ -364,7 +364,8 @@ static void link_goes_down_with_frames_to_send(enum net_kind kind)
 		cr_assert_lt(sent, 50, "the peer need not take any");
 		net_send_start(&n, 0, len);
 		sent++;
-		supervisor_ask_ok(&s, BUS_PING);
+		supervisor_until(&s, supervisor_stat(&s, "completed") == sent ||
+					 supervisor_stat(&s, "tx_blocked"));
 	}
 	net_send_start(&n, 0, len);
 	sent++;

@@ -188,7 +188,7 @@ like '... but not by an address of its loopback' "$out" 'loopback no'
 # A port in use is told of by the option.
 spawn socat TCP-LISTEN:19090,bind=127.0.0.1,reuseaddr,fork EXEC:cat
 wait_for 10 listens 127.0.0.1:19090
-guest 10 --hostfwd tcp:127.0.0.1:19090-:22 -- 'read -rt 5 <> <(:) || :'
+guest 10 --hostfwd tcp:127.0.0.1:19090-:22 -- 'until grep -q hostfwd "$tmp/log"; do read -rt 0.02 <> <(:); done'
 like 'a port in use' "$(cat "$tmp/log")" '^net-user(\[user\])?: --hostfwd tcp:127.0.0.1:19090-:22: Address already in use'
 
 # IPv6.

@@ -17,7 +17,7 @@ kills=20
 "$top/scripts/testhost" --again 2 --timeout "$((3000 + kills * 10))" --memory 4096 \
 	--program "$top_builddir/supervisor/bulkhead" --program "$top_builddir/vmm-core/vmm-core" \
 	--program "$top_builddir/blk-server/blk-server" --program "$(PATH=$PATH:/sbin command -v e2fsck)" \
-	--add "$inside/host.sh=bin/host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \
+	--add "$inside/common=bin/common" --add "$inside/host.sh=bin/host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \
 	--add "$cache/initrd=guest/initrd" --add "$tmp/root.img=guest/root.img" \
 	env BULKHEAD_PATH=/bin sh /bin/host.sh "1 2 4" "$kills" 2>"$tmp/err" </dev/null
 status=$?

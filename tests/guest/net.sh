@@ -24,7 +24,7 @@ mib=4 kills=10 seconds=1
 	--program "$top_builddir/blk-server/blk-server" --program "$top_builddir/net-server/net-server" \
 	--program "$top_builddir/net-user/net-user" --program "$top_builddir/tests/guest/dns-one" \
 	--program "$(command -v iperf3)" --program "$(command -v socat)" --program "$ping" \
-	--add "$inside/net-host.sh=bin/net-host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \
+	--add "$inside/common=bin/common" --add "$inside/net-host.sh=bin/net-host.sh" --add "$cache/kernel/vmlinuz=guest/vmlinuz" \
 	--add "$cache/initrd=guest/initrd" --add "$tmp/root.img=guest/root.img" \
 	env BULKHEAD_PATH=/bin sh /bin/net-host.sh "$mib" "$kills" "$seconds" 2>"$tmp/err" </dev/null
 status=$?

@@ -3,35 +3,7 @@
 # In the test host: boots the stock kernel under bulkhead and reports TAP. Needs a busybox shell.
 #   host.sh CPUS-LIST KILLS
 set -u
-count=0 failed=0
-ok() { count=$((count + 1)); echo "ok $count - $1"; }
-not_ok() { count=$((count + 1)) failed=$((failed + 1)); echo "not ok $count - $1"; [ -z "${2-}" ] || tail -n 40 "$2" | sed 's/^/# /'; }
-# check TEXT FILE COMMAND...: the file is shown if the command fails.
-check() {
-	text=$1 file=$2
-	shift 2
-	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
-}
-# pid_of DISK: the process that serves it, nothing while none does.
-pid_of() {
-	bulkhead ctl vm status --json | tr -d '\n ' |
-		sed -n 's/.*"id":"'"$1"'","process":"[^"]*","state":"up","pid":\([1-9][0-9]*\).*/\1/p'
-}
-# replaced DISK PID: another process serves it.
-replaced() {
-	new=$(pid_of "$1")
-	[ -n "$new" ] && [ "$new" != "$2" ]
-}
-# until_true SECONDS COMMAND...: looks every 20 ms.
-until_true() {
-	n=$(($1 * 50))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		n=$((n - 1))
-		[ $n -gt 0 ] || return 1
-		usleep 20000
-	done
-}
+. /bin/common
 # machine CPUS SCRIPT OPTION...: starts bulkhead in the background on a fresh copy of the disk; $vm is its process.
 machine() {
 	cpus_now=$1 script_now=$2
@@ -45,20 +17,13 @@ machine() {
 clean_disk() {
 	check "$1: e2fsck finds the file system clean" /tmp/fsck sh -c 'e2fsck -fn /tmp/root.img >/tmp/fsck 2>&1'
 }
-nothing_left() {
-	check "$1: nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ls -R /run/bulkhead >>/tmp/left 2>&1
-		! grep -E "bin/(vmm-core|blk-server|bulkhead)" /tmp/left && [ -z "$(ls /run/bulkhead)" ]'
-}
-# What guest and supervisor say, as they say it: of a run that hangs or dies nothing else gets out of this host.
-for f in console log; do
-	tail -n +1 -F /tmp/$f 2>/dev/null | while IFS= read -r line; do echo "# $f: $line"; done &
-done
+follow
 
 for cpus in $1; do
 	what="$cpus vCPU"
 	rm -f /tmp/console
 	machine "$cpus" verify
-	until_true 900 sh -c "! kill -0 $vm" || kill -KILL $vm
+	until_true 900 dead $vm || kill -KILL $vm
 	wait $vm
 	status=$?
 	check "$what: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
@@ -74,7 +39,7 @@ for cpus in $1; do
 		grep "files are as they were before the reboot" /tmp/console
 	check "$what: no kernel errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 	clean_disk "$what"
-	nothing_left "$what"
+	nothing_left "$what: "
 done
 
 # Two disks with four queues each; the host kills the server of one, of the other, or of both at once.
@@ -115,7 +80,7 @@ while [ $kills -lt "$2" ]; do
 done
 check "kills: blk-server was killed $kills times, at least $2" /tmp/log [ "$kills" -ge "$2" ]
 bulkhead ctl vm power-button
-until_true 480 sh -c "! kill -0 $vm" || kill -KILL $vm
+until_true 480 dead $vm || kill -KILL $vm
 wait $vm
 status=$?
 check "kills: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
@@ -124,7 +89,7 @@ check "kills: both disks have four queues" /tmp/console grep "guest: queues 4 4"
 check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/console grep "rounds, 0 failed" /tmp/console
 check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 clean_disk kills
-nothing_left kills
+nothing_left "kills: "
 grep 'is back after' /tmp/log | sed 's/^/# /'
 dmesg | grep 'type=1326' | sed 's/^/# /'
 echo "1..$count"

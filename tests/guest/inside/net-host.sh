@@ -5,26 +5,8 @@
 #   net-host.sh MIB KILLS SECONDS
 set -u
 mib=$1 kills=$2 seconds=$3
-count=0 failed=0 asked=0
-ok() { count=$((count + 1)); echo "ok $count - $1"; }
-not_ok() { count=$((count + 1)) failed=$((failed + 1)); echo "not ok $count - $1"; [ -z "${2-}" ] || tail -n 20 "$2" | sed 's/^/# /'; }
-# check TEXT FILE COMMAND...: the file is shown if the command fails.
-check() {
-	text=$1 file=$2
-	shift 2
-	if "$@" >/dev/null 2>&1; then ok "$text"; else not_ok "$text" "$file"; fi
-}
-# until_true SECONDS COMMAND...: looks every 20 ms.
-until_true() {
-	n=$(($1 * 50))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		n=$((n - 1))
-		[ $n -gt 0 ] || return 1
-		usleep 20000
-	done
-}
-dead() { ! kill -0 "$1"; }
+. /bin/common
+asked=0
 since() { echo $(($(cut -d. -f1 /proc/uptime) - begun)); }
 begun=$(cut -d. -f1 /proc/uptime)
 
@@ -68,16 +50,6 @@ inbound() {
 	check "$1: $mib MiB into the guest, the sum is right ($(speed "$t" "$(now)"))" /tmp/said grep -qf /tmp/sum.want /tmp/said
 }
 
-# pid_of DEVICE: the process that serves it, nothing while none does. replaced DEVICE PID: another one serves it.
-pid_of() {
-	bulkhead ctl vm status --json | tr -d '\n ' |
-		sed -n 's/.*"id":"'"$1"'","process":"[^"]*","state":"up","pid":\([1-9][0-9]*\).*/\1/p'
-}
-replaced() {
-	new=$(pid_of "$1")
-	[ -n "$new" ] && [ "$new" != "$2" ]
-}
-
 # iperf NAME OPTION...: prints what the receiver got.
 iperf() {
 	name=$1
@@ -99,17 +71,7 @@ bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus 4 -
 	--append "console=ttyS0 quiet panic=-1" --disk path=/tmp/root.img --console stdio \
 	--net tap=tap0,queues=4,mtu=9000,restarts=1000/60 --net user,restarts=2/60,hostfwd=tcp:127.0.0.1:2222-:22 <&5 >>/tmp/console 2>/tmp/log &
 vm=$!
-# What guest and supervisor say, as they say it: of a run that hangs or dies nothing else gets out of this host.
-for f in console log; do
-	tail -n +1 -F /tmp/$f 2>/dev/null | {
-		n=0
-		while [ $n -lt 400 ] && IFS= read -r line; do
-			n=$((n + 1))
-			echo "# $f: $line"
-		done
-		cat >/dev/null
-	} &
-done
+follow
 until_true 60 [ -d /sys/class/net/tap0 ] || until_true 1 dead $vm
 ifconfig tap0 10.9.0.1 netmask 255.255.255.0 mtu 9000 up
 cat >/tmp/udhcpd.conf <<END
@@ -199,7 +161,8 @@ while [ $killed -lt "$kills" ]; do
 	killed=$((killed + 1))
 done
 check "kills: net-server was killed and replaced $killed times" /tmp/log [ "$killed" = "$kills" ]
-usleep 1000000
+# Until one that was asked after the last kill has been answered: what comes late is in then, too.
+until_true 60 /bin/ping -q -c 1 -W 10 10.9.0.10
 kill -INT $pinger
 wait $pinger
 touch /tmp/enough
@@ -225,8 +188,7 @@ until_true 240 dead $vm || kill -KILL $vm
 wait $vm
 status=$?
 check "exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
-check "nothing is left behind" /tmp/left sh -c 'ps >/tmp/left; ls -R /run/bulkhead >>/tmp/left 2>&1
-	! grep -E "bin/(vmm-core|blk-server|net-server|net-user|bulkhead)" /tmp/left && [ -z "$(ls /run/bulkhead)" ]'
+nothing_left ''
 grep 'is back after' /tmp/log | tail -n 5 | sed 's/^/# /'
 echo "# $(since) s"
 dmesg | grep 'type=1326' | sed 's/^/# /'
