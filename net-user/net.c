@@ -75,7 +75,7 @@ static ssize_t send_packet(const void *buf, size_t len, void *opaque)
 	struct net *net = opaque;
 	struct frame f = frame_look(buf, len);
 
-	policy_note(&net->policy, &f);
+	policy_note(&net->policy, &f, clock_ns());
 	count(&net->count.frames_out, 1);
 	count(&net->count.bytes_out, len);
 	wire_send(&net->wire, buf, len);
@@ -194,7 +194,7 @@ static bool may_take_socket(const struct frame *f)
 
 static void pass_on(struct net *net, const struct frame *f)
 {
-	if (!policy_allows(&net->policy, f)) {
+	if (!policy_allows(&net->policy, f, clock_ns())) {
 		count(&net->count.refused, 1);
 		return;
 	}

@@ -62,19 +62,24 @@ static bool is_listed(const struct options *o, int family, const struct frame *f
 	return false;
 }
 
-/* Whether f answers somebody who wrote to a forwarded port. */
-static bool is_answer(const struct policy *p, const struct frame *f)
+static bool is_peer(const struct policy_peer *peer, const uint8_t *addr, uint16_t port, uint16_t guest_port)
+{
+	return peer->heard_ns && peer->port == port && peer->guest_port == guest_port &&
+	       !memcmp(peer->addr, addr, sizeof(peer->addr));
+}
+
+/* Whether f answers somebody who wrote to a forwarded port, and not too long ago. */
+static bool is_answer(const struct policy *p, const struct frame *f, uint64_t now_ns)
 {
 	if (f->protocol != IPPROTO_UDP)
 		return false;
 	for (size_t i = 0; i < POLICY_PEERS; i++)
-		if (p->peer[i].port && p->peer[i].port == f->dst_port &&
-		    p->peer[i].guest_port == f->src_port && !memcmp(p->peer[i].addr, f->dst, 4))
-			return true;
+		if (is_peer(&p->peer[i], f->dst, f->dst_port, f->src_port))
+			return now_ns - p->peer[i].heard_ns <= POLICY_PEER_NS;
 	return false;
 }
 
-static bool allows_ip4(const struct policy *p, const struct frame *f)
+static bool allows_ip4(const struct policy *p, const struct frame *f, uint64_t now_ns)
 {
 	static const uint8_t everybody[4] = { 255, 255, 255, 255 };
 	const struct options *o = p->opts;
@@ -93,7 +98,7 @@ static bool allows_ip4(const struct policy *p, const struct frame *f)
 		return true;
 	if (f->protocol == IPPROTO_ICMP && (gateway || !memcmp(f->dst, &o->dns, 4)))
 		return true;
-	return is_answer(p, f) || is_listed(o, AF_INET, f);
+	return is_answer(p, f, now_ns) || is_listed(o, AF_INET, f);
 }
 
 /* Groups, and addresses of the guest's network that are nobody's. */
@@ -135,13 +140,13 @@ static bool allows_ip6(const struct policy *p, const struct frame *f)
 	return is_listed(p->opts, AF_INET6, f);
 }
 
-bool policy_allows(const struct policy *p, const struct frame *f)
+bool policy_allows(const struct policy *p, const struct frame *f, uint64_t now_ns)
 {
 	switch (f->kind) {
 	case FRAME_ARP:
 		return true;
 	case FRAME_IPV4:
-		return allows_ip4(p, f);
+		return allows_ip4(p, f, now_ns);
 	case FRAME_IPV6:
 		return allows_ip6(p, f);
 	case FRAME_MALFORMED:
@@ -160,20 +165,25 @@ static bool is_forwarded(const struct options *o, const struct frame *f)
 	return false;
 }
 
-void policy_note(struct policy *p, const struct frame *f)
+void policy_note(struct policy *p, const struct frame *f, uint64_t now_ns)
 {
-	struct policy_peer *peer;
+	struct policy_peer *peer = &p->peer[0];
 
 	if (!p->opts->restricted || f->kind != FRAME_IPV4 || f->protocol != IPPROTO_UDP)
 		return;
 	if (!is_forwarded(p->opts, f))
 		return;
-	for (size_t i = 0; i < POLICY_PEERS; i++)
-		if (p->peer[i].port == f->src_port && p->peer[i].guest_port == f->dst_port &&
-		    !memcmp(p->peer[i].addr, f->src, 4))
+	/* Its own place, or that of who was heard longest ago. */
+	for (size_t i = 0; i < POLICY_PEERS; i++) {
+		if (is_peer(&p->peer[i], f->src, f->src_port, f->dst_port)) {
+			p->peer[i].heard_ns = now_ns;
 			return;
-	peer = &p->peer[p->next_peer++ % POLICY_PEERS];
-	memcpy(peer->addr, f->src, 4);
+		}
+		if (p->peer[i].heard_ns < peer->heard_ns)
+			peer = &p->peer[i];
+	}
+	memcpy(peer->addr, f->src, sizeof(peer->addr));
 	peer->port = f->src_port;
 	peer->guest_port = f->dst_port;
+	peer->heard_ns = now_ns;
 }

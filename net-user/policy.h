@@ -15,18 +15,21 @@
 #ifndef NET_USER_POLICY_H
 #define NET_USER_POLICY_H
 
+#include "clock.h"
 #include "frame.h"
 #include "options.h"
 
-#define POLICY_PEERS 64 /* remembered correspondents of forwarded UDP ports */
+#define POLICY_PEERS 64 /* remembered correspondents of forwarded UDP ports, those heard last */
+#define POLICY_PEER_NS                                                                                       \
+	(240 * NS_PER_S) /* for so long after they were heard, as libslirp remembers a guest's own */
 
 struct policy {
 	const struct options *opts;
 	struct policy_peer {
 		uint8_t addr[4];
 		uint16_t port, guest_port;
+		uint64_t heard_ns; /* 0: nobody */
 	} peer[POLICY_PEERS];
-	unsigned next_peer;
 };
 
 /* The IPv6 network of the guest, with gateway ::2 and name server ::3 in it. */
@@ -35,10 +38,10 @@ extern const struct in6_addr policy_net6;
 
 void policy_init(struct policy *p, const struct options *opts);
 
-/* Whether a whole frame of the guest may go on. */
-bool policy_allows(const struct policy *p, const struct frame *f);
+/* Whether a whole frame of the guest may go on at clock_ns() now_ns. */
+bool policy_allows(const struct policy *p, const struct frame *f, uint64_t now_ns);
 
-/* Notes a frame for the guest: who wrote to a forwarded UDP port may be answered. */
-void policy_note(struct policy *p, const struct frame *f);
+/* Notes a frame for the guest: who wrote to a forwarded UDP port may be answered for a while. */
+void policy_note(struct policy *p, const struct frame *f, uint64_t now_ns);
 
 #endif

@@ -14,6 +14,7 @@
 
 #define SYN 0x02
 #define ACK 0x10
+#define NOW NS_PER_S
 
 struct packet {
 	uint8_t data[FRAME_ETHER + 65536];
@@ -257,24 +258,24 @@ Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 	policy_init(&policy, &o);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		f = make4(&p, cases[i].protocol, cases[i].dst, 1000, cases[i].port, SYN);
-		cr_expect_eq(policy_allows(&policy, &f), cases[i].allowed, "%s:%u", cases[i].dst,
+		cr_expect_eq(policy_allows(&policy, &f, NOW), cases[i].allowed, "%s:%u", cases[i].dst,
 			     cases[i].port);
 	}
 	f = make6(&p, IPPROTO_TCP, "::1", 22);
-	cr_expect_not(policy_allows(&policy, &f));
+	cr_expect_not(policy_allows(&policy, &f, NOW));
 	f = make6(&p, IPPROTO_TCP, "::ffff:127.0.0.1", 22);
-	cr_expect_not(policy_allows(&policy, &f));
+	cr_expect_not(policy_allows(&policy, &f, NOW));
 	f = make6(&p, IPPROTO_TCP, "::127.0.0.1", 22);
-	cr_expect_not(policy_allows(&policy, &f));
+	cr_expect_not(policy_allows(&policy, &f, NOW));
 	for (size_t i = 0; i < ARRAY_SIZE(cases6); i++) {
 		f = make6(&p, cases6[i].protocol, cases6[i].dst, cases6[i].port);
-		cr_expect_eq(policy_allows(&policy, &f), cases6[i].allowed, "%s:%u, %u", cases6[i].dst,
+		cr_expect_eq(policy_allows(&policy, &f, NOW), cases6[i].allowed, "%s:%u, %u", cases6[i].dst,
 			     cases6[i].port, cases6[i].protocol);
 	}
 	f = make6(&p, IPPROTO_TCP, "2001:db8::1", 22);
-	cr_expect(policy_allows(&policy, &f));
+	cr_expect(policy_allows(&policy, &f, NOW));
 	o.ipv6 = false;
-	cr_expect_not(policy_allows(&policy, &f));
+	cr_expect_not(policy_allows(&policy, &f, NOW));
 }
 
 Test(user_policy, a_restricted_guest_reaches_what_is_listed)
@@ -310,14 +311,14 @@ Test(user_policy, a_restricted_guest_reaches_what_is_listed)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct frame f = make4(&p, cases[i].protocol, cases[i].dst, 1000, cases[i].port, SYN);
 
-		cr_expect_eq(policy_allows(&policy, &f), cases[i].allowed, "%s:%u, %u", cases[i].dst,
+		cr_expect_eq(policy_allows(&policy, &f, NOW), cases[i].allowed, "%s:%u, %u", cases[i].dst,
 			     cases[i].port, cases[i].protocol);
 	}
 	for (unsigned i = 0; i < 4; i++) {
 		static const char *const dst[] = { "2001:db8::1", "2001:db9::1", "fec0::2", "2001:db8::1" };
 		struct frame f = make6(&p, IPPROTO_TCP, dst[i], i == 3 ? 81 : 80);
 
-		cr_expect_eq(policy_allows(&policy, &f), i == 0, "%s", dst[i]);
+		cr_expect_eq(policy_allows(&policy, &f, NOW), i == 0, "%s", dst[i]);
 	}
 }
 
@@ -331,20 +332,68 @@ Test(user_policy, a_restricted_guest_answers_who_asked)
 	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
 	policy_init(&policy, &o);
 	f = make4(&p, IPPROTO_TCP, "192.0.2.1", 22, 40000, ACK);
-	cr_expect(policy_allows(&policy, &f), "TCP that begins nothing makes no socket");
+	cr_expect(policy_allows(&policy, &f, NOW), "TCP that begins nothing makes no socket");
 	f = make4(&p, IPPROTO_TCP, "192.0.2.1", 22, 40000, SYN);
-	cr_expect_not(policy_allows(&policy, &f));
+	cr_expect_not(policy_allows(&policy, &f, NOW));
 	f = make4(&p, IPPROTO_UDP, "192.0.2.1", 53, 4444, 0);
-	cr_expect_not(policy_allows(&policy, &f), "nobody asked yet");
+	cr_expect_not(policy_allows(&policy, &f, NOW), "nobody asked yet");
 	f = make4(&p, IPPROTO_UDP, "10.0.2.15", 4444, 53, 0);
 	inet_pton(AF_INET, "192.0.2.1", p.data + FRAME_ETHER + 12);
-	policy_note(&policy, &f);
+	policy_note(&policy, &f, NOW);
 	f = make4(&p, IPPROTO_UDP, "192.0.2.1", 53, 4444, 0);
-	cr_expect(policy_allows(&policy, &f), "an answer");
+	cr_expect(policy_allows(&policy, &f, NOW), "an answer");
 	f = make4(&p, IPPROTO_UDP, "192.0.2.1", 54, 4444, 0);
-	cr_expect_not(policy_allows(&policy, &f), "from another port");
+	cr_expect_not(policy_allows(&policy, &f, NOW), "from another port");
 	f = make4(&p, IPPROTO_UDP, "192.0.2.1", 53, 4445, 0);
-	cr_expect_not(policy_allows(&policy, &f), "to another port");
+	cr_expect_not(policy_allows(&policy, &f, NOW), "to another port");
 	f = make4(&p, IPPROTO_UDP, "192.0.2.2", 53, 4444, 0);
-	cr_expect_not(policy_allows(&policy, &f), "to somebody else");
+	cr_expect_not(policy_allows(&policy, &f, NOW), "to somebody else");
+}
+
+/* A datagram of number i's to the forwarded port, and whether it may be answered. */
+static void hear(struct policy *policy, unsigned i, uint64_t now_ns)
+{
+	static struct packet p;
+	struct frame f = make4(&p, IPPROTO_UDP, "10.0.2.15", (uint16_t)(4000 + i), 53, 0);
+
+	inet_pton(AF_INET, "192.0.2.1", p.data + FRAME_ETHER + 12);
+	policy_note(policy, &f, now_ns);
+}
+
+static bool may_answer(const struct policy *policy, unsigned i, uint64_t now_ns)
+{
+	static struct packet p;
+	struct frame f = make4(&p, IPPROTO_UDP, "192.0.2.1", 53, (uint16_t)(4000 + i), 0);
+
+	return policy_allows(policy, &f, now_ns);
+}
+
+Test(user_policy, who_was_not_heard_for_long_is_forgotten)
+{
+	struct options o = options(true);
+	struct policy policy;
+
+	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
+	policy_init(&policy, &o);
+	hear(&policy, 0, NOW);
+	cr_expect(may_answer(&policy, 0, NOW + POLICY_PEER_NS));
+	cr_expect_not(may_answer(&policy, 0, NOW + POLICY_PEER_NS + 1));
+	cr_expect_not(may_answer(&policy, 0, NOW + POLICY_PEER_NS + 2), "answers keep nobody");
+	hear(&policy, 0, NOW + NS_PER_S);
+	cr_expect(may_answer(&policy, 0, NOW + NS_PER_S + POLICY_PEER_NS));
+}
+
+Test(user_policy, only_so_many_are_remembered_those_heard_last)
+{
+	struct options o = options(true);
+	struct policy policy;
+
+	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
+	policy_init(&policy, &o);
+	for (unsigned i = 0; i < POLICY_PEERS; i++)
+		hear(&policy, i, NOW + i);
+	hear(&policy, 0, NOW + POLICY_PEERS);
+	hear(&policy, POLICY_PEERS, NOW + POLICY_PEERS + 1);
+	for (unsigned i = 0; i <= POLICY_PEERS; i++)
+		cr_expect_eq(may_answer(&policy, i, NOW + POLICY_PEERS + 2), i != 1, "number %u", i);
 }
