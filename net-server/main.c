@@ -59,11 +59,38 @@ static int set_hostfwd(void *dev, const char *value)
 	return user_add(&((struct port *)dev)->user, "--hostfwd", value);
 }
 
-static int set_restrict(void *dev, const char *value)
+/* One that is given once. */
+static int add_once(void *dev, const char *option, const char *value)
 {
-	int err = user_add(&((struct port *)dev)->user, "--restrict", value);
+	int err = user_add(&((struct port *)dev)->user, option, value);
 
 	return err < 0 ? err : 0;
+}
+
+static int set_restrict(void *dev, const char *value)
+{
+	return add_once(dev, "--restrict", value);
+}
+
+static int set_net(void *dev, const char *value)
+{
+	((struct port *)dev)->user.net = value;
+	return add_once(dev, "--net", value);
+}
+
+static int set_dns(void *dev, const char *value)
+{
+	return add_once(dev, "--dns", value);
+}
+
+static int set_ipv6(void *dev, const char *value)
+{
+	return add_once(dev, "--ipv6", value);
+}
+
+static int set_hostname(void *dev, const char *value)
+{
+	return add_once(dev, "--hostname", value);
 }
 
 static int set_allow(void *dev, const char *value)
@@ -132,6 +159,12 @@ static const struct server_option options[] = {
 	  "few enough", set_restrict },
 	{ "allow", "DEST", "With --user: a destination, CIDR[:PORT[-PORT]][/tcp|udp].", "few enough",
 	  set_allow },
+	{ "net", "CIDR", "With --user: the network of the guest (10.0.2.0/24).", "few enough", set_net },
+	{ "dns", "ADDR", "With --user: where in it the host's name server is (its third address).",
+	  "few enough", set_dns },
+	{ "ipv6", "on|off", "With --user: offer IPv6, too (off).", "few enough", set_ipv6 },
+	{ "hostname", "NAME", "With --user: the name that DHCP gives the guest.", "few enough",
+	  set_hostname },
 	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
 	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
 	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
@@ -161,7 +194,7 @@ static int net_open(void *dev, const struct server_settings *settings, uint64_t 
 		return -EINVAL;
 	}
 	if (port->user.on) {
-		port->packet_fd = user_start(&port->user, settings->id, settings->sandbox);
+		port->packet_fd = user_start(&port->user, settings->id, settings->sandbox, port->mtu);
 		if (port->packet_fd < 0)
 			return port->packet_fd;
 	}

@@ -2,6 +2,7 @@
 /* net-user beside a server that was started by hand. */
 #include "user.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -16,9 +17,11 @@
 #include "num.h"
 #include "sandbox.h"
 
-#define PATH_BYTES  4096
-#define DEADLINE_NS (10 * NS_PER_S)
-#define ARP_FRAME   42
+#define PATH_BYTES   4096
+#define DEADLINE_NS  (10 * NS_PER_S)
+#define ARP_FRAME    42
+#define GATEWAY_HOST 2 /* of the network's addresses, as net-user has it */
+#define OWN_WORDS    9 /* of net-user's, before those that are handed on */
 
 int user_add(struct user *user, const char *option, const char *value)
 {
@@ -52,20 +55,33 @@ static int find_program(char *path, size_t size)
 	return -ENOENT;
 }
 
+/* The gateway's address in the network of --net. What is wrong with that net-user says. */
+static struct in_addr gateway(const struct user *user)
+{
+	struct in_addr net = { .s_addr = htonl(0x0a000200) };
+	char addr[INET_ADDRSTRLEN];
+
+	if (user->net) {
+		snprintf(addr, sizeof(addr), "%.*s", (int)strcspn(user->net, "/"), user->net);
+		inet_pton(AF_INET, addr, &net);
+	}
+	net.s_addr |= htonl(GATEWAY_HOST);
+	return net;
+}
+
 /*
  * It reads frames once all its ports are open and it is confined: so an answer to the question who the gateway is, asked
  * by nobody (an ARP probe), says that it is ready. What else comes is for a guest that is not there yet.
  */
-static int await(int sock, int pidfd)
+static int await(int sock, int pidfd, struct in_addr who)
 {
-	static const uint8_t probe[ARP_FRAME] = {
-		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0,  6, 4, 0,
-		1,    2,    0,    0,    0,    0,    1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2
-	};
+	uint8_t probe[ARP_FRAME] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6,
+				     0,    1,    8,    0,    6,    4,    0, 1, 2, 0, 0, 0, 0, 1 };
 	struct pollfd fds[] = { { .fd = sock, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
 	uint64_t end = clock_ns() + DEADLINE_NS;
 	uint8_t frame[2048];
 
+	memcpy(probe + ARP_FRAME - sizeof(who), &who, sizeof(who));
 	if (send(sock, probe, sizeof(probe), MSG_NOSIGNAL) < 0)
 		return errno == EPIPE ? -ECHILD : -errno; /* it was quick to end */
 	while (clock_ns() < end) {
@@ -82,11 +98,12 @@ static int await(int sock, int pidfd)
 	return -ETIMEDOUT;
 }
 
-static int spawn(const struct user *user, const char *id, bool sandbox, int theirs, int *pidfd)
+static int spawn(const struct user *user, const char *id, bool sandbox, unsigned mtu, int theirs, int *pidfd)
 {
-	const char *argv[USER_WORDS_MAX + 8] = { "net-user",  "--packet-fd",         "3", "--id", id,
-						 "--sandbox", sandbox ? "on" : "off" };
-	char path[PATH_BYTES];
+	char path[PATH_BYTES], bytes[16];
+	const char *argv[OWN_WORDS + USER_WORDS_MAX + 1] = { "net-user",  "--packet-fd", "3",     "--id", id,
+							     "--sandbox", "off",         "--mtu", bytes };
+	unsigned own = mtu ? OWN_WORDS : OWN_WORDS - 2;
 	struct sandbox_spawn spawn = { .path = path,
 				       .fds = &theirs,
 				       .nfds = 1,
@@ -103,7 +120,12 @@ static int spawn(const struct user *user, const char *id, bool sandbox, int thei
 		log_error_errno(err, "--user: net-user can't be found beside this program");
 		return err;
 	}
-	memcpy(argv + 7, user->word, user->count * sizeof(*argv));
+	if (sandbox)
+		argv[6] = "on";
+	snprintf(bytes, sizeof(bytes), "%u", mtu);
+	argv[own] = NULL;
+	if (user->count)
+		memcpy(argv + own, user->word, user->count * sizeof(*argv));
 	memcpy(&spawn.argv, &(const char *const *) { argv }, sizeof(spawn.argv));
 	err = sandbox_spawn(&spawn, &pid, pidfd, &what);
 	if (err)
@@ -111,7 +133,7 @@ static int spawn(const struct user *user, const char *id, bool sandbox, int thei
 	return err;
 }
 
-int user_start(const struct user *user, const char *id, bool sandbox)
+int user_start(const struct user *user, const char *id, bool sandbox, unsigned mtu)
 {
 	CLEAN_FD int ours = -1;
 	CLEAN_FD int theirs = -1;
@@ -125,11 +147,11 @@ int user_start(const struct user *user, const char *id, bool sandbox)
 	}
 	ours = pair[0];
 	theirs = pair[1];
-	err = spawn(user, id, sandbox, theirs, &pidfd);
+	err = spawn(user, id, sandbox, mtu, theirs, &pidfd);
 	if (err)
 		return err;
 	close(take_fd(&theirs));
-	err = await(ours, pidfd);
+	err = await(ours, pidfd, gateway(user));
 	/* An end of its own it has told of. */
 	if (err && err != -ECHILD)
 		log_error_errno(err, "--user: net-user does not answer");

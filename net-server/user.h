@@ -13,6 +13,7 @@
 
 struct user {
 	bool on;
+	const char *net; /* the value of --net, which is among the words, too; NULL: as net-user has it */
 	unsigned count;
 	const char *word[USER_WORDS_MAX]; /* for net-user: option, value, option, ... */
 };
@@ -20,7 +21,8 @@ struct user {
 /* Notes an option of net-user's and its value. 1 (it may be given again) or -E2BIG. */
 int user_add(struct user *user, const char *option, const char *value);
 
-/* Starts net-user and waits until it answers. Our end of the socket, or -errno after one line. */
-int user_start(const struct user *user, const char *id, bool sandbox);
+/* Starts net-user, for packets of mtu bytes (0: as it has it), and waits until it answers. Our end of the socket, or -errno
+ * after one line. */
+int user_start(const struct user *user, const char *id, bool sandbox, unsigned mtu);
 
 #endif

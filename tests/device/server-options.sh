@@ -97,6 +97,12 @@ refused 'an unknown option' 'net-server: --colour: no such option' --colour red
 refused 'a rule for nobody' '--hostfwd needs --user' "${s[@]}" --packet-fd 3 --hostfwd tcp::2-:2
 refused 'another end beside --user' '--user: must be the only other end' "${s[@]}" --user --packet-fd 3
 refused 'what net-user does not take' 'net-user: --hostfwd tcp::0-:2: must be' "${s[@]}" --user --hostfwd tcp::0-:2
+refused 'a network that net-user does not take' 'net-user: --net 10.0.2.0/28: must be' "${s[@]}" --user --net 10.0.2.0/28
+refused 'an MTU that net-user does not take' 'net-user: --mtu 100: must be' "${s[@]}" --user --mtu 100
+for option in '--net 10.9.8.0/24' '--dns 10.0.2.4' '--ipv6 on' '--hostname guest'; do
+	# shellcheck disable=SC2086
+	refused "${option% *} without --user" "${option% *} needs --user" "${s[@]}" --packet-fd 3 $option
+done
 refused 'no backend' 'give --tap NAME, --tap-fd N' "${s[@]}"
 refused 'two backends' 'give --tap NAME, --tap-fd N' "${s[@]}" --packet-fd 3 --stream "$tmp/x"
 refused 'a name of 16 characters' '--tap 0123456789abcdef: must be the name' "${s[@]}" --tap 0123456789abcdef

@@ -47,6 +47,11 @@ is '--user: so does the next one on the same server, with packed rings offered' 
 ends '--user'
 check '... and net-user with it' wait_for 10 grep -q 'net-user.*the other end of the socket is closed' "$tmp/server.log"
 
+start_server --user --net 10.9.8.0/24 --dns 10.9.8.7 --ipv6 on --hostname guest --mtu 1400 --restrict on
+boot ''
+is '--user --net: the guest gets an address of that network' "$address" 'net0: 10.9.8.15/255.255.255.0 gw 10.9.8.2'
+ends '--user --net'
+
 if command -v passt >/dev/null; then
 	# It goes on as nobody before it makes its socket.
 	mkdir -m 777 "$tmp/passt"
