@@ -55,8 +55,14 @@ static int tap_attach(struct backend *b, unsigned pair, bool on)
 {
 	struct ifreq ifr = { .ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE };
 
-	/* EINVAL: it is so already, as a predecessor left it. */
-	return ioctl(b->fd[pair], TUNSETQUEUE, &ifr) < 0 && errno != EINVAL ? -errno : 0;
+	if (ioctl(b->fd[pair], TUNSETQUEUE, &ifr) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	/* It is so already, as a predecessor left it, or there is no tap any more. */
+	if (ioctl(b->fd[pair], TUNGETIFF, &ifr) < 0)
+		return errno == EBADFD ? -ENODEV : -errno;
+	return !(ifr.ifr_flags & IFF_DETACH_QUEUE) == on ? 0 : -EINVAL;
 }
 
 static int tap_set_offload(struct backend *b, uint64_t features)

@@ -4,6 +4,7 @@
 
 #include <linux/virtio_net.h>
 
+#include "clock.h"
 #include "crash.h"
 #include "driver.h"
 #include "port.h"
@@ -13,8 +14,14 @@
 static void on_work(void *arg)
 {
 	struct control *c = arg;
-	bool good = driver_command(c->port, c->command, c->len);
+	uint64_t now = clock_ns(), wait = driver_command_wait(c->port, c->command, c->len, now);
+	bool good;
 
+	if (wait) {
+		loop_arm_timer(c->later, now + wait);
+		return;
+	}
+	good = driver_command(c->port, c->command, c->len);
 	CRASH_POINT("control obeyed");
 	c->answer = good ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
 	loop_bh_post(&c->done);
@@ -31,21 +38,28 @@ static void on_done(void *arg)
 	server_run(c->server);
 }
 
+int control_open(struct control *c, struct port *port, struct loop *loop)
+{
+	c->port = port;
+	return loop_add_timer(loop, on_work, c, &c->later);
+}
+
 void control_close(struct control *c)
 {
+	loop_del_timer(c->later);
+	c->later = NULL;
 	if (!c->server)
 		return;
 	loop_bh_cancel(&c->work);
 	loop_bh_cancel(&c->done);
 }
 
-void control_ring(struct control *c, struct port *port, struct server_queue *server, bool on)
+void control_ring(struct control *c, struct server_queue *server, bool on)
 {
 	c->on = on;
 	/* One that was only disabled may have a command with the main thread. */
 	if (!on || c->server == server)
 		return;
-	c->port = port;
 	c->server = server;
 	loop_bh_init(&c->work, server_main_loop(server), on_work, c);
 	loop_bh_init(&c->done, server_loop(server), on_done, c);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control ring: takes one command at a time off it, has the main thread obey it, and answers. On the thread of its
- * ring, but for control_close.
+ * The control ring: takes one command at a time off it, has the main thread obey it, and answers; later, if the driver has
+ * had the host do too much of late. On the thread of its ring, but for opening and closing.
  */
 #ifndef CONTROL_H
 #define CONTROL_H
@@ -31,11 +31,14 @@ struct control {
 	uint8_t *answer_at;
 	struct iovec iov[NET_IOV];
 	struct loop_bh work, done;
+	struct loop_timer *later; /* the main thread obeys when it ends */
 };
 
+/* Main thread, as control_close. */
+int control_open(struct control *c, struct port *port, struct loop *loop);
 void control_close(struct control *c);
 
-void control_ring(struct control *c, struct port *port, struct server_queue *server, bool on);
+void control_ring(struct control *c, struct server_queue *server, bool on);
 bool control_service(struct control *c);
 bool control_has_room(const struct control *c);
 

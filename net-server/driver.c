@@ -5,12 +5,20 @@
 #include <endian.h>
 #include <string.h>
 
+#include "clock.h"
 #include "log.h"
 #include "port.h"
 #include "state.h"
 
 #define VERSION 1
-#define COMMAND 2 /* bytes of class and number */
+
+/*
+ * Changes of the host's interface, each of which takes the one lock of all of the host's interfaces and waits for the
+ * kernel's readers: so many a second and so many at once, enough for several drivers in a row to set up all pairs.
+ */
+#define PACE_RATE  64
+#define PACE_BURST 128
+#define COMMAND    2 /* bytes of class and number */
 #define OFFLOADS                                                                                             \
 	(NET_BIT(VIRTIO_NET_F_GUEST_CSUM) | NET_BIT(VIRTIO_NET_F_GUEST_TSO4) |                               \
 	 NET_BIT(VIRTIO_NET_F_GUEST_TSO6) | NET_BIT(VIRTIO_NET_F_GUEST_ECN) | NET_BIT(NET_F_GUEST_USO4) |    \
@@ -56,15 +64,32 @@ static unsigned count_pairs(const struct port *port)
 	return MAX(n, 1U);
 }
 
+/* So many queues of the backend are to change for n pairs to take part. */
+static unsigned count_changes(const struct port *port, unsigned n)
+{
+	unsigned changes = 0;
+
+	for (unsigned i = 1; i < port->pairs && port->backend.ops->attach; i++)
+		changes += port->attached[i] != (i < n);
+	return changes;
+}
+
+static unsigned tell_pairs(struct port *port)
+{
+	unsigned n = count_pairs(port);
+
+	if (atomic_exchange(&port->shared.pairs, n) != n)
+		port_wake(port);
+	return n;
+}
+
 /* 0, or the last error of the backend's. */
 static int set_pairs(struct port *port)
 {
 	struct backend *b = &port->backend;
-	unsigned n = count_pairs(port);
+	unsigned n = tell_pairs(port);
 	int last = 0;
 
-	if (atomic_exchange(&port->shared.pairs, n) != n)
-		port_wake(port);
 	for (unsigned i = 1; i < port->pairs && b->ops->attach; i++) {
 		bool on = i < n;
 		int err = port->attached[i] == on ? 0 : b->ops->attach(b, i, on);
@@ -78,6 +103,19 @@ static int set_pairs(struct port *port)
 				 strerrordesc_np(-err));
 	}
 	return last;
+}
+
+void driver_open(struct port *port)
+{
+	const struct limit_rates pace = { .ops = { .rate = PACE_RATE, .burst = PACE_BURST } };
+
+	limit_init(&port->pace, NULL);
+	limit_set(&port->pace, &pace, clock_ns());
+}
+
+void driver_close(struct port *port)
+{
+	limit_fini(&port->pace);
 }
 
 static void reset(struct port *port)
@@ -117,7 +155,7 @@ void driver_started(struct port *port, bool live, uint64_t features)
 	throttle_resume(&port->throttle);
 	port_refresh_link(port);
 	set_offloads(port);
-	set_pairs(port);
+	driver_rings_changed(port);
 	if (live && port->backend.ops->anew && accepted(port, VIRTIO_NET_F_GUEST_ANNOUNCE))
 		port_announce(port);
 }
@@ -134,12 +172,17 @@ void driver_controlled(struct port *port)
 		d->filter.modes |= FILTER_VLANS_ON;
 	save(port);
 	port_share(port);
-	set_pairs(port);
 }
 
 void driver_rings_changed(struct port *port)
 {
-	set_pairs(port);
+	uint64_t now = clock_ns(), wait;
+
+	wait = limit_take(&port->pace, now, 0, count_changes(port, tell_pairs(port)));
+	if (wait)
+		loop_arm_timer(port->rings_later, now + wait);
+	else
+		set_pairs(port);
 }
 
 /* ---- commands ---- */
@@ -235,6 +278,17 @@ static bool use_pairs(struct port *port, uint8_t number, const uint8_t *data, si
 	return false;
 }
 
+static unsigned pairs_cost(const struct port *port, const uint8_t *data)
+{
+	return count_changes(port, get16(data));
+}
+
+static unsigned offloads_cost(const struct port *port, const uint8_t *data)
+{
+	(void)data;
+	return port->backend.ops->set_offload != NULL;
+}
+
 static bool use_offloads(struct port *port, uint8_t number, const uint8_t *data, size_t len)
 {
 	uint64_t offloads, was = port->driver.offloads;
@@ -268,28 +322,31 @@ static const struct command {
 	uint8_t feature, least;
 	bool more; /* than that may follow */
 	bool (*run)(struct port *port, uint8_t number, const uint8_t *data, size_t len);
+	unsigned (*cost)(const struct port *port, const uint8_t *data); /* by the pace; NULL: none */
 } commands[] = {
 	{ VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX,
-	  1, false, set_mode },
+	  1, false, set_mode, NULL },
 	{ VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLUNI, VIRTIO_NET_CTRL_RX_NOBCAST,
-	  VIRTIO_NET_F_CTRL_RX_EXTRA, 1, false, set_mode },
+	  VIRTIO_NET_F_CTRL_RX_EXTRA, 1, false, set_mode, NULL },
 	{ VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
-	  VIRTIO_NET_F_CTRL_RX, 8, true, set_table },
+	  VIRTIO_NET_F_CTRL_RX, 8, true, set_table, NULL },
 	{ VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_ADDR_SET,
-	  VIRTIO_NET_F_CTRL_MAC_ADDR, ETH_ALEN, false, set_address },
+	  VIRTIO_NET_F_CTRL_MAC_ADDR, ETH_ALEN, false, set_address, NULL },
 	{ VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_F_CTRL_VLAN, 2,
-	  false, set_vlan },
+	  false, set_vlan, NULL },
 	{ VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_ANNOUNCE_ACK,
-	  VIRTIO_NET_F_GUEST_ANNOUNCE, 0, false, announced },
+	  VIRTIO_NET_F_GUEST_ANNOUNCE, 0, false, announced, NULL },
 	{ VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
-	  VIRTIO_NET_F_MQ, 2, false, use_pairs },
+	  VIRTIO_NET_F_MQ, 2, false, use_pairs, pairs_cost },
 	{ VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
-	  VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, 8, false, use_offloads },
+	  VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, 8, false, use_offloads,
+	  offloads_cost },
 	{ NET_CTRL_NOTF_COAL, NET_CTRL_NOTF_COAL_TX_SET, NET_CTRL_NOTF_COAL_RX_SET, NET_F_NOTF_COAL, 8, false,
-	  set_coalesce },
+	  set_coalesce, NULL },
 };
 
-bool driver_command(struct port *port, const uint8_t *command, size_t len)
+/* What it is; NULL if it is none, or not one that was agreed on, or of another length. */
+static const struct command *find(const struct port *port, const uint8_t *command, size_t len)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(commands) && len >= COMMAND; i++) {
 		const struct command *c = &commands[i];
@@ -298,12 +355,26 @@ bool driver_command(struct port *port, const uint8_t *command, size_t len)
 		if (c->class != command[0] || command[1] < c->first || command[1] > c->last)
 			continue;
 		if (!accepted(port, c->feature) || rest < c->least || (rest > c->least && !c->more))
-			return false;
-		if (!c->run(port, command[1], command + COMMAND, rest))
-			return false;
-		save(port);
-		port_share(port);
-		return true;
+			return NULL;
+		return c;
 	}
-	return false;
+	return NULL;
+}
+
+uint64_t driver_command_wait(struct port *port, const uint8_t *command, size_t len, uint64_t now_ns)
+{
+	const struct command *c = find(port, command, len);
+
+	return c && c->cost ? limit_take(&port->pace, now_ns, 0, c->cost(port, command + COMMAND)) : 0;
+}
+
+bool driver_command(struct port *port, const uint8_t *command, size_t len)
+{
+	const struct command *c = find(port, command, len);
+
+	if (!c || !c->run(port, command[1], command + COMMAND, len - COMMAND))
+		return false;
+	save(port);
+	port_share(port);
+	return true;
 }

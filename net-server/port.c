@@ -145,6 +145,7 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	for (unsigned i = 0; i < port->pairs; i++)
 		port->attached[i] = -1;
 	throttle_open(&port->throttle, &state_words(port->state)[WORD_THROTTLE]);
+	driver_open(port);
 	set_features(port);
 	*features = port->features;
 	return 0;
@@ -154,6 +155,7 @@ void port_close(struct port *port)
 {
 	port->backend.ops->close(&port->backend);
 	throttle_close(&port->throttle);
+	driver_close(port);
 	lock_destroy(&port->shared.lock);
 }
 
@@ -184,6 +186,31 @@ static int open_listener(struct port *port, struct loop *loop)
 	return loop_add_fd(loop, port->backend.listener, EPOLLIN, on_connection, port, &port->listen_watch);
 }
 
+/* What the main thread has of the port. */
+static int open_main(struct port *port, struct loop *loop)
+{
+	int err;
+
+	loop_bh_init(&port->lost, loop, on_lost, port);
+	loop_bh_init(&port->rings, loop, on_rings, port);
+	loop_bh_init(&port->joined, loop, on_joined, port);
+	err = loop_add_timer(loop, on_rings, port, &port->rings_later);
+	if (!err)
+		err = control_open(&port->control, port, loop);
+	return err || port->backend.listener < 0 ? err : open_listener(port, loop);
+}
+
+static void close_main(struct port *port)
+{
+	loop_bh_cancel(&port->lost);
+	loop_bh_cancel(&port->rings);
+	loop_bh_cancel(&port->joined);
+	loop_del_timer(port->rings_later);
+	loop_del_fd(port->listen_watch);
+	loop_del_timer(port->listen_timer);
+	control_close(&port->control);
+}
+
 int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server)
 {
 	unsigned index = server_index(server);
@@ -193,11 +220,7 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 	queue->server = server;
 	queue->role = RING_UNUSED;
 	if (index == 0) {
-		loop_bh_init(&port->lost, server_main_loop(server), on_lost, port);
-		loop_bh_init(&port->rings, server_main_loop(server), on_rings, port);
-		loop_bh_init(&port->joined, server_main_loop(server), on_joined, port);
-		if (port->backend.listener >= 0)
-			err = open_listener(port, server_main_loop(server));
+		err = open_main(port, server_main_loop(server));
 		if (err)
 			return err;
 	}
@@ -217,14 +240,8 @@ void port_close_queue(struct net_queue *queue)
 {
 	unsigned index = server_index(queue->server);
 
-	if (index == 0) {
-		loop_bh_cancel(&queue->port->lost);
-		loop_bh_cancel(&queue->port->rings);
-		loop_bh_cancel(&queue->port->joined);
-		loop_del_fd(queue->port->listen_watch);
-		loop_del_timer(queue->port->listen_timer);
-		control_close(&queue->port->control);
-	}
+	if (index == 0)
+		close_main(queue->port);
 	if (!queue->pair)
 		return;
 	if (index % 2) {
@@ -426,7 +443,7 @@ void port_ring(struct net_queue *queue, bool on)
 		pair_watch(queue->pair);
 		break;
 	case RING_CONTROL:
-		control_ring(&port->control, port, queue->server, on);
+		control_ring(&port->control, queue->server, on);
 		atomic_store(&port->shared.control, on);
 		break;
 	case RING_UNUSED:

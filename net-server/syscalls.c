@@ -20,6 +20,9 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_ioctl,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = TUNSETQUEUE } },
 	  .why = "how many of the tap's queues the driver uses" },
+	{ .nr = __NR_ioctl,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = TUNGETIFF } },
+	  .why = "whether one that refuses to change is so already" },
 	{ .why = NULL },
 };
 

@@ -87,7 +87,7 @@ static uint32_t ring_base(const struct rig *rig)
 	return o->ring_features & RING_F_PACKED ? at << 16 | at : o->start_at;
 }
 
-static bool try_connect(struct rig *rig, int fd)
+static bool start_rings(struct rig *rig)
 {
 	struct vhost_fe_ring rings[RIG_QUEUES_MAX] = { 0 };
 	struct vhost_fe_start start = { 0 };
@@ -95,12 +95,6 @@ static bool try_connect(struct rig *rig, int fd)
 	int fds[GUEST_REGIONS];
 	uint64_t own = (1ULL << 34 | 1ULL << 29 | 1ULL << 28) & ~rig->options.ring_features;
 
-	rig->lost = false;
-	cr_assert_eq(vhost_fe_new(rig->loop, fd, RIG_DEADLINE_S * NS_PER_S, &fe_ops, rig, &rig->fe), 0);
-	vhost_fe_probe(rig->fe, sizeof(struct virtio_blk_config), &rig->info, on_done, &w);
-	if (!step_done(rig, &w, "probe"))
-		return false;
-	memcpy(&rig->config, rig->info.config, sizeof(rig->config));
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
 
@@ -127,9 +121,21 @@ static bool try_connect(struct rig *rig, int fd)
 					  .inflight_queue_size = RIG_SIZE,
 					  .rings = rings,
 					  .n_rings = rig->queues };
-	w = (struct waiter) { 0 };
 	cr_assert_eq(vhost_fe_start(rig->fe, &start, on_done, &w), 0);
 	return step_done(rig, &w, "start");
+}
+
+static bool try_connect(struct rig *rig, int fd)
+{
+	struct waiter w = { 0 };
+
+	rig->lost = false;
+	cr_assert_eq(vhost_fe_new(rig->loop, fd, RIG_DEADLINE_S * NS_PER_S, &fe_ops, rig, &rig->fe), 0);
+	vhost_fe_probe(rig->fe, sizeof(struct virtio_blk_config), &rig->info, on_done, &w);
+	if (!step_done(rig, &w, "probe"))
+		return false;
+	memcpy(&rig->config, rig->info.config, sizeof(rig->config));
+	return start_rings(rig);
 }
 
 static void connect_fe(struct rig *rig, int fd)
@@ -168,6 +174,11 @@ void rig_stop_ring(struct rig *rig, unsigned queue)
 
 	vhost_fe_stop_ring(rig->fe, queue, on_base, &w);
 	cr_assert(step_done(rig, &w, "stop"));
+}
+
+void rig_restart_rings(struct rig *rig)
+{
+	cr_assert(start_rings(rig), "the server is gone");
 }
 
 /* ---- what outlives a server ---- */

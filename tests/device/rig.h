@@ -134,6 +134,9 @@ void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd,
 /* Has the server finish and forget a ring. */
 void rig_stop_ring(struct rig *rig, unsigned queue);
 
+/* Starts them again once all are stopped. */
+void rig_restart_rings(struct rig *rig);
+
 /* A buffer in guest memory. */
 uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align);
 uint8_t *rig_ptr(struct rig *rig, uint64_t gpa);

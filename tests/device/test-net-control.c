@@ -234,6 +234,61 @@ Test(net_control, what_the_host_refuses_is_refused)
 	net_stop(&n);
 }
 
+Test(net_control, pairs_of_a_tap_that_is_gone_are_refused)
+{
+	const uint8_t two[] = { 2, 0 }, one[] = { 1, 0 };
+
+	start(NET_TAP, 2, 0);
+	use_pairs(2);
+	delete_tap();
+	cr_assert_eq(net_command(&n, MQ, 0, one, 2), BAD);
+	cr_assert_eq(net_command(&n, MQ, 0, two, 2), GOOD, "nothing is to change for that");
+	net_stop(&n);
+}
+
+/* Each queue that comes or goes costs all of the host's interfaces their lock: beyond a burst of 128 there are 64 a second,
+ * whatever a driver asks for, and all of it is answered. */
+#define TOGGLES 40
+
+static uint64_t least_ns(unsigned changes)
+{
+	return (changes - 128) * NS_PER_S / 64;
+}
+
+Test(net_control, a_driver_that_changes_pairs_all_the_time_waits)
+{
+	uint64_t begun;
+
+	start(NET_TAP, 4, 0);
+	begun = clock_ns();
+	for (unsigned i = 0; i < TOGGLES; i++) {
+		use_pairs(4);
+		cr_assert(is_attached(3));
+		use_pairs(1);
+		cr_assert(!is_attached(3));
+	}
+	cr_assert_geq(clock_ns() - begun, least_ns(2 * TOGGLES * 3));
+	net_stop(&n);
+}
+
+/* As does one that stops and starts its rings. */
+Test(net_control, a_driver_that_begins_anew_all_the_time_waits)
+{
+	struct net_options options = { .kind = NET_TAP, .rig = { .queues = 4 } };
+	uint64_t begun = clock_ns();
+
+	net_start(&n, &options);
+	for (unsigned i = 0; i < TOGGLES; i++) {
+		rig_until(&n.rig, is_attached(3));
+		for (unsigned r = 0; r < 8; r++)
+			rig_stop_ring(&n.rig, r);
+		rig_until(&n.rig, !is_attached(1) && !is_attached(2) && !is_attached(3));
+		rig_restart_rings(&n.rig);
+	}
+	cr_assert_geq(clock_ns() - begun, least_ns(2 * TOGGLES * 3));
+	net_stop(&n);
+}
+
 Test(net_control, pairs_follow_the_rings_without_control)
 {
 	struct net_options options = { .kind = NET_TAP, .rig = { .queues = 2 } };
