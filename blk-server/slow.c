@@ -16,11 +16,12 @@
 #define BUFFER_BYTES (BOUNCE_BYTES + BOUNCE_SLACK)
 
 struct gate {
-	struct lock lock; /* guards the rest, but the buffer, which is active's */
-	unsigned plain;   /* plain writes that run */
-	struct request *active;
-	struct request *waiting, *waiting_last;
-	uint8_t *buffer;
+	struct lock lock;
+	unsigned plain GUARDED_BY(lock); /* plain writes that run */
+	struct request *active GUARDED_BY(lock);
+	struct request *waiting GUARDED_BY(lock);
+	struct request *waiting_last GUARDED_BY(lock);
+	uint8_t *buffer; /* active's */
 };
 
 int gate_new(struct disk *disk, struct gate **out)

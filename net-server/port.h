@@ -39,9 +39,10 @@ struct pair {
 
 /* What the main thread tells the I/O threads, and they it. */
 struct port_shared {
-	struct lock lock; /* guards the next three */
-	struct filter filter;
-	struct driver_coalesce rx, tx;
+	struct lock lock;
+	struct filter filter GUARDED_BY(lock);
+	struct driver_coalesce rx GUARDED_BY(lock);
+	struct driver_coalesce tx GUARDED_BY(lock);
 	_Atomic uint32_t changes;         /* of all these */
 	_Atomic unsigned pairs;           /* that take part */
 	_Atomic bool runs[NET_PAIRS_MAX]; /* the pair's receive ring does */

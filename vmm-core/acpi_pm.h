@@ -16,8 +16,10 @@ struct acpi_pm {
 	void (*set_irq)(void *arg, bool level); /* the SCI; called with the lock held */
 	void *irq_arg;
 	struct lock lock;
-	uint16_t status, enable, control; /* guarded by lock */
-	bool sci;                         /* guarded by lock */
+	uint16_t status GUARDED_BY(lock);
+	uint16_t enable GUARDED_BY(lock);
+	uint16_t control GUARDED_BY(lock);
+	bool sci GUARDED_BY(lock);
 };
 
 void acpi_pm_init(struct acpi_pm *pm, struct end *end, void (*set_irq)(void *arg, bool level), void *arg);

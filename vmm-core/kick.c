@@ -25,7 +25,7 @@
 static struct {
 	struct lock lock;
 	pthread_cond_t began;
-	bool writing; /* guarded by lock */
+	bool writing GUARDED_BY(lock);
 	pid_t pid, tid;
 } guard = { .lock = LOCK_INIT };
 
@@ -34,8 +34,7 @@ static void interrupt(int sig)
 	(void)sig;
 }
 
-/* With the lock held. */
-static bool takes_too_long(void)
+static bool takes_too_long(void) REQUIRES(guard.lock)
 {
 	uint64_t end = clock_ns() + PATIENCE;
 	struct timespec ts = { .tv_sec = (time_t)(end / NS_PER_S), .tv_nsec = (long)(end % NS_PER_S) };

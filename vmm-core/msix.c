@@ -47,11 +47,11 @@ struct msix {
 	struct pci_dev *dev;
 	unsigned cap;
 	unsigned n_vectors, n_sources;
-	struct lock lock; /* guards what follows */
-	struct vector *vectors;
-	struct source *sources; /* fd never changes */
-	bool settling;
-	bool again;
+	struct lock lock;
+	struct vector *vectors PT_GUARDED_BY(lock);
+	struct source *sources PT_GUARDED_BY(lock); /* fd never changes */
+	bool settling GUARDED_BY(lock);
+	bool again GUARDED_BY(lock);
 };
 
 /* One source's way from what is to what should be. */
@@ -180,16 +180,19 @@ int msix_new(const struct msix_args *args, struct msix **out)
 		msix_free(m);
 		return r;
 	}
+	lock_take(&m->lock);
 	for (unsigned i = 0; i < args->sources; i++)
 		m->sources[i] = (struct source) { .fd = args->fds[i],
 						  .vector = MSIX_NO_VECTOR,
 						  .attached = MSIX_NO_VECTOR };
+	lock_drop(&m->lock);
 	m->n_sources = args->sources;
 	*out = m;
 	return 0;
 }
 
-void msix_free(struct msix *m)
+/* Nobody else has it any more. */
+void msix_free(struct msix *m) NO_THREAD_SAFETY
 {
 	if (!m)
 		return;

@@ -10,8 +10,8 @@
 
 struct rtc {
 	struct lock lock;
-	uint8_t index;      /* guarded by lock */
-	uint8_t bytes[128]; /* guarded by lock: what is not the clock is plain memory */
+	uint8_t index GUARDED_BY(lock);
+	uint8_t bytes[128] GUARDED_BY(lock); /* what is not the clock is plain memory */
 };
 
 void rtc_init(struct rtc *rtc);

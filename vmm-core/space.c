@@ -46,10 +46,10 @@ struct table {
 struct space {
 	uint64_t last; /* the highest address */
 	struct lock lock;
-	/* Guarded by lock: the master copy, and which slots are current or not yet out of their readers' sight. */
-	unsigned count;
-	struct space_range range[SPACE_RANGES_MAX];
-	bool busy[SLOTS];
+	/* The master copy, and which slots are current or not yet out of their readers' sight. */
+	unsigned count GUARDED_BY(lock);
+	struct space_range range[SPACE_RANGES_MAX] GUARDED_BY(lock);
+	bool busy[SLOTS] GUARDED_BY(lock);
 	struct table slot[SLOTS];
 	struct table *_Atomic current;
 };

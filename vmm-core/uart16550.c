@@ -69,17 +69,24 @@ struct uart {
 	void (*drained)(void *arg);
 	void *drained_arg;
 
-	/* Guarded by lock. */
 	struct lock lock;
-	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
-	bool overrun;
-	bool tx_event; /* "holding register empty" is to be reported */
-	bool irq;
-	bool discard;              /* nobody will read the output */
-	uint32_t tx_head, tx_tail; /* sent at head, written from tail */
-	uint32_t rx_head, rx_tail;
-	uint8_t rx[RX_SIZE];
-	uint8_t tx[TX_SIZE];
+	uint8_t ier GUARDED_BY(lock);
+	uint8_t fcr GUARDED_BY(lock);
+	uint8_t lcr GUARDED_BY(lock);
+	uint8_t mcr GUARDED_BY(lock);
+	uint8_t scr GUARDED_BY(lock);
+	uint8_t dll GUARDED_BY(lock);
+	uint8_t dlm GUARDED_BY(lock);
+	bool overrun GUARDED_BY(lock);
+	bool tx_event GUARDED_BY(lock); /* "holding register empty" is to be reported */
+	bool irq GUARDED_BY(lock);
+	bool discard GUARDED_BY(lock);     /* nobody will read the output */
+	uint32_t tx_head GUARDED_BY(lock); /* sent here, ... */
+	uint32_t tx_tail GUARDED_BY(lock); /* ... written from here */
+	uint32_t rx_head GUARDED_BY(lock);
+	uint32_t rx_tail GUARDED_BY(lock);
+	uint8_t rx[RX_SIZE] GUARDED_BY(lock);
+	uint8_t tx[TX_SIZE] GUARDED_BY(lock);
 };
 
 /* ---- registers; all with the lock held ---- */
@@ -425,8 +432,10 @@ int uart_new(struct loop *loop, int fd, void (*set_irq)(void *arg, bool level), 
 	u->set_irq = set_irq;
 	u->irq_arg = arg;
 	u->fd = fd;
-	u->discard = fd < 0;
 	lock_init(&u->lock);
+	lock_take(&u->lock);
+	u->discard = fd < 0;
+	lock_drop(&u->lock);
 	if (fd >= 0) {
 		rc = loop_add_fd(loop, fd, EPOLLIN, on_line, u, &u->watch);
 		if (rc)

@@ -53,13 +53,13 @@ struct vcpus {
 	size_t run_size;
 	_Atomic bool leave; /* threads that are inside come to the gate */
 	struct lock lock;
-	pthread_cond_t moved; /* with lock: one of the next changed */
-	bool open;            /* guarded by lock: threads may pass */
-	bool quit;            /* guarded by lock: threads at the gate end */
-	bool seal;            /* guarded by lock: threads at the gate run thread_start */
-	unsigned waiting;     /* guarded by lock: threads at the gate */
-	unsigned sealed;      /* guarded by lock: threads that ran thread_start */
-	int seal_error;       /* guarded by lock: the first thread_start that failed */
+	pthread_cond_t moved;              /* with lock: one of the next changed */
+	bool open GUARDED_BY(lock);        /* threads may pass */
+	bool quit GUARDED_BY(lock);        /* threads at the gate end */
+	bool seal GUARDED_BY(lock);        /* threads at the gate run thread_start */
+	unsigned waiting GUARDED_BY(lock); /* threads at the gate */
+	unsigned sealed GUARDED_BY(lock);  /* threads that ran thread_start */
+	int seal_error GUARDED_BY(lock);   /* the first thread_start that failed */
 	struct vcpu vcpu[];
 };
 
@@ -436,9 +436,10 @@ void vcpus_free(struct vcpus *all)
 	free(all);
 }
 
-bool vcpus_paused(const struct vcpus *all)
+/* The main loop's thread, which alone changes it. */
+bool vcpus_paused(const struct vcpus *all) NO_THREAD_SAFETY
 {
-	return !all->open; /* only the main loop's thread changes it */
+	return !all->open;
 }
 
 unsigned vcpus_count(const struct vcpus *all)

@@ -51,18 +51,22 @@ struct virtio_pci {
 	struct loop_bh kicks;                       /* posted with them */
 	_Atomic uint64_t kicks_exited, config_interrupts, refused_writes;
 
-	struct lock lock; /* a leaf; guards what follows */
-	enum virtio_pci_state state;
-	uint8_t status;
-	uint8_t generation;
-	uint16_t queue_select;
-	uint32_t device_select, driver_select;
-	uint64_t offered; /* by the back end now; becomes device_features at the next reset at the latest */
-	uint64_t device_features, driver_features;
-	unsigned config_len;
-	uint8_t config[VIRTIO_PCI_CONFIG_MAX];
-	uint64_t config_dirty; /* bytes of the writable range that the driver wrote and nobody took */
-	struct virtio_pci_queue queues[VIRTIO_PCI_QUEUES_MAX];
+	struct lock lock; /* a leaf */
+	enum virtio_pci_state state GUARDED_BY(lock);
+	uint8_t status GUARDED_BY(lock);
+	uint8_t generation GUARDED_BY(lock);
+	uint16_t queue_select GUARDED_BY(lock);
+	uint32_t device_select GUARDED_BY(lock);
+	uint32_t driver_select GUARDED_BY(lock);
+	/* By the back end now; becomes device_features at the next reset at the latest. */
+	uint64_t offered GUARDED_BY(lock);
+	uint64_t device_features GUARDED_BY(lock);
+	uint64_t driver_features GUARDED_BY(lock);
+	unsigned config_len GUARDED_BY(lock);
+	uint8_t config[VIRTIO_PCI_CONFIG_MAX] GUARDED_BY(lock);
+	/* Bytes of the writable range that the driver wrote and nobody took. */
+	uint64_t config_dirty GUARDED_BY(lock);
+	struct virtio_pci_queue queues[VIRTIO_PCI_QUEUES_MAX] GUARDED_BY(lock);
 
 	/* The main loop's alone. */
 	struct loop_bh moved; /* posted when a BAR or the command register was written */

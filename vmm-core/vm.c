@@ -36,8 +36,8 @@ struct vm {
 	int kvm_fd;
 	int fd;
 	struct lock lock;
-	struct msi msi[MSI_MAX];        /* guarded by lock */
-	struct kvm_irq_routing *routes; /* guarded by lock; ROUTES_MAX entries */
+	struct msi msi[MSI_MAX] GUARDED_BY(lock);
+	struct kvm_irq_routing *routes PT_GUARDED_BY(lock); /* ROUTES_MAX entries */
 };
 
 static int call_failed(char *err, size_t err_size, const char *what)

@@ -35,9 +35,10 @@ struct limit_bucket {
 };
 
 struct limit {
-	struct lock lock; /* guards the rest */
-	struct limit_bucket bytes, ops;
-	uint64_t at_ns; /* of the levels, by the clock of clock_ns */
+	struct lock lock;
+	struct limit_bucket bytes GUARDED_BY(lock);
+	struct limit_bucket ops GUARDED_BY(lock);
+	uint64_t at_ns GUARDED_BY(lock); /* of the levels, by the clock of clock_ns */
 	_Atomic uint64_t *words;
 };
 

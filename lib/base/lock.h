@@ -14,8 +14,14 @@
 #define LOCK_ATTR(x)
 #endif
 
-#define GUARDED_BY(l)    LOCK_ATTR(guarded_by(l))
-#define PT_GUARDED_BY(l) LOCK_ATTR(pt_guarded_by(l))
+/*
+ * For a member of a structure, and what it points to, which lock l of the same structure guards. In C clang can't look up l
+ * there (guarded_by finds only what is declared outside of the structure), so what it checks is that a lock is held; and
+ * as no two are ever held at a time, that is the one.
+ */
+#define GUARDED_BY(l)    LOCK_ATTR(guarded_var)
+#define PT_GUARDED_BY(l) LOCK_ATTR(pt_guarded_var)
+
 #define REQUIRES(...)    LOCK_ATTR(requires_capability(__VA_ARGS__))
 #define ACQUIRES(...)    LOCK_ATTR(acquire_capability(__VA_ARGS__))
 #define RELEASES(...)    LOCK_ATTR(release_capability(__VA_ARGS__))

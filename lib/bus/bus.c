@@ -59,9 +59,11 @@ static int open_bus(struct loop *loop, const char *path, enum bus_side side, pid
 	bus->side = side;
 	bus->ops = ops;
 	bus->arg = arg;
-	bus->expected = expected;
 	bus->flush_fd = -1;
 	lock_init(&bus->lock);
+	lock_take(&bus->lock);
+	bus->expected = expected;
+	lock_drop(&bus->lock);
 	loop_bh_init(&bus->pipe_bh, loop, bus_recv_pipe_changed, bus);
 	err = nng_pair0_open(&bus->sock);
 	if (err) {

@@ -69,8 +69,8 @@ struct bus {
 
 	/* The connection as nng's threads see it. */
 	struct lock lock;
-	pid_t expected;         /* under lock; as for bus_listen */
-	uint32_t pipe_admitted; /* under lock: nng's id of the connection, 0 if there is none */
+	pid_t expected GUARDED_BY(lock);         /* as for bus_listen */
+	uint32_t pipe_admitted GUARDED_BY(lock); /* nng's id of the connection, 0 if there is none */
 	_Atomic uint64_t refused_peers;
 	struct loop_bh pipe_bh; /* posted when pipe_admitted changed */
 

@@ -12,8 +12,9 @@
 struct loop_pool {
 	sem_t wanted; /* one for each job submitted, and one for each worker at the end */
 	struct lock lock;
-	struct loop_job *first, *last; /* under lock */
-	bool stopping;                 /* under lock */
+	struct loop_job *first GUARDED_BY(lock);
+	struct loop_job *last GUARDED_BY(lock);
+	bool stopping GUARDED_BY(lock);
 	unsigned nthreads;
 	pthread_t thread[];
 };

@@ -28,8 +28,10 @@
 void order_list_init(struct order_list *list)
 {
 	lock_init(&list->lock);
+	lock_take(&list->lock);
 	list->head = NULL;
 	list->last = NULL;
+	lock_drop(&list->lock);
 }
 
 static void list_put(struct order_list *list, struct order *order) REQUIRES(list->lock)

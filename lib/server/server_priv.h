@@ -72,8 +72,9 @@ struct order {
 
 /* Orders in the order of posting; from any thread to one. */
 struct order_list {
-	struct lock lock; /* guards the rest */
-	struct order *head, *last;
+	struct lock lock;
+	struct order *head GUARDED_BY(lock);
+	struct order *last GUARDED_BY(lock);
 };
 
 void order_list_init(struct order_list *list);

@@ -36,7 +36,8 @@ _Static_assert(sizeof(struct page) <= BYTES, "fits");
 
 struct state {
 	struct page *page;
-	struct lock lock; /* guards the page's record against other threads of ours */
+	struct lock lock; /* of the record, against other threads of ours */
+	struct place *places PT_GUARDED_BY(lock);
 };
 
 int state_create(void)
@@ -54,6 +55,7 @@ static int map(int fd, int flags, struct state **out)
 	if (s->page == MAP_FAILED)
 		return -errno;
 	lock_init(&s->lock);
+	s->places = s->page->places;
 	*out = TAKE_PTR(s);
 	return 0;
 }
@@ -94,7 +96,7 @@ int state_save(struct state *s, const void *data, size_t len)
 		return -E2BIG;
 	lock_take(&s->lock);
 	next = atomic_load_explicit(&page->holds, memory_order_relaxed) == 1 ? 2 : 1;
-	to = &page->places[next - 1];
+	to = &s->places[next - 1];
 	CRASH_POINT("state before");
 	to->len = (uint32_t)len;
 	CRASH_POINT("state length");
@@ -119,7 +121,7 @@ ssize_t state_load(struct state *s, void *buf, size_t max)
 	} else if (holds > ARRAY_SIZE(page->places)) {
 		len = -EPROTO;
 	} else {
-		const struct place *from = &page->places[holds - 1];
+		const struct place *from = &s->places[holds - 1];
 
 		/* Once: another process may be writing it. */
 		len = __atomic_load_n(&from->len, __ATOMIC_RELAXED);
