@@ -7,12 +7,10 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -72,20 +70,19 @@ static int refuse_queue(const char *name, unsigned queues, int err, struct vmcon
 	return vmconf_refuse(error, "tap=\"%s\" can't be opened: %s", name, strerror(-err));
 }
 
-/* The kernel lets any number of processes open queues of a tap that was made for several; a name in the same network
- * namespace, which ends with the last process that has it, keeps other machines away. */
-static int claim(const char *name, struct files_tap *tap, struct vmconf_error *error)
+/*
+ * The kernel lets any number of processes open queues of a tap that was made for several. So nobody may have one before we
+ * do, and nobody but us afterwards: of two that begin at the same time one or both find the other's.
+ */
+static int check_alone(const char *name, unsigned ours, struct vmconf_error *error)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int len = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "bulkhead-tap-%s", name);
-	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+	unsigned index = if_nametoindex(name);
+	int queues = index ? files_tap_queues(index) : 0;
 
-	tap->claim = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (tap->claim >= 0 && !bind(tap->claim, (struct sockaddr *)&addr, size))
-		return 0;
-	if (errno == EADDRINUSE)
-		return refuse_taken(name, error);
-	return vmconf_refuse(error, "tap=\"%s\" can't be claimed: %s", name, strerror(errno));
+	if (queues < 0)
+		return vmconf_refuse(error, "tap=\"%s\": whether it is in use can't be told: %s", name,
+				     strerror(-queues));
+	return (unsigned)queues > ours ? refuse_taken(name, error) : 0;
 }
 
 static int open_queues(const struct vmconf_device *port, struct files_tap *tap, struct vmconf_error *error)
@@ -200,7 +197,8 @@ int files_open_tap(const struct vmconf_device *port, struct files_tap *tap, stru
 
 	if (sock < 0)
 		return vmconf_refuse(error, "tap=\"%s\": no socket: %s", port->net.tap, strerror(errno));
-	if (claim(port->net.tap, tap, error) || open_queues(port, tap, error))
+	if (check_alone(port->net.tap, 0, error) || open_queues(port, tap, error) ||
+	    check_alone(port->net.tap, port->queues, error))
 		return -EINVAL;
 	tap->index = if_nametoindex(port->net.tap);
 	if (set_mtu(&port->net, sock, tap, error) || join_bridge(&port->net, made, sock, tap, error) ||
@@ -226,6 +224,5 @@ void files_close_tap(struct files_tap *tap)
 {
 	for (size_t i = 0; i < VMCONF_PAIRS_MAX; i++)
 		clean_fd(&tap->queue[i]);
-	clean_fd(&tap->claim);
 	*tap = FILES_NO_TAP;
 }

@@ -14,10 +14,9 @@ struct files_tap {
 	unsigned mtu;
 	char bridge[VMCONF_TAP_MAX]; /* to be left by files_leave_bridge; empty: none */
 	unsigned index;              /* of its interface */
-	int claim;                   /* says to other machines that it is taken; -1 */
 };
 
-#define FILES_NO_TAP ((struct files_tap) { .queue = { [0 ... VMCONF_PAIRS_MAX - 1] = -1 }, .claim = -1 })
+#define FILES_NO_TAP ((struct files_tap) { .queue = { [0 ... VMCONF_PAIRS_MAX - 1] = -1 } })
 
 /*
  * Opens as many queues of the port's tap as it has pairs, with the vnet header of virtio 1, sets its MTU if that is
@@ -29,5 +28,9 @@ int files_open_tap(const struct vmconf_device *port, struct files_tap *tap, stru
 void files_leave_bridge(const struct files_tap *tap);
 
 void files_close_tap(struct files_tap *tap);
+
+/* The queues that all processes have of the tap with this index that was made for several, those that take no part
+ * included; 0: of any other interface. -errno. */
+int files_tap_queues(unsigned index);
 
 #endif

@@ -120,6 +120,19 @@ unlike "..." "$(link keep0)" master
 refused "several queues of one that was made for one" 'tap="keep0" is no tap, or one without queues=2; make it with multi_queue' \
 	--net tap=keep0,queues=2
 ip tuntap add dev many0 mode tap multi_queue
+# The kernel would let a second process have more queues of it.
+spawn "${top_builddir:?}/net-server/net-server" --sandbox off --socket "$tmp/socket" --tap many0 --queues 2 2>"$tmp/other.err"
+other=$pid
+wait_for 10 test -S "$tmp/socket"
+is "another program has queues of one that was made for several" "$(taps_of "$(pgrep -P "$other")" many0)" 2
+refused "... then a machine has none, be it one" 'tap="many0" is in use by another process' --net tap=many0
+refused "... or several" 'tap="many0" is in use by another process' --net tap=many0,queues=2
+kill "$other"
+wait_exit 10 "$other"
+# A stranger can't keep one away by a name.
+spawn setpriv --reuid 65534 --clear-groups perl -MSocket -e \
+	'socket(my $s, AF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un("\0bulkhead-tap-many0")) or die; sleep 1000'
+check "a stranger has taken a name" wait_for 10 grep -q "@bulkhead-tap-many0" /proc/net/unix
 start m --net tap=many0
 wait_running m
 is "one that was made for several serves one pair" "$(taps_of "$(device m net0 pid)" many0)" 1
