@@ -7,19 +7,11 @@
 #include "confine.h"
 
 #include <cap-ng.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "clean.h"
-#include "clock.h"
 #include "sandbox.h"
 #include "syscalls.h"
 
@@ -53,57 +45,15 @@ int confine_privileges(const char **what)
 	return 0;
 }
 
-#define FIRST_TURN_NS (10 * NS_PER_S)
-
-/* True if that thread has a name of its own and sleeps. */
-static bool has_settled(int tasks, const char *id, const char *mine)
-{
-	char path[300], text[64] = "";
-	const char *name = text, *end;
-	CLEAN_FD int fd = -1;
-
-	snprintf(path, sizeof(path), "%s/stat", id);
-	fd = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		return true; /* it has ended meanwhile */
-	name = strchr(text, '(');
-	end = strrchr(text, ')');
-	if (!name || !end || end[1] != ' ' || end[2] != 'S')
-		return false;
-	name++;
-	return strncmp(name, mine, (size_t)(end - name)) || mine[end - name];
-}
-
 /*
- * A thread of nng's sleeps for the first time when its start is behind it: until it is told to run, with the name of
- * its maker or one that its maker gave it. Then most name themselves, and sleep until there is something to do.
+ * The start of every thread that exists is behind it, so that the filter need not allow what belongs to one. The kernel
+ * keeps a thread's ids and the C library has all of them change together: setresuid, which changes nothing here, returns
+ * once each thread has taken the library's signal and answered (nptl(7)), and none takes signals before it is set up. What
+ * nng's threads do next, name themselves and sleep, the filter allows.
  */
-static bool all_settled(void)
-{
-	char mine[16] = "";
-	DIR *tasks = opendir("/proc/self/task");
-	bool all = tasks && !prctl(PR_GET_NAME, mine);
-	struct dirent *entry;
-
-	while (all && (entry = readdir(tasks)))
-		if (atoi(entry->d_name) > 0 && atoi(entry->d_name) != getpid())
-			all = has_settled(dirfd(tasks), entry->d_name, mine);
-	if (tasks)
-		closedir(tasks);
-	return all;
-}
-
-/* Each thread that exists has had its first turn, so that the filter need not allow what belongs to a start. */
 static int await_threads(void)
 {
-	uint64_t end = clock_ns() + FIRST_TURN_NS;
-
-	while (!all_settled()) {
-		if (clock_ns() >= end)
-			return -ETIMEDOUT;
-		nanosleep(&(const struct timespec) { .tv_nsec = 200000 }, NULL);
-	}
-	return 0;
+	return setresuid((uid_t)-1, (uid_t)-1, (uid_t)-1) ? -errno : 0;
 }
 
 int confine_calls(const char **what)
@@ -121,7 +71,7 @@ int confine_calls(const char **what)
 	err = sandbox_compile(supervisor_steady, count_tables(), &filter);
 	if (err)
 		return err;
-	*what = "the first turn of nng's threads";
+	*what = "the start of all threads";
 	err = await_threads();
 	if (err) {
 		sandbox_filter_free(filter);

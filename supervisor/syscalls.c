@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -38,6 +39,7 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW(bind, "a new endpoint"),
 	ALLOW(listen, "a new endpoint"),
 	ALLOW(chmod, "a new endpoint: who may connect"),
+	ALLOW_ARG(prctl, 0, PR_SET_NAME, "a thread that the filter finds not named yet"),
 	SANDBOX_FCNTL(F_SETFD, 0, "accepted sockets: close on exec"),
 	/* nng tries it where the name of a new endpoint is taken; it then takes the name for taken, which is tried again. */
 	{ .nr = __NR_connect, .refuse = EACCES, .why = "a new endpoint: whether somebody listens there" },
