@@ -84,10 +84,10 @@ static int await(int sock, int pidfd, struct in_addr who)
 	memcpy(probe + ARP_FRAME - sizeof(who), &who, sizeof(who));
 	if (send(sock, probe, sizeof(probe), MSG_NOSIGNAL) < 0)
 		return errno == EPIPE ? -ECHILD : -errno; /* it was quick to end */
-	while (clock_ns() < end) {
+	for (uint64_t now = clock_ns(); now < end; now = clock_ns()) {
 		ssize_t n;
 
-		if (poll(fds, 2, (int)((end - clock_ns()) / NS_PER_MS) + 1) < 0)
+		if (poll(fds, 2, (int)((end - now) / NS_PER_MS) + 1) < 0)
 			continue;
 		if (fds[1].revents)
 			return -ECHILD;
