@@ -59,8 +59,8 @@ void device_check_up(struct device *d)
 {
 	if (d->state != DEVICE_STARTING || !d->linked || !d->now.ready)
 		return;
-	/* A guest is to find all there when it starts; later the two don't wait for each other. */
-	if (!d->was_up && !device_helper_is_ready(d))
+	/* A guest is to find all there when it starts, and so is who revived it; else the two don't wait for each other. */
+	if ((!d->was_up || d->revived) && !device_helper_is_ready(d))
 		return;
 	d->state = DEVICE_UP;
 	d->was_up = true;
@@ -73,6 +73,7 @@ void device_check_up(struct device *d)
 	answer_revival(d, 0, NULL);
 	device_plan_spare(d);
 	d->ops->up(d->arg, d);
+	device_helper_check(d);
 }
 
 void device_linked(struct device *d, bool resumed)
@@ -136,7 +137,10 @@ static void give_up(struct device *d, bool wrong)
 
 	if (!d->external)
 		child_stop(device_spare(d), CHANGE_NS);
-	if (!wrong)
+	if (device_helper_condemns(d))
+		say_error("%s: given up, as %s was; %s", d->id, d->helper.process,
+			  what_now[d->policy.on_failure]);
+	else if (!wrong)
 		say_error("%s: given up, it died more than %u times in %u s, the last one %s; %s", d->id,
 			  d->policy.restarts, d->policy.restarts_s, d->last_death,
 			  read_only ? "it goes on and refuses writes" : what_now[d->policy.on_failure]);
@@ -182,7 +186,7 @@ static void after_death(struct device *d, bool wrong)
 	bool short_life = !d->now.ready || clock_ns() - d->now.ready < device_pace_ns(d);
 
 	d->short_lives = short_life ? d->short_lives + 1 : 0;
-	if (wrong || too_many(d))
+	if (wrong || device_helper_condemns(d) || too_many(d))
 		give_up(d, wrong);
 	else
 		replace(d);

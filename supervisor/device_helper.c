@@ -3,7 +3,7 @@
  * What a device needs besides its server: the process that has the host's network for it, so that the server needs none.
  * The core knows nothing of it, and neither its death nor that of the server is the other's: the socket between them is
  * the keeper's. It is restarted by the device's policy; given up, it stays away until it is revived, and the guest sees
- * a network on which nobody answers.
+ * a network on which nobody answers, unless the policy wants it to be told: then its device is given up with it.
  */
 #include "device_helper.h"
 
@@ -51,17 +51,35 @@ static void start_later(struct device *d)
 
 static void give_up(struct device *d, bool wrong)
 {
+	static const char *const what_now[] = {
+		[FAILURE_QUARANTINE] = "the guest has no network until it is revived",
+		[FAILURE_READ_ONLY] = "the guest has no network until it is revived",
+		[FAILURE_NEEDS_RESET] = "the device is given up with it",
+		[FAILURE_STOP] = "the machine ends",
+	};
 	struct device_helper *h = &d->helper;
 
 	h->failed = true;
 	if (!wrong)
 		say_error("%s: %s given up, it died more than %u times in %u s, the last one %s; %s", d->id,
 			  h->process, d->policy.restarts, d->policy.restarts_s, h->last_death,
-			  d->policy.on_failure == FAILURE_STOP
-			      ? "the machine ends"
-			      : "the guest has no network until it is revived");
+			  what_now[d->policy.on_failure]);
 	answer(d, -EIO, "it died too often again and was given up");
 	d->ops->given_up(d->arg, d, wrong);
+	device_helper_check(d);
+}
+
+bool device_helper_condemns(const struct device *d)
+{
+	return d->helper.failed && d->policy.on_failure == FAILURE_NEEDS_RESET;
+}
+
+/* As long as its server lives, nobody may tell the guest that the device is of no use. */
+void device_helper_check(struct device *d)
+{
+	if (device_helper_condemns(d) && !d->ops->ending(d->arg) &&
+	    (d->state == DEVICE_UP || d->state == DEVICE_STARTING))
+		child_kill(device_active(d), "what it needs was given up");
 }
 
 static void gone(struct device *d, bool wrong, bool short_life)

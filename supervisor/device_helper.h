@@ -13,6 +13,10 @@ int device_helper_init(struct device *d, const char *dir);
 void device_helper_start(struct device *d);
 
 /* It serves, or there is none. */
+/* Whether the device is to be given up, as its helper was and the guest is to know; and has its process killed then. */
+bool device_helper_condemns(const struct device *d);
+void device_helper_check(struct device *d);
+
 bool device_helper_is_ready(const struct device *d);
 
 /* There is no process. */

@@ -9,6 +9,7 @@ make_machine
 
 helper() { status_of m | jq -r ".devices[0].helper.$1"; }
 helper_is() { [ "$(helper state)" = "$1" ]; }
+device_is() { [ "$(device m net0 state)" = "$1" ]; }
 helper_back() { [ "$(helper state)" = up ] && [ "$(helper pid)" -ne "$1" ]; }
 spare_is() { [ "$(device m net0 spare)" = "$1" ]; }
 up_after() { [ "$(device m net0 restarts)" -ge "$1" ] && [ "$(device m net0 state)" = up ]; }
@@ -148,6 +149,21 @@ check "revive" ctl m revive net0.user
 is "... it serves" "$(helper state)" up
 check "quit" ctl m quit
 ends_with "ends well, since nothing is failed any more" 0 "$pid" m
+start m --net user,restarts=1/60,on-failure=needs-reset
+wait_running m
+script net0.user exit=1
+slay "$(helper pid)"
+check "on-failure=needs-reset: the device is given up with it" wait_for 20 device_is failed
+check "... the log says so" logged m 'net0: given up, as net-user was; the guest is told that it needs a reset'
+check "... the core is told, too" wait_for 10 logged m 'vmm-core: device net0 failed'
+out=$(ctl m revive net0 2>&1)
+is "... revived in vain: exit 1" $? 1
+like "... says so" "$out" 'died too often again'
+rm "$bin/net0.user.do"
+check "... revived" ctl m revive net0
+is "... with net-user" "$(device m net0 state) $(helper state)" "up up"
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
 start m --net user,restarts=1/60,on-failure=stop
 wait_running m
 script net0.user exit=1
