@@ -115,8 +115,11 @@ void throttle_resume(struct throttle *t)
 
 int throttle_set(struct throttle *t, const char *key, const char *value)
 {
-	int err = throttle_parse(t, key, value);
+	int err;
 
+	/* What others set before this process came to serve is not to be undone. */
+	load(t);
+	err = throttle_parse(t, key, value);
 	if (err)
 		return err;
 	for (unsigned i = 0; i < RATES; i++) {

@@ -17,7 +17,8 @@ struct question {
 	struct machine *machine;
 	struct bus_ctl_request *req;
 	char id[BUS_NAME_MAX];
-	char change[BUS_TEXT_MAX]; /* of SET: "KEY=VALUE" */
+	struct device *device;     /* of SET, if that holds for its successors */
+	char change[BUS_TEXT_MAX]; /* "KEY=VALUE" */
 };
 
 static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *reply)
@@ -75,11 +76,15 @@ static struct question *new_question(struct machine *m, struct bus_ctl_request *
 static void on_set(void *arg, int err, const struct bus_msg *reply)
 {
 	CLEAN_FREE struct question *q = arg;
+	char key[BUS_NAME_MAX];
 
 	if (err) {
 		refuse(q->req, err, reply);
 		return;
 	}
+	snprintf(key, sizeof(key), "%.*s", (int)strcspn(q->change, "="), q->change);
+	if (q->device)
+		device_note_set(q->device, key, strchr(q->change, '=') + 1);
 	say_info("%s: %s on request", q->id, q->change);
 	machine_publish(q->machine, q->id, "device-changed", "%s", q->change);
 	bus_ctl_answer(q->req, NULL);
@@ -158,6 +163,7 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	q = new_question(m, req, argv[0]);
 	if (!q)
 		return;
+	q->device = group ? NULL : machine_device(m, id);
 	snprintf(q->change, sizeof(q->change), "%s", argv[1]);
 	if (snprintf(msg.set.key, sizeof(msg.set.key), "%s%.*s", group ? "group-" : "",
 		     (int)(equals - argv[1]), argv[1]) >= (int)sizeof(msg.set.key)) {

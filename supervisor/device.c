@@ -101,6 +101,7 @@ static void on_ready(void *arg, struct child *child)
 	d->now.spawned = child->times.spawned;
 	d->now.hello = child->times.hello;
 	d->now.ready = child->times.ready;
+	device_repeat_sets(d);
 	device_check_up(d);
 }
 
@@ -395,8 +396,12 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 
 static void on_back(void *arg, struct child *child)
 {
-	(void)child;
-	device_upgrade_back(arg);
+	struct device *d = arg;
+
+	/* Its supervisor may have died before it could tell. */
+	if (child == device_active(d) && child->state == CHILD_READY)
+		device_repeat_sets(d);
+	device_upgrade_back(d);
 }
 
 static void on_vanished(void *arg, struct child *child)

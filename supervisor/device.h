@@ -114,6 +114,13 @@ struct device_helper {
 	void *upgraded_arg;
 };
 
+/* A property that was changed while it runs, and holds for all its processes. */
+#define DEVICE_SETS_MAX 16
+struct device_set {
+	char key[BUS_NAME_MAX]; /* empty: this and those behind it are free */
+	char value[64];
+};
+
 struct device {
 	/* For device_init. */
 	struct loop *loop;
@@ -156,6 +163,7 @@ struct device {
 	void *revived_arg;
 	struct device_upgrade upgrade;
 	struct device_helper helper;
+	struct device_set set[DEVICE_SETS_MAX];
 };
 
 /* Sets up; dir is where the folders of its slots are (not of an external one). Starts nothing. -errno. */
@@ -181,6 +189,9 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
  * it is known how it ended.
  */
 void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
+
+/* Its process took a change of a property, which its successors are to be told of. */
+void device_note_set(struct device *d, const char *key, const char *value);
 
 /* It, or what it needs, died too often and stays away. */
 bool device_has_failed(const struct device *d);

@@ -61,6 +61,11 @@ void device_vanished(struct device *d);
 /* What is in the other slot becomes active and is passed to the core; there must be something alive. */
 void device_take_spare(struct device *d);
 
+/* ---- device_sets.c ---- */
+
+/* The active process, which is on the bus, may not know, or have forgotten, what was set. */
+void device_repeat_sets(struct device *d);
+
 /* ---- device_spare.c ---- */
 
 /* Has a spare started in time, if there should be one and there is none. To be called whenever that may have changed. */

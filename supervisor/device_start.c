@@ -92,8 +92,10 @@ void device_take_spare(struct device *d)
 	begin(d, c->state == CHILD_READY);
 	d->now.spawned = c->times.spawned;
 	d->now.hello = c->times.hello;
-	if (c->state == CHILD_READY)
+	if (c->state == CHILD_READY) {
 		d->now.ready = d->now.begun;
+		device_repeat_sets(d);
+	}
 	give_active(d);
 }
 

@@ -219,6 +219,24 @@ static void read_ring(const json_t *from, uint64_t *ring, size_t *n)
 		ring[*n] = (uint64_t)json_integer_value(json_array_get(from, *n));
 }
 
+static json_t *save_sets(const struct device *d)
+{
+	json_t *to = json_object();
+
+	for (size_t i = 0; i < DEVICE_SETS_MAX && *d->set[i].key; i++)
+		json_object_set_new(to, d->set[i].key, json_string(d->set[i].value));
+	return to;
+}
+
+static void read_sets(json_t *from, struct device *d)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(from, key, value) if (json_is_string(value))
+	    device_note_set(d, key, json_string_value(value));
+}
+
 /* ---- the whole ---- */
 
 static json_t *save_device(const struct device *d)
@@ -231,6 +249,7 @@ static json_t *save_device(const struct device *d)
 	json_object_set_new(to, "now", save_fields(times_fields, &d->now));
 	json_object_set_new(to, "last", save_fields(times_fields, &d->last));
 	json_object_set_new(to, "deaths", save_ring(d->death, d->ndeaths, d->policy.restarts_s));
+	json_object_set_new(to, "set", save_sets(d));
 	json_object_set_new(to, "helper", save_fields(helper_fields, &d->helper));
 	json_object_set_new(to, "helper_process", save_fields(child_fields, &d->helper.child));
 	json_object_set_new(to, "helper_deaths",
@@ -258,6 +277,7 @@ static int read_device(const json_t *from, struct device *d)
 		if (read_fields(child_fields, json_array_get(slots, i), &d->slot[i]))
 			return -EINVAL;
 	read_ring(json_object_get(from, "deaths"), d->death, &d->ndeaths);
+	read_sets(json_object_get(from, "set"), d);
 	read_ring(json_object_get(from, "helper_deaths"), d->helper.death, &d->helper.ndeaths);
 	if (read_fields(helper_fields, json_object_get(from, "helper"), &d->helper) ||
 	    read_fields(child_fields, json_object_get(from, "helper_process"), &d->helper.child) ||
@@ -312,6 +332,7 @@ static uint64_t hash_machine(const struct machine *m)
 		hash = hash_fields(hash, times_fields, &d->now);
 		hash = hash_fields(hash, times_fields, &d->last);
 		hash = hash_bytes(hash, &d->ndeaths, sizeof(d->ndeaths));
+		hash = hash_bytes(hash, d->set, sizeof(d->set));
 		hash = hash_fields(hash, helper_fields, &d->helper);
 		hash = hash_fields(hash, child_fields, &d->helper.child);
 		hash = hash_bytes(hash, &d->helper.ndeaths, sizeof(d->helper.ndeaths));

@@ -78,9 +78,17 @@ is "... the server is untouched" "$(device m net0 pid) $(device m net0 restarts)
 tell net0 frame "out 2"
 check "... and joined with the new one" wait_for 5 logged m 'net-user\[net0\]: frame: out 2'
 user=$(helper pid)
+check "another property is set" ctl m set net0 rx-bytes=10M/64K
+check "... and one thing is asked for" ctl m set net0 announce=on
+check "... and the first one again" ctl m set net0 link=up
 slay "$server"
 check "a dead server is replaced by its spare" wait_for 10 up_after 1
 is "... which was there" "$(device m net0 pid)" "$spare"
+# How often servers were told of each.
+told() { grep -oE 'net-server\[net0\]: set .*' "$tmp/m.err" | sort | uniq -c | awk '{ print $4, $6, $1 ";" }' | paste -sd ' '; }
+told_is() { [ "$(told)" = "$1" ]; }
+check "... and told what holds, and not what was over" wait_for 10 told_is \
+	'announce on 1; link down 1; link up 2; rx-bytes 10M/64K 2; tx-bytes 10M/1M 2;'
 is "... net-user is untouched" "$(helper pid) $(helper restarts)" "$user 1"
 tell net0.user frame "in 2"
 check "... and joined with it" wait_for 5 logged m 'net-server\[net0\]: frame: in 2'
@@ -91,6 +99,7 @@ wait_for 10 spare_is ready
 mkdir "$bin/new" && chmod 755 "$bin/new" && cp "$bin/fake-child" "$bin/new/net-server"
 check "another program takes over" ctl m upgrade net0 --exec "$bin/new/net-server"
 like "... with the same options" "$(words "$(device m net0 pid)")" "$bin/new/net-server --id net0 .*--mac $mac "
+check "... and what was set" wait_for 10 told_is 'announce on 1; link down 1; link up 3; rx-bytes 10M/64K 3; tx-bytes 10M/1M 3;'
 user=$(helper pid) n=$(helper restarts)
 cp "$bin/fake-child" "$bin/new/net-user"
 check "another program for net-user" ctl m upgrade net0.user --exec "$bin/new/net-user"
@@ -175,6 +184,7 @@ rm "$bin/net0.user.do"
 start m --net user --on-supervisor-death keep
 wait_running m
 wait_for 10 spare_is ready
+ctl m set net0 link=down
 server=$(device m net0 pid) user=$(helper pid)
 kill -KILL "$pid"
 alone() { [ "$(ctl_ps)" = alone ]; }
@@ -186,6 +196,9 @@ adopt() {
 adopt
 wait_running m
 is "taken over: the same processes" "$(device m net0 pid) $(helper pid) $(helper restarts)" "$server $user 0"
+told_down() { grep -c 'net-server\[net0\]: set link to down' "$tmp/m.err"; }
+told_more() { [ "$(told_down)" -gt "$1" ]; }
+check "... told again what was set, in case its supervisor died over that" wait_for 10 told_more 1
 tell net0 frame "out 3"
 check "... still joined" wait_for 5 logged m 'net-user\[net0\]: frame: out 3'
 slay "$user"
@@ -214,6 +227,11 @@ slay "$(helper pid)"
 check "... dead, the one before serves again" wait_for 10 before
 is "... and that is no death" "$(helper restarts)" "$n"
 check "... the log tells" logged m 'net0: net-user not upgraded: the new process died of signal 9'
+wait_for 10 spare_is ready
+n=$(told_down)
+slay "$server"
+check "a successor of the server is told what was set before all that" wait_for 10 told_more "$n"
+wait_for 10 up_after 1
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 start m --net user

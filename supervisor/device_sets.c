@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a person set of a port while it runs. Its server keeps that for its successors, but in memory that it can write
+ * itself (lib/state): so each successor is told once more, by who was asked. A disk is another matter: its size is in the
+ * image, and its limits harm nobody but itself or those who share them in that very memory.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clean.h"
+#include "device_priv.h"
+#include "num.h"
+
+#define ANSWER_NS (5 * NS_PER_S)
+
+/* One that asks for something to be done, which is over then. */
+static bool is_deed(const char *key)
+{
+	return !strcmp(key, "announce");
+}
+
+void device_note_set(struct device *d, const char *key, const char *value)
+{
+	struct device_set *s = d->set;
+
+	if (strcmp(d->kind, "net") || is_deed(key) || strlen(key) >= sizeof(s->key) || strlen(value) >= sizeof(s->value))
+		return;
+	while (s < d->set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
+		s++;
+	if (s == d->set + DEVICE_SETS_MAX)
+		return; /* no kind of device has so many */
+	memcpy(s->key, key, strlen(key) + 1);
+	memcpy(s->value, value, strlen(value) + 1);
+}
+
+struct repeated {
+	const struct device *device;
+	char key[BUS_NAME_MAX];
+};
+
+static void on_repeated(void *arg, int err, const struct bus_msg *reply)
+{
+	CLEAN_FREE struct repeated *r = arg;
+
+	(void)reply;
+	/* One that left is told of as a death; a link that nobody is at the other end of comes up when somebody is. */
+	if (err && err != -EPIPE && err != -ECANCELED && err != -ENOTCONN)
+		say_warn_errno(err, "%s: its new process does not take the %s that was set", r->device->id,
+			       r->key);
+}
+
+void device_repeat_sets(struct device *d)
+{
+	struct child *child = device_active(d);
+
+	for (struct device_set *s = d->set; s < d->set + DEVICE_SETS_MAX && *s->key; s++) {
+		struct repeated *r = calloc(1, sizeof(*r));
+		struct bus_msg msg = { .type = BUS_SET };
+		int err = -ENOMEM;
+
+		memcpy(msg.set.key, s->key, sizeof(s->key));
+		memcpy(msg.set.value, s->value, sizeof(s->value));
+		if (r) {
+			r->device = d;
+			memcpy(r->key, s->key, sizeof(r->key));
+			err = bus_request(child->bus, &msg, ANSWER_NS, on_repeated, r);
+		}
+		if (!err)
+			continue;
+		say_warn_errno(err, "%s: its new process is not told of the %s that was set", d->id, s->key);
+		free(r);
+	}
+}
