@@ -154,6 +154,7 @@ void driver_started(struct port *port, bool live, uint64_t features)
 	port_share(port);
 	throttle_resume(&port->throttle);
 	port_refresh_link(port);
+	port_listen(port);
 	set_offloads(port);
 	driver_rings_changed(port);
 	if (live && port->backend.ops->anew && accepted(port, VIRTIO_NET_F_GUEST_ANNOUNCE))

@@ -183,7 +183,15 @@ static int open_listener(struct port *port, struct loop *loop)
 
 	if (err)
 		return err;
-	return loop_add_fd(loop, port->backend.listener, EPOLLIN, on_connection, port, &port->listen_watch);
+	return loop_add_fd(loop, port->backend.listener, 0, on_connection, port, &port->listen_watch);
+}
+
+/* From now on, and not before: a spare has the same socket. */
+void port_listen(struct port *port)
+{
+	if (port->listen_watch && !port->listens)
+		loop_mod_fd(port->listen_watch, EPOLLIN);
+	port->listens = true;
 }
 
 /* What the main thread has of the port. */
@@ -292,7 +300,10 @@ static void on_lost(void *arg)
 /* It can't fail: the descriptor was watched before. */
 static void listen_again(void *arg)
 {
-	loop_mod_fd(((struct port *)arg)->listen_watch, EPOLLIN);
+	struct port *port = arg;
+
+	if (port->listen_watch)
+		loop_mod_fd(port->listen_watch, EPOLLIN);
 }
 
 /* One at a time: the next one waits until this one is gone, and some time after it, or after a failure, so that neither
@@ -304,6 +315,13 @@ static void on_connection(void *arg, uint32_t events)
 	int err = fd < 0 ? errno : 0;
 
 	(void)events;
+	/* Another process that has the socket has shut it. */
+	if (err == EINVAL) {
+		log_error("%s: nobody can connect any more", port->backend.name);
+		loop_del_fd(port->listen_watch);
+		port->listen_watch = NULL;
+		return;
+	}
 	loop_mod_fd(port->listen_watch, 0);
 	port->listen_at = clock_ns() + LISTEN_PAUSE_NS;
 	if (err) {

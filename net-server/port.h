@@ -93,6 +93,7 @@ struct port {
 	_Atomic uint64_t *link_word;    /* in port.state */
 	struct loop_bh lost, rings, joined;
 	struct loop_fd *listen_watch; /* one connection is taken at a time, and the next not before */
+	bool listens;                 /* for the first one, since the driver is there */
 	uint64_t listen_at;
 	struct loop_timer *listen_timer;
 };
@@ -122,6 +123,9 @@ static inline bool port_header_is_ours(uint64_t features)
 {
 	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
+
+/* Whoever connects is served from now on. Main thread. */
+void port_listen(struct port *port);
 
 /* The link as the supervisor wants it, which may have changed since this process was opened as a spare. Main thread. */
 void port_refresh_link(struct port *port);

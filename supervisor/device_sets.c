@@ -24,7 +24,8 @@ void device_note_set(struct device *d, const char *key, const char *value)
 {
 	struct device_set *s = d->set;
 
-	if (strcmp(d->kind, "net") || is_deed(key) || strlen(key) >= sizeof(s->key) || strlen(value) >= sizeof(s->value))
+	if (strcmp(d->kind, "net") || is_deed(key) || strlen(key) >= sizeof(s->key) ||
+	    strlen(value) >= sizeof(s->value))
 		return;
 	while (s < d->set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
 		s++;

@@ -356,10 +356,11 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 				     links ? "names more than one network" : "names no network");
 	if (check_link(device, given, error))
 		return -EINVAL;
-	if (device->net.stream && given[KEY_SPARE] && device->spare)
-		return vmconf_refuse(
-		    error, "spare=\"on\" does not go with stream or listen: a peer has one connection");
-	if (device->net.stream)
+	/* The connection of one that waits would be the peer's second one, or take the place of the first. */
+	if (device->net.link == LINK_STREAM && given[KEY_SPARE] && device->spare)
+		return vmconf_refuse(error,
+				     "spare=\"on\" does not go with stream: a peer has one connection");
+	if (device->net.link == LINK_STREAM)
 		device->spare = false;
 	return 0;
 }

@@ -282,9 +282,12 @@ check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 
 # ---- a stream that a peer connects to ----
-start m --net "listen=$tmp/own" --net "listen=$tmp/own2"
+start m --net "listen=$tmp/own,tx-bytes=5M" --net "listen=$tmp/own2"
 wait_running m
+check "the server is told its limits again, past what stands in its memory" wait_for 10 logged m 'net-server\[net0\]: set tx-bytes to 5M'
 like "the server gets the listening socket" "$(words "$(device m net0 pid)")" '--listen-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 '
+check "... and so does a spare" wait_for 10 spare_is ready
+like "..." "$(words "$(device m net0 spare_pid)")" '--listen-fd 3 '
 is "... which is this user's alone" "$(stat -c %a "$tmp/own")" 600
 out=$(soon "$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" --net "listen=$tmp/own3" --net "listen=$tmp/own" 2>&1 </dev/null)
 like "... and in use" "$out" 'listen=".*/own" can.t be made: Address already in use'

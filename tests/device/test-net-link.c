@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include "clock.h"
 #include "flight.h"
 #include "net.h"
+#include "rig_priv.h"
 #include "num.h"
 
 TestSuite(net_link, .timeout = 60);
@@ -117,6 +119,35 @@ Test(net_link, one_at_a_time)
 	close(first);
 	rig_until(&n.rig, n.rig.config_changes > told && is_up());
 	serves(3);
+	net_stop(&n);
+}
+
+/* Whoever connects is not for a server that waits to take over, though it has the socket. */
+Test(net_link, a_spare_takes_nobody)
+{
+	const uint32_t ask[3] = { 1 /* GET_FEATURES */, 1 };
+	uint32_t answer[5];
+	int front, pid, pidfd;
+
+	start(0);
+	pid = n.rig.pid;
+	pidfd = n.rig.pidfd;
+	front = rig_spawn(&n.rig);
+	/* It runs once it answers. */
+	cr_assert_eq(send(front, ask, sizeof(ask), 0), (ssize_t)sizeof(ask));
+	cr_assert_eq(recv(front, answer, sizeof(answer), MSG_WAITALL), (ssize_t)sizeof(answer));
+	/* The one that serves can't be the faster. */
+	cr_assert_eq(kill(pid, SIGSTOP), 0);
+	join();
+	cr_assert_eq(send(front, ask, sizeof(ask), 0), (ssize_t)sizeof(ask));
+	cr_assert_eq(recv(front, answer, sizeof(answer), MSG_WAITALL), (ssize_t)sizeof(answer));
+	cr_assert_eq(kill(pid, SIGCONT), 0);
+	rig_until(&n.rig, is_up());
+	serves(1);
+	close(front);
+	cr_assert_eq(rig_wait_end(&n.rig), 0);
+	n.rig.pid = pid;
+	n.rig.pidfd = pidfd;
 	net_stop(&n);
 }
 
