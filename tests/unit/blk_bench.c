@@ -24,6 +24,12 @@ int server_pop(struct server_queue *s, struct vq_chain *chain)
 	return 1;
 }
 
+void server_unpop(struct server_queue *s, uint16_t head)
+{
+	(void)s;
+	cr_assert_fail("%u is given back, though no limit is set", head);
+}
+
 void server_push(struct server_queue *s, uint16_t head, uint32_t written, uint32_t result)
 {
 	(void)result;
@@ -117,6 +123,8 @@ void mem_dirty_ptr(const struct mem *mem, const void *ptr, uint64_t len)
 
 /* ---- requests ---- */
 
+static _Atomic uint64_t words[QUOTA_WORDS];
+
 void blk_bench_open(const struct engine_ops *engine, int fd)
 {
 	blk_bench.disk = (struct disk) { .fd = fd,
@@ -124,7 +132,9 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 					 .bytes = BLK_BENCH_BYTES,
 					 .mem_align = 512,
 					 .io_align = 512,
+					 .throttle.group_fd = -1,
 					 .engine = engine };
+	cr_assert_eq(throttle_open(&blk_bench.disk.throttle, words), 0);
 	blk_bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;
 	cr_assert_eq(flight_alloc(1, &blk_bench.server.memory), 0);
 	flight_open_queue(blk_bench.server.memory, 0, &blk_bench.server.flight);
@@ -136,6 +146,7 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 void blk_bench_close(void)
 {
 	blk_queue_close(blk_bench.server.queue);
+	throttle_close(&blk_bench.disk.throttle);
 	loop_pool_free(blk_bench.server.pool);
 	loop_free(blk_bench.server.loop);
 	flight_free(blk_bench.server.memory);
