@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "num.h"
+#include "onerror.h"
 #include "request.h"
 #include "slow.h"
 
@@ -86,6 +87,8 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 				  on_completions, q, &q->watch);
 	if (!err)
 		err = loop_add_timer(server_loop(server), on_throttle_timer, q, &q->throttle_timer);
+	if (!err)
+		err = onerror_open(q);
 	if (err) {
 		blk_queue_close(q);
 		return err;
@@ -98,6 +101,7 @@ void blk_queue_close(struct blk_queue *q)
 {
 	loop_del_fd(q->watch);
 	loop_del_timer(q->throttle_timer);
+	onerror_close(q);
 	if (q->engine)
 		q->disk->engine->close(q->engine);
 	if (q->iov_memory)
@@ -151,6 +155,7 @@ bool blk_queue_service(struct blk_queue *q)
 
 	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
 	server_flush(q->server);
+	did |= onerror_service(q);
 	did |= request_unthrottle(q);
 	did |= take(q) > 0;
 	while (q->staged) {
@@ -176,12 +181,15 @@ bool blk_queue_has_room(const struct blk_queue *q)
 
 unsigned blk_queue_held(const struct blk_queue *q)
 {
-	return q->disk->engine->busy(q->engine) + q->njobs + !!q->throttled;
+	return q->disk->engine->busy(q->engine) + q->njobs + q->nkept + !!q->throttled;
 }
 
 void blk_queue_release(struct blk_queue *q)
 {
 	request_release(q);
+	onerror_release(q);
+	if (q->staged)
+		q->disk->engine->submit(q->engine);
 }
 
 bool blk_queue_pending(const struct blk_queue *q)
@@ -204,6 +212,7 @@ static const struct {
 	{ "write_bytes", offsetof(struct blk_stats, write_bytes) },
 	{ "bounced", offsetof(struct blk_stats, bounced) },
 	{ "errors", offsetof(struct blk_stats, errors) },
+	{ "kept", offsetof(struct blk_stats, kept) },
 	{ "throttled", offsetof(struct blk_stats, throttled) },
 };
 

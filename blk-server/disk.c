@@ -224,7 +224,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 		return err;
 	}
 	disk->can_discard = can_punch(disk);
-	disk->engine = &engine_aio;
+	disk->engine = engine_tested(&engine_aio);
 	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
 	fill_config(disk, queues);
 	*features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE |
@@ -267,9 +267,17 @@ int disk_flushed(struct disk *disk, int64_t res)
 {
 	int none = 0;
 
-	if (res < 0)
-		atomic_compare_exchange_strong(&disk->flush_err, &none, (int)res);
+	if (res < 0 && atomic_compare_exchange_strong(&disk->flush_err, &none, (int)res))
+		atomic_store(disk->flush_word, (uint64_t)-res);
 	return atomic_load(&disk->flush_err) ? -EIO : 0;
+}
+
+void disk_remember_flush(struct disk *disk)
+{
+	uint64_t word = atomic_load(disk->flush_word);
+
+	if (word)
+		disk_flushed(disk, word <= 4095 ? -(int64_t)word : -EIO);
 }
 
 void disk_tell_flush(struct disk *disk)
@@ -293,6 +301,10 @@ int disk_flush(struct disk *disk)
 
 static int change_space(const struct disk *disk, int how, uint64_t off, uint64_t len)
 {
+	int64_t fault;
+
+	if (CRASH_FAULT(how & FALLOC_FL_PUNCH_HOLE ? CRASH_PUNCH : CRASH_ZERO, off, len, &fault))
+		return (int)fault;
 	while (fallocate(disk->fd, how | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)
 		if (errno != EINTR)
 			return -errno;

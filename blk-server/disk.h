@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "loop.h"
+#include "onerror.h"
 #include "throttle.h"
 
 #define SECTOR         512
@@ -19,6 +21,7 @@
 #define REQUEST_IOV    (2 * DISK_SEG_MAX + 8) /* vectors of one request, header and status among them */
 
 struct gate;
+struct server_queue;
 
 struct disk {
 	/* Options. */
@@ -28,6 +31,7 @@ struct disk {
 	bool
 	    refuse_writes; /* the driver was promised a disk that can be written to, and gets errors instead */
 	bool buffered;
+	enum on_error on_error;
 	struct throttle throttle;
 
 	int fd;
@@ -42,9 +46,14 @@ struct disk {
 	bool serving;                    /* a driver has seen it; the main thread's */
 	const struct engine_ops *engine;
 
-	_Atomic int flush_err;   /* of the first flush that failed, as then all later ones do; 0: none */
-	_Atomic bool flush_told; /* the log says so */
-	struct gate *gate;       /* only if io_align is more than a sector: slow.h */
+	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
+	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */
+	_Atomic bool flush_told;      /* the log says so */
+	_Atomic int stop_err;         /* of a request that is kept until there is an order, not told yet */
+	_Atomic unsigned retries;     /* such orders */
+	struct server_queue *stop_server; /* any; for what follows */
+	struct loop_bh stopped;           /* the main loop's: tells the supervisor */
+	struct gate *gate;                /* only if io_align is more than a sector: slow.h */
 };
 
 /* Any thread. */
@@ -70,6 +79,8 @@ int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)
 int disk_flush(struct disk *disk);
 /* The same of one that was made in another way, with this result; blocks not. */
 int disk_flushed(struct disk *disk, int64_t res);
+/* A predecessor may have seen one fail. */
+void disk_remember_flush(struct disk *disk);
 /* Logs, once, that a flush failed: not before it is written down for a successor, as that takes time. */
 void disk_tell_flush(struct disk *disk);
 

@@ -60,4 +60,14 @@ struct engine_ops {
 
 extern const struct engine_ops engine_aio;
 
+/* What stands between the disk and an engine: nothing, unless a test wants faults there. */
+#ifdef BH_CRASH_POINTS
+const struct engine_ops *engine_tested(const struct engine_ops *real);
+#else
+static inline const struct engine_ops *engine_tested(const struct engine_ops *real)
+{
+	return real;
+}
+#endif
+
 #endif

@@ -188,11 +188,15 @@ static void count_submitted(struct engine *e, struct iocb *const *cb, unsigned n
 static int submit(struct engine *e, unsigned n, struct iocb **cb)
 {
 	uint32_t nr = e->ring ? e->ring->nr : 1, last = atomic_load_explicit(&e->last, memory_order_relaxed);
+	int64_t fault;
 	int taken;
 
 	atomic_store_explicit(&e->submitting, true, memory_order_relaxed);
 	atomic_store_explicit(&e->last, (last + n) % nr, memory_order_release);
-	taken = io_submit(e->context, (long)n, cb);
+	if (!CRASH_FAULT(CRASH_SUBMIT, 0, 1, &fault))
+		taken = io_submit(e->context, (long)n, cb);
+	else
+		taken = fault > 0 ? io_submit(e->context, (long)MIN(n, fault), cb) : (int)fault;
 	atomic_store_explicit(&e->last, (last + (uint32_t)MAX(taken, 0)) % nr, memory_order_release);
 	atomic_store_explicit(&e->submitting, false, memory_order_release);
 	return taken;

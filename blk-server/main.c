@@ -13,6 +13,9 @@
 
 _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine");
 
+/* Words of the device's state: the limits come first. */
+#define WORD_FLUSH QUOTA_WORDS
+
 struct blk {
 	struct disk disk;
 	struct blk_queue *queue[SERVER_QUEUES_MAX];
@@ -58,6 +61,11 @@ static int set_cache(void *dev, const char *value)
 	return strcmp(value, "buffered") && strcmp(value, "direct") ? -EINVAL : 0;
 }
 
+static int set_on_error(void *dev, const char *value)
+{
+	return onerror_parse(value, &((struct blk *)dev)->disk.on_error);
+}
+
 static int set_limit(void *dev, enum quota_key key, const char *value)
 {
 	return throttle_parse(&((struct blk *)dev)->disk.throttle, key, value);
@@ -101,6 +109,8 @@ static const struct server_option options[] = {
 	  set_refuse_writes },
 	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
 	  set_cache },
+	{ "on-error", "POLICY", "What becomes of a request that the host refuses (report).",
+	  "report, stop, enospc or retry", set_on_error },
 	{ "bps", "RATE", "Let so many bytes through in a second (no limit).", RATE_ALLOWED, set_bps },
 	{ "iops", "RATE", "Let so many requests through in a second (no limit).", RATE_ALLOWED, set_iops },
 	{ "bps-burst", "SIZE", "... and so many bytes at once (100 ms' worth).", BURST_ALLOWED,
@@ -122,7 +132,12 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 		log_error("give --image FILE or --image-fd N, one of them");
 		return -EINVAL;
 	}
+	if (onerror_waits_for_order(blk->disk.on_error) && !settings->supervised) {
+		log_error("--on-error stop and enospc need --bus: somebody who stops the machine");
+		return -EINVAL;
+	}
 	blk->queues = settings->queues;
+	blk->disk.flush_word = &state_words(settings->state)[WORD_FLUSH];
 	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
 		return -EINVAL;
 	return disk_open(&blk->disk, settings->id, settings->queues, features);
@@ -143,6 +158,8 @@ static void blk_started(void *dev, bool live, uint64_t features)
 {
 	(void)live;
 	(void)features;
+	/* A spare was opened before. */
+	disk_remember_flush(&((struct blk *)dev)->disk);
 	((struct blk *)dev)->disk.serving = true;
 }
 
@@ -153,11 +170,31 @@ static int set_size(struct blk *blk, const char *value, char *why, size_t size)
 	return resize_set(&blk->disk, value, why, size);
 }
 
+static int set_retry(struct blk *blk, const char *value, char *why, size_t size)
+{
+	if (strcmp(value, "now")) {
+		snprintf(why, size, "\"%s\" is not \"now\"", value);
+		return -EINVAL;
+	}
+	onerror_retry(&blk->disk);
+	return 0;
+}
+
+static int change_on_error(struct blk *blk, const char *value, char *why, size_t size)
+{
+	(void)blk;
+	(void)value;
+	snprintf(why, size, "what becomes of errors is chosen when the disk is started");
+	return -EOPNOTSUPP;
+}
+
 static const struct {
 	const char *key;
 	int (*set)(struct blk *blk, const char *value, char *why, size_t size);
 } settable[] = {
 	{ "size", set_size },
+	{ "retry", set_retry },
+	{ "on-error", change_on_error },
 };
 
 static int blk_set(void *dev, const char *key, const char *value, char *why, size_t size)

@@ -30,7 +30,9 @@ static struct request *take_free(struct blk_queue *q, uint16_t head)
 	r->head = head;
 	r->niov = 0;
 	r->left = r->done = 0;
-	r->plain_write = false;
+	r->plain_write = r->tried = r->final = false;
+	r->seq = q->seq++;
+	q->releasing = false;
 	r->io.dsync = false;
 	return r;
 }
@@ -47,6 +49,8 @@ void request_finish(struct request *r, uint8_t status)
 	const struct mem *mem = server_mem(q->server);
 	bool filled = r->kind == REQUEST_READ;
 
+	if (r->tried && status == VIRTIO_BLK_S_OK)
+		q->pause_ns = 0; /* the trouble is over */
 	if (status != VIRTIO_BLK_S_OK) {
 		blk_count(&q->stats.errors, 1);
 		disk_tell_flush(q->disk);
@@ -110,7 +114,7 @@ static void keep_vectors(struct request *r, const struct iovec *iov, unsigned nu
 
 /* ---- limits ---- */
 
-static void carry_out(struct request *r)
+void request_carry_out(struct request *r)
 {
 	if (r->kind == REQUEST_READ || r->kind == REQUEST_WRITE)
 		transfer_start(r);
@@ -124,6 +128,14 @@ static uint64_t bytes_of(const struct request *r)
 	return r->kind == REQUEST_READ || r->kind == REQUEST_WRITE ? r->left : 0;
 }
 
+/* Its driver gets this answer only if its ring does not show any more what it did. */
+void request_give_back(struct request *r)
+{
+	*(volatile uint8_t *)r->status = VIRTIO_BLK_S_IOERR;
+	server_unpop(r->queue->server, r->head);
+	put_free(r);
+}
+
 /* Carries r out if the limits let it through, or keeps it until then, and what is in the ring behind it. */
 static void admit(struct request *r)
 {
@@ -131,7 +143,7 @@ static void admit(struct request *r)
 	uint64_t at = throttle_take(&q->disk->throttle, bytes_of(r));
 
 	if (!at) {
-		carry_out(r);
+		request_carry_out(r);
 		return;
 	}
 	blk_count(&q->stats.throttled, 1);
@@ -154,7 +166,7 @@ bool request_unthrottle(struct blk_queue *q)
 	q->throttled = NULL;
 	loop_disarm_timer(q->throttle_timer);
 	server_take_up(q->server, r->head);
-	carry_out(r);
+	request_carry_out(r);
 	server_lay_down(q->server);
 	return true;
 }
@@ -168,15 +180,11 @@ void request_release(struct blk_queue *q)
 	q->throttled = NULL;
 	loop_disarm_timer(q->throttle_timer);
 	if (!r->again) {
-		/* It was the last one taken. Its driver gets this answer only if it broke its ring. */
-		*(volatile uint8_t *)r->status = VIRTIO_BLK_S_IOERR;
-		server_unpop(q->server, r->head);
-		put_free(r);
+		request_give_back(r);
 		return;
 	}
 	throttle_exceed(&q->disk->throttle, bytes_of(r));
-	carry_out(r);
-	q->disk->engine->submit(q->engine);
+	request_carry_out(r);
 }
 
 /* ---- the types ---- */

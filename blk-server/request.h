@@ -40,6 +40,9 @@ struct request {
 	uint8_t kind;     /* enum request_kind */
 	bool plain_write; /* counted by the gate */
 	bool again;       /* a predecessor had it */
+	bool tried;       /* it failed, and was kept (onerror.h) */
+	bool final;       /* ... and is not to be kept once more */
+	uint64_t seq;     /* in the order in which they were taken */
 	uint64_t off;
 	uint32_t left;
 	uint32_t done;    /* data bytes transferred */
@@ -66,7 +69,7 @@ enum request_kind {
 
 struct blk_stats { /* written by the queue's thread, read by any */
 	_Atomic uint64_t reads, writes, flushes, discards, zeroes, read_bytes, write_bytes, bounced, errors,
-	    throttled;
+	    kept, throttled;
 };
 
 struct blk_queue {
@@ -76,6 +79,13 @@ struct blk_queue {
 	struct loop_fd *watch;
 	struct request *throttled; /* waits for the limits, and behind it the ring; NULL: none does */
 	struct loop_timer *throttle_timer;
+	/* What failed and waits to be carried on (onerror.h). */
+	struct request *kept, **kept_end;
+	unsigned nkept, retries_seen;
+	bool releasing; /* nothing may be kept, until a request is taken again */
+	uint64_t pause_ns, retry_at;
+	struct loop_timer *retry_timer;
+	uint64_t seq;
 	bool dsync; /* the driver does not flush, so that each write must be stable by itself */
 	bool staged;
 	unsigned njobs; /* requests that workers carry out, or that wait for those */
@@ -96,6 +106,12 @@ struct blk_queue {
 
 /* Decodes a chain and starts it; everything wrong with it is answered. */
 void request_start(struct blk_queue *q, struct vq_chain *chain);
+
+/* Begins or goes on with one that was let through. */
+void request_carry_out(struct request *r);
+
+/* Gives one back to the ring: the last that was taken and is not answered. */
+void request_give_back(struct request *r);
 
 /* Looks whether the limits let the one through that waits for them; true if they did. */
 bool request_unthrottle(struct blk_queue *q);

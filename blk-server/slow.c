@@ -11,6 +11,7 @@
 #include "fd.h"
 #include "lock.h"
 #include "num.h"
+#include "onerror.h"
 #include "request.h"
 
 #define BUFFER_BYTES (BOUNCE_BYTES + BOUNCE_SLACK)
@@ -240,7 +241,7 @@ static void done(void *arg)
 	r->queue->njobs--;
 	if (r->kind == REQUEST_FLUSH)
 		request_flushed(r, r->result);
-	else
+	else if (!r->result || !onerror_keep(r, r->result))
 		request_finish(r, status_of(r));
 	server_run(server);
 }

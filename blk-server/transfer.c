@@ -10,6 +10,7 @@
 #include "crash.h"
 #include "log.h"
 #include "num.h"
+#include "onerror.h"
 #include "request.h"
 #include "slow.h"
 
@@ -93,6 +94,8 @@ static void fail(struct request *r, int err)
 
 	log_warn_limited("a %s at byte %llu, %u bytes before its end, failed: %s", names[r->kind],
 			 (unsigned long long)r->off, r->left, strerrordesc_np(-err));
+	if (onerror_keep(r, err))
+		return;
 	request_finish(r, VIRTIO_BLK_S_IOERR);
 }
 

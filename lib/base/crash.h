@@ -10,8 +10,12 @@
 #ifndef BASE_CRASH_H
 #define BASE_CRASH_H
 
+/* Calls that a test can have fail (CRASH_FAULT). */
+enum crash_op { CRASH_READ = 1, CRASH_WRITE, CRASH_FSYNC, CRASH_PUNCH, CRASH_ZERO, CRASH_SUBMIT };
+
 #ifdef BH_CRASH_POINTS
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct crash_point {
@@ -21,6 +25,7 @@ struct crash_point {
 void crash_here(const struct crash_point *point);
 void crash_here_at(const char *label, uint64_t what);
 int64_t crash_result(const char *label, int64_t result);
+bool crash_fault(enum crash_op op, uint64_t off, uint64_t len, int64_t *result);
 
 /* The linker gathers pointers to all of them in one section, where the table of points comes from. */
 #define CRASH_DEFINE_(name)                                                                                  \
@@ -46,12 +51,16 @@ int64_t crash_result(const char *label, int64_t result);
 #define CRASH_POINT_AT(label, what) crash_here_at(label, what)
 #define CRASH_RESULT(label, result) crash_result(label, result)
 
+/* Whether a call of this kind on these bytes is to come to *result, and not to be made. */
+#define CRASH_FAULT(op, off, len, result) crash_fault(op, off, len, result)
+
 #else
 
-#define CRASH_POINT(name)               ((void)0)
-#define CRASH_POINT_IF(condition, name) ((void)0)
-#define CRASH_POINT_AT(name, what)      ((void)0)
-#define CRASH_RESULT(name, result)      (result)
+#define CRASH_POINT(name)                 ((void)0)
+#define CRASH_POINT_IF(condition, name)   ((void)0)
+#define CRASH_POINT_AT(name, what)        ((void)0)
+#define CRASH_RESULT(name, result)        (result)
+#define CRASH_FAULT(op, off, len, result) ((void)(result), false)
 
 #endif
 #endif

@@ -27,6 +27,7 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 	[BUS_FAIL_DEVICE] = { "FailDevice", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
 	[BUS_RECOVERED] = { "Recovered", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 	[BUS_SET] = { "Set", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_IO_ERROR] = { "IoError", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 };
 
 const char *bus_type_name(enum bus_type type)
@@ -44,7 +45,7 @@ _Static_assert(BULKHEAD__ENVELOPE__BODY_SHUTDOWN == BODY_CASE(BUS_SHUTDOWN), "bu
 _Static_assert(BULKHEAD__ENVELOPE__BODY_RECOVERED == BODY_CASE(BUS_RECOVERED),
 	       "bulkhead.proto and bus_msg.h");
 _Static_assert(BULKHEAD__ENVELOPE__BODY_SET == BODY_CASE(BUS_SET), "bulkhead.proto and bus_msg.h");
-_Static_assert(BUS_TYPE_COUNT == BUS_SET + 1, "a new message needs its body in bulkhead.proto");
+_Static_assert(BUS_TYPE_COUNT == BUS_IO_ERROR + 1, "a new message needs its body in bulkhead.proto");
 
 /* Room for whichever body a message has. */
 union body {
@@ -60,6 +61,7 @@ union body {
 	Bulkhead__FailDevice fail_device;
 	Bulkhead__Recovered recovered;
 	Bulkhead__Set set;
+	Bulkhead__IoError io_error;
 };
 
 /* A message while it is being encoded. */
@@ -271,6 +273,17 @@ static bool take_set(const Bulkhead__Envelope *env, struct bus_msg *out)
 	return get_name(out->set.key, env->set->key) && get_text(out->set.value, env->set->value);
 }
 
+static bool fill_io_error(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.io_error.text = str(msg->io_error.text);
+	return is_text(msg->io_error.text);
+}
+
+static bool take_io_error(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return get_text(out->io_error.text, env->io_error->text);
+}
+
 static const struct {
 	bool (*fill)(const struct bus_msg *msg, struct draft *d);
 	bool (*take)(const Bulkhead__Envelope *env, struct bus_msg *out);
@@ -285,6 +298,7 @@ static const struct {
 	[BUS_FAIL_DEVICE] = { fill_fail_device, take_fail_device },
 	[BUS_RECOVERED] = { fill_recovered, take_recovered },
 	[BUS_SET] = { fill_set, take_set },
+	[BUS_IO_ERROR] = { fill_io_error, take_io_error },
 };
 
 int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)

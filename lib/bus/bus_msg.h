@@ -34,6 +34,7 @@ enum bus_type {
 	BUS_FAIL_DEVICE,  /* request, supervisor → core: show the guest that a device was given up */
 	BUS_RECOVERED,    /* event, server → supervisor: what its start on live rings came to */
 	BUS_SET,          /* request, supervisor → server: change a property while it serves */
+	BUS_IO_ERROR, /* event, server → supervisor: a request failed and waits for BUS_SET of "retry" */
 	BUS_TYPE_COUNT
 };
 
@@ -105,6 +106,9 @@ struct bus_msg {
 			char key[BUS_NAME_MAX];
 			char value[BUS_TEXT_MAX];
 		} set;
+		struct {
+			char text[BUS_TEXT_MAX]; /* why */
+		} io_error;
 	};
 };
 

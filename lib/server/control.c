@@ -59,6 +59,24 @@ void control_recovered(struct server *s)
 	send_recovered(s);
 }
 
+static void send_io_error(struct server *s)
+{
+	struct bus_msg msg = { .type = BUS_IO_ERROR };
+
+	if (!*s->control.io_error || !s->control.bus || !bus_is_connected(s->control.bus))
+		return;
+	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", s->control.io_error);
+	send_msg(s, &msg);
+}
+
+void server_io_error(struct server_queue *q, const char *text)
+{
+	struct server *s = q->server;
+
+	snprintf(s->control.io_error, sizeof(s->control.io_error), "%s", text ? text : "");
+	send_io_error(s);
+}
+
 static void reply_ok(struct server *s, uint64_t id)
 {
 	struct bus_msg msg = { .type = BUS_OK };
@@ -251,6 +269,7 @@ static void on_connected(void *arg, bool up)
 	if (s->control.ready)
 		send_event(s, BUS_READY);
 	send_recovered(s);
+	send_io_error(s);
 }
 
 static void on_malformed(void *arg, unsigned count, const char *what)

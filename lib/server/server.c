@@ -445,7 +445,8 @@ static int serve(void *arg)
 	struct server_settings settings = { .id = s->opts.id,
 					    .queues = s->opts.queues,
 					    .io_threads = s->opts.io_threads,
-					    .sandbox = s->opts.sandbox };
+					    .sandbox = s->opts.sandbox,
+					    .supervised = s->opts.bus };
 	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
 	int status, listener = -1;
 

@@ -37,6 +37,7 @@ struct server_settings {
 	unsigned queues; /* sets of rings */
 	unsigned io_threads;
 	bool sandbox;
+	bool supervised; /* there is a control bus */
 	struct state
 	    *state; /* what a successor is to know beside the rings (lib/state), the server's; never NULL */
 };
@@ -158,6 +159,10 @@ void server_run(struct server_queue *queue);
 
 /* Tells the front end that configuration space changed. Any thread. */
 void server_config_changed(struct server_queue *queue);
+
+/* Tells the supervisor, and each that comes after it, that a request failed and waits; text says why, NULL that none waits any
+ * more. Main thread. */
+void server_io_error(struct server_queue *queue, const char *text);
 
 /* Where the queue's records go. */
 struct flight_ring *server_flight(struct server_queue *queue);

@@ -233,6 +233,7 @@ struct control {
 	struct bus *bus;
 	bool ready;
 	bool recovered;                 /* server.recovery is complete */
+	char io_error[BUS_TEXT_MAX];    /* what a request waits for; empty: none does */
 	uint64_t drain_id, shutdown_id; /* requests that wait for an answer; 0: none */
 	unsigned draining;              /* ORDER_DRAINs not answered */
 };

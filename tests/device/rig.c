@@ -261,9 +261,9 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	for (unsigned i = 0; i < rig->queues; i++)
 		make_queue(rig, &rig->queue[i]);
 	make_inflight(rig);
-	rig->go_fd = fd_sealed_memfd("go", sizeof(int));
-	rig->go = mmap(NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED, rig->go_fd, 0);
-	cr_assert(rig->go != MAP_FAILED);
+	rig->go_fd = fd_sealed_memfd("go", sizeof(*rig->told));
+	rig->told = mmap(NULL, sizeof(*rig->told), PROT_READ | PROT_WRITE, MAP_SHARED, rig->go_fd, 0);
+	cr_assert(rig->told != MAP_FAILED);
 	if (options->crash)
 		rig_try_respawn(rig);
 	else
@@ -329,7 +329,7 @@ void rig_stop(struct rig *rig)
 	loop_free(rig->loop);
 	munmap(rig->inflight, rig->inflight_bytes);
 	close(rig->inflight_fd);
-	munmap(rig->go, sizeof(int));
+	munmap(rig->told, sizeof(*rig->told));
 	close(rig->go_fd);
 	guest_free(&rig->guest);
 	if (!rig->options.net) {

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "crashes.h"
 #include "guest.h"
 #include "loop.h"
 #include "ring.h"
@@ -83,7 +84,7 @@ struct rig {
 	pid_t pid;
 	int pidfd;
 	int go_fd; /* shared with a server that has crash points */
-	_Atomic int *go;
+	struct crashes_shared *told;
 	bool lost;
 	unsigned config_changes; /* of which the server told */
 	bool refused; /* with options.may_refuse: the last server did not take what the front end asked for */

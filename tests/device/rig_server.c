@@ -53,7 +53,7 @@ static void set_crash(struct rig *rig, struct sandbox_spawn *how, int *fds)
 	static char text[256];
 	static char *env[] = { text, NULL };
 
-	atomic_store(rig->go, 0);
+	atomic_store(&rig->told->go, 0);
 	snprintf(text, sizeof(text), "%s=%s;go=fd:%zu", CRASHES_ENV, rig->options.crash, 3 + how->nfds);
 	fds[how->nfds++] = rig->go_fd;
 	setenv(CRASHES_ENV, strchr(text, '=') + 1, 1);
@@ -62,7 +62,7 @@ static void set_crash(struct rig *rig, struct sandbox_spawn *how, int *fds)
 
 void rig_go(struct rig *rig)
 {
-	atomic_store(rig->go, 1);
+	atomic_store(&rig->told->go, 1);
 }
 
 void rig_crash_list(bool net, char *out, size_t size)

@@ -25,6 +25,9 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	} else if (msg->type == BUS_RECOVERED) {
 		s->nrecovered++;
 		s->recovered = *msg;
+	} else if (msg->type == BUS_IO_ERROR) {
+		s->nio_errors++;
+		snprintf(s->io_error, sizeof(s->io_error), "%s", msg->io_error.text);
 	}
 }
 

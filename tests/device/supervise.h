@@ -15,6 +15,8 @@ struct supervisor {
 	unsigned nrecovered;
 	struct bus_msg recovered;
 	struct bus_msg first;
+	unsigned nio_errors;
+	char io_error[BUS_TEXT_MAX];
 	/* The last answer. */
 	bool answered;
 	int err;

@@ -297,6 +297,7 @@ Test(blk_limits, a_drain_does_not_wait)
 	supervisor_until(&s, rig_get(&d.rig, 0, &done));
 	supervisor_until(&s, supervisor_stat(&s, "throttled") > 0);
 	supervisor_ask_ok(&s, BUS_DRAIN);
+	cr_assert_gt(supervisor_stat(&s, "returned"), 0, "what waits for the limit is not given back");
 	supervisor_ask_ok(&s, BUS_RESUME);
 	cr_assert_eq(supervisor_set(&s, "iops", "0", NULL), 0);
 	for (unsigned i = 1; i < 30; i++) {

@@ -20,22 +20,22 @@ static struct order {
 	char label[64]; /* empty: none */
 	int64_t number;
 } die, later, at, result, answer, alloc, shared;
-static _Atomic int64_t left; /* times until die is carried out */
-static _Atomic int *go;      /* the test's; NULL: it never says so */
+static _Atomic int64_t left;        /* times until die is carried out */
+static struct crashes_shared *told; /* the test's; NULL: it never says anything */
 
 static bool told_to_go(void)
 {
-	return go && atomic_load(go);
+	return told && atomic_load(&told->go);
 }
 
 static void map_go(int fd)
 {
-	void *page = mmap(NULL, sizeof(*go), PROT_READ, MAP_SHARED, fd, 0);
+	void *page = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (page == MAP_FAILED)
 		_exit(2);
 	close(fd);
-	go = page;
+	told = page;
 }
 
 static bool is_for(const struct order *order, const char *label)
@@ -66,6 +66,16 @@ int64_t crash_result(const char *label, int64_t value)
 	if (told_to_go() && is_for(&answer, label))
 		return answer.number;
 	return is_for(&result, label) ? result.number : value;
+}
+
+bool crash_fault(enum crash_op op, uint64_t off, uint64_t len, int64_t *value)
+{
+	if (!told || atomic_load(&told->op) != (int)op || off >= atomic_load(&told->to) ||
+	    off + len <= atomic_load(&told->from) || atomic_fetch_sub(&told->times, 1) <= 0)
+		return false;
+	*value = atomic_load(&told->result);
+	atomic_fetch_add(&told->hits, 1);
+	return true;
 }
 
 static void list(void)

@@ -102,6 +102,17 @@ struct loop *server_loop(const struct server_queue *s)
 	return s->loop;
 }
 
+struct loop *server_main_loop(const struct server_queue *s)
+{
+	return s->loop;
+}
+
+void server_io_error(struct server_queue *s, const char *text)
+{
+	(void)s;
+	(void)text;
+}
+
 struct loop_pool *server_pool(const struct server_queue *s)
 {
 	return s->pool;
@@ -123,7 +134,7 @@ void mem_dirty_ptr(const struct mem *mem, const void *ptr, uint64_t len)
 
 /* ---- requests ---- */
 
-static _Atomic uint64_t words[QUOTA_WORDS];
+static _Atomic uint64_t words[QUOTA_WORDS + 1];
 
 void blk_bench_open(const struct engine_ops *engine, int fd)
 {
@@ -133,6 +144,7 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 					 .mem_align = 512,
 					 .io_align = 512,
 					 .throttle.group_fd = -1,
+					 .flush_word = &words[QUOTA_WORDS],
 					 .engine = engine };
 	cr_assert_eq(throttle_open(&blk_bench.disk.throttle, words), 0);
 	blk_bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;

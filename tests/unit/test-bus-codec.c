@@ -58,6 +58,8 @@ static struct bus_msg sample(enum bus_type type)
 	} else if (type == BUS_SET) {
 		strcpy(m.set.key, "link");
 		memset(m.set.value, 'z', BUS_TEXT_MAX - 1);
+	} else if (type == BUS_IO_ERROR) {
+		memset(m.io_error.text, 'z', BUS_TEXT_MAX - 1);
 	}
 	return m;
 }
@@ -139,6 +141,9 @@ Test(bus_codec, what_breaks_a_limit_is_not_sent)
 	m = sample(BUS_SET);
 	memset(m.set.value, 'z', BUS_TEXT_MAX);
 	cr_assert_eq(encode_err(&m), -EINVAL, "a value without its NUL");
+	m = sample(BUS_IO_ERROR);
+	memset(m.io_error.text, 'z', BUS_TEXT_MAX);
+	cr_assert_eq(encode_err(&m), -EINVAL, "a text without its NUL");
 	m.type = BUS_NONE;
 	cr_assert_eq(encode_err(&m), -EINVAL);
 	m.type = BUS_TYPE_COUNT;
