@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The words that place queues on threads. */
+#include "placing.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clean.h"
+#include "parse.h"
+
+static bool is_name(const char *s)
+{
+	if (!isalpha((unsigned char)*s) || strlen(s) >= PLACING_NAME_MAX || !strcmp(s, "main"))
+		return false;
+	while (isalnum((unsigned char)*s) || *s == '-' || *s == '_')
+		s++;
+	return !*s;
+}
+
+int placing_find(const struct placing *p, const char *name)
+{
+	for (unsigned i = 0; i < p->threads; i++)
+		if (!strcmp(p->thread[i].name, name))
+			return (int)i;
+	return -ENOENT;
+}
+
+static void set_count(struct placing *p, unsigned n)
+{
+	p->threads = n;
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(p->thread[i].name, sizeof(p->thread[i].name), "io%u", i);
+		p->thread[i].pinned = false;
+	}
+}
+
+/* "NAME" or "NAME@CPUS". */
+static int add_thread(struct placing *p, char *word)
+{
+	char *cpus = strchr(word, '@');
+
+	if (cpus)
+		*cpus++ = '\0';
+	if (p->threads == PLACING_THREADS_MAX || !is_name(word) || placing_find(p, word) >= 0)
+		return -EINVAL;
+	if (cpus && cpus_parse(cpus, &p->thread[p->threads].cpus))
+		return -EINVAL;
+	p->thread[p->threads].pinned = cpus;
+	snprintf(p->thread[p->threads].name, PLACING_NAME_MAX, "%s", word);
+	p->threads++;
+	return 0;
+}
+
+int placing_set_threads(struct placing *p, const char *value)
+{
+	CLEAN_FREE char *copy = NULL;
+	char *rest, *word;
+	uint64_t n;
+
+	if (isdigit((unsigned char)*value)) {
+		if (parse_u64(value, 1, PLACING_THREADS_MAX, &n))
+			return -EINVAL;
+		set_count(p, (unsigned)n);
+		return 0;
+	}
+	rest = copy = strdup(value);
+	if (!copy)
+		return -ENOMEM;
+	p->threads = 0;
+	p->named = true;
+	while ((word = strsep(&rest, ":")))
+		if (add_thread(p, word))
+			return -EINVAL;
+	return 0;
+}
+
+/* "Q:THREAD" or "Q-Q:THREAD". */
+static int place(struct placing *p, char *word, bool *given)
+{
+	char *thread = strchr(word, ':'), *dash;
+	uint64_t first, last;
+	int found;
+
+	if (!thread)
+		return -EINVAL;
+	*thread++ = '\0';
+	dash = strchr(word, '-');
+	if (dash)
+		*dash++ = '\0';
+	found = placing_find(p, thread);
+	if (found < 0 || parse_u64(word, 0, p->queues - 1, &first) ||
+	    parse_u64(dash ? dash : word, first, p->queues - 1, &last))
+		return -EINVAL;
+	for (; first <= last; first++) {
+		if (given[first])
+			return -EINVAL;
+		given[first] = true;
+		p->of[first] = (uint8_t)found;
+	}
+	return 0;
+}
+
+int placing_set_map(struct placing *p, unsigned queues, const char *map)
+{
+	bool one_each = map && !strcmp(map, "1:1"), given[PLACING_QUEUES_MAX] = { false };
+	CLEAN_FREE char *copy = NULL;
+	char *rest, *word;
+
+	p->queues = queues;
+	if (!p->threads) {
+		if (one_each && queues > PLACING_THREADS_MAX)
+			return -EINVAL;
+		set_count(p, one_each ? queues : 1);
+	}
+	if (!p->named && p->threads > queues)
+		return -ERANGE;
+	if (one_each && p->threads != queues)
+		return -EINVAL;
+	for (unsigned i = 0; i < queues; i++)
+		p->of[i] = (uint8_t)(i % p->threads);
+	if (!map || one_each || !strcmp(map, "round-robin"))
+		return 0;
+	rest = copy = strdup(map);
+	if (!copy)
+		return -ENOMEM;
+	while ((word = strsep(&rest, ",")))
+		if (place(p, word, given))
+			return -EINVAL;
+	return 0;
+}
