@@ -33,7 +33,7 @@ static bool accepted(const struct port *port, unsigned feature)
 
 static void save(struct port *port)
 {
-	int err = state_save(port->state, &port->driver, sizeof(port->driver));
+	int err = state_save(port->state, STATE_DEVICE, &port->driver, sizeof(port->driver));
 
 	if (err)
 		log_warn_errno(err, "what the driver set up can't be kept for a successor");
@@ -132,7 +132,7 @@ static bool load(struct port *port)
 {
 	struct driver d;
 
-	if (state_load(port->state, &d, sizeof(d)) != sizeof(d) || d.version != VERSION)
+	if (state_load(port->state, STATE_DEVICE, &d, sizeof(d)) != sizeof(d) || d.version != VERSION)
 		return false;
 	if (!d.pairs || d.pairs > port->pairs || d.controlled > 1 || !filter_is_sane(&d.filter))
 		return false;

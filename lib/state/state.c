@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two places for the record and a word that says which one holds. A record is written where the word does not point, then
+ * Two places for each record and a word that says which one holds. A record is written where the word does not point, then
  * the word is stored: whoever dies before that store has changed nothing, and after it has changed all. Stores are
  * ordered against the compiler alone, as a dead process's stores do not get lost (lib/virtq/inflight_priv.h).
  */
@@ -24,20 +24,24 @@ struct place {
 	uint8_t data[STATE_RECORD_MAX];
 };
 
-struct page {
+struct record {
 	_Atomic uint32_t holds; /* 0: no record, else 1 + the place that holds */
 	uint8_t reserved[60];
-	_Atomic uint64_t words[STATE_WORDS];
 	struct place places[2];
 };
 
-#define BYTES 8192U
+struct page {
+	_Atomic uint64_t words[STATE_WORDS];
+	struct record record[STATE_RECORDS];
+};
+
+#define BYTES 16384U
 _Static_assert(sizeof(struct page) <= BYTES, "fits");
 
 struct state {
 	struct page *page;
-	struct lock lock; /* of the record, against other threads of ours */
-	struct place *places PT_GUARDED_BY(lock);
+	struct lock lock;                           /* of the records, against other threads of ours */
+	struct record *records PT_GUARDED_BY(lock); /* in the page */
 };
 
 int state_create(void)
@@ -55,7 +59,7 @@ static int map(int fd, int flags, struct state **out)
 	if (s->page == MAP_FAILED)
 		return -errno;
 	lock_init(&s->lock);
-	s->places = s->page->places;
+	s->records = s->page->record;
 	*out = TAKE_PTR(s);
 	return 0;
 }
@@ -86,42 +90,44 @@ void state_free(struct state *s)
 	free(s);
 }
 
-int state_save(struct state *s, const void *data, size_t len)
+int state_save(struct state *s, enum state_record which, const void *data, size_t len)
 {
-	struct page *page = s->page;
+	struct record *record;
 	struct place *to;
 	uint32_t next;
 
 	if (len > STATE_RECORD_MAX)
 		return -E2BIG;
 	lock_take(&s->lock);
-	next = atomic_load_explicit(&page->holds, memory_order_relaxed) == 1 ? 2 : 1;
-	to = &s->places[next - 1];
+	record = &s->records[which];
+	next = atomic_load_explicit(&record->holds, memory_order_relaxed) == 1 ? 2 : 1;
+	to = &record->places[next - 1];
 	CRASH_POINT("state before");
 	to->len = (uint32_t)len;
 	CRASH_POINT("state length");
 	memcpy(to->data, data, len);
 	CRASH_POINT("state written");
-	atomic_store_explicit(&page->holds, next, memory_order_release);
+	atomic_store_explicit(&record->holds, next, memory_order_release);
 	CRASH_POINT("state after");
 	lock_drop(&s->lock);
 	return 0;
 }
 
-ssize_t state_load(struct state *s, void *buf, size_t max)
+ssize_t state_load(struct state *s, enum state_record which, void *buf, size_t max)
 {
-	const struct page *page = s->page;
+	const struct record *record;
 	ssize_t len;
 	uint32_t holds;
 
 	lock_take(&s->lock);
-	holds = atomic_load_explicit(&page->holds, memory_order_acquire);
+	record = &s->records[which];
+	holds = atomic_load_explicit(&record->holds, memory_order_acquire);
 	if (holds == 0) {
 		len = -ENOENT;
-	} else if (holds > ARRAY_SIZE(page->places)) {
+	} else if (holds > ARRAY_SIZE(record->places)) {
 		len = -EPROTO;
 	} else {
-		const struct place *from = &s->places[holds - 1];
+		const struct place *from = &record->places[holds - 1];
 
 		/* Once: another process may be writing it. */
 		len = __atomic_load_n(&from->len, __ATOMIC_RELAXED);

@@ -18,6 +18,9 @@
 #define STATE_RECORD_MAX 3584 /* bytes */
 #define STATE_WORDS      64
 
+/* Two records, each replaced by itself: the device's own, and lib/server's of any device. */
+enum state_record { STATE_DEVICE, STATE_SERVER, STATE_RECORDS };
+
 struct state;
 
 /* The memory, empty: a sealed memfd. The descriptor or -errno. */
@@ -33,12 +36,12 @@ int state_alloc(struct state **out);
 /* Unmaps. NULL is ignored. */
 void state_free(struct state *s);
 
-/* Replaces the record; -E2BIG if it is too long. Any thread; no system call. */
-int state_save(struct state *s, const void *data, size_t len);
+/* Replaces a record; -E2BIG if it is too long. Any thread; no system call. */
+int state_save(struct state *s, enum state_record which, const void *data, size_t len);
 
-/* Copies the record, at most max bytes: its whole length, -ENOENT if none was saved, -EPROTO if what stands there can be
+/* Copies a record, at most max bytes: its whole length, -ENOENT if none was saved, -EPROTO if what stands there can be
  * none. Any thread. */
-ssize_t state_load(struct state *s, void *buf, size_t max);
+ssize_t state_load(struct state *s, enum state_record which, void *buf, size_t max);
 
 /* STATE_WORDS words, 0 at first, for what changes so often that each has to stand for itself. What a word means, and who
  * may write it, is the device's affair. */

@@ -342,10 +342,10 @@ Test(net_control, successor_believes_nothing)
 	switch_mode(PROMISC, 0);
 	cr_assert_eq(state_map(n.backend.state_fd, &state), 0);
 	rig_kill(&n.rig);
-	len = state_load(state, junk, sizeof(junk));
+	len = state_load(state, STATE_DEVICE, junk, sizeof(junk));
 	cr_assert_gt(len, 100);
 	memset(junk + 4, 0xff, (size_t)len - 4);
-	cr_assert_eq(state_save(state, junk, (size_t)len), 0);
+	cr_assert_eq(state_save(state, STATE_DEVICE, junk, (size_t)len), 0);
 	rig_respawn(&n.rig);
 	cr_assert(passes(OTHER, -1), "it is as at the first start");
 	state_free(state);

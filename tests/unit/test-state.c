@@ -18,7 +18,7 @@
 #include "crash.h"
 #include "fd.h"
 
-#define BYTES 8192
+#define BYTES 16384
 
 /* ---- the crash points of state.c, which is compiled into this test ---- */
 
@@ -54,7 +54,7 @@ static void save(struct state *s, uint8_t what, size_t len)
 	uint8_t data[STATE_RECORD_MAX];
 
 	memset(data, what, len);
-	cr_assert_eq(state_save(s, data, len), 0);
+	cr_assert_eq(state_save(s, STATE_DEVICE, data, len), 0);
 }
 
 /* True if the record is the whole one of that byte. */
@@ -62,7 +62,7 @@ static bool holds(struct state *s, uint8_t what, size_t len)
 {
 	uint8_t data[STATE_RECORD_MAX] = { 0 };
 
-	if (state_load(s, data, sizeof(data)) != (ssize_t)len)
+	if (state_load(s, STATE_DEVICE, data, sizeof(data)) != (ssize_t)len)
 		return false;
 	for (size_t i = 0; i < len; i++)
 		if (data[i] != what)
@@ -76,7 +76,7 @@ Test(state, empty_at_first)
 	struct state *s = map(fd);
 	char buf[8];
 
-	cr_assert_eq(state_load(s, buf, sizeof(buf)), -ENOENT);
+	cr_assert_eq(state_load(s, STATE_DEVICE, buf, sizeof(buf)), -ENOENT);
 	for (unsigned i = 0; i < STATE_WORDS; i++)
 		cr_assert_eq(atomic_load(&state_words(s)[i]), 0);
 	state_free(s);
@@ -109,7 +109,7 @@ Test(state, the_largest_record_and_a_larger_one)
 
 	save(s, 7, STATE_RECORD_MAX);
 	save(s, 8, STATE_RECORD_MAX);
-	cr_assert_eq(state_save(s, data, sizeof(data)), -E2BIG);
+	cr_assert_eq(state_save(s, STATE_DEVICE, data, sizeof(data)), -E2BIG);
 	cr_assert(holds(s, 8, STATE_RECORD_MAX));
 	cr_assert_eq(atomic_load(&state_words(s)[0]), 0, "the words are not part of it");
 	state_free(s);
@@ -121,8 +121,8 @@ Test(state, a_reader_with_less_room_gets_what_fits)
 	char buf[4] = "";
 
 	cr_assert_eq(state_alloc(&s), 0);
-	cr_assert_eq(state_save(s, "abcdef", 6), 0);
-	cr_assert_eq(state_load(s, buf, 3), 6);
+	cr_assert_eq(state_save(s, STATE_DEVICE, "abcdef", 6), 0);
+	cr_assert_eq(state_load(s, STATE_DEVICE, buf, 3), 6);
 	cr_assert_str_eq(buf, "abc");
 	state_free(s);
 }
@@ -158,7 +158,7 @@ Test(state, a_death_at_any_point_leaves_the_old_or_the_new)
 		else if (before)
 			cr_assert(holds(s, 1, 3000), "%s", points[round % 4]);
 		else
-			cr_assert_eq(state_load(s, &status, sizeof(status)), -ENOENT);
+			cr_assert_eq(state_load(s, STATE_DEVICE, &status, sizeof(status)), -ENOENT);
 		/* And the successor can go on. */
 		save(s, 3, 2000);
 		cr_assert(holds(s, 3, 2000));
@@ -191,7 +191,7 @@ Test(state, fault_50_kills_while_it_saves, .timeout = 120)
 			;
 		kill(pid, SIGKILL);
 		cr_assert_eq(waitpid(pid, NULL, 0), pid);
-		len = state_load(s, data, sizeof(data));
+		len = state_load(s, STATE_DEVICE, data, sizeof(data));
 		cr_assert_gt(len, 0);
 		cr_assert_eq(len, 1 + data[0] * 13U);
 		for (ssize_t k = 1; k < len; k++)
@@ -221,7 +221,7 @@ Test(state, contents_that_anybody_wrote)
 		if (i % 3 == 0)
 			memset(bytes, rand(), 8);
 		cr_assert_eq(fd_pwrite_full(fd, bytes, BYTES, 0), 0);
-		len = state_load(s, data, sizeof(data));
+		len = state_load(s, STATE_DEVICE, data, sizeof(data));
 		cr_assert(len == -ENOENT || len == -EPROTO || (len >= 0 && len <= STATE_RECORD_MAX));
 		refused += len == -EPROTO;
 		save(s, 5, 100);
@@ -268,7 +268,7 @@ Test(state, threads_save_one_after_the_other)
 	for (int i = 0; i < 3; i++)
 		cr_assert_eq(pthread_create(&threads[i], NULL, saver, s), 0);
 	for (unsigned i = 0; i < 3000; i++) {
-		ssize_t len = state_load(s, data, sizeof(data));
+		ssize_t len = state_load(s, STATE_DEVICE, data, sizeof(data));
 
 		cr_assert_eq(len, 1 + data[0] * 13U);
 		cr_assert_eq(data[len - 1], data[0]);
