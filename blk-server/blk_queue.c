@@ -79,16 +79,10 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 	q->disk = disk;
 	q->server = server;
 	q->waiting_end = &q->waiting;
+	onerror_open(q);
 	err = make_requests(q);
 	if (!err)
 		err = disk->engine->open(disk->fd, QUEUE_DEPTH, &q->engine);
-	if (!err)
-		err = loop_add_fd(server_loop(server), disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET,
-				  on_completions, q, &q->watch);
-	if (!err)
-		err = loop_add_timer(server_loop(server), on_throttle_timer, q, &q->throttle_timer);
-	if (!err)
-		err = onerror_open(q);
 	if (err) {
 		blk_queue_close(q);
 		return err;
@@ -97,10 +91,28 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 	return 0;
 }
 
-void blk_queue_close(struct blk_queue *q)
+int blk_queue_attach(struct blk_queue *q)
+{
+	struct loop *loop = server_loop(q->server);
+	int err = loop_add_fd(loop, q->disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET, on_completions,
+			      q, &q->watch);
+
+	if (!err)
+		err = loop_add_timer(loop, on_throttle_timer, q, &q->throttle_timer);
+	return err ? err : onerror_attach(q);
+}
+
+void blk_queue_detach(struct blk_queue *q)
 {
 	loop_del_fd(q->watch);
 	loop_del_timer(q->throttle_timer);
+	onerror_detach(q);
+	q->watch = NULL;
+	q->throttle_timer = NULL;
+}
+
+void blk_queue_close(struct blk_queue *q)
+{
 	onerror_close(q);
 	if (q->engine)
 		q->disk->engine->close(q->engine);

@@ -12,6 +12,11 @@ struct blk_queue;
 
 int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out);
 void blk_queue_close(struct blk_queue *q);
+
+/* Registers with its thread's loop what is to be watched, and takes that back. */
+int blk_queue_attach(struct blk_queue *q);
+void blk_queue_detach(struct blk_queue *q);
+
 bool blk_queue_service(struct blk_queue *q);
 bool blk_queue_has_room(const struct blk_queue *q);
 unsigned blk_queue_held(const struct blk_queue *q);

@@ -225,6 +225,16 @@ static void blk_close_queue(void *state)
 	blk_queue_close(state);
 }
 
+static int blk_attach(void *state)
+{
+	return blk_queue_attach(state);
+}
+
+static void blk_detach(void *state)
+{
+	blk_queue_detach(state);
+}
+
 static bool blk_service(void *state)
 {
 	return blk_queue_service(state);
@@ -288,6 +298,8 @@ static const struct server_device device = {
 	.set = blk_set,
 	.queue_open = blk_open_queue,
 	.queue_close = blk_close_queue,
+	.attach = blk_attach,
+	.detach = blk_detach,
 	.service = blk_service,
 	.has_room = blk_has_room,
 	.held = blk_held,

@@ -65,7 +65,7 @@ static void on_timer(void *arg)
 	server_run(((struct blk_queue *)arg)->server);
 }
 
-int onerror_open(struct blk_queue *q)
+void onerror_open(struct blk_queue *q)
 {
 	struct disk *disk = q->disk;
 
@@ -74,12 +74,21 @@ int onerror_open(struct blk_queue *q)
 		disk->stop_server = q->server;
 		loop_bh_init(&disk->stopped, server_main_loop(q->server), on_stopped, disk);
 	}
+}
+
+int onerror_attach(struct blk_queue *q)
+{
 	return loop_add_timer(server_loop(q->server), on_timer, q, &q->retry_timer);
+}
+
+void onerror_detach(struct blk_queue *q)
+{
+	loop_del_timer(q->retry_timer);
+	q->retry_timer = NULL;
 }
 
 void onerror_close(struct blk_queue *q)
 {
-	loop_del_timer(q->retry_timer);
 	if (q->disk->stop_server != q->server)
 		return;
 	loop_bh_cancel(&q->disk->stopped);

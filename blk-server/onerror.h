@@ -33,10 +33,15 @@ bool onerror_waits_for_order(enum on_error policy);
 /* That it is time to try again; all queues will within 100 ms. */
 void onerror_retry(struct disk *disk);
 
+/* A queue's part, before its thread runs and after. */
+void onerror_open(struct blk_queue *q);
+void onerror_close(struct blk_queue *q);
+
 /* ---- the queue's thread ---- */
 
-int onerror_open(struct blk_queue *q);
-void onerror_close(struct blk_queue *q);
+/* What it has registered with its thread's loop. */
+int onerror_attach(struct blk_queue *q);
+void onerror_detach(struct blk_queue *q);
 
 /* r failed with err and is answered now, unless it is kept: true. */
 bool onerror_keep(struct request *r, int err);

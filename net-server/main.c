@@ -224,6 +224,24 @@ static void net_close_queue(void *state)
 	port_close_queue(state);
 }
 
+static int net_attach(void *state)
+{
+	return port_attach(state);
+}
+
+static void net_detach(void *state)
+{
+	port_detach(state);
+}
+
+/* Only receive rings are. */
+static void net_poked(void *state)
+{
+	const struct net_queue *queue = state;
+
+	pair_poked(queue->pair);
+}
+
 static void net_started(void *dev, bool live, uint64_t features)
 {
 	driver_started(dev, live, features);
@@ -321,6 +339,9 @@ static const struct server_device device = {
 	.get_config = net_get_config,
 	.queue_open = net_open_queue,
 	.queue_close = net_close_queue,
+	.attach = net_attach,
+	.detach = net_detach,
+	.poked = net_poked,
 	.started = net_started,
 	.ring = net_ring,
 	.service = net_service,

@@ -47,16 +47,16 @@ void pair_watch(struct pair *p)
 	_exit(1);
 }
 
-static void on_join(void *arg)
+/* Another connection. */
+static void join(struct pair *p, int fd)
 {
-	struct pair *p = arg;
 	struct backend *b = &p->port->backend;
 	int err;
 
 	loop_del_fd(p->watch);
 	p->watch = NULL;
-	b->ops->join(b, atomic_exchange(&p->port->shared.connection, -1));
-	err = loop_add_fd(p->loop, b->fd[p->index], 0, on_events, p, &p->watch);
+	b->ops->join(b, fd);
+	err = loop_add_fd(server_loop(p->rx.server), b->fd[p->index], 0, on_events, p, &p->watch);
 	if (err) {
 		log_error_errno(err, "%s can't be watched: ending, so that a successor does it", b->name);
 		_exit(1);
@@ -68,42 +68,38 @@ static void on_join(void *arg)
 	port_joined(p->port);
 }
 
-static void on_wake(void *arg)
+void pair_poked(struct pair *p)
 {
-	struct pair *p = arg;
+	int fd = p->index ? -1 : atomic_exchange(&p->port->shared.connection, -1);
 
+	if (fd >= 0)
+		join(p, fd);
 	p->rx.limited = p->tx.limited = false;
 	server_run(p->rx.server);
 	server_run(p->tx.server);
 }
 
-void pair_wake(struct pair *pair)
-{
-	loop_bh_post(&pair->wake);
-}
-
-void pair_join(struct pair *pair)
-{
-	loop_bh_post(&pair->join);
-}
-
-int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop *loop)
+void pair_open(struct pair *pair, struct port *port, unsigned index)
 {
 	pair->port = port;
 	pair->index = index;
-	pair->loop = loop;
-	loop_bh_init(&pair->join, loop, on_join, pair);
-	loop_bh_init(&pair->wake, loop, on_wake, pair);
 	pair->rx.gone = port->backend.fd[index] < 0;
-	if (pair->rx.gone)
-		return 0;
-	return loop_add_fd(loop, port->backend.fd[index], 0, on_events, pair, &pair->watch);
 }
 
-void pair_close(struct pair *pair)
+int pair_attach(struct pair *pair)
 {
-	loop_bh_cancel(&pair->join);
-	loop_bh_cancel(&pair->wake);
+	int err, fd = pair->port->backend.fd[pair->index];
+
+	if (fd < 0)
+		return 0;
+	err = loop_add_fd(server_loop(pair->rx.server), fd, 0, on_events, pair, &pair->watch);
+	if (!err)
+		pair_watch(pair);
+	return err;
+}
+
+void pair_detach(struct pair *pair)
+{
 	loop_del_fd(pair->watch);
 	pair->watch = NULL;
 }

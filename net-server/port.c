@@ -87,7 +87,7 @@ static void set_features(struct port *port)
 void port_wake(struct port *port)
 {
 	for (unsigned i = 0; i < port->pairs; i++)
-		pair_wake(&port->pair[i]);
+		server_poke(port->pair[i].rx.server);
 }
 
 /* True if that changed anything. */
@@ -237,11 +237,37 @@ int port_open_queue(struct port *port, struct net_queue *queue, struct server_qu
 	queue->pair = &port->pair[index / 2];
 	if (index % 2) {
 		queue->pair->tx.server = server;
-		return tx_open(&queue->pair->tx, port, index / 2, server_loop(server));
+		tx_open(&queue->pair->tx, port, index / 2);
+		return 0;
 	}
 	queue->pair->rx.server = server;
-	err = rx_open(&queue->pair->rx, port, index / 2, server_loop(server));
-	return err ? err : pair_open(queue->pair, port, index / 2, server_loop(server));
+	pair_open(queue->pair, port, index / 2);
+	return rx_open(&queue->pair->rx, port, index / 2);
+}
+
+int port_attach(struct net_queue *queue)
+{
+	unsigned index = server_index(queue->server);
+	int err;
+
+	if (!queue->pair)
+		return 0;
+	if (index % 2)
+		return tx_attach(&queue->pair->tx, server_loop(queue->server));
+	err = rx_attach(&queue->pair->rx, server_loop(queue->server));
+	return err ? err : pair_attach(queue->pair);
+}
+
+void port_detach(struct net_queue *queue)
+{
+	if (!queue->pair)
+		return;
+	if (server_index(queue->server) % 2) {
+		tx_detach(&queue->pair->tx);
+		return;
+	}
+	pair_detach(queue->pair);
+	rx_detach(&queue->pair->rx);
 }
 
 void port_close_queue(struct net_queue *queue)
@@ -250,14 +276,8 @@ void port_close_queue(struct net_queue *queue)
 
 	if (index == 0)
 		close_main(queue->port);
-	if (!queue->pair)
-		return;
-	if (index % 2) {
-		tx_close(&queue->pair->tx);
-		return;
-	}
-	pair_close(queue->pair);
-	rx_close(&queue->pair->rx);
+	if (queue->pair && index % 2 == 0)
+		rx_close(&queue->pair->rx);
 }
 
 /* ---- configuration space ---- */
@@ -331,7 +351,7 @@ static void on_connection(void *arg, uint32_t events)
 		return;
 	}
 	atomic_store(&port->shared.connection, fd);
-	pair_join(&port->pair[0]);
+	server_poke(port->pair[0].rx.server);
 }
 
 static void on_joined(void *arg)

@@ -31,8 +31,6 @@ struct pair {
 	struct port *port;
 	unsigned index;
 	struct loop_fd *watch; /* NULL: there is no descriptor yet */
-	struct loop *loop;
-	struct loop_bh join, wake;
 	struct rx rx;
 	struct tx tx;
 };
@@ -106,6 +104,10 @@ void port_close(struct port *port);
 int port_open_queue(struct port *port, struct net_queue *queue, struct server_queue *server);
 void port_close_queue(struct net_queue *queue);
 
+/* What it has registered with its thread's loop. */
+int port_attach(struct net_queue *queue);
+void port_detach(struct net_queue *queue);
+
 int port_get_config(const struct port *port, uint32_t off, uint32_t len, uint8_t *buf);
 
 int port_set(struct port *port, const char *key, const char *value, char *why, size_t size);
@@ -154,14 +156,14 @@ void port_joined(struct port *port);
 
 /* ---- pairs: pair.c; their own thread but for open and close ---- */
 
-int pair_open(struct pair *pair, struct port *port, unsigned index, struct loop *loop);
-void pair_close(struct pair *pair);
+void pair_open(struct pair *pair, struct port *port, unsigned index);
 
-/* Another connection is there, in port_shared. Any thread. */
-void pair_join(struct pair *pair);
+/* Registers it with its thread's loop, and takes that back. */
+int pair_attach(struct pair *pair);
+void pair_detach(struct pair *pair);
 
-/* What it waits for may have changed: it looks again. Any thread. */
-void pair_wake(struct pair *pair);
+/* Something changed: another connection is there, in port_shared, or what it waits for may be. */
+void pair_poked(struct pair *pair);
 
 /* Watches the descriptor as the rings need it: frames to be received, and room if sending waits for it. */
 void pair_watch(struct pair *pair);

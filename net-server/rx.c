@@ -43,7 +43,7 @@ static void on_timer(void *arg)
 	server_run(rx->server);
 }
 
-int rx_open(struct rx *rx, struct port *port, unsigned pair, struct loop *loop)
+int rx_open(struct rx *rx, struct port *port, unsigned pair)
 {
 	rx->port = port;
 	rx->pair = pair;
@@ -53,12 +53,24 @@ int rx_open(struct rx *rx, struct port *port, unsigned pair, struct loop *loop)
 	rx->spill = malloc(SPILL);
 	if (!rx->buf || !rx->iov || !rx->spill)
 		return -ENOMEM;
+	return 0;
+}
+
+int rx_attach(struct rx *rx, struct loop *loop)
+{
+	/* The limit is asked again. */
+	rx->limited = false;
 	return loop_add_timer(loop, on_timer, rx, &rx->timer);
+}
+
+void rx_detach(struct rx *rx)
+{
+	loop_del_timer(rx->timer);
+	rx->timer = NULL;
 }
 
 void rx_close(struct rx *rx)
 {
-	loop_del_timer(rx->timer);
 	free(rx->buf);
 	free(rx->iov);
 	free(rx->spill);
@@ -498,7 +510,7 @@ void rx_hung_up(struct rx *rx)
 }
 
 /* What is taken is taken for a frame: with none to be read, or none wanted, entries of the ring are no work. What changes
- * that runs the queue: the backend's event, the limit's timer, pair_wake. */
+ * that runs the queue: the backend's event, the limit's timer, pair_poked. */
 bool rx_has_room(const struct rx *rx)
 {
 	if (!rx->on || !takes_part(rx) || !link_is_up(rx))

@@ -74,7 +74,9 @@ struct rx {
 	struct rx_stats stats;
 };
 
-int rx_open(struct rx *rx, struct port *port, unsigned pair, struct loop *loop);
+int rx_open(struct rx *rx, struct port *port, unsigned pair);
+int rx_attach(struct rx *rx, struct loop *loop);
+void rx_detach(struct rx *rx);
 void rx_close(struct rx *rx);
 
 void rx_ring(struct rx *rx, bool on);

@@ -22,16 +22,23 @@ static void on_timer(void *arg)
 	server_run(tx->server);
 }
 
-int tx_open(struct tx *tx, struct port *port, unsigned pair, struct loop *loop)
+void tx_open(struct tx *tx, struct port *port, unsigned pair)
 {
 	tx->port = port;
 	tx->pair = pair;
+}
+
+int tx_attach(struct tx *tx, struct loop *loop)
+{
+	/* The limit is asked again. */
+	tx->limited = false;
 	return loop_add_timer(loop, on_timer, tx, &tx->timer);
 }
 
-void tx_close(struct tx *tx)
+void tx_detach(struct tx *tx)
 {
 	loop_del_timer(tx->timer);
+	tx->timer = NULL;
 }
 
 void tx_ring(struct tx *tx, bool on)

@@ -53,8 +53,9 @@ struct tx {
 	struct tx_stats stats;
 };
 
-int tx_open(struct tx *tx, struct port *port, unsigned pair, struct loop *loop);
-void tx_close(struct tx *tx);
+void tx_open(struct tx *tx, struct port *port, unsigned pair);
+int tx_attach(struct tx *tx, struct loop *loop);
+void tx_detach(struct tx *tx);
 void tx_ring(struct tx *tx, bool on);
 bool tx_service(struct tx *tx);
 bool tx_has_room(const struct tx *tx);

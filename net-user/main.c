@@ -41,8 +41,10 @@
 struct user {
 	struct options opts;
 	struct loop *loop;
+	struct loop_meter meter; /* of it */
 	struct net_thread {
 		struct loop *loop;
+		struct loop_meter meter;
 		struct net *net;
 		pthread_t thread;
 		const struct sandbox_filter *filter; /* NULL: none */
@@ -87,8 +89,16 @@ static void on_pong(void *arg)
 	child_alive(&((struct user *)arg)->child);
 }
 
+static void on_loops(void *arg, struct bus_msg *msg)
+{
+	struct user *u = arg;
+
+	bus_add_loop(msg, &u->meter, 0, 0);
+	bus_add_loop(msg, &u->net.meter, 0, 0);
+}
+
 static const struct child_ops child_ops = {
-	.kind = "net-user", .stats = on_stats, .shutdown = on_shutdown, .ping = on_ping
+	.kind = "net-user", .stats = on_stats, .shutdown = on_shutdown, .ping = on_ping, .loops = on_loops
 };
 
 static void on_life(void *arg, uint32_t events)
@@ -196,6 +206,7 @@ static int dial(struct user *u)
 {
 	int err;
 
+	loop_meter_begin(&u->meter, u->loop);
 	u->child = (struct child) { .ops = &child_ops, .arg = u, .id = u->opts.id, .log = &u->log };
 	if (!u->opts.bus)
 		return 0;
@@ -213,6 +224,7 @@ static void *net_main(void *arg)
 	int err = 0;
 
 	thread_set_name("net");
+	loop_meter_begin(&t->meter, t->loop);
 	sem_post(&t->step);
 	while (sem_wait(&t->go) < 0)
 		;

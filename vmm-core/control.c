@@ -38,6 +38,14 @@ static void get_stats(struct core *core, const struct bus_msg *msg)
 	bus_reply(core->bus, msg->id, &reply);
 }
 
+static void get_loops(struct core *core, const struct bus_msg *msg)
+{
+	struct bus_msg reply = { .type = BUS_LOOPS };
+
+	bus_add_loop(&reply, &core->meter, 0, 0);
+	bus_reply(core->bus, msg->id, &reply);
+}
+
 static void resume(struct core *core, const struct bus_msg *msg)
 {
 	int r = core_resume(core);
@@ -76,13 +84,9 @@ static void shut_down(struct core *core, const struct bus_msg *msg)
 }
 
 static void (*const requests[BUS_TYPE_COUNT])(struct core *core, const struct bus_msg *msg) = {
-	[BUS_PING] = ping,
-	[BUS_GET_STATS] = get_stats,
-	[BUS_RESUME] = resume,
-	[BUS_PAUSE] = pause_vcpus,
-	[BUS_POWER_BUTTON] = power_button,
-	[BUS_SHUTDOWN] = shut_down,
-	[BUS_FAIL_DEVICE] = fail_device,
+	[BUS_PING] = ping,          [BUS_GET_STATS] = get_stats,     [BUS_GET_LOOPS] = get_loops,
+	[BUS_RESUME] = resume,      [BUS_PAUSE] = pause_vcpus,       [BUS_POWER_BUTTON] = power_button,
+	[BUS_SHUTDOWN] = shut_down, [BUS_FAIL_DEVICE] = fail_device,
 };
 
 static void on_message(void *arg, const struct bus_msg *msg)
@@ -214,6 +218,7 @@ int control_start(struct core *core)
 	char path[4096];
 	int r;
 
+	loop_meter_begin(&core->meter, core->loop);
 	if (!core->opts->bus_dir)
 		return 0;
 	snprintf(path, sizeof(path), "%s/bus", dir);

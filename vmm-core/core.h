@@ -13,6 +13,7 @@
 #include "end.h"
 #include "flight.h"
 #include "loop.h"
+#include "loop_meter.h"
 #include "options.h"
 
 struct chipset;
@@ -45,6 +46,7 @@ struct core {
 	const struct options *opts;
 	enum core_state state;
 	struct loop *loop;
+	struct loop_meter meter; /* of it */
 	struct end end;
 	struct ram *ram;
 	struct space *pio, *mmio;

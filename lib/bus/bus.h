@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #include "bus_msg.h"
-#include "loop.h"
+#include "loop_meter.h"
 
 #define BUS_MSG_MAX 65536 /* bytes of an encoded message; longer ones are refused by nng */
 
@@ -79,6 +79,10 @@ int bus_reply(struct bus *bus, uint64_t id, const struct bus_msg *body);
 
 /* Answers request id with BUS_ERROR{err, text}; err is -errno. */
 int bus_reply_error(struct bus *bus, uint64_t id, int err, const char *text);
+
+/* Adds a loop to BUS_LOOPS, unless there is no room: its load since it was last read, and a bit for each queue that it
+ * serves. */
+void bus_add_loop(struct bus_msg *msg, struct loop_meter *meter, uint64_t queues, uint64_t poll_max_ns);
 
 /* Waits at most timeout_ns until what was sent has left this process; for the last words before exit. */
 int bus_flush(struct bus *bus, uint64_t timeout_ns);

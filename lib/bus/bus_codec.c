@@ -28,6 +28,10 @@ const struct bus_type_info bus_types[BUS_TYPE_COUNT] = {
 	[BUS_RECOVERED] = { "Recovered", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
 	[BUS_SET] = { "Set", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
 	[BUS_IO_ERROR] = { "IoError", BUS_KIND_EVENT, BUS_CHILD, BUS_NONE },
+	[BUS_GET_LOOPS] = { "GetLoops", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_LOOPS },
+	[BUS_LOOPS] = { "Loops", BUS_KIND_REPLY, BUS_CHILD, BUS_NONE },
+	[BUS_MOVE_QUEUE] = { "MoveQueue", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
+	[BUS_PIN] = { "Pin", BUS_KIND_REQUEST, BUS_SUPERVISOR, BUS_OK },
 };
 
 const char *bus_type_name(enum bus_type type)
@@ -45,7 +49,8 @@ _Static_assert(BULKHEAD__ENVELOPE__BODY_SHUTDOWN == BODY_CASE(BUS_SHUTDOWN), "bu
 _Static_assert(BULKHEAD__ENVELOPE__BODY_RECOVERED == BODY_CASE(BUS_RECOVERED),
 	       "bulkhead.proto and bus_msg.h");
 _Static_assert(BULKHEAD__ENVELOPE__BODY_SET == BODY_CASE(BUS_SET), "bulkhead.proto and bus_msg.h");
-_Static_assert(BUS_TYPE_COUNT == BUS_IO_ERROR + 1, "a new message needs its body in bulkhead.proto");
+_Static_assert(BULKHEAD__ENVELOPE__BODY_PIN == BODY_CASE(BUS_PIN), "bulkhead.proto and bus_msg.h");
+_Static_assert(BUS_TYPE_COUNT == BUS_PIN + 1, "a new message needs its body in bulkhead.proto");
 
 /* Room for whichever body a message has. */
 union body {
@@ -62,13 +67,24 @@ union body {
 	Bulkhead__Recovered recovered;
 	Bulkhead__Set set;
 	Bulkhead__IoError io_error;
+	Bulkhead__Loops loops;
+	Bulkhead__MoveQueue move_queue;
+	Bulkhead__Pin pin;
 };
 
 /* A message while it is being encoded. */
 struct draft {
 	union body body;
-	Bulkhead__Stat stat[BUS_STATS_MAX];
-	Bulkhead__Stat *stat_ptr[BUS_STATS_MAX];
+	union {
+		struct {
+			Bulkhead__Stat stat[BUS_STATS_MAX];
+			Bulkhead__Stat *stat_ptr[BUS_STATS_MAX];
+		};
+		struct {
+			Bulkhead__Loop loop[BUS_LOOPS_MAX];
+			Bulkhead__Loop *loop_ptr[BUS_LOOPS_MAX];
+		};
+	};
 };
 
 /* protobuf-c's structures take char * also where nothing is written. */
@@ -284,6 +300,90 @@ static bool take_io_error(const Bulkhead__Envelope *env, struct bus_msg *out)
 	return get_text(out->io_error.text, env->io_error->text);
 }
 
+static void fill_loop(const struct bus_loop *from, Bulkhead__Loop *to)
+{
+	bulkhead__loop__init(to);
+	to->name = str(from->name);
+	to->thread = from->thread;
+	to->queues = from->queues;
+	to->busy_ns = from->busy_ns;
+	to->over_ns = from->over_ns;
+	to->passes = from->passes;
+	to->sleeps = from->sleeps;
+	to->poll_hits = from->poll_hits;
+	to->poll_misses = from->poll_misses;
+	to->poll_ns = from->poll_ns;
+	to->poll_max_ns = from->poll_max_ns;
+}
+
+static bool fill_loops(const struct bus_msg *msg, struct draft *d)
+{
+	if (msg->loops.count > BUS_LOOPS_MAX)
+		return false;
+	for (uint32_t i = 0; i < msg->loops.count; i++) {
+		if (!is_name(msg->loops.loop[i].name))
+			return false;
+		fill_loop(&msg->loops.loop[i], &d->loop[i]);
+		d->loop_ptr[i] = &d->loop[i];
+	}
+	d->body.loops.n_loop = msg->loops.count;
+	d->body.loops.loop = d->loop_ptr;
+	return true;
+}
+
+static bool take_loop(const Bulkhead__Loop *from, struct bus_loop *to)
+{
+	to->thread = from->thread;
+	to->queues = from->queues;
+	to->busy_ns = from->busy_ns;
+	to->over_ns = from->over_ns;
+	to->passes = from->passes;
+	to->sleeps = from->sleeps;
+	to->poll_hits = from->poll_hits;
+	to->poll_misses = from->poll_misses;
+	to->poll_ns = from->poll_ns;
+	to->poll_max_ns = from->poll_max_ns;
+	return get_name(to->name, from->name);
+}
+
+static bool take_loops(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	const Bulkhead__Loops *m = env->loops;
+
+	if (m->n_loop > BUS_LOOPS_MAX)
+		return false;
+	out->loops.count = (uint32_t)m->n_loop;
+	for (size_t i = 0; i < m->n_loop; i++)
+		if (!take_loop(m->loop[i], &out->loops.loop[i]))
+			return false;
+	return true;
+}
+
+static bool fill_move_queue(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.move_queue.queue = msg->move_queue.queue;
+	d->body.move_queue.thread = str(msg->move_queue.thread);
+	return is_name(msg->move_queue.thread);
+}
+
+static bool take_move_queue(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	out->move_queue.queue = env->move_queue->queue;
+	return get_name(out->move_queue.thread, env->move_queue->thread);
+}
+
+static bool fill_pin(const struct bus_msg *msg, struct draft *d)
+{
+	d->body.pin.thread = str(msg->pin.thread);
+	d->body.pin.cpus = str(msg->pin.cpus);
+	return is_name(msg->pin.thread) && is_text(msg->pin.cpus);
+}
+
+static bool take_pin(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return get_name(out->pin.thread, env->pin->thread) && get_text(out->pin.cpus, env->pin->cpus);
+}
+
 static const struct {
 	bool (*fill)(const struct bus_msg *msg, struct draft *d);
 	bool (*take)(const Bulkhead__Envelope *env, struct bus_msg *out);
@@ -299,6 +399,9 @@ static const struct {
 	[BUS_RECOVERED] = { fill_recovered, take_recovered },
 	[BUS_SET] = { fill_set, take_set },
 	[BUS_IO_ERROR] = { fill_io_error, take_io_error },
+	[BUS_LOOPS] = { fill_loops, take_loops },
+	[BUS_MOVE_QUEUE] = { fill_move_queue, take_move_queue },
+	[BUS_PIN] = { fill_pin, take_pin },
 };
 
 int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)

@@ -7,10 +7,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUS_PROTOCOL  3
+#define BUS_PROTOCOL  5
 #define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
 #define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
 #define BUS_STATS_MAX 128 /* counters in one reply */
+#define BUS_LOOPS_MAX 32  /* loops of one process */
 
 enum bus_type {
 	BUS_NONE,
@@ -34,7 +35,11 @@ enum bus_type {
 	BUS_FAIL_DEVICE,  /* request, supervisor → core: show the guest that a device was given up */
 	BUS_RECOVERED,    /* event, server → supervisor: what its start on live rings came to */
 	BUS_SET,          /* request, supervisor → server: change a property while it serves */
-	BUS_IO_ERROR, /* event, server → supervisor: a request failed and waits for BUS_SET of "retry" */
+	BUS_IO_ERROR,   /* event, server → supervisor: a request failed and waits for BUS_SET of "retry" */
+	BUS_GET_LOOPS,  /* request, supervisor → child; answered by BUS_LOOPS */
+	BUS_LOOPS,      /* reply: its event loops */
+	BUS_MOVE_QUEUE, /* request, supervisor → server: another I/O thread is to serve a queue */
+	BUS_PIN,        /* request, supervisor → server: the processors of a thread */
 	BUS_TYPE_COUNT
 };
 
@@ -52,6 +57,16 @@ const char *bus_type_name(enum bus_type type);
 struct bus_stat {
 	char name[BUS_NAME_MAX];
 	uint64_t value;
+};
+
+struct bus_loop {
+	char name[BUS_NAME_MAX];
+	uint32_t thread;                 /* its id, as the process sees it */
+	uint64_t queues;                 /* a bit for each queue that it serves */
+	uint64_t busy_ns, over_ns;       /* of the time since it was last asked, so much it had a processor */
+	uint64_t passes, sleeps;         /* times round the loop, and waits in the kernel */
+	uint64_t poll_hits, poll_misses; /* polls that found work, and that ended in sleep */
+	uint64_t poll_ns, poll_max_ns;   /* the present window, and the largest */
 };
 
 struct bus_msg {
@@ -109,6 +124,18 @@ struct bus_msg {
 		struct {
 			char text[BUS_TEXT_MAX]; /* why */
 		} io_error;
+		struct {
+			uint32_t count;
+			struct bus_loop loop[BUS_LOOPS_MAX];
+		} loops;
+		struct {
+			uint32_t queue;
+			char thread[BUS_NAME_MAX];
+		} move_queue;
+		struct {
+			char thread[BUS_NAME_MAX];
+			char cpus[BUS_TEXT_MAX];
+		} pin;
 	};
 };
 

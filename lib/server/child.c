@@ -66,6 +66,21 @@ static void on_get_stats(struct child *c, uint64_t id)
 		log_warn_errno(err, "the statistics can't be sent");
 }
 
+static void on_get_loops(struct child *c, uint64_t id)
+{
+	struct bus_msg *msg = calloc(1, sizeof(*msg));
+	int err = -ENOMEM;
+
+	if (msg) {
+		msg->type = BUS_LOOPS;
+		c->ops->loops(c->arg, msg);
+		err = bus_reply(c->bus, id, msg);
+		free(msg);
+	}
+	if (err)
+		log_warn_errno(err, "what the loops do can't be sent");
+}
+
 static void on_shutdown(struct child *c, uint64_t id)
 {
 	c->shutdown_id = id;
@@ -85,6 +100,7 @@ static void on_ping(struct child *c, uint64_t id)
 static void (*const requests[BUS_TYPE_COUNT])(struct child *c, uint64_t id) = {
 	[BUS_PING] = on_ping,
 	[BUS_GET_STATS] = on_get_stats,
+	[BUS_GET_LOOPS] = on_get_loops,
 	[BUS_SHUTDOWN] = on_shutdown,
 };
 

@@ -17,6 +17,8 @@ struct child_ops {
 	void (*shutdown)(void *arg);
 	/* Sees whether all that the process does still turns: child_alive is the answer, soon. NULL: the main loop is all. */
 	void (*ping)(void *arg);
+	/* Adds its loops to BUS_LOOPS. */
+	void (*loops)(void *arg, struct bus_msg *msg);
 };
 
 struct child {

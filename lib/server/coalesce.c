@@ -23,6 +23,7 @@ int coalesce_init(struct server_queue *q)
 void coalesce_fini(struct server_queue *q)
 {
 	loop_del_timer(q->coalesce.timer);
+	q->coalesce.timer = NULL;
 }
 
 void coalesce_over(struct server_queue *q)

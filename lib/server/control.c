@@ -147,7 +147,7 @@ static void fill_stats(struct server *s, struct bus_msg *msg)
 		add_stat(msg, queue_counters[c].name, sum);
 	}
 	s->device->stats(s->dev, add_stat, msg);
-	for (unsigned i = 0; i < s->opts.io_threads; i++)
+	for (unsigned i = 0; i < s->opts.placing.threads; i++)
 		add_loop_stats(msg, s->io[i].loop);
 	for (unsigned i = 0; s->rings > 1 && i < MIN(s->rings, QUEUES_LISTED); i++) {
 		char name[BUS_NAME_MAX];
@@ -172,6 +172,74 @@ static void on_get_stats(struct server *s, const struct bus_msg *request)
 	}
 	if (err)
 		log_warn_errno(err, "the statistics can't be sent");
+}
+
+/* ---- loops ---- */
+
+static uint64_t queues_of(const struct server *s, const struct io_thread *t)
+{
+	uint64_t queues = 0;
+
+	for (unsigned i = 0; i < s->opts.queues; i++)
+		if (s->set[i].thread == t)
+			queues |= 1ULL << i;
+	return queues;
+}
+
+static void on_get_loops(struct server *s, const struct bus_msg *request)
+{
+	struct bus_msg *msg = calloc(1, sizeof(*msg));
+	int err = -ENOMEM;
+
+	if (msg) {
+		msg->type = BUS_LOOPS;
+		bus_add_loop(msg, &s->meter, 0, 0);
+		for (unsigned i = 0; i < s->opts.placing.threads; i++)
+			bus_add_loop(msg, &s->io[i].meter, queues_of(s, &s->io[i]),
+				     s->opts.poll_max_us * NS_PER_US);
+		err = bus_reply(s->control.bus, request->id, msg);
+		free(msg);
+	}
+	if (err)
+		log_warn_errno(err, "what the loops do can't be sent");
+}
+
+void control_moved(struct server *s, uint64_t id)
+{
+	reply_ok(s, id);
+}
+
+static void on_move_queue(struct server *s, const struct bus_msg *msg)
+{
+	struct io_thread *to = threads_find(s, msg->move_queue.thread);
+	bool is_there = msg->move_queue.queue < s->opts.queues;
+	int r = to && is_there ? move_start(s, msg->move_queue.queue, to, msg->id) : -ENOENT;
+
+	if (!r)
+		reply_ok(s, msg->id);
+	else if (r < 0)
+		bus_reply_error(s->control.bus, msg->id, r,
+				!is_there ? "there is no such queue"
+				: !to     ? "there is no such I/O thread; loops lists all"
+					  : "this queue is moving already");
+}
+
+static void on_pin(struct server *s, const struct bus_msg *msg)
+{
+	cpu_set_t cpus;
+	int err = cpus_parse(msg->pin.cpus, &cpus);
+
+	if (err) {
+		bus_reply_error(s->control.bus, msg->id, -EINVAL, "processors are written as 0-3,8");
+		return;
+	}
+	err = threads_pin(s, msg->pin.thread, &cpus);
+	if (!err)
+		reply_ok(s, msg->id);
+	else
+		bus_reply_error(s->control.bus, msg->id, err,
+				err == -ENOENT ? "there is no such thread; loops lists all"
+					       : "it may use none of these processors");
 }
 
 /* ---- requests ---- */
@@ -241,6 +309,7 @@ static void on_shutdown(struct server *s, const struct bus_msg *msg)
 static void (*const requests[BUS_TYPE_COUNT])(struct server *s, const struct bus_msg *msg) = {
 	[BUS_PING] = on_ping,     [BUS_GET_STATS] = on_get_stats, [BUS_DRAIN] = on_drain,
 	[BUS_RESUME] = on_resume, [BUS_SHUTDOWN] = on_shutdown,   [BUS_SET] = on_set,
+	[BUS_PIN] = on_pin,       [BUS_GET_LOOPS] = on_get_loops, [BUS_MOVE_QUEUE] = on_move_queue,
 };
 
 static void on_message(void *arg, const struct bus_msg *msg)

@@ -169,8 +169,12 @@ static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *
 		close_fd(ring->err);
 		return err;
 	}
-	if (s->device->started && !any_started(s))
-		s->device->started(s->dev, ring->live && !ring->fresh, ring->config.features);
+	if (!any_started(s)) {
+		/* Another process may have served it since this one was opened as a spare. */
+		threads_catch_up(s);
+		if (s->device->started)
+			s->device->started(s->dev, ring->live && !ring->fresh, ring->config.features);
+	}
 	s->front.started[index] = true;
 	recovery_expect(s, ring->live);
 	flight_say(&s->log, FLIGHT_FRONT, index, "ring start");

@@ -67,7 +67,14 @@ static int set_queues(void *arg, const char *value)
 
 static int set_io_threads(void *arg, const char *value)
 {
-	return set_number(value, 1, SERVER_IO_THREADS_MAX, &((struct options *)arg)->io_threads);
+	return placing_set_threads(&((struct options *)arg)->placing, value);
+}
+
+/* What of it there is, options_parse says. */
+static int set_map(void *arg, const char *value)
+{
+	((struct options *)arg)->map = value;
+	return *value ? 0 : -EINVAL;
 }
 
 static int set_poll_max(void *arg, const char *value)
@@ -109,8 +116,10 @@ static const struct server_option common[] = {
 	{ "anchor-fd", "N", "Tell this inherited socket when a death is over.", "a descriptor from 3 to 1023",
 	  set_anchor_fd },
 	{ "queues", "N", "Offer this many queues (1).", "a number from 1 to 64", set_queues },
-	{ "io-threads", "N", "Spread the queues over this many I/O threads (1).", "a number from 1 to 16",
-	  set_io_threads },
+	{ "io-threads", "N|NAME[@CPUS]:...", "Serve the queues on this many I/O threads, or on these (1).",
+	  PLACING_THREADS_FORM, set_io_threads },
+	{ "map", "QUEUE:NAME,...", "Which I/O thread serves which queue, or 1:1 (round-robin).",
+	  PLACING_MAP_FORM, set_map },
 	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (16).",
 	  "a number from 0 to 1000000", set_poll_max },
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
@@ -119,6 +128,21 @@ static const struct server_option common[] = {
 	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };
+
+/* -1 to go on, else the exit status. */
+static int place_queues(struct options *opts)
+{
+	int err = placing_set_map(&opts->placing, opts->queues, opts->map);
+
+	if (err == -ERANGE)
+		log_error("--io-threads %u: must be at most the number of queues (%u)", opts->placing.threads,
+			  opts->queues);
+	else if (err)
+		log_error("--map %s: must be " PLACING_MAP_FORM
+			  ", of the %u queues and the names of --io-threads",
+			  opts->map, opts->queues);
+	return err ? 2 : -1;
+}
 
 int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts)
 {
@@ -135,7 +159,6 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 				   .anchor_fd = -1,
 				   .id = device->kind,
 				   .queues = 1,
-				   .io_threads = 1,
 				   .sandbox = true,
 				   .poll_max_us = 16 };
 	status = option_parse(argc, argv, &set);
@@ -149,10 +172,5 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 		log_error("--queues %u: must be at most %u", opts->queues, most);
 		return 2;
 	}
-	if (opts->io_threads > opts->queues) {
-		log_error("--io-threads %u: must be at most the number of queues (%u)", opts->io_threads,
-			  opts->queues);
-		return 2;
-	}
-	return -1;
+	return place_queues(opts);
 }

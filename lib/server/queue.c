@@ -72,7 +72,7 @@ static void set_fd(int *slot, int fd)
 
 static bool may_take(const struct server_queue *q)
 {
-	return q->ring == RING_SERVING && q->enabled && !q->drained && !q->orders;
+	return q->ring == RING_SERVING && q->enabled && !q->drained && !q->orders && q->place == PLACE_HERE;
 }
 
 void queue_signal(struct server_queue *q)
@@ -109,14 +109,14 @@ static void show_health(const struct server_queue *q, unsigned held)
 	flight_set(&line->taken, stat_get(&q->stats.requests) - stat_get(&q->stats.returned));
 	flight_set(&line->held, held);
 	flight_set(&line->done, stat_get(&q->stats.completed));
-	flight_set(&line->resting, q->drained || q->orders);
+	flight_set(&line->resting, q->drained || q->orders || q->place != PLACE_HERE);
 }
 
 /*
  * Polls only while no queue of this thread waits for its device. What a disk takes is long beside a wake-up, and
  * polling through it takes the processor's time from others; a request whose answer is in memory is worth it.
  */
-static void set_busy(struct server_queue *q, bool busy)
+void queue_set_busy(struct server_queue *q, bool busy)
 {
 	struct io_thread *t = q->thread;
 
@@ -138,7 +138,7 @@ static bool queue_pass(struct server_queue *q)
 	did = q->server->device->service(q->state);
 	server_flush(q);
 	held = q->server->device->held(q->state);
-	set_busy(q, held > 0);
+	queue_set_busy(q, held > 0);
 	stat_add(&q->stats.passes, 1);
 	show_health(q, held);
 	if (q->recovery.state != RECOVERY_OVER)
@@ -152,7 +152,9 @@ static bool queue_pass(struct server_queue *q)
 
 void server_run(struct server_queue *q)
 {
-	queue_pass(q);
+	/* Of two rings that move, one may be here before the other. */
+	if (q->place != PLACE_AWAY)
+		queue_pass(q);
 }
 
 int server_pop(struct server_queue *q, struct vq_chain *chain)
@@ -328,17 +330,34 @@ static void tell_ring(struct server_queue *q, bool on)
 		q->server->device->ring(q->state, on);
 }
 
-static void forget_ring(struct server_queue *q)
+int queue_watch(struct server_queue *q)
 {
-	if (q->ring != RING_NONE && q->enabled)
-		tell_ring(q, false);
-	coalesce_over(q);
-	recovery_end(q);
+	int err = 0;
+
+	/* Edge-triggered, each kick wakes without a read that would take the count back to zero. */
+	if (q->ring == RING_SERVING)
+		err = loop_add_fd(q->loop, q->kick, EPOLLIN | EPOLLET, on_kick, q, &q->kick_watch);
+	if (!err && q->ring != RING_NONE)
+		err = loop_add_poller(q->loop, &poll_ops, q, &q->poller);
+	return err;
+}
+
+void queue_unwatch(struct server_queue *q)
+{
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
 	if (q->poller)
 		loop_del_poller(q->poller);
 	q->poller = NULL;
+}
+
+static void forget_ring(struct server_queue *q)
+{
+	if (q->ring != RING_NONE && q->enabled && q->place != PLACE_AWAY)
+		tell_ring(q, false);
+	coalesce_over(q);
+	recovery_end(q);
+	queue_unwatch(q);
 	set_fd(&q->kick, -1);
 	set_fd(&q->call, -1);
 	set_fd(&q->err, -1);
@@ -367,10 +386,7 @@ static void do_start(struct server_queue *q, struct order *o)
 		recovery_begin(q);
 	tell_ring(q, true);
 	vq_disable_kicks(q->vq);
-	/* Edge-triggered, each kick wakes without a read that would take the count back to zero. */
-	err = loop_add_fd(q->loop, q->kick, EPOLLIN | EPOLLET, on_kick, q, &q->kick_watch);
-	if (!err)
-		err = loop_add_poller(q->loop, &poll_ops, q, &q->poller);
+	err = queue_watch(q);
 	if (err) {
 		/* Not the driver's fault. Nothing was taken: what the predecessor left stays for the successor. */
 		log_error_errno(err, "queue %u can't be watched: ending, so that a successor does it",
@@ -461,6 +477,7 @@ static const struct {
 	[ORDER_CALL] = { "call", do_call, false },       [ORDER_ERR] = { "err", do_err, false },
 	[ORDER_ENABLE] = { "enable", do_enable, false }, [ORDER_MEM] = { "memory", do_mem, true },
 	[ORDER_DRAIN] = { "drain", do_drain, true },     [ORDER_RESUME] = { "resume", do_resume, false },
+	[ORDER_LEAVE] = { "leave", move_leave, true },
 };
 _Static_assert(sizeof(order_kinds) / sizeof(order_kinds[0]) == ORDER_COUNT, "every order has its function");
 
@@ -479,13 +496,21 @@ static void take_mail(struct server_queue *q)
 	q->orders_last = o;
 }
 
+static void post_done(struct server *s, struct order *o)
+{
+	order_list_put(&s->done, o);
+	loop_bh_post(&s->done_bh);
+}
+
 static void on_orders(void *arg)
 {
 	struct server_queue *q = arg;
 	struct order *o;
 
+	if (q->place == PLACE_AWAY)
+		move_arrive(q);
 	take_mail(q);
-	while ((o = q->orders)) {
+	while (q->place == PLACE_HERE && (o = q->orders)) {
 		if (order_kinds[o->type].quiet)
 			release(q);
 		if (order_kinds[o->type].quiet && q->taken)
@@ -493,11 +518,33 @@ static void on_orders(void *arg)
 		q->orders = o->next;
 		flight_say(&q->flight, FLIGHT_ORDER, o->type, order_kinds[o->type].name);
 		order_kinds[o->type].run(q, o);
-		order_list_put(&q->server->done, o);
-		loop_bh_post(&q->server->done_bh);
+		if (o->type == ORDER_LEAVE) {
+			/* With the last one of its set the queue is the main loop's. */
+			bool away = q->place == PLACE_AWAY;
+
+			post_done(q->server, o);
+			if (away)
+				return;
+			break;
+		}
+		post_done(q->server, o);
 	}
+	if (atomic_exchange(&q->poked, false) && q->server->device->poked)
+		q->server->device->poked(q->state);
 	if (q->vq)
 		queue_pass(q);
+}
+
+void queue_bind(struct server_queue *q)
+{
+	loop_bh_init(&q->bh, q->loop, on_orders, q);
+}
+
+void server_poke(struct server_queue *q)
+{
+	atomic_store(&q->poked, true);
+	if (!q->moving)
+		loop_bh_post(&q->bh);
 }
 
 static bool is_for_buffers(const struct server *server, unsigned index)
@@ -507,32 +554,38 @@ static bool is_for_buffers(const struct server *server, unsigned index)
 	return each && index < each * server->opts.queues && server->device->buffer_rings >> index % each & 1;
 }
 
-int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread)
+int queue_init(struct server_queue *q, unsigned index)
 {
+	struct server *server = q->server;
 	int err;
 
-	q->server = server;
 	q->index = index;
-	q->thread = thread;
-	q->loop = thread->loop;
 	q->buffers = is_for_buffers(server, index);
 	q->kick = q->call = q->err = -1;
 	order_list_init(&q->mailbox);
-	loop_bh_init(&q->bh, q->loop, on_orders, q);
+	queue_bind(q);
 	recovery_init(q);
 	flight_open_queue(server->flight, index, &q->flight);
 	err = coalesce_init(q);
-	return err ? err : server->device->queue_open(server->dev, q, &q->state);
+	if (!err)
+		err = server->device->queue_open(server->dev, q, &q->state);
+	if (!err && server->device->attach)
+		err = server->device->attach(q->state);
+	q->attached = !err;
+	return err;
 }
 
 void queue_fini(struct server_queue *q)
 {
-	if (!q->loop)
+	if (!q->bh.loop)
 		return;
 	loop_bh_cancel(&q->bh);
+	loop_bh_cancel(&q->arrived);
 	forget_ring(q);
 	recovery_fini(q);
 	coalesce_fini(q);
+	if (q->attached && q->place != PLACE_AWAY && q->server->device->detach)
+		q->server->device->detach(q->state);
 	if (q->state)
 		q->server->device->queue_close(q->state);
 	lock_destroy(&q->mailbox.lock);
@@ -542,5 +595,6 @@ void queue_post(struct server_queue *q, struct order *order)
 {
 	order->queue = q;
 	order_list_put(&q->mailbox, order);
-	loop_bh_post(&q->bh);
+	if (!q->moving)
+		loop_bh_post(&q->bh);
 }

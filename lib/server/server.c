@@ -26,7 +26,6 @@
 #include "log.h"
 #include "num.h"
 #include "server_priv.h"
-#include "thread.h"
 
 #define WORKERS       2   /* threads for calls that block */
 #define LIMIT_FILES   512 /* each ring has three eventfds, each memory region came with one */
@@ -167,35 +166,20 @@ static int confine(struct server *s, struct later *later)
 	return err;
 }
 
-/* Waits until an I/O thread has done what it was asked for; only while everything is set up. */
-static void wait_for(struct io_thread *t)
-{
-	while (sem_wait(&t->step) < 0)
-		;
-}
-
-/* On an I/O thread: from here on it can do little more than move data. */
-static void on_confine(void *arg)
-{
-	struct io_thread *t = arg;
-
-	t->confine_err = sandbox_install(t->filter, false);
-	sem_post(&t->step);
-}
-
 /* Stage two: first the filter of all threads, then those of the I/O threads, which run nothing else yet. */
 static int narrow(struct server *s, const struct later *later)
 {
 	const char *what = "filter";
 	int err = sandbox_narrow(later->steady, &what);
 
-	for (unsigned i = 0; i < s->opts.io_threads && !err; i++) {
+	for (unsigned i = 0; i < s->opts.placing.threads && !err; i++) {
 		struct io_thread *t = &s->io[i];
 
 		what = "filter of an I/O thread";
 		t->filter = later->io;
 		loop_bh_post(&t->confine);
-		wait_for(t);
+		while (sem_wait(&t->step) < 0)
+			;
 		err = t->confine_err;
 	}
 	if (err)
@@ -205,45 +189,17 @@ static int narrow(struct server *s, const struct later *later)
 
 /* ---- set-up ---- */
 
-static void *io_main(void *arg)
-{
-	struct io_thread *t = arg;
-	int err;
-
-	thread_set_name(loop_name(t->loop));
-	sem_post(&t->step);
-	err = loop_run(t->loop);
-
-	if (err)
-		log_error_errno(err, "%s can't wait for events", loop_name(t->loop));
-	return NULL;
-}
-
-/* The one place that says which thread, and so which loop, serves a queue. */
-static struct io_thread *server_place(struct server *s, unsigned index)
-{
-	unsigned each = MAX(s->device->rings_per_queue, 1U), set = index / each;
-
-	/* The control ring comes last. */
-	return &s->io[set < s->opts.queues ? set % s->opts.io_threads : 0];
-}
-
 static int make_loops(struct server *s)
 {
 	int err = loop_new("main", &s->main);
 
-	for (unsigned i = 0; !err && i < s->opts.io_threads; i++) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "io%u", i);
-		err = loop_new(name, &s->io[i].loop);
-		if (!err)
-			loop_set_poll_max(s->io[i].loop, s->opts.poll_max_us * NS_PER_US);
-	}
+	if (!err)
+		err = threads_make(s);
 	if (!err)
 		err = loop_pool_new(WORKERS, &s->pool);
 	if (err)
 		return err;
+	loop_meter_begin(&s->meter, s->main);
 	order_list_init(&s->done);
 	loop_bh_init(&s->done_bh, s->main, on_done, s);
 	if (s->life >= 0)
@@ -255,26 +211,10 @@ static int make_queues(struct server *s)
 {
 	int err = 0;
 
+	move_init(s);
 	for (unsigned i = 0; !err && i < s->rings; i++)
-		err = queue_init(&s->queue[i], s, i, server_place(s, i));
+		err = queue_init(&s->queue[i], i);
 	return err;
-}
-
-static int start_threads(struct server *s)
-{
-	for (unsigned i = 0; i < s->opts.io_threads; i++) {
-		struct io_thread *t = &s->io[i];
-		int err;
-
-		sem_init(&t->step, 0, 0);
-		loop_bh_init(&t->confine, t->loop, on_confine, t);
-		err = pthread_create(&t->thread, NULL, io_main, t);
-		if (err)
-			return -err;
-		t->running = true;
-		wait_for(t);
-	}
-	return 0;
 }
 
 static int dial(struct server *s)
@@ -304,7 +244,7 @@ static int set_up(struct server *s)
 	}
 	if (!err) {
 		step = "I/O threads";
-		err = start_threads(s);
+		err = threads_start(s);
 	}
 	if (err)
 		log_error_errno(err, "set-up failed (%s)", step);
@@ -313,7 +253,7 @@ static int set_up(struct server *s)
 
 static void tear_down(struct server *s)
 {
-	for (unsigned i = 0; i < s->opts.io_threads; i++) {
+	for (unsigned i = 0; i < s->opts.placing.threads; i++) {
 		if (!s->io[i].running)
 			continue;
 		loop_stop(s->io[i].loop);
@@ -330,7 +270,7 @@ static void tear_down(struct server *s)
 		control_fini(s);
 		loop_del_fd(s->life_watch);
 	}
-	for (unsigned i = 0; i < s->opts.io_threads; i++)
+	for (unsigned i = 0; i < s->opts.placing.threads; i++)
 		loop_free(s->io[i].loop);
 	loop_free(s->main);
 }
@@ -444,7 +384,6 @@ static int serve(void *arg)
 	struct server *s = arg;
 	struct server_settings settings = { .id = s->opts.id,
 					    .queues = s->opts.queues,
-					    .io_threads = s->opts.io_threads,
 					    .sandbox = s->opts.sandbox,
 					    .supervised = s->opts.bus };
 	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
@@ -455,6 +394,7 @@ static int serve(void *arg)
 	if (open_state(s) < 0 || open_flight(s) < 0)
 		return 2;
 	settings.state = s->state;
+	threads_load(s);
 	if (s->device->open(s->dev, &settings, &s->features) < 0)
 		return 2;
 	if (s->opts.socket) {

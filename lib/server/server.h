@@ -10,7 +10,7 @@
  * does not.
  *
  * A queue is one ring. A device whose rings belong together (receive and transmit) has them in sets of rings_per_queue,
- * which one thread serves: ring i is of set i / rings_per_queue.
+ * which one thread serves, and which move together (move.c): ring i is of set i / rings_per_queue.
  */
 #ifndef SERVER_H
 #define SERVER_H
@@ -24,8 +24,7 @@
 #include "sandbox.h"
 #include "virtq.h"
 
-#define SERVER_QUEUES_MAX     64 /* rings, all together */
-#define SERVER_IO_THREADS_MAX 16
+#define SERVER_QUEUES_MAX 64 /* rings, all together */
 
 struct flight_ring;
 struct server_queue;
@@ -35,7 +34,6 @@ struct state;
 struct server_settings {
 	const char *id;  /* never NULL */
 	unsigned queues; /* sets of rings */
-	unsigned io_threads;
 	bool sandbox;
 	bool supervised; /* there is a control bus */
 	struct state
@@ -80,6 +78,17 @@ struct server_device {
 	 * would otherwise have to allocate. */
 	int (*queue_open)(void *dev, struct server_queue *queue, void **state);
 	void (*queue_close)(void *state);
+
+	/*
+	 * A queue can move from one I/O thread to another while it serves. attach registers what it has with server_loop:
+	 * watches, timers; on its thread, and the first time before there is one, after queue_open. 0 or -errno. detach takes
+	 * all that back, on the thread that it leaves, and before queue_close; nothing is taken then, and between the two the
+	 * device is not called. A set's rings leave together and arrive one after another. May be NULL: nothing is bound.
+	 */
+	int (*attach)(void *state);
+	void (*detach)(void *state);
+	/* After server_poke, on the queue's thread. May be NULL. */
+	void (*poked)(void *state);
 
 	/* The first of the rings is about to start, and none runs. live: they were served before, and what their driver
 	 * set up holds; else it begins anew. May be NULL. */
@@ -174,7 +183,10 @@ uint64_t server_features(const struct server_queue *queue);
 const struct mem *server_mem(const struct server_queue *queue);
 
 unsigned server_index(const struct server_queue *queue);
+/* The loop of the thread that serves the queue now; of what is registered with it attach and detach keep account. */
 struct loop *server_loop(const struct server_queue *queue);
+/* Has the device's poked called on the queue's thread, whichever that is by then. Main thread. */
+void server_poke(struct server_queue *queue);
 struct loop *server_main_loop(const struct server_queue *queue); /* for bottom halves */
 struct loop_pool *server_pool(const struct server_queue *queue);
 

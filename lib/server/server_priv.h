@@ -12,6 +12,8 @@
 #include "flight.h"
 #include "listen.h"
 #include "lock.h"
+#include "loop_meter.h"
+#include "placing.h"
 #include "server.h"
 #include "state.h"
 #include "vhost_be.h"
@@ -29,7 +31,8 @@ struct options {
 	int state_fd;    /* -1: none */
 	int anchor_fd;   /* -1: none */
 	unsigned queues; /* sets of rings */
-	unsigned io_threads;
+	const char *map; /* NULL: round robin */
+	struct placing placing;
 	bool sandbox;
 	unsigned poll_max_us;
 };
@@ -50,6 +53,7 @@ enum order_type {
 	ORDER_MEM,    /* quiet: mem replaces the memory table */
 	ORDER_DRAIN,  /* quiet: take no request until ORDER_RESUME */
 	ORDER_RESUME,
+	ORDER_LEAVE, /* quiet: another thread serves the queue from now on (move.c) */
 	ORDER_COUNT
 };
 
@@ -154,14 +158,30 @@ void coalesce_over(struct server_queue *q);
 
 struct io_thread;
 
+/* ---- move.c ---- */
+
+enum queue_place {
+	PLACE_HERE,    /* its thread serves it; ends with ORDER_LEAVE */
+	PLACE_LEAVING, /* it takes nothing more here; ends when all rings of its set are so */
+	PLACE_AWAY     /* nothing of it is registered anywhere; ends on the thread that it comes to */
+};
+
 struct server_queue {
 	struct server *server;
 	unsigned index;
-	struct io_thread *thread; /* server_place says which */
-	struct loop *loop;        /* its loop */
-	void *state;              /* the device's */
+	struct server_set *set;   /* NULL: the control ring, which stays where it is */
+	struct io_thread *thread; /* that serves it; the main loop's while it is away, as is its loop */
+	struct loop *loop;
+	void *state; /* the device's */
+
+	/* The main loop's. */
+	bool attached; /* the device was, once */
+	bool moving;   /* ORDER_LEAVE was posted, and its thread is not told of what comes after it */
+	struct loop_bh arrived; /* for the main loop: its new thread serves it */
+	_Atomic bool poked;     /* set by the main loop, cleared by the queue's */
 
 	/* The loop's from here on. */
+	enum queue_place place;
 	enum ring_state ring;
 	bool buffers; /* its entries wait for what comes, see server_device.buffer_rings; for good */
 	bool enabled, drained;
@@ -185,12 +205,23 @@ struct server_queue {
 	struct queue_stats stats;
 };
 
-int queue_init(struct server_queue *q, struct server *server, unsigned index, struct io_thread *thread);
+/* move_init has said whose it is. */
+int queue_init(struct server_queue *q, unsigned index);
 /* The loop must have ended. */
 void queue_fini(struct server_queue *q);
 
 /* Calls the driver. The queue's thread. */
 void queue_signal(struct server_queue *q);
+
+/* Watches the ring, as far as there is one, and lets go of it. The queue's thread. 0 or -errno. */
+int queue_watch(struct server_queue *q);
+void queue_unwatch(struct server_queue *q);
+
+/* Binds its bottom half to q->loop. The main thread, with nothing posted. */
+void queue_bind(struct server_queue *q);
+
+/* The device waits for what it submitted, or not. The queue's thread. */
+void queue_set_busy(struct server_queue *q, bool busy);
 
 /* Hands an order over; it comes back through done. Main thread. */
 void queue_post(struct server_queue *q, struct order *order);
@@ -227,6 +258,54 @@ void front_config_changed(struct server *s);
 /* Takes no other connection and ends the present one; calls server_front_gone when its rings are stopped. */
 void front_end(struct server *s);
 
+/* ---- move.c: queues that change their thread ---- */
+
+struct io_thread;
+
+enum set_state {
+	SET_SERVED,   /* by its thread; ends with move_start */
+	SET_LEAVING,  /* ORDER_LEAVE was posted to its rings; ends when all have left */
+	SET_ARRIVING, /* they belong to the new thread; ends when all are served there */
+};
+
+/* Rings that one thread serves together, and that move together. */
+struct server_set {
+	enum set_state state;     /* this and the next four are the main loop's */
+	struct io_thread *thread; /* while it moves: where to */
+	unsigned first, rings;
+	unsigned pending; /* rings that have not left, or not arrived */
+	uint64_t id;      /* the request that waits for it; 0: none */
+	unsigned resting; /* rings that are leaving; their thread's */
+};
+
+/* Once, before the threads start. */
+void move_init(struct server *s);
+
+/* Has the thread serve the set. 0: it does already; 1: it will, and control_moved is called then with id (0: it is not);
+ * -EBUSY: it is about to move. Main loop. */
+int move_start(struct server *s, unsigned set, struct io_thread *to, uint64_t id);
+
+/* The queue's thread: carries ORDER_LEAVE out; makes a queue that is away its own. */
+void move_leave(struct server_queue *q, struct order *o);
+void move_arrive(struct server_queue *q);
+
+/* ---- threads.c: the I/O threads, and where they run ---- */
+
+int threads_make(struct server *s);
+int threads_start(struct server *s);
+
+/* Has a thread ("main", or an I/O thread) run on these processors, and a successor's. 0 or -errno. Main loop. */
+int threads_pin(struct server *s, const char *name, const cpu_set_t *cpus);
+
+/* The I/O thread of this name, or NULL. */
+struct io_thread *threads_find(struct server *s, const char *name);
+
+/* What is in force, for a successor: which thread serves which set, and what they were pinned to. Main loop. */
+void threads_save(struct server *s);
+/* What a predecessor left, into the options, while there is no thread; and again by a spare that is about to serve. */
+void threads_load(struct server *s);
+void threads_catch_up(struct server *s);
+
 /* ---- control.c: the bus ---- */
 
 struct control {
@@ -245,6 +324,9 @@ void control_ready(struct server *s);
 /* All parts of server.recovery are there. */
 void control_recovered(struct server *s);
 
+/* What MoveQueue asked for is done. */
+void control_moved(struct server *s, uint64_t id);
+
 /* The last words before the process exits: answers SHUTDOWN. */
 void control_farewell(struct server *s);
 
@@ -262,7 +344,8 @@ struct io_thread {
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
-	unsigned busy; /* queues that are; it polls only while there is none */
+	unsigned busy; /* queues that are; it polls only while there is none; its own */
+	struct loop_meter meter;
 	/* Its own filter, which it installs by itself. */
 	const struct sandbox_filter *filter;
 	struct loop_bh confine;
@@ -276,8 +359,13 @@ struct server {
 	struct options opts;
 	uint64_t features;
 	struct loop *main;
+	struct loop_meter meter; /* of the main loop */
+	bool inherited;          /* placing is what a predecessor left */
+	bool main_pinned;
+	cpu_set_t main_cpus;
 	struct loop_pool *pool;
-	struct io_thread io[SERVER_IO_THREADS_MAX];
+	struct io_thread io[PLACING_THREADS_MAX]; /* opts.placing.threads of them */
+	struct server_set set[SERVER_QUEUES_MAX];
 	struct server_queue queue[SERVER_QUEUES_MAX];
 	unsigned rings;         /* of these, as many as the device has */
 	struct order_list done; /* orders on their way back */
@@ -294,6 +382,12 @@ struct server {
 	bool inside;   /* it was started in namespaces of its own */
 	bool ending;
 };
+
+/* How many rings a set has. */
+static inline unsigned server_rings_of_set(const struct server *s)
+{
+	return s->device->rings_per_queue ? s->device->rings_per_queue : 1;
+}
 
 /* Begins the ordered end: rings are stopped, then the main loop. Main thread; a second call does nothing. */
 void server_end(struct server *s);

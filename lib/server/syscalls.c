@@ -24,6 +24,7 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_seccomp,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
 	  .why = "the I/O threads' own, narrower filter" },
+	{ .nr = __NR_sched_setaffinity, .why = "the processors of an I/O thread, as it is told" },
 	{ .nr = __NR_exit, .why = "end of an I/O thread or a worker" },
 	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
 	{ .nr = __NR_set_robust_list, .why = "the same" },

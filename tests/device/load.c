@@ -241,11 +241,16 @@ static void check_disk(struct load *l)
 	}
 }
 
-void load_stop(struct load *l)
+void load_finish(struct load *l)
 {
 	l->depth = 0;
 	load_until(l, !load_in_flight(l));
 	cr_assert_not(l->rig.lost, "the server is gone");
 	check_disk(l);
+}
+
+void load_stop(struct load *l)
+{
+	load_finish(l);
 	rig_stop(&l->rig);
 }

@@ -75,7 +75,8 @@ void load_wait(struct load *l, struct load_watch *watch);
 
 unsigned load_in_flight(const struct load *l);
 
-/* Finishes all requests, compares the disk with what was acknowledged, and stops the server. */
+/* Finishes all requests and compares the disk with what was acknowledged; and stops the server. */
+void load_finish(struct load *l);
 void load_stop(struct load *l);
 
 #endif

@@ -29,6 +29,12 @@ refused 'queues 65' '--queues 65: must be' "${s[@]}" --queues=65
 refused 'queues -1' '--queues -1: must be' "${s[@]}" --queues -1
 refused 'queues overflowing' '--queues 18446744073709551617: must be' "${s[@]}" --queues 18446744073709551617
 refused 'more threads than queues' '--io-threads 2: must be at most' "${s[@]}" --io-threads 2
+refused 'a thread called main' '--io-threads main: must be' "${s[@]}" --io-threads main
+refused 'a thread twice' '--io-threads a:b:a: must be' "${s[@]}" --io-threads a:b:a
+refused 'processors that are none' '--io-threads a@x: must be' "${s[@]}" --io-threads a@x
+refused 'a map of no such thread' '--map 0:c: must be' "${s[@]}" --io-threads a:b --map 0:c
+refused 'a map of no such queue' '--map 1:a: must be' "${s[@]}" --io-threads a:b --map 1:a
+refused 'one thread each, and other threads' '--map 1:1: must be' "${s[@]}" --queues 3 --io-threads a:b --map 1:1
 refused 'a missing value' '--queues needs a value' "${s[@]}" --queues
 refused 'a value too many' '--readonly takes no value' "${s[@]}" --readonly=on
 refused 'an option twice' '--image is given twice' "${s[@]}" --image "$tmp/image"

@@ -304,6 +304,7 @@ static unsigned read_labels(char *text, size_t size, const char **labels, bool p
 
 		/* Reached only where something fails or is given back. */
 		if (!*label || begins(label, packed ? "split " : "packed ") || begins(label, "failure") ||
+		    begins(label, "move ") || /* test-blk-move's */
 		    strstr(label, "unmark"))
 			continue;
 		while (i < n && strcmp(labels[i], label))

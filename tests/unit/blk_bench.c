@@ -153,10 +153,12 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 	cr_assert_eq(loop_new("test", &blk_bench.server.loop), 0);
 	cr_assert_eq(loop_pool_new(1, &blk_bench.server.pool), 0);
 	cr_assert_eq(blk_queue_open(&blk_bench.disk, &blk_bench.server, &blk_bench.server.queue), 0);
+	cr_assert_eq(blk_queue_attach(blk_bench.server.queue), 0);
 }
 
 void blk_bench_close(void)
 {
+	blk_queue_detach(blk_bench.server.queue);
 	blk_queue_close(blk_bench.server.queue);
 	throttle_close(&blk_bench.disk.throttle);
 	loop_pool_free(blk_bench.server.pool);

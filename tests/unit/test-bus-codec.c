@@ -60,6 +60,29 @@ static struct bus_msg sample(enum bus_type type)
 		memset(m.set.value, 'z', BUS_TEXT_MAX - 1);
 	} else if (type == BUS_IO_ERROR) {
 		memset(m.io_error.text, 'z', BUS_TEXT_MAX - 1);
+	} else if (type == BUS_LOOPS) {
+		m.loops.count = BUS_LOOPS_MAX;
+		for (unsigned i = 0; i < BUS_LOOPS_MAX; i++) {
+			struct bus_loop *l = &m.loops.loop[i];
+
+			snprintf(l->name, sizeof(l->name), "a-loop-with-a-long-name-%u", i);
+			l->thread = UINT32_MAX - i;
+			l->queues = UINT64_MAX;
+			l->busy_ns = 1 + i;
+			l->over_ns = UINT64_MAX - i;
+			l->passes = 2 * UINT32_MAX + i;
+			l->sleeps = 3 * UINT32_MAX + i;
+			l->poll_hits = 4 * UINT32_MAX + i;
+			l->poll_misses = 5 * UINT32_MAX + i;
+			l->poll_ns = 6 * UINT32_MAX + i;
+			l->poll_max_ns = 7 * UINT32_MAX + i;
+		}
+	} else if (type == BUS_MOVE_QUEUE) {
+		m.move_queue.queue = UINT32_MAX;
+		strcpy(m.move_queue.thread, "io0");
+	} else if (type == BUS_PIN) {
+		strcpy(m.pin.thread, "main");
+		memset(m.pin.cpus, '1', BUS_TEXT_MAX - 1);
 	}
 	return m;
 }
@@ -144,6 +167,15 @@ Test(bus_codec, what_breaks_a_limit_is_not_sent)
 	m = sample(BUS_IO_ERROR);
 	memset(m.io_error.text, 'z', BUS_TEXT_MAX);
 	cr_assert_eq(encode_err(&m), -EINVAL, "a text without its NUL");
+	m = sample(BUS_LOOPS);
+	m.loops.count++;
+	cr_assert_eq(encode_err(&m), -EINVAL, "too many loops");
+	m = sample(BUS_LOOPS);
+	m.loops.loop[3].name[0] = '\0';
+	cr_assert_eq(encode_err(&m), -EINVAL, "a loop without a name");
+	m = sample(BUS_PIN);
+	memset(m.pin.cpus, '1', BUS_TEXT_MAX);
+	cr_assert_eq(encode_err(&m), -EINVAL, "processors without their NUL");
 	m.type = BUS_NONE;
 	cr_assert_eq(encode_err(&m), -EINVAL);
 	m.type = BUS_TYPE_COUNT;
