@@ -12,6 +12,7 @@
 
 #include "bus_ctl.h"
 #include "clean.h"
+#include "client_loops.h"
 #include "clock.h"
 #include "machine.h"
 #include "num.h"
@@ -24,10 +25,12 @@
 
 static const struct {
 	const char *verb, *help;
-	bool device; /* it is about one, which is named */
-	bool change; /* ... and KEY=VALUE follows */
-	bool size;   /* ... and SIZE follows */
-	bool again;  /* asked for twice it is what it is asked for once */
+	bool device;       /* it is about one, which is named */
+	bool change;       /* ... and KEY=VALUE follows */
+	bool size;         /* ... and SIZE follows */
+	unsigned words;    /* of no device alone: so many words follow */
+	const char *wants; /* ... which are these */
+	bool again;        /* asked for twice it is what it is asked for once */
 } verbs[] = {
 	{ .verb = "status", .help = "what the machine and its processes do", .again = true },
 	{ .verb = "pause", .help = "stop its vCPUs", .again = true },
@@ -49,13 +52,28 @@ static const struct {
 	  .change = true,
 	  .again = true },
 	{ .verb = "stats", .help = "the counters of a device's process", .device = true, .again = true },
+	{ .verb = "loops",
+	  .help = "the event loops of all processes: what they serve, how busy they are",
+	  .again = true },
+	{ .verb = "move-queue",
+	  .help = "have another I/O thread serve a queue: DEVICE QUEUE THREAD follow",
+	  .words = 3,
+	  .wants = "needs a device's id, the number of a queue and the name of an I/O thread after it",
+	  .again = true },
+	{ .verb = "pin",
+	  .help = "have a thread run on these processors: [DEVICE/]THREAD CPUS follow",
+	  .words = 2,
+	  .wants = "needs a thread, THREAD or DEVICE/THREAD, and processors as 0-3,8 after it",
+	  .again = true },
 };
 
-#define REQUESTS "status, pause, resume, power-button, quit, revive, upgrade, resize, set, stats"
+#define REQUESTS                                                                                             \
+	"status, pause, resume, power-button, quit, revive, upgrade, resize, set, stats, loops, "            \
+	"move-queue, pin"
 
 void client_ctl_help(FILE *to)
 {
-	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [DEVICE [KEY=VALUE|SIZE]] [--exec "
+	fputs("usage: bulkhead ctl [--run-dir DIR] [--json] NAME REQUEST [WORD...] [--exec "
 	      "PROGRAM]\n"
 	      "Asks a running machine for something.\n\n",
 	      to);
@@ -84,7 +102,7 @@ struct client {
 	bool json, help;
 	const char *run_dir;
 	const char *exec; /* NULL: none */
-	const char *word[4];
+	const char *word[5];
 	int nwords;
 	char base[RUNDIR_PATH_MAX];
 };
@@ -285,9 +303,10 @@ static int find_request(const struct client *c)
 		refuse("ctl", c->word[0], "not a machine's name; bulkhead ps lists all");
 		return -1;
 	}
-	if (c->nwords != 2 + verbs[i].device + verbs[i].change + verbs[i].size) {
+	if (c->nwords != 2 + verbs[i].device + verbs[i].change + verbs[i].size + (int)verbs[i].words) {
 		refuse("ctl", c->word[1],
-		       verbs[i].change   ? "needs a device's id and KEY=VALUE after it"
+		       verbs[i].wants    ? verbs[i].wants
+		       : verbs[i].change ? "needs a device's id and KEY=VALUE after it"
 		       : verbs[i].size   ? "needs a disk's id and its new size after it"
 		       : verbs[i].device ? "needs a device's id after it"
 					 : "takes no device");
@@ -309,9 +328,9 @@ int client_ctl(int argc, char **argv)
 	CLEAN_FREE struct bus_ctl_result *result = calloc(1, sizeof(*result));
 	struct client c = { 0 };
 	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
-	const char *args[2];
+	const char *args[4];
 	size_t nargs = 0;
-	int err = read_words(&c, "ctl", 4, argc, argv), request;
+	int err = read_words(&c, "ctl", 5, argc, argv), request;
 
 	if (c.help)
 		client_ctl_help(stdout);
@@ -335,13 +354,16 @@ int client_ctl(int argc, char **argv)
 		args[nargs++] = c.word[2];
 	if (verbs[request].change || verbs[request].size)
 		args[nargs++] = c.word[3];
+	for (unsigned i = 0; i < verbs[request].words; i++)
+		args[nargs++] = c.word[2 + i];
 	if (c.exec)
 		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
 	/* A connection that is lost may have carried the request. */
 	for (int tries = 0; tries < (verbs[request].again ? 3 : 1); tries++) {
-		err = bus_ctl_call(path, c.word[1], nargs, args, verbs[request].device ? CHANGE_NS : CTL_NS,
-				   result);
+		err =
+		    bus_ctl_call(path, c.word[1], nargs, args,
+				 verbs[request].device || verbs[request].words ? CHANGE_NS : CTL_NS, result);
 		if (err != -EPIPE)
 			break;
 	}
@@ -351,7 +373,12 @@ int client_ctl(int argc, char **argv)
 		fprintf(stderr, "bulkhead: ctl: \"%s\" %s: %s\n", c.word[0], c.word[1], result->text);
 		return EXIT_INTERNAL;
 	}
-	if (c.json) {
+	if (!strcmp(c.word[1], "loops")) {
+		json_t *root = json_loads(result->json, 0, NULL);
+
+		client_loops(root, c.json);
+		json_decref(root);
+	} else if (c.json) {
 		puts(result->json);
 	} else if (!strcmp(c.word[1], "status")) {
 		json_t *root = json_loads(result->json, 0, NULL);

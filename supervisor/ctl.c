@@ -244,12 +244,15 @@ static const struct {
 	{ "resize", .fn_args = ctl_resize, .min_args = 2, .max_args = 2 },
 	{ "set", .fn_args = ctl_set, .min_args = 2, .max_args = 2 },
 	{ "stats", .fn_args = ctl_stats, .min_args = 1, .max_args = 1 },
+	{ "loops", .fn = ctl_loops },
+	{ "move-queue", .fn_args = ctl_move_queue, .min_args = 3, .max_args = 3 },
+	{ "pin", .fn_args = ctl_pin, .min_args = 2, .max_args = 2 },
 };
 
 static void on_request(void *arg, struct bus_ctl_request *req, const char *verb, size_t argc,
 		       const char *const *argv)
 {
-	const char *words[3] = { NULL }; /* those that are not there are NULL */
+	const char *words[4] = { NULL }; /* those that are not there are NULL */
 	size_t i = 0;
 
 	while (i < ARRAY_SIZE(verbs) && strcmp(verb, verbs[i].verb))
@@ -257,7 +260,7 @@ static void on_request(void *arg, struct bus_ctl_request *req, const char *verb,
 	if (i == ARRAY_SIZE(verbs)) {
 		bus_ctl_refuse(req, -EINVAL,
 			       "no such request; there are status, pause, resume, power-button, quit, "
-			       "revive, upgrade, resize, set, stats");
+			       "revive, upgrade, resize, set, stats, loops, move-queue, pin");
 		return;
 	}
 	if (argc < verbs[i].min_args || argc > verbs[i].max_args) {
@@ -277,6 +280,7 @@ int ctl_open(struct machine *m)
 	char path[RUNDIR_PATH_MAX + 16];
 	int err;
 
+	loop_meter_begin(&m->meter, m->loop);
 	snprintf(path, sizeof(path), "%s/ctl", m->dir->path);
 	err = bus_ctl_listen(m->loop, path, on_request, m, &m->ctl);
 	if (err)

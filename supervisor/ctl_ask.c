@@ -12,15 +12,6 @@
 
 #define ANSWER_NS (5 * NS_PER_S)
 
-/* One that waits for its answer. */
-struct question {
-	struct machine *machine;
-	struct bus_ctl_request *req;
-	char id[BUS_NAME_MAX];
-	struct device *device;     /* of SET, if that holds for its successors */
-	char change[BUS_TEXT_MAX]; /* "KEY=VALUE" */
-};
-
 static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *reply)
 {
 	char text[BUS_TEXT_MAX];
@@ -32,8 +23,7 @@ static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *r
 	bus_ctl_refuse(req, err, text);
 }
 
-/* The process that goes by an id: the core, a device's server, or with ".user" after it the helper of one. */
-static struct child *find_child(struct machine *m, const char *id)
+struct child *ctl_find_child(struct machine *m, const char *id)
 {
 	struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
 
@@ -44,22 +34,22 @@ static struct child *find_child(struct machine *m, const char *id)
 	return strcmp(id, "core") ? NULL : &m->core;
 }
 
-/* Asks child; the question is freed if that fails, and else by fn. */
-static void ask(struct question *q, struct child *child, const struct bus_msg *msg, bus_reply_fn fn)
+void ctl_ask(struct ctl_question *q, struct child *child, const struct bus_msg *msg, uint64_t timeout_ns,
+	     bus_reply_fn fn)
 {
 	int err = -EAGAIN;
 
 	if (child->state == CHILD_READY && !child->adopted)
-		err = bus_request(child->bus, msg, ANSWER_NS, fn, q);
+		err = bus_request(child->bus, msg, timeout_ns, fn, q);
 	if (!err)
 		return;
 	bus_ctl_refuse(q->req, err, "its process does not serve at the moment; try again");
 	free(q);
 }
 
-static struct question *new_question(struct machine *m, struct bus_ctl_request *req, const char *id)
+struct ctl_question *ctl_new_question(struct machine *m, struct bus_ctl_request *req, const char *id)
 {
-	struct question *q = calloc(1, sizeof(*q));
+	struct ctl_question *q = calloc(1, sizeof(*q));
 
 	if (!q) {
 		bus_ctl_refuse(req, -ENOMEM, "out of memory");
@@ -73,9 +63,9 @@ static struct question *new_question(struct machine *m, struct bus_ctl_request *
 
 /* ---- set ---- */
 
-static void on_set(void *arg, int err, const struct bus_msg *reply)
+void ctl_on_changed(void *arg, int err, const struct bus_msg *reply)
 {
-	CLEAN_FREE struct question *q = arg;
+	CLEAN_FREE struct ctl_question *q = arg;
 	char key[BUS_NAME_MAX];
 
 	if (err) {
@@ -105,7 +95,7 @@ static bool is_ours(struct machine *m, struct bus_ctl_request *req, const char *
 void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
 	struct bus_msg msg = { .type = BUS_SET, .set.key = "size" };
-	struct question *q;
+	struct ctl_question *q;
 
 	if (!is_ours(m, req, argv[0]))
 		return;
@@ -113,12 +103,12 @@ void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *cons
 		bus_ctl_refuse(req, -EINVAL, "it is no size");
 		return;
 	}
-	q = new_question(m, req, argv[0]);
+	q = ctl_new_question(m, req, argv[0]);
 	if (!q)
 		return;
 	snprintf(q->change, sizeof(q->change), "size=%s", argv[1]);
 	snprintf(msg.set.value, sizeof(msg.set.value), "%s", argv[1]);
-	ask(q, find_child(m, argv[0]), &msg, on_set);
+	ctl_ask(q, ctl_find_child(m, argv[0]), &msg, ANSWER_NS, ctl_on_changed);
 }
 
 #define GROUP "group:"
@@ -149,7 +139,7 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	const char *equals = strchr(argv[1], '='), *id = argv[0];
 	bool group = !strncmp(id, GROUP, strlen(GROUP));
 	struct bus_msg msg = { .type = BUS_SET };
-	struct question *q;
+	struct ctl_question *q;
 
 	if (group)
 		id = find_member(m, req, id + strlen(GROUP));
@@ -160,7 +150,7 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 		bus_ctl_refuse(req, -EINVAL, "it is not KEY=VALUE");
 		return;
 	}
-	q = new_question(m, req, argv[0]);
+	q = ctl_new_question(m, req, argv[0]);
 	if (!q)
 		return;
 	q->device = group ? NULL : machine_device(m, id);
@@ -172,14 +162,14 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 		return;
 	}
 	snprintf(msg.set.value, sizeof(msg.set.value), "%s", equals + 1);
-	ask(q, find_child(m, id), &msg, on_set);
+	ctl_ask(q, ctl_find_child(m, id), &msg, ANSWER_NS, ctl_on_changed);
 }
 
 /* ---- stats ---- */
 
 static void on_stats(void *arg, int err, const struct bus_msg *reply)
 {
-	CLEAN_FREE struct question *q = arg;
+	CLEAN_FREE struct ctl_question *q = arg;
 	CLEAN_FREE char *text = NULL;
 	json_t *json;
 
@@ -201,15 +191,15 @@ static void on_stats(void *arg, int err, const struct bus_msg *reply)
 
 void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
-	struct child *child = find_child(m, argv[0]);
+	struct child *child = ctl_find_child(m, argv[0]);
 	struct bus_msg msg = { .type = BUS_GET_STATS };
-	struct question *q;
+	struct ctl_question *q;
 
 	if (!child) {
 		bus_ctl_refuse(req, -ENOENT, "there is no process of ours by that id; status lists all");
 		return;
 	}
-	q = new_question(m, req, argv[0]);
+	q = ctl_new_question(m, req, argv[0]);
 	if (q)
-		ask(q, child, &msg, on_stats);
+		ctl_ask(q, child, &msg, ANSWER_NS, on_stats);
 }

@@ -47,6 +47,7 @@ struct machine {
 	struct keeper *keeper;
 	struct console *console;
 	struct loop *loop;
+	struct loop_meter meter; /* of it */
 	enum machine_state state;
 	struct child core;
 	struct device device[VMCONF_DEVICES_MAX]; /* as in conf */

@@ -20,6 +20,32 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 
+/* One that waits for the answer of a process. */
+struct ctl_question {
+	struct machine *machine;
+	struct bus_ctl_request *req;
+	char id[BUS_NAME_MAX];
+	struct device *device;     /* of SET, if that holds for its successors */
+	char change[BUS_TEXT_MAX]; /* what is to be changed, for the log; of SET "KEY=VALUE" */
+};
+
+/* The process that goes by an id: the core, a device's server, or with ".user" after it the helper of one; or NULL. */
+struct child *ctl_find_child(struct machine *m, const char *id);
+
+/* A question, or NULL after a refusal; and asks child, within so long. fn frees the question, unless that fails. */
+struct ctl_question *ctl_new_question(struct machine *m, struct bus_ctl_request *req, const char *id);
+void ctl_ask(struct ctl_question *q, struct child *child, const struct bus_msg *msg, uint64_t timeout_ns,
+	     bus_reply_fn fn);
+
+/* For ctl_ask: the end of a change, q->change. */
+void ctl_on_changed(void *arg, int err, const struct bus_msg *reply);
+
+/* ---- ctl_loops.c ---- */
+
+void ctl_loops(struct machine *m, struct bus_ctl_request *req);
+void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+void ctl_pin(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
+
 /* ---- machine_power.c ---- */
 
 void machine_on_signal(void *arg, uint32_t events);

@@ -135,8 +135,11 @@ static struct vmconf_device *new_device(struct vmconf *conf, enum vmconf_kind ki
 	if (conf->ndevices == VMCONF_DEVICES_MAX || vmconf_count(conf, kind) == max)
 		return NULL;
 	conf->ndevices++;
-	*device =
-	    (struct vmconf_device) { .kind = kind, .queues = 1, .spare = true, .hang_timeout_ms = 1500 };
+	*device = (struct vmconf_device) { .kind = kind,
+					   .queues = 1,
+					   .poll_max_us = VMCONF_POLL_DEFAULT,
+					   .spare = true,
+					   .hang_timeout_ms = 1500 };
 	return device;
 }
 
@@ -283,6 +286,7 @@ const struct option_def option_table[] = {
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered]"
 	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
+	  "[,io-threads=N|NAME[@CPUS]:...][,map=QUEUE:NAME,...|1:1|round-robin][,poll-max-us=N]"
 	  "[,spare=on|off][,restarts=N/"
 	  "SECONDS][,on-failure=quarantine|read-only|needs-reset|stop][,hang-timeout=MS] | "
 	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
@@ -296,6 +300,7 @@ const struct option_def option_table[] = {
 	  "| "
 	  "tap=NAME[,bridge=NAME] | stream=SOCKET | listen=SOCKET, each with "
 	  "[,id=ID][,mac=MAC][,mtu=N][,queues=N]"
+	  "[,io-threads=N|NAME[@CPUS]:...][,map=PAIR:NAME,...|1:1|round-robin][,poll-max-us=N]"
 	  "[,rx-bytes|rx-packets|tx-bytes|tx-packets=RATE[/BURST]][,spare=on|off][,restarts=N/SECONDS]"
 	  "[,on-failure=quarantine|needs-reset|stop][,hang-timeout=MS]; or "
 	  "vhost-user=SOCKET[,id=ID][,mac=MAC][,restarts=...][,on-failure=...]",

@@ -156,21 +156,28 @@ int options_device(struct vmconf_device *device, const struct options_kind *kind
 		   struct vmconf_error *error)
 {
 	const struct options_key *keys = kind->keys;
+	const struct options_key *last = NULL;
 	char *key, *val, on[] = "on";
 	int got;
 
 	while ((got = parse_next_pair(&value, &key, &val)) > 0) {
 		size_t i = 0;
 
+		if (last && last->list && !val && *key >= '0' && *key <= '9') {
+			if (last->parse(device, key, error))
+				return -EINVAL;
+			continue;
+		}
 		while (keys[i].key && strcmp(key, keys[i].key))
 			i++;
+		last = &keys[i];
 		if (!keys[i].key)
 			return refuse_key(kind, key, val, error);
 		if (!val && keys[i].flag)
 			val = on;
 		if (!val || !*val)
 			return vmconf_refuse(error, "\"%s\" needs a value: %s=...", key, key);
-		if (given[i] && !keys[i].repeats)
+		if (given[i] && !keys[i].repeats && !keys[i].list)
 			return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
 		given[i] = true;
 		if (keys[i].parse(device, val, error))

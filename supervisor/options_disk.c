@@ -44,6 +44,9 @@ static const struct options_key keys[] = {
 	{ .key = "format", .parse = disk_format, .own = true },
 	{ .key = "readonly", .parse = disk_readonly, .own = true },
 	{ .key = "queues", .parse = options_queues, .own = true },
+	{ .key = "io-threads", .parse = options_io_threads, .own = true, .list = true },
+	{ .key = "map", .parse = options_map, .own = true, .list = true },
+	{ .key = "poll-max-us", .parse = options_poll_max, .own = true },
 	{ .key = "cache", .parse = disk_cache, .own = true },
 	{ .key = "bps", .parse = options_bps, .own = true },
 	{ .key = "iops", .parse = options_iops, .own = true },
@@ -79,5 +82,5 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 	if (device->vhost_user && device->on_failure == FAILURE_READ_ONLY)
 		return vmconf_refuse(error, "on-failure=\"read-only\" does not go with vhost-user; allowed: "
 					    "quarantine, needs-reset, stop");
-	return 0;
+	return options_place(device, error);
 }

@@ -288,6 +288,9 @@ static const struct options_key keys[] = {
 	{ .key = "mac", .parse = net_mac },
 	{ .key = "mtu", .parse = net_mtu, .own = true },
 	{ .key = "queues", .parse = options_queues, .own = true },
+	{ .key = "io-threads", .parse = options_io_threads, .own = true, .list = true },
+	{ .key = "map", .parse = options_map, .own = true, .list = true },
+	{ .key = "poll-max-us", .parse = options_poll_max, .own = true },
 	{ .key = "rx-bytes", .parse = net_rx_bytes, .own = true },
 	{ .key = "rx-packets", .parse = net_rx_packets, .own = true },
 	{ .key = "tx-bytes", .parse = net_tx_bytes, .own = true },
@@ -362,5 +365,5 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 				     "spare=\"on\" does not go with stream: a peer has one connection");
 	if (device->net.link == LINK_STREAM)
 		device->spare = false;
-	return 0;
+	return options_place(device, error);
 }

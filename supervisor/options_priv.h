@@ -24,6 +24,7 @@ struct options_key {
 	bool own; /* only for a device of which we run the server */
 	bool repeats;
 	bool flag; /* on if it has no value */
+	bool list; /* words after it that begin with a digit and have no value are more of it; repeats */
 };
 
 #define OPTIONS_KEYS_MAX 32
@@ -59,6 +60,12 @@ int options_group(struct vmconf_device *device, const char *value, struct vmconf
 
 /* Reads what --limit-group takes. */
 int options_limit_group(struct vmconf *conf, char *value, struct vmconf_error *error);
+
+/* options_threads.c: the keys; and what they come to once the number of queues is known. */
+int options_io_threads(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_map(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_poll_max(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_place(struct vmconf_device *device, struct vmconf_error *error);
 
 /* Reads what --disk takes, and what --net takes. */
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error);

@@ -167,6 +167,25 @@ static void add_disk_limits(struct args *a, struct keeper_child *child, const st
 	}
 }
 
+static void add_given(struct args *a, const char *option, const char *value)
+{
+	if (value)
+		add_pair(a, option, value);
+}
+
+/* Its queues and who serves them. */
+static void add_queues(struct args *a, const struct vmconf_device *device)
+{
+	add(a, "--queues");
+	add(a, "%u", device->queues);
+	add_given(a, "--io-threads", device->io_threads);
+	add_given(a, "--map", device->map);
+	if (device->poll_max_us == VMCONF_POLL_DEFAULT)
+		return;
+	add(a, "--poll-max-us");
+	add(a, "%u", device->poll_max_us);
+}
+
 static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
 		    const struct plan_files *files, const struct rundir *dir)
 {
@@ -183,8 +202,7 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	add_pair(&a, "--format", "raw");
 	if (device->disk.readonly)
 		add(&a, "--readonly");
-	add(&a, "--queues");
-	add(&a, "%u", device->queues);
+	add_queues(&a, device);
 	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
 	return finish(child, &a);
 }
@@ -241,16 +259,9 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 		add(&a, "--mtu");
 		add(&a, "%u", mtu);
 	}
-	add(&a, "--queues");
-	add(&a, "%u", device->queues);
+	add_queues(&a, device);
 	add_limits(&a, net);
 	return finish(child, &a);
-}
-
-static void add_given(struct args *a, const char *option, const char *value)
-{
-	if (value)
-		add_pair(a, option, value);
 }
 
 static void add_words(struct args *a, const char *option, const struct vmconf_words *words)

@@ -64,6 +64,8 @@ static void free_words(struct vmconf_words *words)
 static void free_device(struct vmconf_device *device)
 {
 	free(device->vhost_user);
+	free(device->io_threads);
+	free(device->map);
 	free(device->disk.path);
 	free(device->net.stream);
 	free(device->net.subnet);

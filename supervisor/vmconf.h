@@ -9,24 +9,26 @@
 #include <stdint.h>
 
 #include "bus_msg.h"
+#include "placing.h"
 #include "quota.h"
 
-#define VMCONF_DISKS_MAX   16
-#define VMCONF_NETS_MAX    8
-#define VMCONF_GROUPS_MAX  16 /* of disks with common limits */
-#define VMCONF_DEVICES_MAX (VMCONF_DISKS_MAX + VMCONF_NETS_MAX)
-#define VMCONF_CPUS_MAX    64
-#define VMCONF_QUEUES_MAX  64
-#define VMCONF_PAIRS_MAX   16 /* of queues of a network port; each is a descriptor of a tap */
-#define VMCONF_TAP_MAX     16 /* bytes of the name of an interface, its NUL included */
-#define VMCONF_MAC_LEN     6
-#define VMCONF_WORDS_MAX   64      /* values of a key that can be repeated */
-#define VMCONF_APPEND_MAX  2047    /* what a Linux guest keeps of its command line */
-#define VMCONF_HANG_MAX    3600000 /* ms */
-#define VMCONF_SOCKET_MAX  107     /* bytes of a path that a unix socket address can hold */
-#define VMCONF_MEMORY_MIN  (16ULL << 20)
-#define VMCONF_MEMORY_MAX  (1ULL << 39) /* what vmm-core takes */
-#define VMCONF_MEMORY_STEP (1ULL << 20)
+#define VMCONF_DISKS_MAX    16
+#define VMCONF_NETS_MAX     8
+#define VMCONF_GROUPS_MAX   16 /* of disks with common limits */
+#define VMCONF_DEVICES_MAX  (VMCONF_DISKS_MAX + VMCONF_NETS_MAX)
+#define VMCONF_CPUS_MAX     64
+#define VMCONF_QUEUES_MAX   64
+#define VMCONF_PAIRS_MAX    16 /* of queues of a network port; each is a descriptor of a tap */
+#define VMCONF_TAP_MAX      16 /* bytes of the name of an interface, its NUL included */
+#define VMCONF_MAC_LEN      6
+#define VMCONF_WORDS_MAX    64      /* values of a key that can be repeated */
+#define VMCONF_APPEND_MAX   2047    /* what a Linux guest keeps of its command line */
+#define VMCONF_HANG_MAX     3600000 /* ms */
+#define VMCONF_SOCKET_MAX   107     /* bytes of a path that a unix socket address can hold */
+#define VMCONF_POLL_DEFAULT UINT32_MAX
+#define VMCONF_MEMORY_MIN   (16ULL << 20)
+#define VMCONF_MEMORY_MAX   (1ULL << 39) /* what vmm-core takes */
+#define VMCONF_MEMORY_STEP  (1ULL << 20)
 
 /* One line that says what is wrong with a setting. */
 struct vmconf_error {
@@ -89,7 +91,10 @@ struct vmconf_device {
 	char id[BUS_NAME_MAX];
 	char *vhost_user; /* the socket of a back end that somebody else runs, or NULL */
 	unsigned queues;
-	bool spare; /* a second process waits to take over */
+	char *io_threads, *map; /* as the server takes them, or NULL */
+	struct placing placing; /* what they come to */
+	unsigned poll_max_us;   /* VMCONF_POLL_DEFAULT: the server's own */
+	bool spare;             /* a second process waits to take over */
 	bool own_restarts;
 	unsigned restarts, restarts_s; /* the machine's, unless own_restarts */
 	enum vmconf_failure on_failure;

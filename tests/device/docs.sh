@@ -59,7 +59,7 @@ done
 for request in $("$bulkhead" ctl --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'); do
 	check "ctl $request is in the man page" grep -q "^\.B $request\$" "$page"
 done
-check "... and there are ten" test "$("$bulkhead" ctl --help | grep -cE '^  [a-z]')" -eq 10
+check "... and there are thirteen" test "$("$bulkhead" ctl --help | grep -cE '^  [a-z]')" -eq 13
 like "--version" "$("$bulkhead" --version)" '^bulkhead [0-9]'
 for status in 0 1 2 3 4 5 6; do
 	check "exit status $status is in the man page" awk -v s="$status" '/^\.SH EXIT/ { on = 1 } /^\.SH ENV/ { on = 0 } on && $0 == ".B " s { ok = 1 } END { exit !ok }' "$page"
