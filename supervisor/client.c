@@ -242,6 +242,8 @@ static void print_status(const json_t *root)
 	}
 	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
 	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
+	if (json_is_string(json_object_get(root, "stands_for")))
+		printf("  stands: %s; resume tries it again\n", text_of(root, "stands_for"));
 	print_child(NULL, json_object_get(root, "core"));
 	json_array_foreach(devices, i, device)
 	{

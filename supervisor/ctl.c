@@ -41,12 +41,13 @@ char *ctl_status_json(const struct machine *m)
 
 	for (size_t i = 0; i < m->ndevices; i++)
 		json_array_append_new(devices, device_json(&m->device[i]));
-	root = json_pack(
-	    "{s:s, s:i, s:s, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name", m->conf->name, "pid",
-	    (int)getpid(), "state", machine_state_name(m), "generation", (int)m->generation, "uptime_s",
-	    uptime_s(m), "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
-	    (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
-	    "log_lines_dropped", (json_int_t)logs_dropped(), "core", core_json(m), "devices", devices);
+	root = json_pack("{s:s, s:i, s:s, s:s?, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
+			 m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "stands_for",
+			 *m->io_error ? m->io_error : NULL, "generation", (int)m->generation, "uptime_s",
+			 uptime_s(m), "memory_bytes", (json_int_t)m->conf->memory, "hugepages",
+			 m->conf->hugepages, "cpus", (int)m->conf->cpus, "console", console_where(m->console),
+			 "kernel", m->conf->kernel, "log_lines_dropped", (json_int_t)logs_dropped(), "core",
+			 core_json(m), "devices", devices);
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return text;
@@ -82,10 +83,12 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 		return;
 	}
 	m->state = wanted == BUS_PAUSE ? MACHINE_PAUSED : MACHINE_RUNNING;
-	say_info("%s: %s on request", m->conf->name, m->state == MACHINE_PAUSED ? "paused" : "resumed");
-	machine_publish(m, "machine", m->state == MACHINE_PAUSED ? "paused" : "running", "on request");
+	snprintf(text, sizeof(text), "%s", wanted == BUS_PAUSE && *m->io_error ? m->io_error : "on request");
+	say_info("%s: %s %s", m->conf->name, wanted == BUS_PAUSE ? "paused" : "resumed", text);
+	machine_publish(m, "machine", wanted == BUS_PAUSE ? "paused" : "running", "%s", text);
 	if (m->pending)
 		bus_ctl_answer(TAKE_PTR(m->pending), NULL);
+	machine_resumed(m);
 }
 
 void ctl_ask_again(struct machine *m)
@@ -128,6 +131,8 @@ static void ask_pause(struct machine *m, struct bus_ctl_request *req)
 
 static void ask_resume(struct machine *m, struct bus_ctl_request *req)
 {
+	if (m->state == MACHINE_PAUSED && !m->wanted)
+		machine_retry(m);
 	ask_core(m, req, BUS_RESUME, MACHINE_PAUSED);
 }
 

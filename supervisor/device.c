@@ -390,6 +390,8 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 
 	if (msg->type == BUS_RECOVERED && child == device_active(d))
 		device_recovered(d, msg);
+	else if (msg->type == BUS_IO_ERROR && child == device_active(d))
+		d->ops->io_error(d->arg, d, msg->io_error.text);
 	else
 		say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
 }

@@ -58,6 +58,8 @@ struct device_ops {
 	bool (*ending)(void *arg);
 	/* Its helper serves again. */
 	void (*helper_up)(void *arg, struct device *d);
+	/* Its server keeps a request that failed, until it is told to try again. */
+	void (*io_error)(void *arg, struct device *d, const char *text);
 	/* Something else that people may want to know: a short name, and a line. */
 	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);
 };

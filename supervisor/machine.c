@@ -487,6 +487,7 @@ const struct device_ops machine_device_ops = {
 	.given_up = on_given_up,
 	.ending = on_asked_whether_ending,
 	.event = on_device_event,
+	.io_error = machine_io_error,
 };
 
 /* ---- the whole ---- */

@@ -70,6 +70,7 @@ struct machine {
 	struct bus_events *events;
 	struct bus_ctl_request *pending; /* a pause or resume that the core has not answered */
 	enum bus_type wanted;            /* which of them, for a successor */
+	char io_error[BUS_TEXT_MAX];     /* why it stands, if no person asked for that; empty: none */
 	struct saved *saved;             /* NULL unless the machine outlives its supervisor */
 };
 

@@ -46,6 +46,15 @@ void ctl_loops(struct machine *m, struct bus_ctl_request *req);
 void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 void ctl_pin(struct machine *m, struct bus_ctl_request *req, const char *const *argv);
 
+/* ---- machine_error.c ---- */
+
+/* A disk's server keeps a request that failed. */
+void machine_io_error(void *arg, struct device *d, const char *text);
+
+/* Before the vCPUs run again: has such requests tried again; and after it: stands again if that was in vain. */
+void machine_retry(struct machine *m);
+void machine_resumed(struct machine *m);
+
 /* ---- machine_power.c ---- */
 
 void machine_on_signal(void *arg, uint32_t events);

@@ -285,6 +285,7 @@ const struct option_def option_table[] = {
 	  .parse = parse_cpu },
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw][,readonly=on|off][,queues=N][,cache=direct|buffered]"
+	  "[,on-error=report|stop|enospc|retry]"
 	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
 	  "[,io-threads=N|NAME[@CPUS]:...][,map=QUEUE:NAME,...|1:1|round-robin][,poll-max-us=N]"
 	  "[,spare=on|off][,restarts=N/"

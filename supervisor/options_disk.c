@@ -38,6 +38,17 @@ static int disk_cache(struct vmconf_device *device, const char *value, struct vm
 	return 0;
 }
 
+static int disk_on_error(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	for (size_t i = ERROR_REPORT; i <= ERROR_RETRY; i++)
+		if (!strcmp(value, vmconf_on_error_names[i])) {
+			device->disk.on_error = (enum vmconf_on_error)i;
+			return 0;
+		}
+	return vmconf_refuse(error, "on-error=\"%s\" is not possible; allowed: report, stop, enospc, retry",
+			     value);
+}
+
 static const struct options_key keys[] = {
 	{ .key = "path", .parse = disk_path, .own = true },
 	{ .key = "id", .parse = options_id },
@@ -48,6 +59,7 @@ static const struct options_key keys[] = {
 	{ .key = "map", .parse = options_map, .own = true, .list = true },
 	{ .key = "poll-max-us", .parse = options_poll_max, .own = true },
 	{ .key = "cache", .parse = disk_cache, .own = true },
+	{ .key = "on-error", .parse = disk_on_error, .own = true },
 	{ .key = "bps", .parse = options_bps, .own = true },
 	{ .key = "iops", .parse = options_iops, .own = true },
 	{ .key = "bps-burst", .parse = options_bps_burst, .own = true },

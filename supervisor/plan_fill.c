@@ -198,6 +198,8 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_disk_limits(&a, child, conf, &device->disk, files);
+	if (device->disk.on_error)
+		add_pair(&a, "--on-error", vmconf_on_error_names[device->disk.on_error]);
 	add_passed(&a, child, conf, NULL);
 	add_pair(&a, "--format", "raw");
 	if (device->disk.readonly)

@@ -261,6 +261,11 @@ const char *const vmconf_limit_names[LIMITS] = {
 	[LIMIT_TX_PACKETS] = "tx-packets",
 };
 
+const char *const vmconf_on_error_names[ERROR_RETRY + 1] = {
+	[ERROR_DEFAULT] = "",      [ERROR_REPORT] = "report", [ERROR_STOP] = "stop",
+	[ERROR_ENOSPC] = "enospc", [ERROR_RETRY] = "retry",
+};
+
 int vmconf_find_group(const struct vmconf *conf, const char *id)
 {
 	for (size_t i = 0; i < conf->ngroups; i++)

@@ -40,6 +40,7 @@ __attribute__((format(printf, 2, 3))) int vmconf_refuse(struct vmconf_error *err
 
 enum vmconf_console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_SOCKET };
 enum vmconf_cache { CACHE_DEFAULT, CACHE_DIRECT, CACHE_BUFFERED };
+enum vmconf_on_error { ERROR_DEFAULT, ERROR_REPORT, ERROR_STOP, ERROR_ENOSPC, ERROR_RETRY };
 enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 
 /* What becomes of a device that died too often. */
@@ -53,6 +54,7 @@ struct vmconf_disk {
 	char *path; /* the image, or NULL */
 	bool readonly;
 	enum vmconf_cache cache;
+	enum vmconf_on_error on_error;
 	char *limit[QUOTA_KEYS];  /* as their options of blk-server take them; NULL: none */
 	char group[BUS_NAME_MAX]; /* whose limits hold, too; empty: none */
 };
@@ -139,6 +141,9 @@ extern const char *const vmconf_limit_names[LIMITS];
 
 /* The number of the group of this name, or -1. */
 int vmconf_find_group(const struct vmconf *conf, const char *id);
+
+/* What each is called, by blk-server too. */
+extern const char *const vmconf_on_error_names[ERROR_RETRY + 1];
 
 /* How many devices of a kind there are. */
 size_t vmconf_count(const struct vmconf *conf, enum vmconf_kind kind);

@@ -50,6 +50,27 @@ refused "a group twice" 'id="a" is given twice' --limit-group id=a --limit-group
 refused "a group without a name" 'names no group' --limit-group bps=1M
 refused "a rate that is none" 'bps="fast" is not a number up to 1T' --disk path="$tmp/disk.img",bps=fast
 refused "a burst that is too large" 'bps-burst="5G" is not a number up to 4G' --limit-group id=a,bps-burst=5G
+# ---- what the host refuses ----
+start m --disk path="$tmp/disk.img",id=disk0,on-error=enospc --disk path="$tmp/disk1.img",id=disk1
+wait_running m
+like "the server is told of the policy" "$(words "$(device m disk0 pid)")" ' --on-error enospc '
+unlike "... and only that one" "$(words "$(device m disk1 pid)")" ' --on-error '
+is "a machine that runs stands for nothing" "$(ctl --json m status | jq .stands_for)" null
+tell disk0 io-error "no room"
+check "a request that is kept stops the machine" wait_for 10 is_state m paused
+is "... the status says why" "$(ctl --json m status | jq -r .stands_for)" "disk0: no room"
+like "... for people" "$(ctl m status)" '  stands: disk0: no room; resume tries it again'
+check "... the log says so" logged m 'disk0: no room; the machine stands until bulkhead ctl m resume'
+check "resume" ctl m resume
+check "... has it tried again" logged m 'blk-server\[disk0\]: set retry to now'
+check "... only there" bash -c "! grep -q 'disk1.: set retry' '$tmp/m.err'"
+is "... and it runs" "$(ctl --json m status | jq -r '.state, .stands_for' | xargs)" "running null"
+tell disk0 io-error "no room again"
+check "it stands again" wait_for 10 is_state m paused
+ctl m quit
+ends_with "ends" 0 "$pid" m
+refused "a policy that is none" 'on-error="ignore" is not possible; allowed: report, stop, enospc, retry' \
+	--disk path="$tmp/disk.img",on-error=ignore
 cat >"$tmp/vm.json" <<END
 { "kernel": "$tmp/kernel", "limit-group": [{"id": "slow", "iops": 100}],
   "disk": [{"path": "$tmp/disk.img", "id": "disk0", "bps": "5M", "iops": 20, "group": "slow"}] }

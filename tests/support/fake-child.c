@@ -13,7 +13,7 @@
  *             no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
- *             fds   hang ID (as the core, of a device)   ignore (as the core, says nothing of the next connection)
+ *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
  *             frame TEXT (as net-server or net-user, to the other one, which logs it)
  */
@@ -152,6 +152,14 @@ static void tell_of_hang(const char *id)
 	send_event(&msg);
 }
 
+static void tell_of_error(const char *why)
+{
+	struct bus_msg msg = { .type = BUS_IO_ERROR };
+
+	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", why);
+	send_event(&msg);
+}
+
 static void tell_of_end(const char *id, const char *reason)
 {
 	struct bus_msg msg = { .type = BUS_DEVICE_DOWN };
@@ -209,6 +217,8 @@ static void obey(char *line)
 		list_fds();
 	else if (!strcmp(line, "hang"))
 		tell_of_hang(rest);
+	else if (!strcmp(line, "io-error"))
+		tell_of_error(rest);
 	else if (!strcmp(line, "ignore"))
 		fake.ignore = true;
 	else if (!strcmp(line, "reject"))
