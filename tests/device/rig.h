@@ -42,6 +42,7 @@ struct rig_options {
 	uint64_t refuse;           /* device features that the driver does not accept */
 	unsigned queues;           /* 0: 1 */
 	unsigned io_threads;       /* 0: 1 */
+	const char *thread_names;  /* in place of so many */
 	bool readonly;
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */

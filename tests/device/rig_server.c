@@ -152,6 +152,8 @@ int rig_spawn(struct rig *rig)
 
 	snprintf(queues, sizeof(queues), "%u", rig->options.net ? MAX(rig->options.queues, 1U) : rig->queues);
 	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
+	if (rig->options.thread_names)
+		argv[8] = rig->options.thread_names;
 	if (rig->options.readonly)
 		argv[n++] = "--readonly";
 	for (const char *const *arg = rig->options.args; arg && *arg; arg++)

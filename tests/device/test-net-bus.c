@@ -422,6 +422,99 @@ Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 	tear_down();
 }
 
+/* ---- moves ---- */
+
+#define ROUNDS 60
+#define BURST  8
+
+static void set_up_to_move(uint64_t ring_features)
+{
+	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
+	struct net_options options = {
+		.kind = NET_PACKET,
+		.rig = { .args = args, .thread_names = "a:b", .ring_features = ring_features }
+	};
+
+	supervisor_open(&s);
+	args[3] = s.dir;
+	net_start(&n, &options);
+	supervisor_expect(&s, &n.rig);
+}
+
+/* A pair goes from one thread to the other and back, with frames on their way in both directions. */
+static void moves_with_frames_under_way(uint64_t ring_features)
+{
+	const uint32_t len = 200;
+	uint32_t used;
+	uint16_t id;
+
+	set_up_to_move(ring_features);
+	net_post_many(&n, 0, BYTES, BUFFERS - BURST);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
+
+		strcpy(msg.move_queue.thread, i % 2 ? "a" : "b");
+		net_fill(rig_ptr(&n.rig, n.frame), len, i);
+		for (unsigned k = 0; k < BURST; k++) {
+			net_fill(frame, 60, i * BURST + k);
+			net_peer_send(&n, frame, 60);
+			net_send_start(&n, 0, len);
+			if (k == i % BURST)
+				supervisor_ask(&s, &msg);
+		}
+		supervisor_until(&s, s.answered);
+		cr_assert_eq(s.err, 0);
+		for (unsigned k = 0; k < BURST; k++) {
+			net_receive(&n, 0, &f);
+			cr_assert(f.len == 60 && net_check(f.bytes, 60, i * BURST + k), "frame %u of move %u",
+				  k, i);
+			cr_assert_eq(net_peer_receive(&n, frames), len);
+			cr_assert(net_check(frames, len, i));
+		}
+		net_post_many(&n, 0, BYTES, BURST);
+		for (unsigned k = 0; k < BURST; k++)
+			supervisor_until(&s, ring_get(&n.rig.queue[1].ring, &id, &used) == 1);
+	}
+	supervisor_ask_ok(&s, BUS_GET_LOOPS);
+	cr_assert_eq(s.reply->loops.count, 3);
+	cr_assert_str_eq(s.reply->loops.loop[1].name, "a");
+	cr_assert_eq(s.reply->loops.loop[1].queues, 1);
+	cr_assert_eq(s.reply->loops.loop[2].queues, 0);
+	falls_asleep();
+	tear_down();
+}
+
+Test(net_bus, split_a_pair_moves)
+{
+	moves_with_frames_under_way(RING_F_EVENT_IDX);
+}
+
+Test(net_bus, packed_a_pair_moves)
+{
+	moves_with_frames_under_way(RING_F_PACKED);
+}
+
+/* What waited for a limit or for the other end on one thread is let go on the other. */
+Test(net_bus, a_limit_is_lifted_on_the_other_thread)
+{
+	struct bus_msg msg = { .type = BUS_MOVE_QUEUE, .move_queue.thread = "b" };
+
+	set_up_to_move(0);
+	cr_assert_eq(set("tx-packets", "1/1"), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		net_fill(rig_ptr(&n.rig, n.frame), 60, 1);
+		net_send_start(&n, 0, 60);
+	}
+	supervisor_until(&s, supervisor_stat(&s, "tx_limited") > 0);
+	supervisor_ask(&s, &msg);
+	supervisor_until(&s, s.answered);
+	cr_assert_eq(s.err, 0);
+	cr_assert_eq(set("tx-packets", "0"), 0);
+	for (unsigned i = 0; i < 5; i++)
+		cr_assert_eq(net_peer_receive(&n, frames), 60);
+	tear_down();
+}
+
 /* ---- sleep ---- */
 
 static void sleeps_while_the_link_is_down(uint64_t ring_features)
