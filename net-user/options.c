@@ -44,37 +44,24 @@ static int set_bus(void *arg, const char *value)
 	return *value ? 0 : -EINVAL;
 }
 
-static int set_switch(const char *value, bool *to)
-{
-	int on = parse_on_off(value);
-
-	*to = on > 0;
-	return on < 0 ? on : 0;
-}
-
 static int set_sandbox(void *arg, const char *value)
 {
-	return set_switch(value, &((struct options *)arg)->sandbox);
+	return option_switch(value, &((struct options *)arg)->sandbox);
 }
 
 static int set_restrict(void *arg, const char *value)
 {
-	return set_switch(value, &((struct options *)arg)->restricted);
+	return option_switch(value, &((struct options *)arg)->restricted);
 }
 
 static int set_ipv6(void *arg, const char *value)
 {
-	return set_switch(value, &((struct options *)arg)->ipv6);
+	return option_switch(value, &((struct options *)arg)->ipv6);
 }
 
 static int set_mtu(void *arg, const char *value)
 {
-	uint64_t mtu;
-	int err = parse_u64(value, 576, 65521, &mtu);
-
-	if (!err)
-		((struct options *)arg)->mtu = (unsigned)mtu;
-	return err;
+	return option_number(value, 576, 65521, &((struct options *)arg)->mtu);
 }
 
 static int set_hostname(void *arg, const char *value)
@@ -87,17 +74,6 @@ static int set_hostname(void *arg, const char *value)
 				     "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") == len
 		   ? 0
 		   : -EINVAL;
-}
-
-static int set_log_level(void *arg, const char *value)
-{
-	int level = log_level_parse(value);
-
-	(void)arg;
-	if (level < 0)
-		return level;
-	log_set_level((enum log_level)level);
-	return 0;
 }
 
 static struct in_addr member(const struct options *o, uint32_t number)
@@ -289,7 +265,7 @@ static const struct server_option table[] = {
 	  set_flight_fd },
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
-	  "error, warning, info or debug", set_log_level },
+	  "error, warning, info or debug", option_log_level },
 	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };

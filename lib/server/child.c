@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "config.h"
 #include "log.h"
+#include "reply.h"
 
 #define FLUSH_NS   (200 * NS_PER_MS)
 #define PATH_BYTES 4096
@@ -30,27 +31,6 @@ static void send_event(struct child *c, enum bus_type type)
 		log_warn_errno(err, "the supervisor can't be told");
 }
 
-static void reply_ok(struct child *c, uint64_t id)
-{
-	struct bus_msg msg = { .type = BUS_OK };
-	int err = bus_reply(c->bus, id, &msg);
-
-	if (err)
-		log_warn_errno(err, "the supervisor can't be answered");
-}
-
-static void add_stat(void *to, const char *name, uint64_t value)
-{
-	struct bus_msg *msg = to;
-	struct bus_stat *stat = &msg->stats.stat[msg->stats.count];
-
-	if (msg->stats.count == BUS_STATS_MAX)
-		return;
-	msg->stats.count++;
-	snprintf(stat->name, sizeof(stat->name), "%s", name);
-	stat->value = value;
-}
-
 static void on_get_stats(struct child *c, uint64_t id)
 {
 	struct bus_msg *msg = calloc(1, sizeof(*msg));
@@ -58,7 +38,7 @@ static void on_get_stats(struct child *c, uint64_t id)
 
 	if (msg) {
 		msg->type = BUS_STATS;
-		c->ops->stats(c->arg, add_stat, msg);
+		c->ops->stats(c->arg, reply_add_stat, msg);
 		err = bus_reply(c->bus, id, msg);
 		free(msg);
 	}
@@ -90,7 +70,7 @@ static void on_shutdown(struct child *c, uint64_t id)
 static void on_ping(struct child *c, uint64_t id)
 {
 	if (!c->ops->ping) {
-		reply_ok(c, id);
+		reply_ok(c->bus, id);
 		return;
 	}
 	c->ping_id = id;
@@ -158,7 +138,7 @@ void child_ready(struct child *c)
 void child_alive(struct child *c)
 {
 	if (c->ping_id)
-		reply_ok(c, c->ping_id);
+		reply_ok(c->bus, c->ping_id);
 	c->ping_id = 0;
 }
 
@@ -166,7 +146,7 @@ void child_farewell(struct child *c)
 {
 	if (!c->shutdown_id)
 		return;
-	reply_ok(c, c->shutdown_id);
+	reply_ok(c->bus, c->shutdown_id);
 	bus_flush(c->bus, FLUSH_NS);
 }
 

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "log.h"
 #include "num.h"
+#include "reply.h"
 #include "server_priv.h"
 
 #define FLUSH_NS      (200 * NS_PER_MS)
@@ -77,28 +78,7 @@ void server_io_error(struct server_queue *q, const char *text)
 	send_io_error(s);
 }
 
-static void reply_ok(struct server *s, uint64_t id)
-{
-	struct bus_msg msg = { .type = BUS_OK };
-	int err = bus_reply(s->control.bus, id, &msg);
-
-	if (err)
-		log_warn_errno(err, "the supervisor can't be answered");
-}
-
 /* ---- statistics ---- */
-
-static void add_stat(void *arg, const char *name, uint64_t value)
-{
-	struct bus_msg *msg = arg;
-	struct bus_stat *stat = &msg->stats.stat[msg->stats.count];
-
-	if (msg->stats.count == BUS_STATS_MAX)
-		return;
-	msg->stats.count++;
-	snprintf(stat->name, sizeof(stat->name), "%s", name);
-	stat->value = value;
-}
 
 static const struct {
 	const char *name;
@@ -130,11 +110,11 @@ static void add_loop_stats(struct bus_msg *msg, const struct loop *loop)
 
 	loop_get_stats(loop, &st);
 	snprintf(name, sizeof(name), "%s.sleeps", loop_name(loop));
-	add_stat(msg, name, st.sleeps);
+	reply_add_stat(msg, name, st.sleeps);
 	snprintf(name, sizeof(name), "%s.poll_hits", loop_name(loop));
-	add_stat(msg, name, st.poll_hits);
+	reply_add_stat(msg, name, st.poll_hits);
 	snprintf(name, sizeof(name), "%s.poll_misses", loop_name(loop));
-	add_stat(msg, name, st.poll_misses);
+	reply_add_stat(msg, name, st.poll_misses);
 }
 
 static void fill_stats(struct server *s, struct bus_msg *msg)
@@ -144,18 +124,18 @@ static void fill_stats(struct server *s, struct bus_msg *msg)
 
 		for (unsigned i = 0; i < s->rings; i++)
 			sum += queue_counter(&s->queue[i], c);
-		add_stat(msg, queue_counters[c].name, sum);
+		reply_add_stat(msg, queue_counters[c].name, sum);
 	}
-	s->device->stats(s->dev, add_stat, msg);
+	s->device->stats(s->dev, reply_add_stat, msg);
 	for (unsigned i = 0; i < s->opts.placing.threads; i++)
 		add_loop_stats(msg, s->io[i].loop);
 	for (unsigned i = 0; s->rings > 1 && i < MIN(s->rings, QUEUES_LISTED); i++) {
 		char name[BUS_NAME_MAX];
 
 		snprintf(name, sizeof(name), "queue%u.requests", i);
-		add_stat(msg, name, stat_get(&s->queue[i].stats.requests));
+		reply_add_stat(msg, name, stat_get(&s->queue[i].stats.requests));
 		snprintf(name, sizeof(name), "queue%u.completed", i);
-		add_stat(msg, name, stat_get(&s->queue[i].stats.completed));
+		reply_add_stat(msg, name, stat_get(&s->queue[i].stats.completed));
 	}
 }
 
@@ -206,7 +186,7 @@ static void on_get_loops(struct server *s, const struct bus_msg *request)
 
 void control_moved(struct server *s, uint64_t id)
 {
-	reply_ok(s, id);
+	reply_ok(s->control.bus, id);
 }
 
 static void on_move_queue(struct server *s, const struct bus_msg *msg)
@@ -216,7 +196,7 @@ static void on_move_queue(struct server *s, const struct bus_msg *msg)
 	int r = to && is_there ? move_start(s, msg->move_queue.queue, to, msg->id) : -ENOENT;
 
 	if (!r)
-		reply_ok(s, msg->id);
+		reply_ok(s->control.bus, msg->id);
 	else if (r < 0)
 		bus_reply_error(s->control.bus, msg->id, r,
 				!is_there ? "there is no such queue"
@@ -235,7 +215,7 @@ static void on_pin(struct server *s, const struct bus_msg *msg)
 	}
 	err = threads_pin(s, msg->pin.thread, &cpus);
 	if (!err)
-		reply_ok(s, msg->id);
+		reply_ok(s->control.bus, msg->id);
 	else
 		bus_reply_error(s->control.bus, msg->id, err,
 				err == -ENOENT ? "there is no such thread; loops lists all"
@@ -250,14 +230,14 @@ static void drained(struct server *s, struct order *o)
 
 	(void)o;
 	if (--c->draining == 0) {
-		reply_ok(s, c->drain_id);
+		reply_ok(s->control.bus, c->drain_id);
 		c->drain_id = 0;
 	}
 }
 
 static void on_ping(struct server *s, const struct bus_msg *msg)
 {
-	reply_ok(s, msg->id);
+	reply_ok(s->control.bus, msg->id);
 }
 
 static void on_drain(struct server *s, const struct bus_msg *msg)
@@ -279,7 +259,7 @@ static void on_resume(struct server *s, const struct bus_msg *msg)
 {
 	for (unsigned i = 0; i < s->rings; i++)
 		queue_post(&s->queue[i], server_order(s, i, ORDER_RESUME, NULL));
-	reply_ok(s, msg->id);
+	reply_ok(s->control.bus, msg->id);
 }
 
 static void on_set(struct server *s, const struct bus_msg *msg)
@@ -297,7 +277,7 @@ static void on_set(struct server *s, const struct bus_msg *msg)
 	log_info("%s is set to %s", msg->set.key, msg->set.value);
 	if (r > 0)
 		front_config_changed(s);
-	reply_ok(s, msg->id);
+	reply_ok(s->control.bus, msg->id);
 }
 
 static void on_shutdown(struct server *s, const struct bus_msg *msg)
@@ -367,7 +347,7 @@ void control_farewell(struct server *s)
 {
 	if (!s->control.shutdown_id)
 		return;
-	reply_ok(s, s->control.shutdown_id);
+	reply_ok(s->control.bus, s->control.shutdown_id);
 	bus_flush(s->control.bus, FLUSH_NS);
 }
 

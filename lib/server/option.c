@@ -2,7 +2,6 @@
 /* The walk over a command line by tables of options. */
 #include "option.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,6 +106,35 @@ int option_parse(int argc, char **argv, const struct option_set *set)
 			return status;
 	}
 	return -1;
+}
+
+int option_number(const char *value, unsigned min, unsigned max, unsigned *to)
+{
+	uint64_t v;
+	int err = parse_u64(value, min, max, &v);
+
+	if (!err)
+		*to = (unsigned)v;
+	return err;
+}
+
+int option_switch(const char *value, bool *to)
+{
+	int on = parse_on_off(value);
+
+	*to = on > 0;
+	return on < 0 ? on : 0;
+}
+
+int option_log_level(void *unused, const char *value)
+{
+	int level = log_level_parse(value);
+
+	(void)unused;
+	if (level < 0)
+		return level;
+	log_set_level((enum log_level)level);
+	return 0;
 }
 
 int option_fd(const char *value, int *to)

@@ -3,6 +3,7 @@
 #ifndef SERVER_OPTION_H
 #define SERVER_OPTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* An option. A table ends with an entry without a name. */
@@ -37,6 +38,11 @@ struct option_set {
 
 /* An inherited descriptor into *to, for set: a number from 3 to 1023, or -errno. */
 int option_fd(const char *value, int *to);
+
+/* For set: a number between min and max; on or off; the level of log lines, which holds from then on. 0 or -errno. */
+int option_number(const char *value, unsigned min, unsigned max, unsigned *to);
+int option_switch(const char *value, bool *to);
+int option_log_level(void *unused, const char *value);
 
 /* Takes all words. -1 to go on, else the exit status: 0 after --help or --version, 2 after an error, which is logged. */
 int option_parse(int argc, char **argv, const struct option_set *set);

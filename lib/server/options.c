@@ -28,17 +28,6 @@ static int set_bus(void *arg, const char *value)
 	return *value ? 0 : -EINVAL;
 }
 
-/* A number between min and max into *to. */
-static int set_number(const char *value, unsigned min, unsigned max, unsigned *to)
-{
-	uint64_t v;
-	int err = parse_u64(value, min, max, &v);
-
-	if (!err)
-		*to = (unsigned)v;
-	return err;
-}
-
 static int set_vhost_fd(void *arg, const char *value)
 {
 	return option_fd(value, &((struct options *)arg)->vhost_fd);
@@ -62,7 +51,7 @@ static int set_anchor_fd(void *arg, const char *value)
 /* How many queues of this device the limit of rings allows, options_parse says. */
 static int set_queues(void *arg, const char *value)
 {
-	return set_number(value, 1, SERVER_QUEUES_MAX, &((struct options *)arg)->queues);
+	return option_number(value, 1, SERVER_QUEUES_MAX, &((struct options *)arg)->queues);
 }
 
 static int set_io_threads(void *arg, const char *value)
@@ -79,26 +68,12 @@ static int set_map(void *arg, const char *value)
 
 static int set_poll_max(void *arg, const char *value)
 {
-	return set_number(value, 0, 1000000, &((struct options *)arg)->poll_max_us);
+	return option_number(value, 0, 1000000, &((struct options *)arg)->poll_max_us);
 }
 
 static int set_sandbox(void *arg, const char *value)
 {
-	int on = parse_on_off(value);
-
-	((struct options *)arg)->sandbox = on > 0;
-	return on < 0 ? on : 0;
-}
-
-static int set_log_level(void *arg, const char *value)
-{
-	int level = log_level_parse(value);
-
-	(void)arg;
-	if (level < 0)
-		return level;
-	log_set_level((enum log_level)level);
-	return 0;
+	return option_switch(value, &((struct options *)arg)->sandbox);
 }
 
 static const struct server_option common[] = {
@@ -124,7 +99,7 @@ static const struct server_option common[] = {
 	  "a number from 0 to 1000000", set_poll_max },
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
-	  "error, warning, info or debug", set_log_level },
+	  "error, warning, info or debug", option_log_level },
 	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };

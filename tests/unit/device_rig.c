@@ -297,3 +297,11 @@ void set_used_idx(uint16_t idx)
 {
 	memcpy(ram_at(ram, USED + 2, 2), &idx, sizeof(idx));
 }
+
+void device_run_for(uint64_t ns)
+{
+	uint64_t end = clock_ns() + ns;
+
+	while (clock_ns() < end)
+		cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);
+}

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "device.h"
 #include "fake_vm.h"
 #include "layout.h"
@@ -77,5 +78,17 @@ void set_used_idx(uint16_t idx);
 
 /* All of it, until the back end serves the rings. */
 void run(void);
+
+/* Runs the core's loop for so long, or until the condition holds. */
+void device_run_for(uint64_t ns);
+#define DEVICE_DEADLINE (40 * NS_PER_S)
+#define DEVICE_UNTIL(condition)                                                                              \
+	do {                                                                                                 \
+		uint64_t end_ = clock_ns() + DEVICE_DEADLINE;                                                \
+		while (!(condition)) {                                                                       \
+			cr_assert(clock_ns() < end_, "deadline: %s", #condition);                            \
+			cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);                     \
+		}                                                                                            \
+	} while (0)
 
 #endif

@@ -50,7 +50,7 @@ void rig_begin(void)
 	cr_assert_eq(chdir(dir), 0);
 }
 
-static int run(const char *fmt, va_list args)
+__attribute__((format(printf, 1, 0))) static int run(const char *fmt, va_list args)
 {
 	char line[8192];
 

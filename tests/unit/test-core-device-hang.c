@@ -18,8 +18,7 @@
 #include "flight.h"
 #include "inflight.h"
 
-#define TIMEOUT  (160 * NS_PER_MS)
-#define DEADLINE (20 * NS_PER_S)
+#define TIMEOUT (160 * NS_PER_MS)
 
 static struct flight *words; /* as the back end writes them */
 
@@ -35,24 +34,6 @@ static void tear_down(void)
 }
 
 TestSuite(device_hang, .init = set_up, .fini = tear_down, .timeout = 60);
-
-#define RUN_UNTIL(condition)                                                                                 \
-	do {                                                                                                 \
-		uint64_t end_ = clock_ns() + DEADLINE;                                                       \
-		while (!(condition)) {                                                                       \
-			cr_assert(clock_ns() < end_, "deadline: %s", #condition);                            \
-			cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);                     \
-		}                                                                                            \
-	} while (0)
-
-/* Runs for several time-outs. */
-static void run_long(void)
-{
-	uint64_t end = clock_ns() + 3 * TIMEOUT;
-
-	while (clock_ns() < end)
-		cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);
-}
 
 /* A connection of a process that has health words. */
 static void connect_with_words(void)
@@ -97,19 +78,19 @@ Test(device_hang, fault_42_is_reported_and_replaced)
 {
 	run_with_words();
 	make_request();
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 	cr_assert_eq(get_stats().hung, 1);
 	cr_assert_eq(downs, 0, "the connection is its supervisor's to end");
 	cr_assert_eq(status(), LIVE);
 	/* It was killed and reaped; its successor hangs too. */
 	connect_with_words();
 	answer(&started, 0);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs, 2, "once for each connection");
 	connect_with_words();
 	answer(&started, 0);
 	set_used_idx(1);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs, 2);
 	cr_assert_eq(status(), LIVE);
 }
@@ -118,8 +99,8 @@ Test(device_hang, without_health_words_it_is_left_alone)
 {
 	run();
 	make_request();
-	RUN_UNTIL(stalls);
-	run_long();
+	DEVICE_UNTIL(stalls);
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs, 0);
 	cr_assert_eq(get_stats().stalled, 1);
 }
@@ -130,13 +111,13 @@ Test(device_hang, a_ring_that_its_driver_broke_is_not_watched)
 	run_with_words();
 	make_request();
 	eventfd_write(last_rings[0].err, 1);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(status(), LIVE | VIRTIO_CONFIG_S_NEEDS_RESET);
 	cr_assert_eq(hangs + stalls, 0);
 	/* Nor for a successor, until the driver's reset. */
 	connect_with_words();
 	answer(&started, 0);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	set_status(0);
 	machine_settle(&m);
@@ -145,7 +126,7 @@ Test(device_hang, a_ring_that_its_driver_broke_is_not_watched)
 	drive(DESC, AVAIL, USED);
 	answer(&started, 0);
 	make_request();
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 Test(device_hang, while_the_driver_resets_it_is_not_watched)
@@ -153,7 +134,7 @@ Test(device_hang, while_the_driver_resets_it_is_not_watched)
 	run_with_words();
 	make_request();
 	set_status(0);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	answer(&reset, 0);
 	cr_assert_eq(status(), 0);
@@ -164,7 +145,7 @@ Test(device_hang, fault_41_used_index_ahead_ends_the_connection)
 	run_with_words();
 	make_request();
 	set_used_idx((uint16_t)(1 + 40000));
-	RUN_UNTIL(downs);
+	DEVICE_UNTIL(downs);
 	cr_assert_str_eq(reason, "its used index is not among the requests that the driver made available");
 	cr_assert_eq(status(), LIVE | VIRTIO_CONFIG_S_NEEDS_RESET);
 	cr_assert_eq(get_stats().broken, 1);
@@ -181,7 +162,7 @@ Test(device_hang, fault_41_used_index_ahead_ends_the_connection)
 	drive(DESC, AVAIL, USED);
 	cr_assert_eq(starts, 1);
 	answer(&started, 0);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(downs, 1);
 	cr_assert_eq(status(), LIVE);
 }
@@ -201,7 +182,7 @@ Test(device_hang, fault_46_kicks_that_exit_do_not_block)
 	cr_assert_geq(get_stats().transport.kicks_exited, 100);
 	/* Another address for the same registers: the kick that may have been missed meanwhile is made good. */
 	guest_set_config(&m, 1, 0x10, 4, BAR + 0x100000);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 /* Nobody can take memory away from under those who have it mapped. */
@@ -295,7 +276,7 @@ Test(device_hang, a_device_that_comes_back_goes_on_with_live_rings)
 	answer(&started, 0);
 	cr_assert_eq(resumes, 1);
 	make_request();
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 	set_status(0);
 	machine_settle(&m);
 	cr_assert_eq(status(), LIVE | VIRTIO_CONFIG_S_NEEDS_RESET, "this process may write");

@@ -12,8 +12,7 @@
 #include "fd.h"
 #include "flight.h"
 
-#define TIMEOUT  (160 * NS_PER_MS)
-#define DEADLINE (20 * NS_PER_S)
+#define TIMEOUT (160 * NS_PER_MS)
 
 #define BIT(n)      (1ULL << (n))
 #define CONTROL     BIT(VIRTIO_NET_F_CTRL_VQ)
@@ -45,15 +44,6 @@ static void tear_down(void)
 
 TestSuite(device_net, .init = set_up, .fini = tear_down, .timeout = 60);
 TestSuite(device_net_mac, .init = set_up_mac, .fini = tear_down, .timeout = 60);
-
-#define RUN_UNTIL(condition)                                                                                 \
-	do {                                                                                                 \
-		uint64_t end_ = clock_ns() + DEADLINE;                                                       \
-		while (!(condition)) {                                                                       \
-			cr_assert(clock_ns() < end_, "deadline: %s", #condition);                            \
-			cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);                     \
-		}                                                                                            \
-	} while (0)
 
 /* A back end that tells of so many pairs in its configuration space, and of so many when asked for queues. */
 static void be_probed(uint64_t features, uint16_t pairs, uint16_t queues)
@@ -246,30 +236,22 @@ static void make_available(unsigned ring)
 	fd_event_set(last_rings[ring].kick);
 }
 
-static void run_long(void)
-{
-	uint64_t end = clock_ns() + 3 * TIMEOUT;
-
-	while (clock_ns() < end)
-		cr_assert_eq(loop_run_once(m.loop, 20 * (int64_t)NS_PER_MS), 0);
-}
-
 Test(device_net, buffers_that_nothing_comes_into_are_no_hang)
 {
 	run_with_words(PAIRS);
 	make_available(0);
 	make_available(2);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	make_available(3);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 Test(device_net, frames_that_the_network_holds_are_no_hang)
 {
 	run_with_words(PAIRS);
 	make_available(1);
-	for (uint64_t end = clock_ns() + DEADLINE; !stalls && clock_ns() < end;) {
+	for (uint64_t end = clock_ns() + DEVICE_DEADLINE; !stalls && clock_ns() < end;) {
 		/* It looks at its ring, whose frames lie with the backend. */
 		struct flight_queue *q = (struct flight_queue *)(uintptr_t)flight_queue(words, 1);
 
@@ -286,7 +268,7 @@ Test(device_net, a_control_ring_that_is_not_answered_is_a_hang)
 {
 	run_with_words(PAIRS);
 	make_available(4);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 /* Where the third ring is the control ring, as the driver uses one pair. */
@@ -294,10 +276,10 @@ Test(device_net, a_control_ring_behind_one_pair_is_watched_too)
 {
 	run_with_words(CONTROL);
 	make_available(0);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	make_available(2);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 /* A driver may set up rings that its features do not name; the back end does not owe them anything. */
@@ -306,20 +288,20 @@ Test(device_net, rings_that_no_feature_names_are_no_hang)
 	run_with_rings(CONTROL, 5);
 	make_available(3);
 	make_available(4);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	make_available(1);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 Test(device_net, a_control_ring_without_its_feature_is_no_hang)
 {
 	run_with_rings(0, 3);
 	make_available(2);
-	run_long();
+	device_run_for(3 * TIMEOUT);
 	cr_assert_eq(hangs + stalls, 0);
 	make_available(1);
-	RUN_UNTIL(hangs);
+	DEVICE_UNTIL(hangs);
 }
 
 /* ---- link status ---- */

@@ -220,18 +220,44 @@ Test(user_reasm, fault_33_a_flood_of_first_fragments_costs_bounded_memory)
 
 /* ---- policy ---- */
 
+struct destination {
+	const char *dst;
+	uint8_t protocol;
+	uint16_t port;
+	bool allowed;
+};
+
+static void expect4(struct policy *policy, const struct destination *cases, size_t n)
+{
+	static struct packet p;
+
+	for (size_t i = 0; i < n; i++) {
+		struct frame f = make4(&p, cases[i].protocol, cases[i].dst, 1000, cases[i].port, SYN);
+
+		cr_expect_eq(policy_allows(policy, &f, NOW), cases[i].allowed, "%s:%u, %u", cases[i].dst,
+			     cases[i].port, cases[i].protocol);
+	}
+}
+
+static void expect6(struct policy *policy, const struct destination *cases, size_t n)
+{
+	static struct packet p;
+
+	for (size_t i = 0; i < n; i++) {
+		struct frame f = make6(&p, cases[i].protocol, cases[i].dst, cases[i].port);
+
+		cr_expect_eq(policy_allows(policy, &f, NOW), cases[i].allowed, "%s:%u, %u", cases[i].dst,
+			     cases[i].port, cases[i].protocol);
+	}
+}
+
 Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 {
 	static struct packet p;
 	struct options o = options(false);
 	struct policy policy;
 	struct frame f;
-	static const struct {
-		const char *dst;
-		uint8_t protocol;
-		uint16_t port;
-		bool allowed;
-	} cases[] = {
+	static const struct destination cases[] = {
 		{ "1.2.3.4", IPPROTO_TCP, 80, true },          { "10.0.2.2", IPPROTO_TCP, 22, true },
 		{ "10.0.2.3", IPPROTO_UDP, 53, true },         { "1.2.3.4", IPPROTO_ICMP, 0, true },
 		{ "127.0.0.1", IPPROTO_TCP, 22, false },       { "127.9.9.9", IPPROTO_UDP, 53, false },
@@ -241,37 +267,19 @@ Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 		{ "255.255.255.255", IPPROTO_UDP, 69, false },
 	};
 
-	static const struct {
-		const char *dst;
-		uint8_t protocol;
-		uint16_t port;
-		bool allowed;
-	} cases6[] = {
-		{ "fec0::2", IPPROTO_TCP, 22, true },    { "fec0::3", IPPROTO_UDP, 53, true },
-		{ "fec0::4", IPPROTO_TCP, 22, false },   { "fec0::1:2", IPPROTO_TCP, 22, false },
-		{ "fec0::1", IPPROTO_UDP, 53, false },   { "ff02::1", IPPROTO_TCP, 22, false },
-		{ "ff02::1", IPPROTO_UDP, 53, false },   { "ff05::1", IPPROTO_UDP, 53, false },
-		{ "ff02::1", IPPROTO_ICMPV6, 0, false }, { "fec0::2", IPPROTO_ICMPV6, 0, true },
-		{ "ff02::1:2", IPPROTO_UDP, 547, true },
+	static const struct destination cases6[] = {
+		{ "fec0::2", IPPROTO_TCP, 22, true },           { "fec0::3", IPPROTO_UDP, 53, true },
+		{ "fec0::4", IPPROTO_TCP, 22, false },          { "fec0::1:2", IPPROTO_TCP, 22, false },
+		{ "fec0::1", IPPROTO_UDP, 53, false },          { "ff02::1", IPPROTO_TCP, 22, false },
+		{ "ff02::1", IPPROTO_UDP, 53, false },          { "ff05::1", IPPROTO_UDP, 53, false },
+		{ "ff02::1", IPPROTO_ICMPV6, 0, false },        { "fec0::2", IPPROTO_ICMPV6, 0, true },
+		{ "ff02::1:2", IPPROTO_UDP, 547, true },        { "::1", IPPROTO_TCP, 22, false },
+		{ "::ffff:127.0.0.1", IPPROTO_TCP, 22, false }, { "::127.0.0.1", IPPROTO_TCP, 22, false },
 	};
 
 	policy_init(&policy, &o);
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		f = make4(&p, cases[i].protocol, cases[i].dst, 1000, cases[i].port, SYN);
-		cr_expect_eq(policy_allows(&policy, &f, NOW), cases[i].allowed, "%s:%u", cases[i].dst,
-			     cases[i].port);
-	}
-	f = make6(&p, IPPROTO_TCP, "::1", 22);
-	cr_expect_not(policy_allows(&policy, &f, NOW));
-	f = make6(&p, IPPROTO_TCP, "::ffff:127.0.0.1", 22);
-	cr_expect_not(policy_allows(&policy, &f, NOW));
-	f = make6(&p, IPPROTO_TCP, "::127.0.0.1", 22);
-	cr_expect_not(policy_allows(&policy, &f, NOW));
-	for (size_t i = 0; i < ARRAY_SIZE(cases6); i++) {
-		f = make6(&p, cases6[i].protocol, cases6[i].dst, cases6[i].port);
-		cr_expect_eq(policy_allows(&policy, &f, NOW), cases6[i].allowed, "%s:%u, %u", cases6[i].dst,
-			     cases6[i].port, cases6[i].protocol);
-	}
+	expect4(&policy, cases, ARRAY_SIZE(cases));
+	expect6(&policy, cases6, ARRAY_SIZE(cases6));
 	f = make6(&p, IPPROTO_TCP, "2001:db8::1", 22);
 	cr_expect(policy_allows(&policy, &f, NOW));
 	o.ipv6 = false;
@@ -280,15 +288,9 @@ Test(user_policy, an_unrestricted_guest_may_reach_all_but_what_means_this_host)
 
 Test(user_policy, a_restricted_guest_reaches_what_is_listed)
 {
-	static struct packet p;
 	struct options o = options(true);
 	struct policy policy;
-	static const struct {
-		const char *dst;
-		uint8_t protocol;
-		uint16_t port;
-		bool allowed;
-	} cases[] = {
+	static const struct destination cases[] = {
 		{ "192.0.2.1", IPPROTO_TCP, 443, true },         { "192.0.2.1", IPPROTO_TCP, 444, false },
 		{ "192.0.2.1", IPPROTO_UDP, 443, false },        { "192.0.2.1", IPPROTO_ICMP, 0, false },
 		{ "192.0.3.1", IPPROTO_TCP, 443, false },        { "198.51.100.7", IPPROTO_UDP, 5000, true },
@@ -301,6 +303,13 @@ Test(user_policy, a_restricted_guest_reaches_what_is_listed)
 		{ "255.255.255.255", IPPROTO_UDP, 8080, false }, { "127.0.0.1", IPPROTO_TCP, 443, false },
 	};
 
+	static const struct destination cases6[] = {
+		{ "2001:db8::1", IPPROTO_TCP, 80, true },
+		{ "2001:db9::1", IPPROTO_TCP, 80, false },
+		{ "fec0::2", IPPROTO_TCP, 80, false },
+		{ "2001:db8::1", IPPROTO_TCP, 81, false },
+	};
+
 	allow(&o, "192.0.2.0/24:443/tcp");
 	allow(&o, "198.51.100.7:5000-5010");
 	allow(&o, "10.0.0.0/8");
@@ -308,18 +317,8 @@ Test(user_policy, a_restricted_guest_reaches_what_is_listed)
 	allow(&o, "127.0.0.0/8");
 	allow(&o, "[2001:db8::/32]:80/tcp");
 	policy_init(&policy, &o);
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct frame f = make4(&p, cases[i].protocol, cases[i].dst, 1000, cases[i].port, SYN);
-
-		cr_expect_eq(policy_allows(&policy, &f, NOW), cases[i].allowed, "%s:%u, %u", cases[i].dst,
-			     cases[i].port, cases[i].protocol);
-	}
-	for (unsigned i = 0; i < 4; i++) {
-		static const char *const dst[] = { "2001:db8::1", "2001:db9::1", "fec0::2", "2001:db8::1" };
-		struct frame f = make6(&p, IPPROTO_TCP, dst[i], i == 3 ? 81 : 80);
-
-		cr_expect_eq(policy_allows(&policy, &f, NOW), i == 0, "%s", dst[i]);
-	}
+	expect4(&policy, cases, ARRAY_SIZE(cases));
+	expect6(&policy, cases6, ARRAY_SIZE(cases6));
 }
 
 Test(user_policy, a_restricted_guest_answers_who_asked)
