@@ -10,6 +10,7 @@
 
 #include "num.h"
 #include "onerror.h"
+#include "owner.h"
 #include "request.h"
 #include "slow.h"
 
@@ -81,6 +82,8 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 	q->waiting_end = &q->waiting;
 	onerror_open(q);
 	err = make_requests(q);
+	if (!err && disk->owner)
+		err = owner_start(disk->owner, q, &q->reader);
 	if (!err)
 		err = disk->engine->open(disk->fd, QUEUE_DEPTH, &q->engine);
 	if (err) {
@@ -184,6 +187,12 @@ bool blk_queue_service(struct blk_queue *q)
 		}
 	}
 	return did;
+}
+
+void blk_queue_ring(struct blk_queue *q, bool on)
+{
+	if (q->disk->owner)
+		owner_ring(q->disk->owner, on);
 }
 
 bool blk_queue_has_room(const struct blk_queue *q)

@@ -18,6 +18,8 @@ int blk_queue_attach(struct blk_queue *q);
 void blk_queue_detach(struct blk_queue *q);
 
 bool blk_queue_service(struct blk_queue *q);
+/* Its ring is served from now on, or is not any more. */
+void blk_queue_ring(struct blk_queue *q, bool on);
 bool blk_queue_has_room(const struct blk_queue *q);
 unsigned blk_queue_held(const struct blk_queue *q);
 void blk_queue_release(struct blk_queue *q);

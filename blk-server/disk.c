@@ -17,6 +17,7 @@
 #include "fd.h"
 #include "log.h"
 #include "num.h"
+#include "owner.h"
 #include "resize.h"
 #include "slow.h"
 
@@ -161,7 +162,7 @@ static int set_direct(struct disk *disk)
 				disk->name);
 		return err;
 	}
-	if (disk_bytes(disk) % disk->io_align) {
+	if (!disk->qcow2 && disk_bytes(disk) % disk->io_align) {
 		log_error("image %s: its size must be a multiple of %u bytes for --cache direct; "
 			  "--cache buffered takes it",
 			  disk->name, disk->io_align);
@@ -175,7 +176,7 @@ static bool can_punch(const struct disk *disk)
 {
 	if (disk->readonly)
 		return false;
-	if (disk->is_device)
+	if (disk->is_device || disk->owner)
 		return true;
 	return fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			 (off_t)num_align_up(disk_bytes(disk), ALIGN_MAX), ALIGN_MAX) == 0;
@@ -199,13 +200,36 @@ static void fill_config(struct disk *disk, unsigned queues)
 	if (disk->can_discard) {
 		disk->config.max_discard_sectors = DISK_RANGE_MAX;
 		disk->config.max_discard_seg = DISK_RANGES;
-		disk->config.discard_sector_alignment = physical / SECTOR;
+		disk->config.discard_sector_alignment =
+		    disk->owner ? (uint32_t)(disk->cluster / SECTOR) : physical / SECTOR;
 	}
 	if (!disk->readonly) {
 		disk->config.max_write_zeroes_sectors = DISK_RANGE_MAX;
 		disk->config.max_write_zeroes_seg = DISK_RANGES;
 		disk->config.write_zeroes_may_unmap = disk->can_discard;
 	}
+}
+
+/* From here on the disk is the virtual one. */
+static int open_qcow2(struct disk *disk)
+{
+	uint64_t bytes = 0;
+	int err;
+
+	/* Tables are read and written in sectors. */
+	if (disk->io_align > SECTOR) {
+		log_error("image %s: direct I/O needs blocks of %u bytes here, too many for qcow2; "
+			  "--cache buffered takes it",
+			  disk->name, disk->io_align);
+		return -EINVAL;
+	}
+	err = owner_open(disk, &bytes);
+	if (!err && !bytes) {
+		log_error("image %s: must have at least %d bytes", disk->name, SECTOR);
+		err = -EINVAL;
+	}
+	atomic_store(&disk->bytes, bytes);
+	return err;
 }
 
 int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features)
@@ -216,9 +240,12 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 		err = find_size(disk);
 	if (!err)
 		err = set_direct(disk);
+	if (!err && disk->qcow2)
+		err = open_qcow2(disk);
 	if (!err && disk->io_align > SECTOR && !disk->readonly)
 		err = gate_new(disk, &disk->gate);
 	if (err) {
+		owner_close(disk);
 		if (disk->fd >= 0)
 			close(disk->fd);
 		return err;
@@ -243,6 +270,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 void disk_close(struct disk *disk)
 {
 	gate_free(disk->gate);
+	owner_close(disk);
 	close(disk->fd);
 }
 

@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "loop.h"
 #include "onerror.h"
+#include "qcow2.h"
 #include "throttle.h"
 
 #define SECTOR         512
@@ -33,6 +34,11 @@ struct disk {
 	bool buffered;
 	enum on_error on_error;
 	struct throttle throttle;
+	bool qcow2;                               /* what the image is; never guessed from its content */
+	const char *backing[QCOW2_CHAIN_MAX - 1]; /* files that may be its backing files, nearest first */
+	int backing_fd[QCOW2_CHAIN_MAX - 1];      /* -1: by name */
+	unsigned nbacking;
+	uint64_t cache_bytes; /* of its tables; 0: as lib/qcow2 likes it */
 
 	int fd;
 	const char *name;       /* for log lines */
@@ -45,6 +51,8 @@ struct disk {
 	struct virtio_blk_config config; /* the main thread's */
 	bool serving;                    /* a driver has seen it; the main thread's */
 	const struct engine_ops *engine;
+	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
+	uint64_t cluster;    /* of a qcow2 image */
 
 	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
 	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */

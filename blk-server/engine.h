@@ -22,6 +22,7 @@ struct engine_io {
 	struct iovec *iov; /* must stay valid until it is reaped */
 	unsigned niov;
 	enum engine_op op;
+	int fd; /* another file than the engine's; -1: the engine's */
 	uint64_t off;
 	bool dsync;  /* the write is to be on stable storage when it is reaped */
 	int64_t res; /* when reaped: bytes, or -errno */

@@ -139,7 +139,7 @@ static void aio_stage(struct engine *e, struct engine_io *io)
 
 	memset(cb, 0, sizeof(*cb));
 	cb->data = io;
-	cb->aio_fildes = e->fd;
+	cb->aio_fildes = io->fd < 0 ? e->fd : io->fd;
 	if (io->op == ENGINE_FSYNC) {
 		cb->aio_lio_opcode = IO_CMD_FDSYNC;
 	} else if (io->niov == 1) {

@@ -6,6 +6,7 @@
 
 #include "log.h"
 #include "num.h"
+#include "parse.h"
 #include "resize.h"
 #include "blk_queue.h"
 #include "state.h"
@@ -37,8 +38,36 @@ static int set_image_fd(void *dev, const char *value)
 
 static int set_format(void *dev, const char *value)
 {
-	(void)dev;
-	return strcmp(value, "raw") ? -EINVAL : 0;
+	((struct blk *)dev)->disk.qcow2 = !strcmp(value, "qcow2");
+	return strcmp(value, "qcow2") && strcmp(value, "raw") ? -EINVAL : 0;
+}
+
+/* FORMAT:fd=N is one that was inherited. */
+static int set_backing(void *dev, const char *value)
+{
+	struct disk *disk = &((struct blk *)dev)->disk;
+	const char *colon = strchr(value, ':'), *what = value;
+	unsigned i = disk->nbacking;
+
+	if (i == ARRAY_SIZE(disk->backing) || !*value)
+		return -EINVAL;
+	if (!strncmp(value, "raw:", 4) || !strncmp(value, "qcow2:", 6))
+		what = colon + 1;
+	disk->backing[i] = value;
+	disk->backing_fd[i] = -1;
+	disk->nbacking++;
+	if (!strncmp(what, "fd=", 3))
+		return option_fd(what + 3, &disk->backing_fd[i]);
+	return *what ? 0 : -EINVAL;
+}
+
+static int set_table_cache(void *dev, const char *value)
+{
+	uint64_t bytes;
+	int err = parse_size(value, &bytes);
+
+	((struct blk *)dev)->disk.cache_bytes = err ? 0 : bytes;
+	return err || !bytes || bytes > 1U << 30 ? -EINVAL : 0;
 }
 
 static int set_readonly(void *dev, const char *value)
@@ -103,7 +132,12 @@ static const struct server_option options[] = {
 	{ "image", "FILE", "Serve this disk image or block device.", "a file", set_image },
 	{ "image-fd", "N", "Serve this inherited descriptor, locked already, instead.",
 	  "a descriptor from 3 to 1023", set_image_fd },
-	{ "format", "FORMAT", "Format of the image; raw is the only one (raw).", "raw", set_format },
+	{ "format", "FORMAT", "Format of the image, raw or qcow2; never guessed (raw).", "raw or qcow2",
+	  set_format },
+	{ "backing", "FILE", "Allow this backing file; again for one below it. raw: or qcow2: before it.",
+	  "a file, or fd=N, of at most seven", set_backing },
+	{ "table-cache", "SIZE", "Memory for a qcow2 image's tables (4M).", "a size up to 1G",
+	  set_table_cache },
 	{ "readonly", NULL, "Refuse to write.", NULL, set_readonly },
 	{ "refuse-writes", NULL, "Answer writes with an error, on a disk that offers them.", NULL,
 	  set_refuse_writes },
@@ -134,6 +168,10 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	}
 	if (onerror_waits_for_order(blk->disk.on_error) && !settings->supervised) {
 		log_error("--on-error stop and enospc need --bus: somebody who stops the machine");
+		return -EINVAL;
+	}
+	if (blk->disk.nbacking && !blk->disk.qcow2) {
+		log_error("--backing is for --format qcow2");
 		return -EINVAL;
 	}
 	blk->queues = settings->queues;
@@ -235,6 +273,11 @@ static void blk_detach(void *state)
 	blk_queue_detach(state);
 }
 
+static void blk_ring(void *state, bool on)
+{
+	blk_queue_ring(state, on);
+}
+
 static bool blk_service(void *state)
 {
 	return blk_queue_service(state);
@@ -300,6 +343,7 @@ static const struct server_device device = {
 	.queue_close = blk_close_queue,
 	.attach = blk_attach,
 	.detach = blk_detach,
+	.ring = blk_ring,
 	.service = blk_service,
 	.has_room = blk_has_room,
 	.held = blk_held,

@@ -27,7 +27,11 @@ static struct request *take_free(struct blk_queue *q, uint16_t head)
 	struct request *r = q->free;
 
 	q->free = r->next;
+	atomic_store_explicit(&q->active, atomic_load_explicit(&q->active, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
 	r->head = head;
+	r->io.fd = -1;
+	r->asked = UINT64_MAX;
 	r->niov = 0;
 	r->left = r->done = 0;
 	r->plain_write = r->tried = r->final = false;
@@ -39,8 +43,12 @@ static struct request *take_free(struct blk_queue *q, uint16_t head)
 
 static void put_free(struct request *r)
 {
-	r->next = r->queue->free;
-	r->queue->free = r;
+	struct blk_queue *q = r->queue;
+
+	r->next = q->free;
+	q->free = r;
+	atomic_store_explicit(&q->active, atomic_load_explicit(&q->active, memory_order_relaxed) - 1,
+			      memory_order_release);
 }
 
 void request_finish(struct request *r, uint8_t status)

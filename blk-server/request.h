@@ -46,6 +46,12 @@ struct request {
 	uint64_t off;
 	uint32_t left;
 	uint32_t done;    /* data bytes transferred */
+	uint64_t at;      /* where in the file the part is that moves now */
+	uint32_t part;    /* bytes of it */
+	uint32_t cut;     /* bytes that were taken off the last of io's vectors, as the part ends there */
+	bool entered;     /* the part moves by what qcow2_map said */
+	unsigned token;   /* of that */
+	uint64_t asked;   /* off when the owner was last asked (owner.h) */
 	uint8_t *bounce;  /* in use for this transfer, or NULL */
 	uint32_t lead;    /* bytes in it before the data, from rounding */
 	uint32_t carried; /* data bytes in it */
@@ -88,8 +94,10 @@ struct blk_queue {
 	uint64_t seq;
 	bool dsync; /* the driver does not flush, so that each write must be stable by itself */
 	bool staged;
-	unsigned njobs; /* requests that workers carry out, or that wait for those */
-	bool slow_disk; /* the last submission was not done when the call returned */
+	unsigned reader;         /* number for qcow2_enter */
+	_Atomic unsigned active; /* requests that are taken; written by the queue's thread */
+	unsigned njobs;          /* requests that workers carry out, or that wait for those */
+	bool slow_disk;          /* the last submission was not done when the call returned */
 	struct request *free;
 	struct request *waiting, **waiting_end; /* for a bounce buffer, in order */
 	uint8_t *bounce_free[BOUNCE_COUNT];
@@ -136,6 +144,9 @@ void transfer_done(struct request *r);
 
 /* Copies len bytes between the front of r's vectors and buf, and consumes nothing. */
 void transfer_copy_out(const struct request *r, uint8_t *buf, uint32_t len); /* guest to buf */
+
+/* The owner has answered (owner.h). */
+void transfer_answered(struct request *r);
 
 /* Drops n bytes off the front of r's vectors. */
 void transfer_consume(struct request *r, uint32_t n);

@@ -18,6 +18,7 @@
 #include "fd.h"
 #include "log.h"
 #include "num.h"
+#include "owner.h"
 #include "parse.h"
 
 #define BLOCK_MAX 4096
@@ -34,8 +35,7 @@ __attribute__((format(printf, 4, 5))) static int refuse(int err, char *why, size
 	return err;
 }
 
-/* What the image has now, whole sectors of it. */
-static int image_bytes(const struct disk *disk, uint64_t *bytes)
+static int raw_bytes(const struct disk *disk, uint64_t *bytes)
 {
 	off_t end = lseek(disk->fd, 0, SEEK_END);
 
@@ -43,6 +43,15 @@ static int image_bytes(const struct disk *disk, uint64_t *bytes)
 		return -errno;
 	*bytes = num_align_down((uint64_t)end, SECTOR);
 	return 0;
+}
+
+/* What the image has now, whole sectors of it. */
+static int image_bytes(const struct disk *disk, uint64_t *bytes)
+{
+	*bytes = disk_bytes(disk);
+	if (disk->owner)
+		return disk->serving ? 0 : owner_look(disk->owner, bytes);
+	return raw_bytes(disk, bytes);
 }
 
 static void announce(struct disk *disk, uint64_t bytes)
@@ -56,6 +65,8 @@ static int grow(const struct disk *disk, uint64_t bytes)
 {
 	uint32_t block = MAX(disk->io_align, SECTOR);
 
+	if (disk->owner)
+		return owner_resize(disk->owner, bytes);
 	return fd_pwrite_full(disk->fd, zeroes, block, (off_t)(bytes - block));
 }
 
@@ -77,7 +88,7 @@ int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 		return refuse(-EINVAL, why, size,
 			      "a disk in use does not shrink: it has %llu bytes, its image %llu",
 			      (unsigned long long)old, (unsigned long long)now);
-	if (bytes > now && disk->is_device)
+	if (bytes > now && disk->is_device && !disk->owner)
 		return refuse(-EINVAL, why, size, "the device has %llu bytes; it must be enlarged first",
 			      (unsigned long long)now);
 	if (bytes > now && !disk_takes_writes(disk))

@@ -12,6 +12,7 @@
 #include "lock.h"
 #include "num.h"
 #include "onerror.h"
+#include "owner.h"
 #include "request.h"
 
 #define BUFFER_BYTES (BOUNCE_BYTES + BOUNCE_SLACK)
@@ -241,6 +242,8 @@ static void done(void *arg)
 	r->queue->njobs--;
 	if (r->kind == REQUEST_FLUSH)
 		request_flushed(r, r->result);
+	else if (r->kind == REQUEST_READ || (r->kind == REQUEST_WRITE && !g))
+		transfer_answered(r);
 	else if (!r->result || !onerror_keep(r, r->result))
 		request_finish(r, status_of(r));
 	server_run(server);
@@ -257,6 +260,10 @@ void slow_start(struct request *r)
 {
 	struct gate *g = r->queue->disk->gate;
 
+	if (r->queue->disk->owner && r->kind != REQUEST_FLUSH) {
+		owner_ask(r->queue->disk->owner, r);
+		return;
+	}
 	r->queue->njobs++;
 	if (g && r->kind != REQUEST_FLUSH) {
 		lock_take(&g->lock);

@@ -28,7 +28,8 @@ void gate_leave(struct gate *gate);
 /* Once per request, when it is made. */
 void slow_prepare(struct request *r);
 
-/* Carries r out on a worker: a discard, write-zeroes or flush, or (with a gate) an unaligned write. */
+/* Carries r out on a worker: a discard, write-zeroes or flush, or (with a gate) an unaligned write. Of a qcow2 image all
+ * but flushes go to the owner (owner.h), and what is left of a read or write too. */
 void slow_start(struct request *r);
 
 #endif

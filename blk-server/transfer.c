@@ -3,6 +3,8 @@
  * Reads, writes and flushes through the engine. Vectors that are aligned as direct I/O needs it go to the kernel as
  * the guest gave them; others pass through a bounce buffer, one buffer's worth at a time. Whatever comes back
  * short is continued from there, by the same way as it began.
+ *
+ * A raw image is one part; of a qcow2 image each part that is contiguous in one file moves by itself.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "log.h"
 #include "num.h"
 #include "onerror.h"
+#include "owner.h"
 #include "request.h"
 #include "slow.h"
 
@@ -66,12 +69,41 @@ void transfer_consume(struct request *r, uint32_t n)
 	}
 }
 
+/* Has io be the front of r's vectors that carries the part, whose last one is made to end with it. */
+static void cut_vectors(struct request *r)
+{
+	uint32_t n = r->part;
+
+	r->io.iov = r->iov;
+	r->io.niov = r->niov;
+	r->cut = 0;
+	if (n == r->left)
+		return;
+	for (unsigned i = 0;; i++) {
+		if (r->iov[i].iov_len < n) {
+			n -= (uint32_t)r->iov[i].iov_len;
+			continue;
+		}
+		r->io.niov = i + 1;
+		r->cut = (uint32_t)r->iov[i].iov_len - n;
+		r->iov[i].iov_len = n;
+		return;
+	}
+}
+
+static void mend_vectors(struct request *r)
+{
+	if (r->cut)
+		r->io.iov[r->io.niov - 1].iov_len += r->cut;
+	r->cut = 0;
+}
+
 static bool is_aligned(const struct request *r)
 {
 	const struct disk *disk = r->queue->disk;
-	uint64_t mem = 0, io = r->off;
+	uint64_t mem = 0, io = r->at;
 
-	for (unsigned i = 0; i < r->niov; i++) {
+	for (unsigned i = 0; i < r->io.niov; i++) {
 		mem |= (uintptr_t)r->iov[i].iov_base;
 		io |= r->iov[i].iov_len;
 	}
@@ -103,7 +135,7 @@ static void fail(struct request *r, int err)
 static void start_bounced(struct request *r)
 {
 	struct blk_queue *q = r->queue;
-	uint32_t align = q->disk->io_align, n = MIN(r->left, BOUNCE_BYTES);
+	uint32_t align = q->disk->io_align, n = MIN(r->part, BOUNCE_BYTES);
 	struct iovec *v = &q->bounce_iov[r - q->requests];
 
 	if (!q->nbounce_free) {
@@ -114,14 +146,14 @@ static void start_bounced(struct request *r)
 	}
 	blk_count(&q->stats.bounced, 1);
 	r->bounce = q->bounce_free[--q->nbounce_free];
-	r->lead = (uint32_t)(r->off & (align - 1));
+	r->lead = (uint32_t)(r->at & (align - 1));
 	r->carried = n;
 	if (r->kind == REQUEST_WRITE)
 		transfer_copy_out(r, r->bounce, n); /* no lead: unaligned writes don't come here */
 	*v = (struct iovec) { .iov_base = r->bounce, .iov_len = num_align_up(r->lead + n, align) };
 	r->io.iov = v;
 	r->io.niov = 1;
-	r->io.off = r->off - r->lead;
+	r->io.off = r->at - r->lead;
 	stage(r);
 }
 
@@ -136,6 +168,98 @@ static void start_unaligned(struct request *r)
 		gate_leave(r->queue->disk->gate);
 	r->plain_write = false;
 	slow_start(r);
+}
+
+static void start_part(struct request *r)
+{
+	cut_vectors(r);
+	if (!is_aligned(r)) {
+		mend_vectors(r);
+		start_bounced(r);
+		return;
+	}
+	r->bounce = NULL;
+	r->io.off = r->at;
+	stage(r);
+}
+
+static bool take_all(struct request *r)
+{
+	r->at = r->off;
+	r->part = r->left;
+	return true;
+}
+
+/* What r reads next are n zeroes. */
+static void read_zeroes(struct request *r, uint32_t n)
+{
+	const struct mem *mem = server_mem(r->queue->server);
+	uint32_t left = n;
+
+	if (mem_logging(mem))
+		mark_dirty(mem, r, n);
+	for (const struct iovec *v = r->iov; left; v++) {
+		uint32_t part = (uint32_t)MIN(v->iov_len, left);
+
+		memset(v->iov_base, 0, part);
+		left -= part;
+	}
+	blk_count(&r->queue->stats.read_bytes, n);
+	transfer_consume(r, n);
+}
+
+/* Finds r's next part in a qcow2 image. False: there is none, or the owner was asked. */
+static bool map_part(struct request *r)
+{
+	struct owner *o = r->queue->disk->owner;
+	struct qcow2 *image = owner_image(o);
+	struct qcow2_extent e;
+
+	if (!image) {
+		fail(r, -EIO);
+		return false;
+	}
+	r->token = qcow2_enter(image, r->queue->reader);
+	do {
+		qcow2_map(image, r->off, r->left, r->kind == REQUEST_WRITE, &e);
+		if (e.kind == QCOW2_ZERO)
+			read_zeroes(r, (uint32_t)e.len);
+	} while (e.kind == QCOW2_ZERO && r->left);
+	if (e.kind == QCOW2_DATA) {
+		r->at = e.off;
+		r->part = (uint32_t)e.len;
+		r->io.fd = owner_fd(o, e.layer);
+		r->entered = true;
+		return true;
+	}
+	qcow2_leave(image, r->queue->reader, r->token);
+	if (e.kind == QCOW2_ASK)
+		owner_ask(o, r);
+	else
+		request_finish(r, VIRTIO_BLK_S_OK);
+	return false;
+}
+
+void transfer_answered(struct request *r)
+{
+	const struct mem *mem = server_mem(r->queue->server);
+
+	if (r->result) {
+		fail(r, r->result);
+		return;
+	}
+	if (r->carried) {
+		if (r->kind == REQUEST_READ && mem_logging(mem))
+			mark_dirty(mem, r, r->carried);
+		blk_count(r->kind == REQUEST_READ ? &r->queue->stats.read_bytes
+						  : &r->queue->stats.write_bytes,
+			  r->carried);
+		transfer_consume(r, r->carried);
+	}
+	if (r->left)
+		transfer_start(r);
+	else
+		request_finish(r, VIRTIO_BLK_S_OK);
 }
 
 void transfer_start(struct request *r)
@@ -156,15 +280,8 @@ void transfer_start(struct request *r)
 		if (disk->gate && !r->plain_write && !(r->plain_write = gate_enter(disk->gate, r)))
 			return;
 	}
-	if (!is_aligned(r)) {
-		start_bounced(r);
-		return;
-	}
-	r->bounce = NULL;
-	r->io.iov = r->iov;
-	r->io.niov = r->niov;
-	r->io.off = r->off;
-	stage(r);
+	if (disk->owner ? map_part(r) : take_all(r))
+		start_part(r);
 }
 
 /* ---- finishing ---- */
@@ -205,6 +322,12 @@ void transfer_done(struct request *r)
 		flush_done(r);
 		return;
 	}
+	if (r->entered) {
+		qcow2_leave(owner_image(q->disk->owner), q->reader, r->token);
+		owner_moved(q->disk->owner);
+		r->entered = false;
+	}
+	mend_vectors(r);
 	if (r->bounce) {
 		n = n < 0 ? n : MAX(MIN(n - r->lead, r->carried), 0);
 		if (r->kind == REQUEST_READ && n > 0)

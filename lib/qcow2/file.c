@@ -2,10 +2,6 @@
 /* A file by its descriptor, for the owner's side. */
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/fs.h>
-#include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -66,14 +62,11 @@ static int fd_zero(void *arg, uint64_t off, uint64_t len)
 
 static int fd_size(void *arg, uint64_t *bytes)
 {
-	int fd = *(const int *)arg;
-	struct stat st;
+	off_t end = lseek(*(const int *)arg, 0, SEEK_END); /* of a device too */
 
-	if (fstat(fd, &st) < 0)
+	if (end < 0)
 		return -errno;
-	*bytes = (uint64_t)st.st_size;
-	if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, bytes) < 0)
-		return -errno;
+	*bytes = (uint64_t)end;
 	return 0;
 }
 

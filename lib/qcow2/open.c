@@ -284,6 +284,11 @@ int qcow2_close(struct qcow2 *q)
 	return err;
 }
 
+void qcow2_abandon(struct qcow2 *q)
+{
+	free_chain(q);
+}
+
 uint64_t qcow2_size(const struct qcow2 *q)
 {
 	return atomic_load_explicit(&q->size, memory_order_acquire);

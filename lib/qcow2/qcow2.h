@@ -72,6 +72,8 @@ int qcow2_open(const struct qcow2_file *file, const struct qcow2_options *option
 
 /* Gives back what was reserved. Nobody uses the image any more. 0, or the first error of writing. Blocks; NULL is ignored. */
 int qcow2_close(struct qcow2 *image);
+/* Forgets the image and writes nothing: what was reserved leaks. For one that somebody else may have changed. */
+void qcow2_abandon(struct qcow2 *image);
 
 uint64_t qcow2_size(const struct qcow2 *image); /* of the virtual disk, in bytes; any thread */
 uint64_t qcow2_cluster(const struct qcow2 *image);

@@ -183,6 +183,25 @@ void rig_restart_rings(struct rig *rig)
 
 /* ---- what outlives a server ---- */
 
+static void remove_qcow2(const struct rig *rig)
+{
+	static const char *const names[] = { "base", "copy" };
+	char path[256];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", rig->dir, names[i]);
+		unlink(path);
+	}
+}
+
+static void make_qcow2(struct rig *rig)
+{
+	char line[2048];
+
+	snprintf(line, sizeof(line), "cd '%s' && %s", rig->dir, rig->options.make);
+	cr_assert_eq(system(line), 0, "%s", line);
+}
+
 static void make_image(struct rig *rig)
 {
 	const char *base = rig->options.directory ? rig->options.directory : temp_dir_base();
@@ -201,7 +220,10 @@ static void make_image(struct rig *rig)
 	} else {
 		rig->image_fd = open(rig->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		cr_assert(rig->image_fd >= 0);
-		cr_assert_eq(ftruncate(rig->image_fd, (off_t)rig->options.image_bytes), 0);
+		if (rig->options.make)
+			make_qcow2(rig);
+		else
+			cr_assert_eq(ftruncate(rig->image_fd, (off_t)rig->options.image_bytes), 0);
 	}
 	rig->lock_fd = open(rig->image, (rig->options.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	cr_assert(rig->lock_fd >= 0);
@@ -338,6 +360,8 @@ void rig_stop(struct rig *rig)
 	}
 	if (!rig->options.device && !rig->options.net)
 		unlink(rig->image);
+	if (rig->options.make)
+		remove_qcow2(rig);
 	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);
 }

@@ -38,6 +38,8 @@ struct rig_options {
 	uint64_t image_bytes;      /* 0: 16 MiB */
 	const char *directory;     /* for the image; NULL: $TMPDIR or /tmp */
 	const char *device;        /* a block device in place of an image of its own */
+	const char *make; /* a line of shell that makes "image", a qcow2 one, in the folder that it runs in */
+	bool backing;     /* that has a raw backing file, "base" */
 	uint64_t ring_features;    /* RING_F_* */
 	uint64_t refuse;           /* device features that the driver does not accept */
 	unsigned queues;           /* 0: 1 */
@@ -183,7 +185,9 @@ int64_t rig_raw(struct rig *rig, unsigned queue, const struct ring_buf *bufs, un
 		}                                                                                            \
 	} while (0)
 
-/* len bytes of the image at off, as they stand on the disk. */
+/* len bytes of the image at off, as they stand on the disk. Of a qcow2 image, as QEMU reads them: all of it when off is 0. */
+void rig_judge_image(
+    struct rig *rig); /* a qcow2 image, while no server runs: qemu-img finds nothing worse than leaks */
 void rig_read_image(struct rig *rig, uint64_t off, uint8_t *buf, uint32_t len);
 
 /* A pattern that tells every sector and every seed apart. */

@@ -121,7 +121,7 @@ int rig_spawn(struct rig *rig)
 {
 	const char *level = getenv("RIG_LOG");
 	char queues[16], threads[16];
-	static char flight[FD_TEXT], state[FD_TEXT], group[FD_TEXT];
+	static char flight[FD_TEXT], state[FD_TEXT], group[FD_TEXT], backing[64];
 	const char *argv[RIG_ARGS_MAX] = { rig->options.net ? "net-server" : "blk-server",
 					   "--vhost-fd",
 					   "3",
@@ -148,7 +148,7 @@ int rig_spawn(struct rig *rig)
 				     .die_with_parent = true };
 	const char *what = "";
 	unsigned n = 13;
-	int pair[2], fds[12], err;
+	int pair[2], fds[12], base = -1, err;
 
 	snprintf(queues, sizeof(queues), "%u", rig->options.net ? MAX(rig->options.queues, 1U) : rig->queues);
 	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
@@ -158,9 +158,24 @@ int rig_spawn(struct rig *rig)
 		argv[n++] = "--readonly";
 	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
 		argv[n++] = *arg;
+	if (rig->options.make) {
+		argv[n++] = "--format";
+		argv[n++] = "qcow2";
+	}
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	fds[0] = pair[1];
 	how.nfds += give_backend(rig, argv + 3, fds + 1);
+	if (rig->options.backing) {
+		char path[160];
+
+		snprintf(path, sizeof(path), "%s/base", rig->dir);
+		base = open(path, O_RDONLY | O_CLOEXEC);
+		cr_assert_geq(base, 0);
+		snprintf(backing, sizeof(backing), "raw:fd=%zu", 3 + how.nfds);
+		fds[how.nfds++] = base;
+		argv[n++] = "--backing";
+		argv[n++] = backing;
+	}
 	give_fd(&how, fds, argv, &n, "--flight-fd", rig->options.flight_fd, flight);
 	give_fd(&how, fds, argv, &n, "--state-fd",
 		rig->options.net ? rig->options.net->state_fd : rig->options.state_fd, state);
@@ -176,6 +191,8 @@ int rig_spawn(struct rig *rig)
 	setrlimit(RLIMIT_FSIZE, &old);
 	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
 	close(pair[1]);
+	if (base >= 0)
+		close(base);
 	return pair[0];
 }
 

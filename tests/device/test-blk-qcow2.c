@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * blk-server with qcow2 images: what drivers write is what QEMU reads, and the tables are sound, in the end and whenever a
+ * server was killed.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "config.h"
+#include "load.h"
+#include "num.h"
+
+TestSuite(blk_qcow2, .timeout = 900);
+
+#define BYTES (16U << 20)
+/* The first megabyte reads as zeroes, as loads expect, and is data for who copies it. */
+#define BASE                                                                                                 \
+	"truncate -s 9M base && yes bulkhead | dd of=base bs=300000 count=1 seek=4 conv=notrunc "            \
+	"iflag=fullblock status=none && "
+#define ON_BASE "-b base -F raw "
+
+static const struct image {
+	const char *name, *make;
+	bool backing;
+	const char *args[3];
+} images[] = {
+	{ "plain", "qemu-img create -q -f qcow2 image 16M", false, { NULL } },
+	{ "plain, small cache",
+	  "qemu-img create -q -f qcow2 -o cluster_size=512 image 16M",
+	  false,
+	  { "--table-cache", "1K" } },
+	{ "version 2", "qemu-img create -q -f qcow2 -o compat=0.10 image 16M", false, { NULL } },
+	{ "backing", BASE "qemu-img create -q -f qcow2 " ON_BASE "image 16M", true, { NULL } },
+	{ "version 2, backing",
+	  BASE "qemu-img create -q -f qcow2 -o compat=0.10 " ON_BASE "image 16M",
+	  true,
+	  { NULL } },
+	{ "subclusters, backing",
+	  BASE "qemu-img create -q -f qcow2 -o extended_l2=on " ON_BASE "image 16M",
+	  true,
+	  { NULL } },
+	{ "compressed",
+	  BASE "truncate -s 16M base && qemu-img convert -c -f raw -O qcow2 base image",
+	  false,
+	  { NULL } },
+	{ "snapshot",
+	  "qemu-img create -q -f qcow2 image 16M && qemu-io -f qcow2 -c 'write -q -P 0 0 2M' -c 'write -q -P "
+	  "5 2M 10M' image && "
+	  "qemu-img snapshot -c one image",
+	  false,
+	  { NULL } },
+	{ "buffered", "qemu-img create -q -f qcow2 image 16M", false, { "--cache", "buffered" } },
+};
+
+static void need_qemu(void)
+{
+	if (system("command -v qemu-img >/dev/null && command -v qemu-io >/dev/null"))
+		cr_skip_test("qemu-img and qemu-io (qemu-utils) are not installed");
+}
+
+static struct rig_options options_of(const struct image *image)
+{
+	return (struct rig_options) { .make = image->make,
+				      .backing = image->backing,
+				      .args = image->args,
+				      .ring_features = RING_F_EVENT_IDX | RING_F_INDIRECT };
+}
+
+/* ---- one request after the other, of every kind ---- */
+
+static _Alignas(4096) uint8_t shadow[BYTES];
+
+static void read_and_compare(struct rig *rig, uint64_t gpa, const char *name)
+{
+	const uint32_t len = 1 << 20;
+
+	for (uint64_t off = 0; off < BYTES; off += len) {
+		struct rig_done done = rig_request(rig, 0, VIRTIO_BLK_T_IN, off / 512, gpa, len);
+
+		cr_assert_eq(done.status, VIRTIO_BLK_S_OK, "%s: read at %llu", name, (unsigned long long)off);
+		for (uint32_t i = 0; i < len; i += 512)
+			cr_assert(!memcmp(rig_ptr(rig, gpa) + i, shadow + off + i, 512),
+				  "%s: sector %llu differs", name, (unsigned long long)(off + i) / 512);
+	}
+}
+
+/* Discards or zeroes; what a discard leaves is read back. */
+static void give_up(struct rig *rig, uint64_t gpa, uint64_t off, uint32_t len, unsigned how)
+{
+	struct virtio_blk_discard_write_zeroes range = { .sector = off / 512, .num_sectors = len / 512 };
+	uint32_t type = how == 0 ? VIRTIO_BLK_T_DISCARD : VIRTIO_BLK_T_WRITE_ZEROES;
+	struct rig_done done;
+
+	range.flags = how == 1 ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
+	memcpy(rig_ptr(rig, gpa), &range, sizeof(range));
+	done = rig_request(rig, 0, type, 0, gpa, sizeof(range));
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	memset(shadow + off, 0, len);
+	if (how)
+		return;
+	done = rig_request(rig, 0, VIRTIO_BLK_T_IN, off / 512, gpa, len);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	memcpy(shadow + off, rig_ptr(rig, gpa), len);
+}
+
+static void mixed(const struct image *image)
+{
+	struct rig_options options = options_of(image);
+	struct rig rig;
+	unsigned seed = 3;
+	uint64_t gpa;
+
+	rig_start(&rig, &options);
+	cr_assert_eq(rig.config.capacity, BYTES / 512);
+	gpa = rig_alloc(&rig, 2 << 20, 4096);
+	rig_read_image(&rig, 0, shadow, BYTES);
+	for (unsigned i = 0; i < 150; i++) {
+		unsigned how = (unsigned)rand_r(&seed) % 9, most = (unsigned)rand_r(&seed) % 6 ? 64 : 2048;
+		unsigned at = (unsigned)rand_r(&seed) % (BYTES / 512 - 2048),
+			 n = 1 + (unsigned)rand_r(&seed) % most;
+		uint64_t off = at * 512ULL;
+		uint32_t len = n * 512, shift = rand_r(&seed) % 2 ? 8 : 0;
+		struct rig_done done;
+
+		if (how < 3) {
+			give_up(&rig, gpa, off, len, how);
+			continue;
+		}
+		rig_fill(rig_ptr(&rig, gpa + shift), off, len, i + 1);
+		memcpy(shadow + off, rig_ptr(&rig, gpa + shift), len);
+		done = rig_request(&rig, 0, VIRTIO_BLK_T_OUT, off / 512, gpa + shift, len);
+		cr_assert_eq(done.status, VIRTIO_BLK_S_OK, "%s: write of %u at %llu", image->name, len,
+			     (unsigned long long)off);
+	}
+	read_and_compare(&rig, gpa, image->name);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0).status, VIRTIO_BLK_S_OK);
+	/* Another takes over what this one left, and finds it so. */
+	rig_kill(&rig);
+	rig_judge_image(&rig);
+	rig_respawn(&rig);
+	read_and_compare(&rig, gpa, image->name);
+	rig_kill(&rig);
+	static uint8_t theirs[BYTES];
+	rig_read_image(&rig, 0, theirs, BYTES);
+	cr_assert(!memcmp(theirs, shadow, BYTES), "%s: QEMU reads something else", image->name);
+	rig_respawn(&rig);
+	rig_stop(&rig);
+}
+
+Test(blk_qcow2, mixed_requests)
+{
+	need_qemu();
+	for (unsigned i = 0; i < ARRAY_SIZE(images); i++)
+		mixed(&images[i]);
+}
+
+/* ---- many at a time, and death ---- */
+
+static void storm(const struct image *image, unsigned queues, unsigned kills)
+{
+	static struct load l;
+	struct rig_options options = options_of(image);
+
+	options.queues = options.io_threads = queues;
+	load_start(&l, &options);
+	for (unsigned i = 0; i < kills; i++) {
+		uint64_t until = clock_ns() + load_random(&l, 30 * NS_PER_MS);
+
+		load_until(&l, clock_ns() >= until);
+		rig_kill(&l.rig);
+		load_died(&l);
+		rig_judge_image(&l.rig);
+		rig_respawn(&l.rig);
+	}
+	load_stop(&l);
+	fprintf(stderr, "# %s: %llu requests, %u kills\n", image->name, (unsigned long long)l.completed,
+		kills);
+}
+
+Test(blk_qcow2, killed_at_random)
+{
+	const char *env = getenv("BULKHEAD_KILLS");
+	unsigned kills = env ? (unsigned)atoi(env) : 6;
+
+	need_qemu();
+#ifdef BH_SANITIZE_THREAD
+	kills = 1;
+#endif
+	for (unsigned i = 0; i < ARRAY_SIZE(images); i++)
+		storm(&images[i], 1 + i % 2, kills);
+}
