@@ -38,7 +38,7 @@ refused 'one thread each, and other threads' '--map 1:1: must be' "${s[@]}" --qu
 refused 'a missing value' '--queues needs a value' "${s[@]}" --queues
 refused 'a value too many' '--readonly takes no value' "${s[@]}" --readonly=on
 refused 'an option twice' '--image is given twice' "${s[@]}" --image "$tmp/image"
-refused 'a format' '--format qcow2: must be raw' "${s[@]}" --format qcow2
+refused 'a format' '--format vmdk: must be raw or qcow2' "${s[@]}" --format vmdk
 refused 'a cache mode' '--cache none: must be direct or buffered' "${s[@]}" --cache none
 refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
 refused 'a missing image' "--image $tmp/none: No such file" --socket "$tmp/s" --image "$tmp/none"

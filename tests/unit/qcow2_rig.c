@@ -37,6 +37,9 @@ const struct rig_kind rig_kinds[] = {
 	{ "qcow2 backing", "cluster_size=8K", "qcow2" },
 	{ "short backing", "cluster_size=4K", "short" },
 	{ "long backing", "", "long" },
+	{ "flat backing", "", "flat" },
+	{ "flat backing, subclusters", "extended_l2=on", "flat" },
+	{ "flat backing, 4 KiB clusters", "cluster_size=4K", "flat" },
 	{ NULL, NULL, NULL },
 };
 
@@ -101,7 +104,9 @@ void rig_make(const struct rig_kind *kind)
 	bool qcow2 = kind->backing && !strcmp(kind->backing, "qcow2");
 
 	rig_sh("rm -f disk base bottom");
-	if (kind->backing)
+	if (kind->backing && !strcmp(kind->backing, "flat"))
+		rig_sh("yes UUUUUUU | tr '\\n' U | head -c %u >base", RIG_BYTES - 781 * 512);
+	else if (kind->backing)
 		make_base(qcow2 ? "bottom" : "base", base_bytes(kind->backing));
 	if (qcow2) {
 		rig_sh("qemu-img create -q -f qcow2 -F raw -b bottom base %u", RIG_BYTES);

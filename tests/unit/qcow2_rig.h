@@ -15,8 +15,8 @@
 struct rig_kind {
 	const char *name;
 	const char *options; /* of qemu-img create -o */
-	const char
-	    *backing; /* "raw", "qcow2", or NULL; "short" and "long": raw, of another size than the disk */
+	const char *
+	    backing; /* "raw", "qcow2", or NULL; "short" and "long": raw, of another size than the disk; "flat": of one byte all over */
 };
 
 extern const struct rig_kind rig_kinds[]; /* ended by one without a name */
