@@ -42,23 +42,32 @@ static int set_format(void *dev, const char *value)
 	return strcmp(value, "qcow2") && strcmp(value, "raw") ? -EINVAL : 0;
 }
 
-/* FORMAT:fd=N is one that was inherited. */
-static int set_backing(void *dev, const char *value)
+/* [FORMAT:]FILE or [FORMAT:]fd=N. */
+static int add_backing(struct disk *disk, const char *value)
 {
-	struct disk *disk = &((struct blk *)dev)->disk;
-	const char *colon = strchr(value, ':'), *what = value;
+	const char *what = value;
 	unsigned i = disk->nbacking;
 
-	if (i == ARRAY_SIZE(disk->backing) || !*value)
-		return -EINVAL;
+	if (i == ARRAY_SIZE(disk->backing))
+		return -E2BIG;
 	if (!strncmp(value, "raw:", 4) || !strncmp(value, "qcow2:", 6))
-		what = colon + 1;
+		what = strchr(value, ':') + 1;
 	disk->backing[i] = value;
 	disk->backing_fd[i] = -1;
 	disk->nbacking++;
 	if (!strncmp(what, "fd=", 3))
 		return option_fd(what + 3, &disk->backing_fd[i]);
 	return *what ? 0 : -EINVAL;
+}
+
+static int set_backing(void *dev, const char *value)
+{
+	char *list = strdup(value), *next; /* kept, as names are */
+	int err = list ? 0 : -ENOMEM;
+
+	while (!err && (next = strsep(&list, ",")))
+		err = add_backing(&((struct blk *)dev)->disk, next);
+	return err;
 }
 
 static int set_table_cache(void *dev, const char *value)
@@ -134,9 +143,8 @@ static const struct server_option options[] = {
 	  "a descriptor from 3 to 1023", set_image_fd },
 	{ "format", "FORMAT", "Format of the image, raw or qcow2; never guessed (raw).", "raw or qcow2",
 	  set_format },
-	{ "backing", "FILE", "Allow this backing file; again for one below it. raw: or qcow2: before it.",
-	  "a file, or fd=N, of at most seven", set_backing,
-	  .repeats = true },
+	{ "backing", "FILES", "Allow these backing files, nearest first: [raw:|qcow2:]FILE,...",
+	  "up to seven files, with commas between", set_backing },
 	{ "table-cache", "SIZE", "Memory for a qcow2 image's tables (4M).", "a size up to 1G",
 	  set_table_cache },
 	{ "readonly", NULL, "Refuse to write.", NULL, set_readonly },

@@ -81,7 +81,7 @@ static int take(int argc, char **argv, int *i, const struct option_set *set, boo
 		log_error("--%s needs a value: %s", o->name, o->allowed);
 		return 2;
 	}
-	if (number < OPTIONS_MAX && seen[number] && !o->repeats) {
+	if (number < OPTIONS_MAX && seen[number]) {
 		log_error("--%s is given twice", o->name);
 		return 2;
 	}

@@ -15,7 +15,6 @@ struct server_option {
 	/* Takes the value (NULL for a flag); kept by reference. 0, or 1: the option may be given again, or -errno: the
 	 * value is not allowed. NULL: option_parse does what --help and --version ask for. */
 	int (*set)(void *arg, const char *value);
-	bool repeats; /* may be given more than once */
 };
 
 /* The last entries of a table that has them. */
