@@ -168,7 +168,8 @@ bool blk_queue_service(struct blk_queue *q)
 {
 	bool did = reap(q);
 
-	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH);
+	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH) ||
+		   atomic_load_explicit(&q->disk->write_through, memory_order_acquire);
 	server_flush(q->server);
 	did |= onerror_service(q);
 	did |= request_unthrottle(q);

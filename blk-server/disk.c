@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -195,6 +196,7 @@ static void fill_config(struct disk *disk, unsigned queues)
 		.blk_size = SECTOR,
 		.physical_block_exp = (uint8_t)__builtin_ctz(physical / SECTOR),
 		.min_io_size = (uint16_t)(physical / SECTOR),
+		.wce = !disk->readonly,
 		.num_queues = (uint16_t)queues,
 	};
 	if (disk->can_discard) {
@@ -261,7 +263,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 	if (disk->readonly)
 		*features |= 1ULL << VIRTIO_BLK_F_RO;
 	else
-		*features |= 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
+		*features |= 1ULL << VIRTIO_BLK_F_WRITE_ZEROES | 1ULL << VIRTIO_BLK_F_CONFIG_WCE;
 	if (disk->can_discard)
 		*features |= 1ULL << VIRTIO_BLK_F_DISCARD;
 	return 0;
@@ -286,6 +288,18 @@ int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)
 		return -EINVAL;
 	for (uint64_t i = off; i < end; i++)
 		buf[i - off] = i < sizeof(disk->config) ? config[i] : 0;
+	return 0;
+}
+
+int disk_set_config(struct disk *disk, uint32_t off, uint32_t len, const uint8_t *buf)
+{
+	if (disk->readonly || off != offsetof(struct virtio_blk_config, wce) || len != 1 || buf[0] > 1)
+		return -EINVAL;
+	/* Writes that begin from now on are stable by themselves; a flush that fails is told of with the next one. */
+	atomic_store(&disk->write_through, !buf[0]);
+	if (disk->config.wce && !buf[0])
+		disk_flush(disk);
+	disk->config.wce = buf[0];
 	return 0;
 }
 
@@ -324,6 +338,10 @@ void disk_tell_flush(struct disk *disk)
 
 int disk_flush(struct disk *disk)
 {
+	int64_t fault;
+
+	if (CRASH_FAULT(CRASH_FSYNC, 0, 1, &fault))
+		return disk_flushed(disk, fault);
 	return disk_flushed(disk, fdatasync(disk->fd) < 0 ? -errno : 0);
 }
 

@@ -49,6 +49,7 @@ struct disk {
 	bool is_device;         /* a block device */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct virtio_blk_config config; /* the main thread's */
+	_Atomic bool write_through;      /* as the driver chose: what is written is stable when it is told */
 	bool serving;                    /* a driver has seen it; the main thread's */
 	const struct engine_ops *engine;
 	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
@@ -81,6 +82,10 @@ void disk_close(struct disk *disk);
 
 /* len bytes of configuration space from off, or -EINVAL. */
 int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf);
+
+/* What the driver writes there: the choice between write-back and write-through. What was written before the latter is made
+ * stable first, so it blocks. 0 or -EINVAL. */
+int disk_set_config(struct disk *disk, uint32_t off, uint32_t len, const uint8_t *buf);
 
 /* Flushes what was written to stable storage. A flush that failed once fails for ever: the kernel has dropped
  * what it could not write and would report success the next time. 0 or -errno; blocks. */

@@ -257,6 +257,11 @@ static int blk_set(void *dev, const char *key, const char *value, char *why, siz
 
 /* ---- queues ---- */
 
+static int blk_set_config(void *dev, uint32_t off, uint32_t len, const uint8_t *buf)
+{
+	return disk_set_config(&((struct blk *)dev)->disk, off, len, buf);
+}
+
 static int blk_open_queue(void *dev, struct server_queue *server, void **state)
 {
 	struct blk *blk = dev;
@@ -346,6 +351,7 @@ static const struct server_device device = {
 	.open = blk_open,
 	.close = blk_close,
 	.get_config = blk_get_config,
+	.set_config = blk_set_config,
 	.started = blk_started,
 	.set = blk_set,
 	.queue_open = blk_open_queue,

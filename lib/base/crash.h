@@ -11,7 +11,15 @@
 #define BASE_CRASH_H
 
 /* Calls that a test can have fail (CRASH_FAULT). */
-enum crash_op { CRASH_READ = 1, CRASH_WRITE, CRASH_FSYNC, CRASH_PUNCH, CRASH_ZERO, CRASH_SUBMIT };
+enum crash_op {
+	CRASH_READ = 1,
+	CRASH_WRITE,
+	CRASH_FSYNC,
+	CRASH_PUNCH,
+	CRASH_ZERO,
+	CRASH_SUBMIT,
+	CRASH_DSYNC
+};
 
 #ifdef BH_CRASH_POINTS
 

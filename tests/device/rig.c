@@ -151,6 +151,15 @@ void rig_get_config(struct rig *rig, uint32_t off, void *buf, uint32_t len)
 	cr_assert(step_done(rig, &w, "configuration"));
 }
 
+int rig_set_config(struct rig *rig, uint32_t off, uint8_t value)
+{
+	struct waiter w = { 0 };
+
+	vhost_fe_set_config(rig->fe, off, 1, &value, on_done, &w);
+	rig_until(rig, w.done);
+	return w.err;
+}
+
 void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd, bool add)
 {
 	struct waiter w = { 0 };

@@ -132,6 +132,9 @@ int rig_run(const char *const *args, char *out, size_t size);
 /* Reads configuration space. */
 void rig_get_config(struct rig *rig, uint32_t off, void *buf, uint32_t len);
 
+/* Writes one byte of it: 0, or the error that came back. */
+int rig_set_config(struct rig *rig, uint32_t off, uint8_t value);
+
 /* Adds a region to the memory that the server was told of, or takes it away again. */
 void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd, bool add);
 

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <endian.h>
+#include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -284,6 +285,64 @@ Test(blk_errors, f51_a_submission_refused_for_good)
 	for (unsigned n = 0; n < 16; n++)
 		failed += rig_wait(&rig, 0).status != VIRTIO_BLK_S_OK;
 	cr_assert_eq(failed, 1);
+	rig_stop(&rig);
+}
+
+/* ---- the write cache ---- */
+
+#define WCE offsetof(struct virtio_blk_config, wce)
+
+static uint8_t wce(void)
+{
+	uint8_t value;
+
+	rig_get_config(&rig, WCE, &value, 1);
+	return value;
+}
+
+/* Whether a write is stable when it is answered: then it is one that this fault is for. */
+static bool is_stable(const struct call *c)
+{
+	inject(CRASH_DSYNC, 0, IMAGE, -EIO, 1);
+	cr_assert_eq(request(c, 0, 1) == VIRTIO_BLK_S_IOERR, hits() == 1);
+	return hits() == 1;
+}
+
+Test(blk_errors, writes_are_stable_as_the_driver_chooses)
+{
+	start();
+	cr_assert(rig.info.features >> VIRTIO_BLK_F_CONFIG_WCE & 1);
+	cr_assert_eq(wce(), 1);
+	cr_assert_not(is_stable(&calls[2]));
+	cr_assert_eq(rig_set_config(&rig, WCE, 0), 0);
+	cr_assert_eq(wce(), 0);
+	cr_assert(is_stable(&calls[2]));
+	cr_assert(is_stable(&calls[3]));
+	cr_assert_eq(rig_set_config(&rig, WCE, 1), 0);
+	cr_assert_not(is_stable(&calls[2]));
+	cr_assert_neq(rig_set_config(&rig, WCE, 2), 0);
+	rig_stop(&rig);
+}
+
+/* What was written before is made stable by the change, and if that fails the driver hears of it. */
+Test(blk_errors, f50_a_change_to_write_through_flushes)
+{
+	start();
+	inject(CRASH_FSYNC, 0, 1, -EIO, 1);
+	cr_assert_eq(rig_set_config(&rig, WCE, 0), 0);
+	cr_assert_eq(hits(), 1);
+	cr_assert_eq(flush(), VIRTIO_BLK_S_IOERR);
+	rig_stop(&rig);
+}
+
+/* A driver that does not flush gets what it was promised. */
+Test(blk_errors, writes_of_a_driver_without_flushes_are_stable)
+{
+	struct rig_options options = { .crash = "", .refuse = 1ULL << VIRTIO_BLK_F_FLUSH };
+
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, 2 * BLOCK, 4096);
+	cr_assert(is_stable(&calls[2]));
 	rig_stop(&rig);
 }
 

@@ -79,9 +79,10 @@ static void fault_stage(struct engine *e, struct engine_io *io)
 	static const enum crash_op ops[] = {
 		[ENGINE_READ] = CRASH_READ, [ENGINE_WRITE] = CRASH_WRITE, [ENGINE_FSYNC] = CRASH_FSYNC
 	};
+	enum crash_op op = io->op == ENGINE_WRITE && io->dsync ? CRASH_DSYNC : ops[io->op];
 	int64_t result;
 
-	if (CRASH_FAULT(ops[io->op], io->op == ENGINE_FSYNC ? 0 : io->off, length(io), &result)) {
+	if (CRASH_FAULT(op, io->op == ENGINE_FSYNC ? 0 : io->off, length(io), &result)) {
 		if (result <= 0) {
 			io->res = result;
 			e->failed[e->nfailed++] = io;
