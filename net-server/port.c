@@ -7,12 +7,9 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "clock.h"
 #include "count.h"
 #include "log.h"
 #include "state.h"
@@ -21,8 +18,6 @@
 #define WORD_LINK_DOWN 0 /* 1 if the supervisor said so */
 #define WORD_THROTTLE  8
 _Static_assert(WORD_THROTTLE + THROTTLE_WORDS <= STATE_WORDS, "there are so many");
-
-#define LISTEN_PAUSE_NS (100 * NS_PER_MS) /* from one connection to the next, at least */
 
 /* ---- opening ---- */
 
@@ -161,9 +156,7 @@ void port_close(struct port *port)
 
 static void on_lost(void *arg);
 static void on_joined(void *arg);
-static void on_connection(void *arg, uint32_t events);
 static void on_rings(void *arg);
-static void listen_again(void *arg);
 
 /* What a ring is; the control ring comes behind the pairs that the driver knows of. */
 static enum ring_role role_of(const struct port *port, unsigned index, uint64_t features)
@@ -177,23 +170,6 @@ static enum ring_role role_of(const struct port *port, unsigned index, uint64_t 
 	return index % 2 ? RING_TX : RING_RX;
 }
 
-static int open_listener(struct port *port, struct loop *loop)
-{
-	int err = loop_add_timer(loop, listen_again, port, &port->listen_timer);
-
-	if (err)
-		return err;
-	return loop_add_fd(loop, port->backend.listener, 0, on_connection, port, &port->listen_watch);
-}
-
-/* From now on, and not before: a spare has the same socket. */
-void port_listen(struct port *port)
-{
-	if (port->listen_watch && !port->listens)
-		loop_mod_fd(port->listen_watch, EPOLLIN);
-	port->listens = true;
-}
-
 /* What the main thread has of the port. */
 static int open_main(struct port *port, struct loop *loop)
 {
@@ -205,7 +181,7 @@ static int open_main(struct port *port, struct loop *loop)
 	err = loop_add_timer(loop, on_rings, port, &port->rings_later);
 	if (!err)
 		err = control_open(&port->control, port, loop);
-	return err || port->backend.listener < 0 ? err : open_listener(port, loop);
+	return err || port->backend.listener < 0 ? err : port_listen_open(port, loop);
 }
 
 static void close_main(struct port *port)
@@ -214,8 +190,7 @@ static void close_main(struct port *port)
 	loop_bh_cancel(&port->rings);
 	loop_bh_cancel(&port->joined);
 	loop_del_timer(port->rings_later);
-	loop_del_fd(port->listen_watch);
-	loop_del_timer(port->listen_timer);
+	port_listen_close(port);
 	control_close(&port->control);
 }
 
@@ -312,46 +287,7 @@ static void on_lost(void *arg)
 	log_error("%s: the other end is gone; the link is down", port->backend.name);
 	if (change_link(port, false))
 		server_config_changed(port->queue[0].server);
-	/* The next one that waits. */
-	if (port->listen_watch)
-		loop_arm_timer(port->listen_timer, port->listen_at);
-}
-
-/* It can't fail: the descriptor was watched before. */
-static void listen_again(void *arg)
-{
-	struct port *port = arg;
-
-	if (port->listen_watch)
-		loop_mod_fd(port->listen_watch, EPOLLIN);
-}
-
-/* One at a time: the next one waits until this one is gone, and some time after it, or after a failure, so that neither
- * peers that come and go nor too few descriptors keep us busy. */
-static void on_connection(void *arg, uint32_t events)
-{
-	struct port *port = arg;
-	int fd = accept4(port->backend.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	int err = fd < 0 ? errno : 0;
-
-	(void)events;
-	/* Another process that has the socket has shut it. */
-	if (err == EINVAL) {
-		log_error("%s: nobody can connect any more", port->backend.name);
-		loop_del_fd(port->listen_watch);
-		port->listen_watch = NULL;
-		return;
-	}
-	loop_mod_fd(port->listen_watch, 0);
-	port->listen_at = clock_ns() + LISTEN_PAUSE_NS;
-	if (err) {
-		log_warn_limited("%s: no connection can be taken: %s", port->backend.name,
-				 strerrordesc_np(err));
-		loop_arm_timer(port->listen_timer, port->listen_at);
-		return;
-	}
-	atomic_store(&port->shared.connection, fd);
-	server_poke(port->pair[0].rx.server);
+	port_listen_next(port);
 }
 
 static void on_joined(void *arg)

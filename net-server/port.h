@@ -126,9 +126,6 @@ static inline bool port_header_is_ours(uint64_t features)
 	return features & (NET_BIT(32 /* VERSION_1 */) | NET_BIT(VIRTIO_NET_F_MRG_RXBUF));
 }
 
-/* Whoever connects is served from now on. Main thread. */
-void port_listen(struct port *port);
-
 /* The link as the supervisor wants it, which may have changed since this process was opened as a spare. Main thread. */
 void port_refresh_link(struct port *port);
 
@@ -153,6 +150,17 @@ static inline bool port_has_changed(struct port *port, uint32_t *seen)
 
 /* The pair has gone on with another connection: the link comes up. Any thread. */
 void port_joined(struct port *port);
+
+/* ---- who connects: port_listen.c; main thread ---- */
+
+int port_listen_open(struct port *port, struct loop *loop);
+void port_listen_close(struct port *port);
+
+/* Whoever connects is served from now on. */
+void port_listen(struct port *port);
+
+/* The connection is gone: the next one may come. */
+void port_listen_next(struct port *port);
 
 /* ---- pairs: pair.c; their own thread but for open and close ---- */
 
