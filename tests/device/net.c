@@ -397,3 +397,22 @@ uint8_t net_command(struct net *n, uint8_t class, uint8_t number, const void *da
 	cr_assert_eq(rig_raw(&n->rig, n->rig.queues - 1, bufs, len ? 3 : 2), 1, "a command of %u bytes", len);
 	return p[2 + len];
 }
+
+void net_serves(struct net *n)
+{
+	static uint8_t frame[NET_BYTES];
+	static struct net_frame f;
+
+	net_fill(frame, 200, 77);
+	net_post_many(n, 0, 1526, 1);
+	net_peer_send(n, frame, 200);
+	do
+		net_receive(n, 0, &f);
+	while (f.len != 200);
+	cr_assert(net_check(f.bytes, 200, 77));
+	net_fill(rig_ptr(&n->rig, n->frame), 300, 78);
+	cr_assert_eq(net_send(n, 0, 300, NULL, 0), 0);
+	do
+		cr_assert_gt(net_peer_receive(n, frame), 0);
+	while (!net_check(frame, 300, 78));
+}

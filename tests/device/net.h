@@ -95,6 +95,9 @@ int64_t net_send(struct net *n, unsigned pair, uint32_t len, const uint32_t *cut
 /* A command on the control ring: the answer. The ring is there with net_options.control. */
 uint8_t net_command(struct net *n, uint8_t class, uint8_t number, const void *data, uint32_t len);
 
+/* It still serves, both ways: passes over what it received before. */
+void net_serves(struct net *n);
+
 /* The same as net_send, and returns its id at once. */
 int net_send_start(struct net *n, unsigned pair, uint32_t len);
 

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* FAULTS 60: the tap goes down, gets another name, or is deleted under a net-server that serves. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net.h"
+
+TestSuite(net_tap, .timeout = 120);
+
+static struct net n;
+
+static void start(uint64_t ring_features)
+{
+	struct net_options options = { .kind = NET_TAP, .rig = { .ring_features = ring_features } };
+
+	net_start(&n, &options);
+}
+
+static void tap_request(unsigned long request, struct ifreq *ifr)
+{
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(ioctl(s, request, ifr), 0, "%s", strerror(errno));
+	close(s);
+}
+
+static void set_up(bool up)
+{
+	struct ifreq ifr = { .ifr_flags = 0 };
+	socklen_t len = sizeof(int);
+	int err;
+
+	memcpy(ifr.ifr_name, n.name, sizeof(n.name));
+	tap_request(SIOCGIFFLAGS, &ifr);
+	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
+	tap_request(SIOCSIFFLAGS, &ifr);
+	/* The test's own socket was told that the network is down. */
+	cr_assert_eq(getsockopt(n.peer, SOL_SOCKET, SO_ERROR, &err, &len), 0);
+}
+
+Test(net_tap, f60_tap_down_and_up)
+{
+	start(0);
+	net_serves(&n);
+	for (unsigned i = 0; i < 3; i++) {
+		set_up(false);
+		net_fill(rig_ptr(&n.rig, n.frame), 300, 1);
+		for (unsigned k = 0; k < 20; k++)
+			cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0, "it is dropped");
+		set_up(true);
+		net_serves(&n);
+	}
+	net_stop(&n);
+}
+
+Test(net_tap, f60_tap_renamed)
+{
+	struct ifreq ifr = { .ifr_newname = "other0" };
+
+	start(0);
+	net_serves(&n);
+	set_up(false);
+	memcpy(ifr.ifr_name, n.name, sizeof(n.name));
+	tap_request(SIOCSIFNAME, &ifr);
+	memcpy(n.name, "other0", 7);
+	set_up(true);
+	net_serves(&n);
+	net_stop(&n);
+}
+
+/* The interface goes for good: frames go nowhere, and the server stays. */
+Test(net_tap, f60_tap_deleted)
+{
+	char command[64];
+
+	start(RING_F_EVENT_IDX);
+	net_serves(&n);
+	snprintf(command, sizeof(command), "ip link delete %s 2>&1", n.name);
+	if (system(command))
+		cr_skip_test("ip can't delete the tap");
+	net_post_many(&n, 0, 1526, 8);
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 1);
+	for (unsigned k = 0; k < 50; k++)
+		cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0, "it is dropped");
+	cr_assert(!n.rig.lost);
+	net_stop(&n);
+}
