@@ -40,11 +40,11 @@ struct rig_options {
 	const char *device;        /* a block device in place of an image of its own */
 	const char *make; /* a line of shell that makes "image", a qcow2 one, in the folder that it runs in */
 	bool backing;     /* that has a raw backing file, "base" */
-	uint64_t ring_features;    /* RING_F_* */
-	uint64_t refuse;           /* device features that the driver does not accept */
-	unsigned queues;           /* 0: 1 */
-	unsigned io_threads;       /* 0: 1 */
-	const char *thread_names;  /* in place of so many */
+	uint64_t ring_features;   /* RING_F_* */
+	uint64_t refuse;          /* device features that the driver does not accept */
+	unsigned queues;          /* 0: 1 */
+	unsigned io_threads;      /* 0: 1 */
+	const char *thread_names; /* in place of so many */
 	bool readonly;
 	const char *const *args; /* further arguments, ended by NULL */
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
