@@ -224,6 +224,25 @@ int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf
 	return take_fd(&fd);
 }
 
+const char *files_backing_path(const char *word)
+{
+	return !strncmp(word, "raw:", 4) || !strncmp(word, "qcow2:", 6) ? strchr(word, ':') + 1 : word;
+}
+
+int files_open_backing(const char *word, struct vmconf_error *error)
+{
+	const char *path = files_backing_path(word);
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+	struct vmconf_error why;
+	CLEAN_FD int fd = open_checked(path, O_RDONLY, true, &why);
+
+	if (fd < 0)
+		return vmconf_refuse(error, "backing=%s", why.text);
+	if (fcntl(fd, F_OFD_SETLK, &lock))
+		return vmconf_refuse(error, "backing=\"%s\" is written to by another process", path);
+	return take_fd(&fd);
+}
+
 int files_connect(const char *path)
 {
 	CLEAN_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

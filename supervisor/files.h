@@ -26,6 +26,11 @@ int files_open_kvm(struct vmconf_error *error);
  */
 int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf_error *error);
 
+/* Opens a backing file, given as [FORMAT:]FILE, to be read, and locks it against writers. The same. */
+int files_open_backing(const char *word, struct vmconf_error *error);
+/* Where the name begins in such a word. */
+const char *files_backing_path(const char *word);
+
 /*
  * Listens on a unix stream socket at path that only this user may connect to, non-blocking. One of ours that nobody listens
  * on any more was left by a process that was killed, and is replaced. The descriptor, or -errno.

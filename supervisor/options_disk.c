@@ -12,10 +12,21 @@ static int disk_path(struct vmconf_device *device, const char *value, struct vmc
 
 static int disk_format(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	(void)device;
-	return strcmp(value, "raw")
-		   ? vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw", value)
-		   : 0;
+	if (options_choice(value, "raw", "qcow2", &device->disk.qcow2, error))
+		return vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw, qcow2", value);
+	return 0;
+}
+
+static int disk_backing(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	struct vmconf_words *backing = &device->disk.backing;
+	int err;
+
+	if (backing->n == VMCONF_BACKING_MAX)
+		return vmconf_refuse(error, "backing is given more than %d times", VMCONF_BACKING_MAX);
+	err = options_keep(&backing->word[backing->n], value, error);
+	backing->n += !err;
+	return err;
 }
 
 static int disk_readonly(struct vmconf_device *device, const char *value, struct vmconf_error *error)
@@ -53,6 +64,7 @@ static const struct options_key keys[] = {
 	{ .key = "path", .parse = disk_path, .own = true },
 	{ .key = "id", .parse = options_id },
 	{ .key = "format", .parse = disk_format, .own = true },
+	{ .key = "backing", .parse = disk_backing, .own = true, .repeats = true },
 	{ .key = "readonly", .parse = disk_readonly, .own = true },
 	{ .key = "queues", .parse = options_queues, .own = true },
 	{ .key = "io-threads", .parse = options_io_threads, .own = true, .list = true },
@@ -91,6 +103,9 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 	if (!device->disk.path && !device->vhost_user)
 		return vmconf_refuse(
 		    error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
+	if (device->disk.backing.n && !device->disk.qcow2)
+		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
+				     device->disk.backing.word[0]);
 	if (device->vhost_user && device->on_failure == FAILURE_READ_ONLY)
 		return vmconf_refuse(error, "on-failure=\"read-only\" does not go with vhost-user; allowed: "
 					    "quarantine, needs-reset, stop");

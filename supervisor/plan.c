@@ -108,6 +108,11 @@ static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *fil
 	files->image[i] = files_open_image(&conf->device[i].disk, &files->direct[i], &why);
 	if (files->image[i] < 0)
 		return vmconf_refuse(error, "--disk: %s", why.text);
+	for (size_t j = 0; j < conf->device[i].disk.backing.n; j++) {
+		files->backing[i][j] = files_open_backing(conf->device[i].disk.backing.word[j], &why);
+		if (files->backing[i][j] < 0)
+			return vmconf_refuse(error, "--disk: %s", why.text);
+	}
 	return make_state(&conf->device[i], files, i, error);
 }
 
@@ -269,6 +274,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 		files->image[i] = files->state[i] = files->listener[i] = files->packet[i][0] =
 		    files->packet[i][1] = -1;
 		files->tap[i] = FILES_NO_TAP;
+		for (size_t j = 0; j < VMCONF_BACKING_MAX; j++)
+			files->backing[i][j] = -1;
 	}
 	for (size_t i = 0; i < VMCONF_GROUPS_MAX; i++)
 		files->group[i] = -1;
@@ -320,6 +327,8 @@ void plan_close(struct plan_files *files)
 	clean_fd(&files->initrd);
 	for (size_t i = 0; i < VMCONF_DEVICES_MAX; i++) {
 		clean_fd(&files->image[i]);
+		for (size_t j = 0; j < VMCONF_BACKING_MAX; j++)
+			clean_fd(&files->backing[i][j]);
 		clean_fd(&files->state[i]);
 	}
 	for (size_t i = 0; i < VMCONF_GROUPS_MAX; i++)

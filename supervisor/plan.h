@@ -12,6 +12,7 @@
 struct plan_files {
 	int kvm, kernel, initrd;
 	int image[VMCONF_DEVICES_MAX];
+	int backing[VMCONF_DEVICES_MAX][VMCONF_BACKING_MAX]; /* the files below it; -1: none */
 	bool direct[VMCONF_DEVICES_MAX];
 	struct files_tap tap[VMCONF_DEVICES_MAX];
 	int packet[VMCONF_DEVICES_MAX]

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "log.h"
+#include "files.h"
 #include "plan.h"
 
 /* ---- words ---- */
@@ -186,6 +187,24 @@ static void add_queues(struct args *a, const struct vmconf_device *device)
 	add(a, "%u", device->poll_max_us);
 }
 
+/* "qcow2:fd=6,raw:fd=7": formats as they were given, and descriptors in place of names. */
+static void add_backing(struct args *a, struct keeper_child *child, const struct vmconf_disk *disk,
+			const int *fd)
+{
+	char list[32 * VMCONF_BACKING_MAX] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < disk->backing.n; i++) {
+		const char *word = disk->backing.word[i];
+
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%.*sfd=%zu", i ? "," : "",
+					(int)(files_backing_path(word) - word), word, child->nfixed + 3);
+		child->fixed[child->nfixed++] = fd[i];
+	}
+	if (disk->backing.n)
+		add_pair(a, "--backing", list);
+}
+
 static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
 		    const struct plan_files *files, const struct rundir *dir)
 {
@@ -200,8 +219,9 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	add_disk_limits(&a, child, conf, &device->disk, files);
 	if (device->disk.on_error)
 		add_pair(&a, "--on-error", vmconf_on_error_names[device->disk.on_error]);
+	add_backing(&a, child, &device->disk, files->backing[i]);
 	add_passed(&a, child, conf, NULL);
-	add_pair(&a, "--format", "raw");
+	add_pair(&a, "--format", device->disk.qcow2 ? "qcow2" : "raw");
 	if (device->disk.readonly)
 		add(&a, "--readonly");
 	add_queues(&a, device);

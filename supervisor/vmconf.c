@@ -67,6 +67,7 @@ static void free_device(struct vmconf_device *device)
 	free(device->io_threads);
 	free(device->map);
 	free(device->disk.path);
+	free_words(&device->disk.backing);
 	free(device->net.stream);
 	free(device->net.subnet);
 	free(device->net.dns);

@@ -49,9 +49,18 @@ enum vmconf_failure { FAILURE_QUARANTINE, FAILURE_READ_ONLY, FAILURE_NEEDS_RESET
 enum vmconf_kind { KIND_DISK, KIND_NET };
 enum vmconf_link { LINK_NONE, LINK_USER, LINK_TAP, LINK_STREAM, LINK_LISTEN };
 
+struct vmconf_words {
+	char *word[VMCONF_WORDS_MAX];
+	size_t n;
+};
+
+#define VMCONF_BACKING_MAX 7 /* backing files of a disk */
+
 /* What only a disk has. */
 struct vmconf_disk {
 	char *path; /* the image, or NULL */
+	bool qcow2;
+	struct vmconf_words backing; /* the files that may be below it, nearest first: [FORMAT:]FILE */
 	bool readonly;
 	enum vmconf_cache cache;
 	enum vmconf_on_error on_error;
@@ -63,11 +72,6 @@ struct vmconf_disk {
 struct vmconf_group {
 	char id[BUS_NAME_MAX];
 	uint64_t limit[QUOTA_KEYS]; /* 0: none */
-};
-
-struct vmconf_words {
-	char *word[VMCONF_WORDS_MAX];
-	size_t n;
 };
 
 /* What is limited of the traffic, each with the words of its option of net-server. */

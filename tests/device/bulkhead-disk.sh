@@ -20,8 +20,18 @@ like "... says so" "$out" '"resize": needs a disk.s id and its new size'
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
-# ---- limits ----
+# ---- formats ----
 words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
+cp "$tmp/disk.img" "$tmp/base.img"
+start m --disk path="$tmp/disk.img",id=disk0,format=qcow2,backing=qcow2:"$tmp/base.img",backing="$tmp/base.img"
+wait_running m
+like "the server is told of the format, and gets backing files as descriptors" "$(words "$(device m disk0 pid)")" \
+	'--backing qcow2:fd=6,fd=7 --vhost-fd 8 .*--format qcow2 '
+is "... for reading" "$(awk '/^flags/ { print $2 % 10 }' "/proc/$(device m disk0 pid)/fdinfo/6")" 0
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
+# ---- limits ----
 refused() {
 	local out
 	out=$("$bulkhead" run --run-dir "$tmp/other" --kernel "$tmp/kernel" "${@:3}" 2>&1 </dev/null)
