@@ -96,6 +96,9 @@ struct port {
 	struct loop_timer *listen_timer;
 };
 
+/* What net-server is (device.c); its device is a struct port. */
+extern const struct server_device net_device;
+
 /* Opens the backend and says what the port offers. Logs why not. 0 or -errno. */
 int port_open(struct port *port, const struct server_settings *settings, uint64_t *features);
 void port_close(struct port *port);
