@@ -146,8 +146,18 @@ static uint64_t physical_entry(uint64_t entry, const struct segment *s, uint64_t
 	return found;
 }
 
+/* Whether at lies in what was claimed from the first-th part on. */
+static bool is_loaded(const struct boot *b, unsigned first, uint64_t at)
+{
+	for (unsigned i = first; i < b->claims; i++)
+		if (at >= b->claim[i].start && at < b->claim[i].end)
+			return true;
+	return false;
+}
+
 int boot_elf(struct boot *b)
 {
+	const unsigned first = b->claims;
 	uint64_t pvh = NO_ENTRY, entry = NO_ENTRY;
 	struct image img = { 0 };
 	struct segment s = { 0 };
@@ -168,6 +178,8 @@ int boot_elf(struct boot *b)
 	}
 	b->entry->mode = BOOT_PROT32;
 	b->entry->rsp = LAYOUT_BOOT_STACK;
+	if (pvh != NO_ENTRY && !is_loaded(b, first, pvh))
+		return boot_fail(b, -ENOEXEC, "kernel: the entry point of its PVH note lies in no segment");
 	if (pvh != NO_ENTRY)
 		return boot_pvh_enter(b, (uint32_t)pvh);
 	rc = boot_multiboot_find(b, &flags);

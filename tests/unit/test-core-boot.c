@@ -262,6 +262,22 @@ Test(core_boot, pvh_gets_its_start_info)
 	cr_assert_eq(*(uint8_t *)ram_at(ram, LOAD_AT + 4096, 1), 0);
 }
 
+Test(core_boot, pvh_refuses_an_entry_outside_its_segments)
+{
+	struct elf *e = make_elf(true);
+
+	e->note.entry = LOAD_AT + 8191;
+	cr_assert_eq(load(), 0);
+	e->note.entry = LOAD_AT + 8192;
+	cr_assert_eq(load(), -ENOEXEC);
+	e->note.entry = 0;
+	cr_assert_eq(load(), -ENOEXEC);
+	e->note.entry = LAYOUT_BOOT_PARAMS;
+	cr_assert_eq(load(), -ENOEXEC);
+	e->note.entry = UINT32_MAX;
+	cr_assert_eq(load(), -ENOEXEC);
+}
+
 Test(core_boot, multiboot_gets_its_information_and_module)
 {
 	static const char module[] = "module";
