@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A device of lib/server in this process. */
+#include "rig.h"
+
+#include <sys/epoll.h>
+
+#include "fd.h"
+#include "inflight.h"
+#include "log.h"
+#include "server_priv.h"
+
+#define RING_RAM  0x20000U
+#define RING_GPA  0x10000U
+#define LOG_BYTES 64
+
+static struct server server;
+static struct guest guest;
+static struct mem *tables[RIG_TABLES];
+static struct flight *flight;
+static const struct mem_region regions[] = {
+	{ .gpa = RING_GPA, .size = RING_RAM },
+	{ .gpa = RIG_DATA, .size = RIG_BYTES },
+	{ .gpa = RIG_DATA + RIG_BYTES, .size = RIG_BYTES },
+	{ .gpa = RIG_APART, .size = RIG_BYTES },
+};
+
+static void make_memory(void)
+{
+	int log = fd_sealed_memfd("log", LOG_BYTES);
+
+	MUST(guest_init_regions(&guest, regions, ARRAY_SIZE(regions)) == 0);
+	tables[0] = guest_mem(&guest);
+	MUST(tables[0] && log >= 0);
+	MUST(mem_with_log(tables[0], log, 0, LOG_BYTES, &tables[RIG_LOGGED]) == 0);
+}
+
+void rig_reset(struct rig *r, const struct server_device *device, void *dev)
+{
+	if (!guest.n) {
+		make_memory();
+		MUST(flight_alloc(RIG_RINGS, &flight) == 0);
+		log_set_level((enum log_level)0);
+	}
+	still_reset();
+	memset(guest.base, 0, guest.size);
+	guest.next = 0;
+	*r = (struct rig) { .device = device, .dev = dev };
+	MUST(state_alloc(&r->state) == 0);
+}
+
+bool rig_is_ram(const void *at, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(regions); i++) {
+		const uint8_t *base = mem_at(tables[0], regions[i].gpa, regions[i].size);
+		uintptr_t off = (uintptr_t)at - (uintptr_t)base;
+
+		if (off < regions[i].size && len <= regions[i].size - off)
+			return true;
+	}
+	return false;
+}
+
+uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len)
+{
+	(void)r;
+	return guest_ptr(&guest, gpa, len);
+}
+
+/* ---- the process ---- */
+
+static void free_orders(struct order *o)
+{
+	while (o) {
+		struct order *next = o->next;
+
+		free(o);
+		o = next;
+	}
+}
+
+static void on_done(void *arg)
+{
+	struct rig *r = arg;
+	struct order *all = order_list_take_all(&server.done);
+
+	for (struct order *o = all; o; o = o->next) {
+		unsigned i = o->queue->index;
+
+		if (o->done)
+			o->done(&server, o);
+		if (o->type != ORDER_STOP)
+			continue;
+		r->up[i] = r->stopping[i] = false;
+		r->base[i] = o->base;
+		r->based[i] = true;
+	}
+	free_orders(all);
+}
+
+void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features, bool live)
+{
+	struct server *s = &server;
+	struct server_settings settings = { .id = "fuzz", .queues = queues };
+	uint64_t offered = 0;
+
+	memset(s, 0, sizeof(*s));
+	s->device = r->device;
+	s->dev = r->dev;
+	s->state = r->state;
+	s->flight = flight;
+	settings.state = r->state;
+	s->opts.queues = queues;
+	s->rings = r->rings = rings;
+	MUST(loop_new("still", &r->loop) == 0);
+	s->main = s->io[0].loop = s->io[1].loop = r->loop;
+	s->opts.placing.threads = 2;
+	order_list_init(&s->done);
+	loop_bh_init(&s->done_bh, r->loop, on_done, r);
+	flight_open_main(flight, &s->log);
+	MUST(r->device->open(s->dev, &settings, &offered) == 0);
+	move_init(s);
+	for (unsigned i = 0; i < rings; i++)
+		MUST(queue_init(&s->queue[i], i) == 0);
+	for (unsigned i = 0; i < rings; i++)
+		r->kick[i] = still_fd();
+	r->features = features & (offered | RING_F_PACKED | RING_F_EVENT_IDX | RING_F_INDIRECT | 1ULL << 32);
+	if (r->device->started)
+		r->device->started(s->dev, live, r->features);
+}
+
+void rig_die(struct rig *r)
+{
+	struct server *s = &server;
+
+	for (unsigned i = 0; i < r->rings; i++) {
+		struct server_queue *q = &s->queue[i];
+
+		free_orders(order_list_take_all(&q->mailbox));
+		free_orders(q->orders);
+		q->orders = NULL;
+		queue_fini(q);
+		r->up[i] = r->stopping[i] = r->based[i] = false;
+	}
+	free_orders(order_list_take_all(&s->done));
+	loop_bh_cancel(&s->done_bh);
+	lock_destroy(&s->done.lock);
+	r->device->close(s->dev);
+	loop_free(r->loop);
+	still_close();
+}
+
+void rig_end(struct rig *r)
+{
+	rig_die(r);
+	for (unsigned i = 0; i < r->rings; i++) {
+		ring_free(&r->ring[i]);
+		free(r->region[i]);
+	}
+	state_free(r->state);
+}
+
+/* ---- rings ---- */
+
+void rig_lay_out(struct rig *r)
+{
+	size_t len = inflight_queue_bytes(RIG_SIZE, r->features & RING_F_PACKED);
+
+	for (unsigned i = 0; i < r->rings; i++) {
+		MUST(ring_init(&r->ring[i], &guest, RIG_SIZE, r->features) == 0);
+		r->region[i] = r->tracked ? calloc(1, len) : NULL;
+	}
+}
+
+static struct order *make_order(unsigned i, enum order_type type)
+{
+	struct order *o = calloc(1, sizeof(*o));
+
+	MUST(o);
+	*o = (struct order) { .type = type, .kick = -1, .call = -1, .err = -1, .fd = -1 };
+	o->queue = &server.queue[i];
+	return o;
+}
+
+bool rig_start(struct rig *r, unsigned i, bool live)
+{
+	struct server_queue *q = &server.queue[i];
+	struct vq_config config;
+	struct order *o;
+	struct vq *vq;
+
+	ring_config(&r->ring[i], tables[0], &config);
+	config.iov_max = r->device->iov_max;
+	config.inflight = r->region[i];
+	config.buffers = q->buffers;
+	config.log_used = true;
+	if (r->based[i])
+		config.base = r->base[i];
+	if (vq_new(&config, &vq))
+		return false;
+	o = make_order(i, ORDER_START);
+	o->vq = vq;
+	o->mem = mem_get(tables[0]);
+	o->features = r->features;
+	o->kick = r->kick[i];
+	o->live = live;
+	queue_post(q, o);
+	r->up[i] = true;
+	return true;
+}
+
+void rig_stop(struct rig *r, unsigned i)
+{
+	if (r->stopping[i])
+		return;
+	r->stopping[i] = true;
+	queue_post(&server.queue[i], make_order(i, ORDER_STOP));
+}
+
+void rig_enable(struct rig *r, unsigned i, bool on)
+{
+	struct order *o = make_order(i, ORDER_ENABLE);
+
+	(void)r;
+	o->on = on;
+	queue_post(&server.queue[i], o);
+}
+
+void rig_drain(struct rig *r, unsigned i, bool on)
+{
+	(void)r;
+	queue_post(&server.queue[i], make_order(i, on ? ORDER_DRAIN : ORDER_RESUME));
+}
+
+void rig_set_mem(struct rig *r, unsigned i, unsigned table)
+{
+	struct order *o = make_order(i, ORDER_MEM);
+
+	(void)r;
+	o->mem = tables[table];
+	queue_post(&server.queue[i], o);
+}
+
+void rig_move(struct rig *r, unsigned set)
+{
+	struct server_set *at = &server.set[set];
+
+	(void)r;
+	move_start(&server, set, at->thread == &server.io[0] ? &server.io[1] : &server.io[0], 0);
+}
+
+/* ---- what lib/server would do with the rest of the process ---- */
+
+void front_config_changed(struct server *s)
+{
+	(void)s;
+}
+
+void control_recovered(struct server *s)
+{
+	(void)s;
+}
+
+void control_moved(struct server *s, uint64_t id)
+{
+	(void)s;
+	(void)id;
+}
+
+void threads_save(struct server *s)
+{
+	(void)s;
+}
+
+void server_io_error(struct server_queue *queue, const char *text)
+{
+	(void)queue;
+	(void)text;
+}
+
+struct order *server_order(struct server *s, unsigned index, enum order_type type,
+			   void (*done)(struct server *, struct order *))
+{
+	struct order *o = make_order(index, type);
+
+	(void)s;
+	o->done = done;
+	return o;
+}

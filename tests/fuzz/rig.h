@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device of lib/server with its real queues, in this process and on one loop that stands still (still.h), and the driver's
+ * side of its rings in guest memory. No process, thread, socket or bus: what those would say to a queue is said by orders.
+ */
+#ifndef FUZZ_RIG_H
+#define FUZZ_RIG_H
+
+#include "fuzz.h"
+#include "ring.h"
+#include "server.h"
+#include "still.h"
+
+#define RIG_RINGS 5
+#define RIG_SIZE  16 /* descriptors of each ring */
+#define RIG_DATA                                                                                             \
+	0x40000U /* guest-physical address of what is not rings: two regions that adjoin, one apart */
+#define RIG_BYTES  0x10000U /* in each region */
+#define RIG_APART  0x100000U
+#define RIG_LOGGED 1 /* of the tables: with a dirty log; 0 without */
+#define RIG_TABLES 2
+
+struct rig {
+	struct loop *loop;
+	void *dev;
+	struct state *state; /* outlives it as the in-flight regions do */
+	const struct server_device *device;
+	unsigned rings;
+	uint64_t features;
+	bool tracked; /* there is an in-flight region, and so a life after death */
+	struct ring ring[RIG_RINGS];
+	bool up[RIG_RINGS];       /* the ring was started and not stopped */
+	bool stopping[RIG_RINGS]; /* it is to be */
+	uint32_t base[RIG_RINGS]; /* of a ring that was stopped */
+	bool based[RIG_RINGS];
+	int kick[RIG_RINGS];
+	uint8_t *region[RIG_RINGS]; /* in-flight, each of its very size */
+};
+
+/* Memory and what else lasts from one input to the next; to be called each time. */
+void rig_reset(struct rig *r, const struct server_device *device, void *dev);
+
+/* The process: opens the device, makes so many queues (sets of rings), has it begin. features is what the driver accepts of
+ * what is offered. live: a predecessor died. The device says what its options would. */
+void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features, bool live);
+
+/* It dies, between two passes of its loop. */
+void rig_die(struct rig *r);
+
+/* The end of an input. */
+void rig_end(struct rig *r);
+
+/* The driver's rings: all of them laid out anew, empty. */
+void rig_lay_out(struct rig *r);
+
+/* Starts ring i, if its memory makes sense to the device: true. */
+bool rig_start(struct rig *r, unsigned i, bool live);
+
+/* Stops it; it may take until requests are done. */
+void rig_stop(struct rig *r, unsigned i);
+
+/* Enables or disables it; drains it, or lets it go on. */
+void rig_enable(struct rig *r, unsigned i, bool on);
+void rig_drain(struct rig *r, unsigned i, bool on);
+
+/* Has another I/O thread serve a set of rings: another in name, as there is one loop. */
+void rig_move(struct rig *r, unsigned set);
+
+/* Another table of the same memory: one of RIG_TABLES. */
+void rig_set_mem(struct rig *r, unsigned i, unsigned table);
+
+/* The driver's own view of len bytes of guest memory, or NULL. */
+uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len);
+
+/* Whether these bytes lie within one region as the device has it mapped. */
+bool rig_is_ram(const void *at, size_t len);
+
+#endif
