@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -122,7 +123,8 @@ static void expect_rates(struct disk *d, size_t n, double iops, double bps)
 	for (int i = 0; i < TRIES && share < 0.95; i++) {
 		measure(d, n, &requests, &bytes);
 		share = iops ? requests / iops : bytes / bps;
-		cr_log_info("%.0f requests, %.0f bytes a second: %.1f %%", requests, bytes, 100 * share);
+		fprintf(stderr, "# %.0f requests, %.0f bytes a second: %.1f %%\n", requests, bytes,
+			100 * share);
 		cr_assert_leq(share, 1.05, "%.0f requests, %.0f bytes a second", requests, bytes);
 	}
 	cr_assert_geq(share, 0.95, "%.0f requests, %.0f bytes a second", requests, bytes);
