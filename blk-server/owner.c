@@ -56,8 +56,12 @@ struct owner {
 static int file_sync(void *arg)
 {
 	struct owner *o = arg;
+	int err;
 
-	return disk_flush(o->disk);
+	CRASH_POINT("qcow2 flush before");
+	err = disk_flush(o->disk);
+	CRASH_POINT("qcow2 flush after");
+	return err;
 }
 
 static int64_t file_read(void *arg, void *buf, size_t len, uint64_t off)

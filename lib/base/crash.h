@@ -5,7 +5,8 @@
  *
  * A label is two parts, "STEP when": unique in a program but for the two ring formats, which share the labels of what
  * they have in common; labels that begin with "split " or "packed " are one format's, those that begin with "failure "
- * are reached only where something fails, and those with "unmark" only in a device that gives requests back.
+ * are reached only where something fails, those with "qcow2 " only by a server of such an image, and those with
+ * "unmark" only in a device that gives requests back.
  */
 #ifndef BASE_CRASH_H
 #define BASE_CRASH_H

@@ -52,7 +52,7 @@ static bool has_word(const char *text, const char *word)
 }
 
 /* The points of one ring format, as the program itself names them; a label may stand in several places. */
-static void read_table(struct table *t, bool packed)
+static void read_table(struct table *t, bool packed, bool qcow2)
 {
 	char *rest = t->text, *label;
 
@@ -61,7 +61,8 @@ static void read_table(struct table *t, bool packed)
 		unsigned i = 0;
 
 		if (!*label || begins(label, packed ? "split " : "packed ") || has_word(label, "unmark") ||
-		    begins(label, "move ")) /* test-blk-move's */
+		    begins(label, "move ") || /* test-blk-move's */
+		    begins(label, "qcow2 ") != qcow2)
 			continue;
 		while (i < t->n && strcmp(t->label[i], label))
 			i++;
@@ -69,7 +70,7 @@ static void read_table(struct table *t, bool packed)
 		t->label[i] = label;
 		t->n = MAX(t->n, i + 1);
 	}
-	cr_assert_gt(t->n, 30, "only %u points", t->n);
+	cr_assert_gt(t->n, qcow2 ? 2U : 30U, "only %u points", t->n);
 }
 
 static bool in_recovery(const char *label)
@@ -126,6 +127,8 @@ static void bury(struct scene *s)
 	cr_assert_eq(status, CRASHES_STATUS, "%s: the server ended with status %d", s->order, status);
 	s->table->deaths++;
 	load_died(&s->load);
+	if (s->load.rig.options.make)
+		rig_judge_image(&s->load.rig);
 	s->load.depth = random_depth(s);
 	if (load_random(&s->load, 2))
 		load_step(&s->load); /* the driver goes on meanwhile */
@@ -209,12 +212,18 @@ static void hit(struct scene *s, const char *label)
 	++*hits;
 }
 
-static void play(struct table *t, unsigned point, uint64_t features)
+/* Clusters as large as blocks, with the content of a file below. */
+static const char make_qcow2[] =
+    "truncate -s 16M base && qemu-img create -q -f qcow2 -o cluster_size=4096 -b base -F raw image 16M";
+
+static void play(struct table *t, unsigned point, uint64_t features, bool qcow2)
 {
 	static struct scene s;
 	struct rig_options options = { .ring_features = features,
 				       .queues = 1 + point % 2,
 				       .io_threads = 1 + point % 2,
+				       .make = qcow2 ? make_qcow2 : NULL,
+				       .backing = qcow2,
 				       .crash = s.order };
 	const char *label = t->label[point];
 	bool packed = features & RING_F_PACKED, serving = !in_recovery(label);
@@ -256,7 +265,7 @@ static void print(const struct table *t, const char *what)
 	cr_assert_eq(covered, t->n);
 }
 
-static void all_points(const char *what, uint64_t features)
+static void all_points(const char *what, uint64_t features, bool qcow2)
 {
 	static struct table t;
 
@@ -264,28 +273,36 @@ static void all_points(const char *what, uint64_t features)
 	cr_skip_test("each of the many servers would wait for the thread sanitizer's start; "
 		     "test-blk-kill does");
 #endif
-	read_table(&t, features & RING_F_PACKED);
+	read_table(&t, features & RING_F_PACKED, qcow2);
 	for (unsigned i = 0; i < t.n; i++)
-		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0));
+		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0), qcow2);
 	print(&t, what);
 }
 
 Test(blk_crash, f52_every_point_split_direct)
 {
-	all_points("split direct", 0);
+	all_points("split direct", 0, false);
 }
 
 Test(blk_crash, f52_every_point_split_indirect)
 {
-	all_points("split indirect", RING_F_INDIRECT);
+	all_points("split indirect", RING_F_INDIRECT, false);
 }
 
 Test(blk_crash, f52_every_point_packed_direct)
 {
-	all_points("packed direct", RING_F_PACKED);
+	all_points("packed direct", RING_F_PACKED, false);
 }
 
 Test(blk_crash, f52_every_point_packed_indirect)
 {
-	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT);
+	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT, false);
+}
+
+/* Those of the thread that owns a qcow2 image's tables; the image is judged after each death. */
+Test(blk_crash, f52_every_point_qcow2)
+{
+	if (system("command -v qemu-img >/dev/null"))
+		cr_skip_test("qemu-img (qemu-utils) is not installed");
+	all_points("qcow2", RING_F_INDIRECT, true);
 }
