@@ -290,6 +290,8 @@ static unsigned net_held(void *state)
 {
 	const struct net_queue *q = state;
 
+	if (q->role == RING_RX)
+		return rx_held(&q->pair->rx);
 	if (q->role == RING_TX)
 		return tx_held(&q->pair->tx);
 	return q->role == RING_CONTROL && control_held(&q->port->control);

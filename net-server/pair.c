@@ -35,7 +35,7 @@ void pair_watch(struct pair *p)
 	if (!p->watch)
 		return;
 	/* Without rings none: two processes may have the descriptor, a server and its spare. */
-	if (p->rx.on || p->tx.on)
+	if ((p->rx.on || p->tx.on) && !p->rx.pace.fast)
 		events = EVENTS_IN;
 	if (p->tx.blocked)
 		events |= EPOLLOUT;

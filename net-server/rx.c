@@ -29,6 +29,7 @@
 #define VECTORS  4096 /* of those chains */
 #define OFFER    64   /* vectors to offer for a frame, unless one chain alone has more */
 #define BUDGET   64   /* frames in a pass */
+#define FAST     256  /* while they come fast: fewer passes, and the driver is called less often */
 #define WANT_MIN (NET_HDR_BYTES + 1514)
 #define PEAK_OF  64 /* frames, the largest of which says how much to offer */
 #define LOOK_NS  (3 * NS_PER_US)
@@ -40,6 +41,21 @@ static void on_timer(void *arg)
 	struct rx *rx = arg;
 
 	rx->limited = false;
+	server_run(rx->server);
+}
+
+static void watch(struct rx *rx)
+{
+	pair_watch(&rx->port->pair[rx->pair]);
+}
+
+static void on_pace(void *arg)
+{
+	struct rx *rx = arg;
+
+	if (rx->pace.stuck && pace_forget(&rx->pace))
+		watch(rx);
+	rx->readable = !rx->gone;
 	server_run(rx->server);
 }
 
@@ -58,15 +74,18 @@ int rx_open(struct rx *rx, struct port *port, unsigned pair)
 
 int rx_attach(struct rx *rx, struct loop *loop)
 {
+	int err = pace_open(&rx->pace, loop, on_pace, rx);
+
 	/* The limit is asked again. */
 	rx->limited = false;
-	return loop_add_timer(loop, on_timer, rx, &rx->timer);
+	return err ? err : loop_add_timer(loop, on_timer, rx, &rx->timer);
 }
 
 void rx_detach(struct rx *rx)
 {
 	loop_del_timer(rx->timer);
 	rx->timer = NULL;
+	pace_close(&rx->pace);
 }
 
 void rx_close(struct rx *rx)
@@ -98,6 +117,7 @@ void rx_ring(struct rx *rx, bool on)
 	uint64_t features = on ? server_features(rx->server) : 0;
 
 	forget(rx);
+	pace_forget(&rx->pace); /* whoever tells of the ring has the pair watched anew */
 	rx->on = on;
 	rx->readable = !rx->gone;
 	rx->mergeable = features & NET_BIT(VIRTIO_NET_F_MRG_RXBUF);
@@ -396,6 +416,8 @@ static bool take_frame(struct rx *rx, struct frame *f)
 static void stop_reading(struct rx *rx, int err)
 {
 	rx->readable = false;
+	if (err == -EPIPE ? pace_forget(&rx->pace) : pace_empty(&rx->pace))
+		watch(rx);
 	if (err == -EAGAIN)
 		return;
 	if (err == -EPIPE) {
@@ -434,7 +456,7 @@ static bool may_read(struct rx *rx)
 
 	if (rx->readable)
 		return true;
-	if (rx->gone || rx->first == rx->end)
+	if (rx->gone || rx->pace.fast || rx->first == rx->end)
 		return false;
 	now = clock_ns();
 	if (now - rx->looked < LOOK_NS)
@@ -466,13 +488,11 @@ static bool link_is_up(const struct rx *rx)
 	return atomic_load_explicit(&rx->port->shared.link, memory_order_relaxed);
 }
 
-bool rx_service(struct rx *rx)
+static bool receive(struct rx *rx)
 {
 	struct frame f;
 	unsigned n = 0;
 
-	if (!rx->on || !takes_part(rx))
-		return false;
 	if (port_has_changed(rx->port, &rx->seen))
 		take_changes(rx);
 	if (!link_is_up(rx))
@@ -482,7 +502,7 @@ bool rx_service(struct rx *rx)
 			return false;
 		n++;
 	}
-	while (n < BUDGET && may_read(rx)) {
+	while (n < (rx->pace.fast ? FAST : BUDGET) && may_read(rx)) {
 		int got;
 
 		prepare(rx);
@@ -497,10 +517,32 @@ bool rx_service(struct rx *rx)
 		}
 		rx->readable = true;
 		n++;
+		if (pace_read(&rx->pace, f.len))
+			watch(rx);
 		if (!take_frame(rx, &f))
 			break;
 	}
 	return n > 0;
+}
+
+bool rx_service(struct rx *rx)
+{
+	bool did;
+
+	if (!rx->on || !takes_part(rx)) {
+		if (pace_forget(&rx->pace))
+			watch(rx);
+		return false;
+	}
+	did = receive(rx);
+	if (rx->readable && !rx_pending(rx))
+		pace_stuck(&rx->pace);
+	return did;
+}
+
+unsigned rx_held(const struct rx *rx)
+{
+	return rx->pace.fast;
 }
 
 void rx_hung_up(struct rx *rx)

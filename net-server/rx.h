@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "filter.h"
+#include "pace.h"
 
 struct loop;
 struct loop_timer;
@@ -45,12 +46,13 @@ struct rx {
 	struct port *port;
 	struct server_queue *server;
 	unsigned pair;
-	bool on;         /* its ring is there */
-	bool mergeable;  /* a frame may be spread over several chains */
-	bool checksums;  /* the header's flags are for the driver */
-	bool legacy;     /* the driver's header is not ours */
-	bool readable;   /* the backend may have a frame */
-	bool gone;       /* it will never have one again */
+	bool on;        /* its ring is there */
+	bool mergeable; /* a frame may be spread over several chains */
+	bool checksums; /* the header's flags are for the driver */
+	bool legacy;    /* the driver's header is not ours */
+	bool readable;  /* the backend may have a frame */
+	bool gone;      /* it will never have one again */
+	struct pace pace;
 	uint64_t looked; /* when it was last asked without a reason */
 
 	/* buf[first .. end), oldest first; their vectors lie one after another, up to iov_end. */
@@ -87,5 +89,9 @@ void rx_hung_up(struct rx *rx);
 bool rx_has_room(const struct rx *rx);
 bool rx_pending(const struct rx *rx);
 void rx_release(struct rx *rx);
+
+/* 1 while frames come so fast that they are looked for now and then: no descriptor has to be watched for them, and the
+ * thread is not to poll. */
+unsigned rx_held(const struct rx *rx);
 
 #endif

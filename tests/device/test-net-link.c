@@ -241,3 +241,32 @@ Test(net_link, a_frame_that_went_in_part_is_seen_to_be_held)
 	close(fd);
 	net_stop(&n);
 }
+
+/* Frames came so fast that the connection is not watched, and the driver has no more buffers for those that wait. */
+Test(net_link, an_end_is_seen_while_frames_wait)
+{
+	enum { FRAMES = 300, LEFT = 20, LEN = 60, PART = 100 };
+	static uint8_t stream[FRAMES * (4 + LEN)];
+
+	start(RING_F_EVENT_IDX);
+	join();
+	rig_until(&n.rig, is_up());
+	serves(1);
+	for (uint32_t i = 0; i < FRAMES; i++) {
+		uint32_t len = htonl(LEN);
+
+		memcpy(stream + i * (4 + LEN), &len, 4);
+		net_fill(stream + i * (4 + LEN) + 4, LEN, i);
+	}
+	cr_assert_eq(write(n.peer, stream, sizeof(stream)), sizeof(stream));
+	for (uint32_t i = 0; i < FRAMES - LEFT; i++) {
+		if (i % PART == 0)
+			net_post_many(&n, 0, 1526, i + PART < FRAMES - LEFT ? PART : FRAMES - LEFT - i);
+		net_receive(&n, 0, &f);
+		cr_assert(f.len == LEN && net_check(f.bytes, LEN, i));
+	}
+	cr_assert(is_up());
+	leave();
+	rig_until(&n.rig, !is_up());
+	net_stop(&n);
+}
