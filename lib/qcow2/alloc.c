@@ -74,9 +74,9 @@ int alloc_start(struct qcow2 *q)
 
 static bool pool_add(struct pool *pool, uint64_t cluster)
 {
-	struct run *last = &pool->run[pool->nruns - 1];
+	struct run *last = pool->nruns ? &pool->run[pool->nruns - 1] : NULL;
 
-	if (pool->nruns && last->first + last->n == cluster) {
+	if (last && last->first + last->n == cluster) {
 		last->n++;
 		return true;
 	}
