@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bus_end.h"
 #include "clock.h"
 #include "sandbox.h"
 #include "temp_dir.h"
@@ -31,23 +32,11 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	}
 }
 
-static void on_connected(void *arg, bool up)
-{
-	(void)arg;
-	(void)up;
-}
-
-static void on_malformed(void *arg, unsigned count, const char *what)
-{
-	(void)arg;
-	cr_assert_fail("malformed message %u: %s", count, what);
-}
-
 void supervisor_open(struct supervisor *s)
 {
 	static const struct bus_ops ops = { .message = on_message,
-					    .connected = on_connected,
-					    .malformed = on_malformed };
+					    .connected = bus_end_connected,
+					    .malformed = bus_end_malformed };
 
 	memset(s, 0, sizeof(*s));
 	s->reply = calloc(1, sizeof(*s->reply));

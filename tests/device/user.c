@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bus_end.h"
 #include "clock.h"
 #include "config.h"
 #include "num.h"
@@ -35,21 +36,9 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		u->ready = true;
 }
 
-static void on_connected(void *arg, bool up)
-{
-	(void)arg;
-	(void)up;
-}
-
-static void on_malformed(void *arg, unsigned count, const char *what)
-{
-	(void)arg;
-	cr_assert_fail("malformed message %u: %s", count, what);
-}
-
 static const struct bus_ops ops = { .message = on_message,
-				    .connected = on_connected,
-				    .malformed = on_malformed };
+				    .connected = bus_end_connected,
+				    .malformed = bus_end_malformed };
 
 #define until(u, condition)                                                                                  \
 	do {                                                                                                 \

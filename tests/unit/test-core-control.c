@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "chipset.h"
+#include "bus_end.h"
 #include "clock.h"
 #include "core.h"
 #include "temp_dir.h"
@@ -96,18 +97,6 @@ static void on_message(void *arg, const struct bus_msg *msg)
 						: "");
 }
 
-static void on_connected(void *arg, bool up)
-{
-	(void)arg;
-	(void)up;
-}
-
-static void on_malformed(void *arg, unsigned count, const char *what)
-{
-	(void)arg;
-	cr_assert_fail("malformed message %u: %s", count, what);
-}
-
 /* Runs until these and no others were heard; the last one is the last that comes. */
 static void hear(const char *const *want, unsigned n)
 {
@@ -141,8 +130,8 @@ static void check(void *arg)
 static void set_up(void)
 {
 	static const struct bus_ops ops = { .message = on_message,
-					    .connected = on_connected,
-					    .malformed = on_malformed };
+					    .connected = bus_end_connected,
+					    .malformed = bus_end_malformed };
 
 	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	snprintf(path, sizeof(path), "%s/bus", dir);
