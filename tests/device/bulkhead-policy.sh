@@ -118,13 +118,13 @@ like "... and the status" "$(device m disk0 last_death)" '^was killed: queue 1 m
 is "... by its spare" "$(device m disk0 last_recovery_by)" spare
 tell core hang disk7
 check "a device that does not exist is no harm" wait_for 5 logged m 'core: it speaks of a device that does not exist'
-script disk0 slow-ready=1500
+script disk0 slow-ready=4000
 tell core hang disk0
-wait_for 10 up_after 2
+wait_for 20 up_after 2
 slay "$(device m disk0 pid)"
 wait_for 10 state_of disk0 waiting
 tell core hang disk0
-check "a hang that was told too late hits nobody" wait_for 10 up_after 3
+check "a hang that was told too late hits nobody" wait_for 20 up_after 3
 is "..." "$(grep -c 'killing blk-server' "$tmp/m.err")" 2
 rm "$bin/disk0.do"
 
