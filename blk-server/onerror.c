@@ -215,7 +215,7 @@ static struct request *take_newest(struct request **list)
 	return r;
 }
 
-/* What a predecessor had taken stands nowhere in the ring any more, and can't be given back. */
+/* Those that can't be given back, as later ones were answered meanwhile, or a predecessor took them, are tried once more. */
 void onerror_release(struct blk_queue *q)
 {
 	struct request *list, *r;
@@ -226,10 +226,8 @@ void onerror_release(struct blk_queue *q)
 	loop_disarm_timer(q->retry_timer);
 	for (list = take_all(q); list;) {
 		r = take_newest(&list);
-		if (!r->again) {
-			request_give_back(r);
+		if (request_give_back(r))
 			continue;
-		}
 		r->final = true;
 		carry_on(q, r);
 	}

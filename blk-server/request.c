@@ -136,12 +136,13 @@ static uint64_t bytes_of(const struct request *r)
 	return r->kind == REQUEST_READ || r->kind == REQUEST_WRITE ? r->left : 0;
 }
 
-/* Its driver gets this answer only if its ring does not show any more what it did. */
-void request_give_back(struct request *r)
+bool request_give_back(struct request *r)
 {
-	*(volatile uint8_t *)r->status = VIRTIO_BLK_S_IOERR;
-	server_unpop(r->queue->server, r->head);
+	/* What a predecessor had taken stands nowhere in the ring any more. */
+	if (r->again || !server_try_unpop(r->queue->server, r->head))
+		return false;
 	put_free(r);
+	return true;
 }
 
 /* Carries r out if the limits let it through, or keeps it until then, and what is in the ring behind it. */
@@ -187,10 +188,8 @@ void request_release(struct blk_queue *q)
 		return;
 	q->throttled = NULL;
 	loop_disarm_timer(q->throttle_timer);
-	if (!r->again) {
-		request_give_back(r);
+	if (request_give_back(r))
 		return;
-	}
 	throttle_exceed(&q->disk->throttle, bytes_of(r));
 	request_carry_out(r);
 }

@@ -118,8 +118,8 @@ void request_start(struct blk_queue *q, struct vq_chain *chain);
 /* Begins or goes on with one that was let through. */
 void request_carry_out(struct request *r);
 
-/* Gives one back to the ring: the last that was taken and is not answered. */
-void request_give_back(struct request *r);
+/* Gives one back to the ring, if it is the last that was taken and the ring still shows it; else false. */
+bool request_give_back(struct request *r);
 
 /* Looks whether the limits let the one through that waits for them; true if they did. */
 bool request_unthrottle(struct blk_queue *q);

@@ -193,14 +193,19 @@ void server_push(struct server_queue *q, uint16_t head, uint32_t written, uint32
 	flight_note(&q->flight, FLIGHT_DONE, head, written, result);
 }
 
-void server_unpop(struct server_queue *q, uint16_t head)
+bool server_try_unpop(struct server_queue *q, uint16_t head)
 {
-	if (vq_unpop(q->vq, head) < 0) {
-		server_push(q, head, 0, 0);
-		return;
-	}
+	if (vq_unpop(q->vq, head) < 0)
+		return false;
 	q->taken--;
 	stat_add(&q->stats.returned, 1);
+	return true;
+}
+
+void server_unpop(struct server_queue *q, uint16_t head)
+{
+	if (!server_try_unpop(q, head))
+		server_push(q, head, 0, 0);
 }
 
 void server_take_up(struct server_queue *q, uint16_t head)

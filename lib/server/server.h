@@ -141,6 +141,9 @@ void server_push(struct server_queue *queue, uint16_t head, uint32_t written, ui
  * last. One that is not, or that the driver's ring does not show where it was, is completed with nothing written. */
 void server_unpop(struct server_queue *queue, uint16_t head);
 
+/* The same; false if it can't be given back, and is still taken. */
+bool server_try_unpop(struct server_queue *queue, uint16_t head);
+
 /* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
 void server_take_up(struct server_queue *queue, uint16_t head);
 void server_lay_down(struct server_queue *queue);

@@ -451,6 +451,28 @@ Test(blk_errors, f50_stop_and_drain)
 	tear_down(&s);
 }
 
+/* One that can't be given back, as a later one was answered, is tried once more: there may be room by now. */
+Test(blk_errors, f49_drain_after_a_later_answer)
+{
+	static struct supervisor s;
+	struct rig_done done;
+
+	set_up(&s, "stop");
+	write_image(1);
+	inject(CRASH_READ, 0, BLOCK, -EIO, 1000000);
+	ask(&calls[0], 0, 0);
+	supervisor_until(&s, supervisor_stat(&s, "kept") == 1);
+	ask(&calls[0], 5 * BLOCK, 0);
+	supervisor_until(&s, rig_get(&rig, 0, &done));
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	inject(CRASH_READ, 0, 0, 0, 0);
+	supervisor_ask_ok(&s, BUS_DRAIN);
+	supervisor_until(&s, rig_get(&rig, 0, &done));
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(supervisor_stat(&s, "returned"), 0);
+	tear_down(&s);
+}
+
 Test(blk_errors, a_policy_that_waits_for_orders_needs_somebody_who_gives_them)
 {
 	const char *const args[] = { "blk-server", "--socket",   "/nowhere", "--image",

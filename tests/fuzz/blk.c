@@ -511,8 +511,7 @@ static void collect(void)
 		if (!honest)
 			ring_publish(&rig.ring[i]);
 		while ((got = ring_get(&rig.ring[i], &id, &len)) == 1)
-			/* One that was kept and can't be given back is answered with an error and no length. */
-			MUST(len >= 1 || !honest || disk.on_error != ON_ERROR_REPORT);
+			MUST(len >= 1 || !honest);
 		MUST(got == 0 || !honest);
 	}
 	MUST(*rig_ptr(&rig, SHORT_STATUS, 1) != VIRTIO_BLK_S_OK || !honest);
