@@ -65,6 +65,12 @@ void control_ring(struct control *c, struct server_queue *server, bool on)
 	loop_bh_init(&c->done, server_loop(server), on_done, c);
 }
 
+void control_attach(struct control *c, struct server_queue *server)
+{
+	if (c->server == server)
+		loop_bh_init(&c->done, server_loop(server), on_done, c);
+}
+
 bool control_service(struct control *c)
 {
 	struct vq_chain chain = { .iov = c->iov };

@@ -39,6 +39,8 @@ int control_open(struct control *c, struct port *port, struct loop *loop);
 void control_close(struct control *c);
 
 void control_ring(struct control *c, struct server_queue *server, bool on);
+/* A queue has come to another thread, with no command of it under way: the answers come there, if it is this one. */
+void control_attach(struct control *c, struct server_queue *server);
 bool control_service(struct control *c);
 bool control_has_room(const struct control *c);
 

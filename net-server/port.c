@@ -225,6 +225,8 @@ int port_attach(struct net_queue *queue)
 	unsigned index = server_index(queue->server);
 	int err;
 
+	/* Which queue it is depends on the driver. */
+	control_attach(&queue->port->control, queue->server);
 	if (!queue->pair)
 		return 0;
 	if (index % 2)
