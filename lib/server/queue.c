@@ -363,6 +363,8 @@ static void forget_ring(struct server_queue *q)
 	coalesce_over(q);
 	recovery_end(q);
 	queue_unwatch(q);
+	if (q->place != PLACE_AWAY)
+		queue_set_busy(q, false);
 	set_fd(&q->kick, -1);
 	set_fd(&q->call, -1);
 	set_fd(&q->err, -1);
