@@ -131,7 +131,8 @@ static void ask_pause(struct machine *m, struct bus_ctl_request *req)
 
 static void ask_resume(struct machine *m, struct bus_ctl_request *req)
 {
-	if (m->state == MACHINE_PAUSED && !m->wanted)
+	/* One that runs although a request is kept could not be stopped for it. */
+	if ((m->state == MACHINE_PAUSED || (m->state == MACHINE_RUNNING && *m->io_error)) && !m->wanted)
 		machine_retry(m);
 	ask_core(m, req, BUS_RESUME, MACHINE_PAUSED);
 }

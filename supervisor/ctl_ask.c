@@ -68,13 +68,14 @@ void ctl_on_changed(void *arg, int err, const struct bus_msg *reply)
 	CLEAN_FREE struct ctl_question *q = arg;
 	char key[BUS_NAME_MAX];
 
+	snprintf(key, sizeof(key), "%.*s", (int)strcspn(q->change, "="), q->change);
+	/* A link that nobody is at the other end of comes up when somebody is. */
+	if (q->device && (!err || err == -ENOTCONN))
+		device_note_set(q->device, key, strchr(q->change, '=') + 1);
 	if (err) {
 		refuse(q->req, err, reply);
 		return;
 	}
-	snprintf(key, sizeof(key), "%.*s", (int)strcspn(q->change, "="), q->change);
-	if (q->device)
-		device_note_set(q->device, key, strchr(q->change, '=') + 1);
 	say_info("%s: %s on request", q->id, q->change);
 	machine_publish(q->machine, q->id, "device-changed", "%s", q->change);
 	bus_ctl_answer(q->req, NULL);

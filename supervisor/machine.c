@@ -103,6 +103,7 @@ static void on_resumed(void *arg, int err, const struct bus_msg *reply)
 	machine_publish(m, "machine", "running", "generation %u runs", m->generation);
 	if (m->asked)
 		machine_power_off(m);
+	machine_resumed(m);
 }
 
 static void run_if_all_up(struct machine *m)
@@ -164,6 +165,7 @@ static void start_generation(struct machine *m)
 {
 	m->state = MACHINE_STARTING;
 	m->again = false;
+	*m->io_error = '\0';
 	m->generation++;
 	m->begun = clock_ns();
 	say_info("%s: starting vmm-core and %zu device%s%s", m->conf->name, m->ndevices,

@@ -14,8 +14,20 @@
 
 #define ANSWER_NS (5 * NS_PER_S)
 
-static void pause_for(struct machine *m)
+/* Whether it keeps requests until somebody resumes the machine. Only such a device's process may have it stand. */
+static bool keeps_requests(const struct machine *m, const struct device *d)
 {
+	const struct vmconf_device *conf = &m->conf->device[d - m->device];
+
+	return conf->kind == KIND_DISK &&
+	       (conf->disk.on_error == ERROR_STOP || conf->disk.on_error == ERROR_ENOSPC);
+}
+
+void machine_resumed(struct machine *m)
+{
+	/* A guest that was asked to power off needs its processors for that. */
+	if (!*m->io_error || m->state != MACHINE_RUNNING || m->wanted || m->asked)
+		return;
 	m->wanted = BUS_PAUSE;
 	ctl_ask_again(m);
 }
@@ -23,18 +35,19 @@ static void pause_for(struct machine *m)
 void machine_io_error(void *arg, struct device *d, const char *text)
 {
 	struct machine *m = arg;
+	char line[sizeof(m->io_error)];
 
-	snprintf(m->io_error, sizeof(m->io_error), "%s: %s", d->id, text);
-	say_warn("%s; the machine stands until bulkhead ctl %s resume", m->io_error, m->conf->name);
-	machine_publish(m, d->id, "io-error", "%s", text);
-	if (m->state == MACHINE_RUNNING && !m->wanted)
-		pause_for(m);
-}
-
-void machine_resumed(struct machine *m)
-{
-	if (*m->io_error && m->state == MACHINE_RUNNING && !m->wanted)
-		pause_for(m);
+	if (!keeps_requests(m, d)) {
+		say_debug("%s: speaks of an I/O error, which it is not to: %s", d->id, text);
+		return;
+	}
+	snprintf(line, sizeof(line), "%s: %s", d->id, text);
+	if (strcmp(line, m->io_error) != 0) {
+		memcpy(m->io_error, line, sizeof(line));
+		say_warn("%s; the machine stands until bulkhead ctl %s resume", m->io_error, m->conf->name);
+		machine_publish(m, d->id, "io-error", "%s", text);
+	}
+	machine_resumed(m);
 }
 
 static void on_told(void *arg, int err, const struct bus_msg *reply)
@@ -55,11 +68,8 @@ void machine_retry(struct machine *m)
 	for (size_t i = 0; i < m->ndevices; i++) {
 		struct device *d = &m->device[i];
 		struct child *c = &d->slot[d->active];
-		enum vmconf_on_error policy = m->conf->device[i].disk.on_error;
 
-		if (policy != ERROR_STOP && policy != ERROR_ENOSPC)
-			continue;
-		if (c->state == CHILD_READY && !c->adopted)
+		if (keeps_requests(m, d) && c->state == CHILD_READY && !c->adopted)
 			bus_request(c->bus, &msg, ANSWER_NS, on_told, d);
 	}
 }

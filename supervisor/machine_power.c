@@ -51,6 +51,7 @@ void machine_power_off(struct machine *m)
 	err = bus_request(m->core.bus, &button, CORE_ANSWER_NS, on_button, m);
 	if (!err && m->state == MACHINE_PAUSED) {
 		m->state = MACHINE_RUNNING;
+		machine_retry(m); /* there may be room by now for what it will write */
 		err = bus_request(m->core.bus, &resume, CORE_ANSWER_NS, on_button, m);
 	}
 	if (err)

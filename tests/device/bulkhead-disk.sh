@@ -66,6 +66,9 @@ wait_running m
 like "the server is told of the policy" "$(words "$(device m disk0 pid)")" ' --on-error enospc '
 unlike "... and only that one" "$(words "$(device m disk1 pid)")" ' --on-error '
 is "a machine that runs stands for nothing" "$(ctl --json m status | jq .stands_for)" null
+tell disk1 io-error "give me attention"
+check "a server whose disk keeps nothing is not listened to" wait_for 10 logged m 'disk1: speaks of an I/O error, which it is not to'
+is "... and the machine runs on" "$(ctl --json m status | jq -r '.state, .stands_for' | xargs)" "running null"
 tell disk0 io-error "no room"
 check "a request that is kept stops the machine" wait_for 10 is_state m paused
 is "... the status says why" "$(ctl --json m status | jq -r .stands_for)" "disk0: no room"
