@@ -28,8 +28,10 @@ int alloc_extend(struct qcow2 *q, uint64_t end)
 		return bytes <= eof ? 0 : -ENOSPC;
 	if (bytes <= eof)
 		return 0;
-	memset(q->block, 0, QCOW2_BLOCK);
-	err = file_write(q, q->block, QCOW2_BLOCK, bytes - QCOW2_BLOCK);
+	/* The file may end within its last block, which then stays what it is. */
+	err = file_read_full(q, q->block, QCOW2_BLOCK, bytes - QCOW2_BLOCK);
+	if (!err)
+		err = file_write(q, q->block, QCOW2_BLOCK, bytes - QCOW2_BLOCK);
 	if (err)
 		return err;
 	atomic_store_explicit(&q->eof, bytes, memory_order_release);

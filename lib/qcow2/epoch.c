@@ -6,8 +6,8 @@
  * tables that no longer show the cluster, waits until the other counter of every reader has been seen at 0, turns
  * the epoch, and waits until the one that counted so far has been seen at 0. Who counts itself after the owner looked, finds the
  * new tables: it counts, then looks at the tables; the owner writes the tables, then looks at the counters; and both do so
- * with a locked instruction between, which on this machine is a full barrier. Both counters must be looked at, as a
- * reader may count itself in the epoch that it saw a long time ago.
+ * with a full fence between. Both counters must be looked at, as a reader may count itself in the epoch that it saw a long
+ * time ago.
  */
 #include "qcow2_priv.h"
 
@@ -16,6 +16,7 @@ unsigned qcow2_enter(struct qcow2 *q, unsigned reader)
 	unsigned token = atomic_load_explicit(&q->epoch, memory_order_acquire) & 1;
 
 	atomic_fetch_add_explicit(&q->readers[reader].running[token], 1, memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst);
 	return token;
 }
 
@@ -42,6 +43,7 @@ bool epoch_passed(struct qcow2 *q)
 {
 	struct freed *f = q->freed;
 
+	atomic_thread_fence(memory_order_seq_cst);
 	if (f->step == 1) {
 		f->old = atomic_fetch_add_explicit(&q->epoch, 0, memory_order_seq_cst) & 1;
 		if (!is_idle(q, !f->old))

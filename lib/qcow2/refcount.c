@@ -187,7 +187,11 @@ static int add_self_counting(struct qcow2 *q)
 	q->reftable[region] = cluster << q->cluster_bits;
 	alloc_grow_to(q, cluster + 1);
 	err = write_table_entry(q, region);
-	return err ? err : file_sync(q);
+	if (!err)
+		err = file_sync(q);
+	q->broken =
+	    err; /* even for want of room: the table here and that in the file may differ from now on */
+	return err;
 }
 
 /* A new block for clusters that are not at the end of the file, counted by the block of those that are. */
@@ -207,7 +211,11 @@ static int add_elsewhere(struct qcow2 *q, uint64_t region)
 	q->reftable[region] = cluster << q->cluster_bits;
 	alloc_grow_to(q, cluster + 1);
 	err = write_table_entry(q, region);
-	return err ? err : file_sync(q);
+	if (!err)
+		err = file_sync(q);
+	q->broken =
+	    err; /* even for want of room: the table here and that in the file may differ from now on */
+	return err;
 }
 
 /*
@@ -273,6 +281,7 @@ static int grow_table(struct qcow2 *q, uint64_t region)
 	err = header_write(q);
 	if (!err)
 		err = file_sync(q);
+	q->broken = err; /* as above */
 	/* The spare ones, and the old table: nothing refers to them any more. */
 	if (!err && start + clusters + blocks < end)
 		err = ref_add(q, start + clusters + blocks, end - start - clusters - blocks, -1);

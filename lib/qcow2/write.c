@@ -285,8 +285,11 @@ static int prepare_cluster(struct qcow2 *q, uint64_t index, uint32_t mask)
 	err = copy_content(q, index, copy, after.host);
 	if (!err && !fresh)
 		err = zero_content(q, mask & ~c.alloc & ~content, after.host);
-	if (err)
+	if (err) {
+		if (fresh)
+			alloc_free(q, after.host, 1);
 		return err;
+	}
 	if (fresh && !q->below) {
 		after.alloc = all_subs(q); /* what is in it reads as zeroes anyway */
 		after.zero = 0;

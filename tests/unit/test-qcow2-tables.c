@@ -149,6 +149,25 @@ Test(qcow2_tables, disks_grow)
 	}
 }
 
+/* What is behind its end reads as zeroes, also when the file grows; what is before stays. */
+Test(qcow2_tables, a_file_may_end_within_a_block)
+{
+	struct rig_image im = { .options = { 0 } };
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 disk %u && qemu-io -f qcow2 -c 'write -q -P 9 0 64k' disk && "
+	       "truncate -s -100 disk",
+	       RIG_BYTES);
+	rig_qemu_reads("disk", theirs, RIG_BYTES);
+	cr_assert(theirs[65535 - 100] == 9 && theirs[65535] == 0);
+	rig_open(&im, &plain);
+	memset(theirs + (1 << 20), 7, 4096);
+	cr_assert_eq(qcow2_write(im.image, 1 << 20, theirs + (1 << 20), 4096), 0);
+	rig_close(&im);
+	rig_qemu_reads("disk", ours, RIG_BYTES);
+	cr_assert(!memcmp(ours, theirs, RIG_BYTES));
+}
+
 /* Counts that outgrow their table, with the smallest one there is. */
 Test(qcow2_tables, counts_grow)
 {
