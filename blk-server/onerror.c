@@ -105,7 +105,8 @@ static bool can_pass(const struct request *r, int err)
 {
 	if (err == -EINVAL || err == -EOPNOTSUPP || err == -EBADF || r->final)
 		return false;
-	return !r->io.dsync || !atomic_load(&r->queue->disk->flush_err);
+	/* What needs a flush fails for ever once one did. */
+	return !(r->io.dsync || r->queue->disk->owner) || !atomic_load(&r->queue->disk->flush_err);
 }
 
 static void put(struct blk_queue *q, struct request *r)
