@@ -39,13 +39,30 @@ ends() { # TEXT
 	is "$1: the server ends when told to" "$status" 0
 }
 
+# All processes below one.
+below() {
+	local child
+	for child in $(cat "/proc/$1/task/"*"/children" 2>/dev/null); do
+		echo "$child"
+		below "$child"
+	done
+}
+gone() {
+	local process
+	for process; do
+		! kill -0 "$process" 2>/dev/null || return 1
+	done
+}
+
 start_server --user
 boot ''
 is '--user: the guest gets its address' "$address" 'net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2'
 boot ,packed=on
 is '--user: so does the next one on the same server, with packed rings offered' "$address" 'net0: 10.0.2.15/255.255.255.0 gw 10.0.2.2'
+mapfile -t helpers < <(below "$server_pid")
+check '... net-user is one of its processes' bash -c 'cat "${@/%//comm}" | grep -qx net-user' - "${helpers[@]/#//proc/}"
 ends '--user'
-check '... and net-user with it' wait_for 10 grep -q 'net-user.*the other end of the socket is closed' "$tmp/server.log"
+check '... and all of them with it' wait_for 10 gone "${helpers[@]}"
 
 start_server --user --net 10.9.8.0/24 --dns 10.9.8.7 --ipv6 on --hostname guest --mtu 1400 --restrict on
 boot ''
