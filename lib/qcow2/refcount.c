@@ -172,6 +172,24 @@ static int write_block(struct qcow2 *q, uint64_t host, uint64_t first, uint64_t 
 	return file_write(q, q->buffer, q->cluster, host);
 }
 
+/*
+ * Has the table point to a new block. After an error, even for want of room, the table here and the one in the file may
+ * differ, so nothing is built upon them any more.
+ */
+static int add_to_table(struct qcow2 *q, uint64_t region, uint64_t cluster)
+{
+	int err;
+
+	q->reftable[region] = cluster << q->cluster_bits;
+	alloc_grow_to(q, cluster + 1);
+	err = write_table_entry(q, region);
+	if (!err)
+		err = file_sync(q);
+	if (err)
+		q->broken = err;
+	return err;
+}
+
 /* A new block that counts itself, at the end of the file. */
 static int add_self_counting(struct qcow2 *q)
 {
@@ -184,14 +202,7 @@ static int add_self_counting(struct qcow2 *q)
 		err = file_sync(q);
 	if (err)
 		return err;
-	q->reftable[region] = cluster << q->cluster_bits;
-	alloc_grow_to(q, cluster + 1);
-	err = write_table_entry(q, region);
-	if (!err)
-		err = file_sync(q);
-	q->broken =
-	    err; /* even for want of room: the table here and that in the file may differ from now on */
-	return err;
+	return add_to_table(q, region, cluster);
 }
 
 /* A new block for clusters that are not at the end of the file, counted by the block of those that are. */
@@ -208,14 +219,7 @@ static int add_elsewhere(struct qcow2 *q, uint64_t region)
 		err = file_sync(q);
 	if (err)
 		return err;
-	q->reftable[region] = cluster << q->cluster_bits;
-	alloc_grow_to(q, cluster + 1);
-	err = write_table_entry(q, region);
-	if (!err)
-		err = file_sync(q);
-	q->broken =
-	    err; /* even for want of room: the table here and that in the file may differ from now on */
-	return err;
+	return add_to_table(q, region, cluster);
 }
 
 /*
@@ -281,7 +285,8 @@ static int grow_table(struct qcow2 *q, uint64_t region)
 	err = header_write(q);
 	if (!err)
 		err = file_sync(q);
-	q->broken = err; /* as above */
+	if (err)
+		q->broken = err; /* as in add_to_table */
 	/* The spare ones, and the old table: nothing refers to them any more. */
 	if (!err && start + clusters + blocks < end)
 		err = ref_add(q, start + clusters + blocks, end - start - clusters - blocks, -1);
