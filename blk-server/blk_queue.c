@@ -85,7 +85,7 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 	if (!err && disk->owner)
 		err = owner_start(disk->owner, q, &q->reader);
 	if (!err)
-		err = disk->engine->open(disk->fd, QUEUE_DEPTH, &q->engine);
+		err = disk->engine->open(&disk->files, QUEUE_DEPTH, &q->engine);
 	if (err) {
 		blk_queue_close(q);
 		return err;

@@ -177,7 +177,7 @@ static bool can_punch(const struct disk *disk)
 {
 	if (disk->readonly)
 		return false;
-	if (disk->is_device || disk->owner)
+	if (disk->null || disk->is_device || disk->owner)
 		return true;
 	return fallocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			 (off_t)num_align_up(disk_bytes(disk), ALIGN_MAX), ALIGN_MAX) == 0;
@@ -236,8 +236,16 @@ static int open_qcow2(struct disk *disk)
 
 int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features)
 {
-	int err = open_image(disk);
+	int err;
 
+	/* Whatever goes past an engine is for files that hold something; it is not wanted either. */
+	disk->null = disk->engine == &engine_null;
+	if (disk->null) {
+		disk->buffered = true;
+		log_warn("--engine null: for measuring only; the disk reads as zeroes, and nothing that is "
+			 "written to it is kept");
+	}
+	err = open_image(disk);
 	if (!err)
 		err = find_size(disk);
 	if (!err)
@@ -253,7 +261,11 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 		return err;
 	}
 	disk->can_discard = can_punch(disk);
-	disk->engine = engine_tested(&engine_aio);
+	disk->files.fd[0] = disk->fd;
+	disk->files.n = 1;
+	for (unsigned i = 0; i < disk->nbacking; i++)
+		disk->files.fd[disk->files.n++] = owner_fd(disk->owner, i + 1);
+	disk->engine = engine_tested(disk->engine);
 	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
 	fill_config(disk, queues);
 	*features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE |
@@ -340,6 +352,8 @@ int disk_flush(struct disk *disk)
 {
 	int64_t fault;
 
+	if (disk->null)
+		return 0;
 	if (CRASH_FAULT(CRASH_FSYNC, 0, 1, &fault))
 		return disk_flushed(disk, fault);
 	return disk_flushed(disk, fdatasync(disk->fd) < 0 ? -errno : 0);
@@ -349,6 +363,8 @@ static int change_space(const struct disk *disk, int how, uint64_t off, uint64_t
 {
 	int64_t fault;
 
+	if (disk->null)
+		return 0;
 	if (CRASH_FAULT(how & FALLOC_FL_PUNCH_HOLE ? CRASH_PUNCH : CRASH_ZERO, off, len, &fault))
 		return (int)fault;
 	while (fallocate(disk->fd, how | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0)

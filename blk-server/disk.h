@@ -32,6 +32,7 @@ struct disk {
 	bool
 	    refuse_writes; /* the driver was promised a disk that can be written to, and gets errors instead */
 	bool buffered;
+	const struct engine_ops *engine;
 	enum on_error on_error;
 	struct throttle throttle;
 	bool qcow2;                               /* what the image is; never guessed from its content */
@@ -51,9 +52,10 @@ struct disk {
 	struct virtio_blk_config config; /* the main thread's */
 	_Atomic bool write_through;      /* as the driver chose: what is written is stable when it is told */
 	bool serving;                    /* a driver has seen it; the main thread's */
-	const struct engine_ops *engine;
-	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
-	uint64_t cluster;    /* of a qcow2 image */
+	struct engine_files files;       /* that the engines move */
+	bool null;                       /* they move nothing, and neither does anybody else */
+	struct owner *owner;             /* of a qcow2 image's tables (owner.h); NULL: raw */
+	uint64_t cluster;                /* of a qcow2 image */
 
 	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
 	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a queue reads and writes its image: asynchronous transfers, staged one by one, submitted as one batch,
- * reaped when done. An engine belongs to one queue's thread. It neither allocates nor blocks once open.
+ * reaped when done. An engine belongs to one queue's thread. It neither allocates nor blocks once open. Each kind has a
+ * file of its own.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
@@ -12,7 +13,16 @@
 
 #define ENGINE_MAX 64 /* that can be open at a time */
 
+#define ENGINE_FILES_MAX 8
+
+struct blk_calls;
 struct engine;
+
+/* What may be read and written; the descriptors stay the caller's. */
+struct engine_files {
+	int fd[ENGINE_FILES_MAX]; /* the first is meant where a transfer names none */
+	unsigned n;
+};
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC };
 
@@ -22,7 +32,7 @@ struct engine_io {
 	struct iovec *iov; /* must stay valid until it is reaped */
 	unsigned niov;
 	enum engine_op op;
-	int fd; /* another file than the engine's; -1: the engine's */
+	int fd; /* another of the engine's files than the first; -1: that one */
 	uint64_t off;
 	bool dsync;  /* the write is to be on stable storage when it is reaped */
 	int64_t res; /* when reaped: bytes, or -errno */
@@ -30,9 +40,10 @@ struct engine_io {
 
 struct engine_ops {
 	const char *name;
+	const struct blk_calls *calls; /* the system calls that it needs (syscalls.h) */
 
-	/* For fd (which stays the caller's) with at most depth transfers at a time. 0 or -errno. May block. */
-	int (*open)(int fd, unsigned depth, struct engine **out);
+	/* With at most depth transfers at a time. 0 or -errno. May block. */
+	int (*open)(const struct engine_files *files, unsigned depth, struct engine **out);
 	void (*close)(struct engine *engine);
 
 	/* A descriptor that becomes readable with completions; to be watched edge-triggered, never read. */
@@ -60,6 +71,12 @@ struct engine_ops {
 };
 
 extern const struct engine_ops engine_aio;
+extern const struct engine_ops engine_null; /* moves nothing */
+
+#define ENGINE_NAMES "aio or null"
+
+/* By its name; NULL: there is none. */
+const struct engine_ops *engine_find(const char *name);
 
 /* What stands between the disk and an engine: nothing, unless a test wants faults there. */
 #ifdef BH_CRASH_POINTS

@@ -29,6 +29,7 @@
 #include "crash.h"
 #include "engine.h"
 #include "num.h"
+#include "syscalls.h"
 
 #define RING_MAGIC 0xa10a10a1U
 #define REAP_MAX   64
@@ -96,7 +97,7 @@ static void aio_close(struct engine *e)
 	free(e);
 }
 
-static int aio_open(int fd, unsigned depth, struct engine **out)
+static int aio_open(const struct engine_files *files, unsigned depth, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 	struct ring *ring;
@@ -104,7 +105,7 @@ static int aio_open(int fd, unsigned depth, struct engine **out)
 
 	if (!e)
 		return -ENOMEM;
-	e->fd = fd;
+	e->fd = files->fd[0];
 	e->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	e->staged = calloc(depth, sizeof(struct iocb *));
 	e->failed = calloc(depth, sizeof(struct engine_io *));
@@ -328,6 +329,7 @@ static bool aio_drained(void)
 
 const struct engine_ops engine_aio = {
 	.name = "aio",
+	.calls = &blk_aio,
 	.open = aio_open,
 	.close = aio_close,
 	.event_fd = aio_event_fd,

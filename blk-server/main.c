@@ -17,6 +17,8 @@ _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine"
 /* Words of the device's state: the limits come first. */
 #define WORD_FLUSH QUOTA_WORDS
 
+static struct server_device device;
+
 struct blk {
 	struct disk disk;
 	struct blk_queue *queue[SERVER_QUEUES_MAX];
@@ -99,6 +101,21 @@ static int set_cache(void *dev, const char *value)
 	return strcmp(value, "buffered") && strcmp(value, "direct") ? -EINVAL : 0;
 }
 
+/* The sandbox is made for it. */
+static int set_engine(void *dev, const char *value)
+{
+	const struct engine_ops *engine = engine_find(value);
+
+	if (!engine)
+		return -EINVAL;
+	((struct blk *)dev)->disk.engine = engine;
+	device.stage_one = engine->calls->stage_one;
+	device.steady = engine->calls->steady;
+	device.io = engine->calls->io;
+	device.drain = engine->calls->drain;
+	return 0;
+}
+
 static int set_on_error(void *dev, const char *value)
 {
 	return onerror_parse(value, &((struct blk *)dev)->disk.on_error);
@@ -152,6 +169,7 @@ static const struct server_option options[] = {
 	  set_refuse_writes },
 	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
 	  set_cache },
+	{ "engine", "ENGINE", "How the image is read and written (aio).", ENGINE_NAMES, set_engine },
 	{ "on-error", "POLICY", "What becomes of a request that the host refuses (report).",
 	  "report, stop, enospc or retry", set_on_error },
 	{ "bps", "RATE", "Let so many bytes through in a second (no limit).", RATE_ALLOWED, set_bps },
@@ -177,6 +195,10 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	}
 	if (onerror_waits_for_order(blk->disk.on_error) && !settings->supervised) {
 		log_error("--on-error stop and enospc need --bus: somebody who stops the machine");
+		return -EINVAL;
+	}
+	if (blk->disk.engine == &engine_null && blk->disk.qcow2) {
+		log_error("--engine null is for --format raw");
 		return -EINVAL;
 	}
 	if (blk->disk.nbacking && !blk->disk.qcow2) {
@@ -319,9 +341,7 @@ static void blk_release(void *state)
 
 static bool blk_drained(void *dev)
 {
-	const struct engine_ops *engine = ((struct blk *)dev)->disk.engine;
-
-	return !engine || engine->drained();
+	return ((struct blk *)dev)->disk.engine->drained();
 }
 
 static void blk_stats(void *dev, server_stat_fn add, void *arg)
@@ -339,15 +359,12 @@ static void blk_stats(void *dev, server_stat_fn add, void *arg)
 	}
 }
 
-static const struct server_device device = {
+static struct server_device device = {
 	.program = "blk-server",
 	.kind = "blk",
 	.summary = "serve a virtio block device over vhost-user",
 	.options = options,
 	.iov_max = REQUEST_IOV,
-	.stage_one = blk_stage_one,
-	.steady = blk_steady,
-	.io = blk_io,
 	.open = blk_open,
 	.close = blk_close,
 	.get_config = blk_get_config,
@@ -365,7 +382,6 @@ static const struct server_device device = {
 	.pending = blk_pending,
 	.release = blk_release,
 	.drained = blk_drained,
-	.drain = blk_drain,
 	.stats = blk_stats,
 };
 
@@ -373,5 +389,6 @@ int main(int argc, char **argv)
 {
 	static struct blk blk = { .disk = { .image_fd = -1, .fd = -1, .throttle.group_fd = -1 } };
 
+	set_engine(&blk, "aio");
 	return server_main(argc, argv, &device, &blk);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* blk-server's system calls, beyond those that every server needs, with the reason for each. */
+/* blk-server's system calls, beyond those that every server needs, with the reason for each: the disk's own, and each
+ * engine's. */
 #include "syscalls.h"
 
 #include <linux/falloc.h>
@@ -9,9 +10,6 @@
 #include "tables.h"
 
 static const struct sandbox_rule steady[] = {
-	{ .nr = __NR_io_submit, .why = "transfers to and from the image" },
-	{ .nr = __NR_io_getevents, .why = "completions, where the mapped ring's layout is unknown" },
-	{ .nr = __NR_io_destroy, .why = "a queue's end" },
 	{ .nr = __NR_fdatasync, .why = "flush, where the file system has no asynchronous one" },
 	{ .nr = __NR_fallocate,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE } },
@@ -28,22 +26,45 @@ static const struct sandbox_rule steady[] = {
 };
 
 static const struct sandbox_rule stage_one[] = {
-	{ .nr = __NR_io_setup, .why = "an aio context for each queue" },
 	SANDBOX_FCNTL(F_SETFL, 0, "the image's O_DIRECT"),
 	{ .why = NULL },
 };
 
-static const struct sandbox_rule io[] = {
+/* ---- aio ---- */
+
+static const struct sandbox_rule aio_setup[] = {
+	{ .nr = __NR_io_setup, .why = "an aio context for each queue" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule aio_io[] = {
 	{ .nr = __NR_io_submit, .why = "transfers to and from the image" },
 	{ .nr = __NR_io_getevents, .why = "completions, where the mapped ring's layout is unknown" },
 	{ .why = NULL },
 };
 
-const struct sandbox_rule blk_drain[] = {
+static const struct sandbox_rule aio_end[] = {
+	{ .nr = __NR_io_destroy, .why = "a queue's end" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule aio_drain[] = {
 	{ .nr = __NR_io_getevents, .why = "what a dead process left to the kernel" },
 	{ .why = NULL },
 };
 
-const struct sandbox_rule *const blk_stage_one[] = { steady, stage_one, NULL };
-const struct sandbox_rule *const blk_steady[] = { steady, NULL };
-const struct sandbox_rule *const blk_io[] = { io, NULL };
+const struct sandbox_rule *const blk_aio_stage_one[] = {
+	steady, stage_one, aio_setup, aio_io, aio_end, NULL
+};
+const struct sandbox_rule *const blk_aio_steady[] = { steady, aio_io, aio_end, NULL };
+const struct sandbox_rule *const blk_aio_io[] = { aio_io, NULL };
+const struct blk_calls blk_aio = { blk_aio_stage_one, blk_aio_steady, blk_aio_io, aio_drain };
+
+/* ---- null ---- */
+
+static const struct sandbox_rule nothing[] = { { .why = NULL } };
+
+static const struct sandbox_rule *const null_stage_one[] = { steady, stage_one, NULL };
+static const struct sandbox_rule *const null_steady[] = { steady, NULL };
+static const struct sandbox_rule *const null_io[] = { NULL };
+const struct blk_calls blk_null = { null_stage_one, null_steady, null_io, nothing };

@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* blk-server's system calls, beyond those that every server needs: lists of tables, ended by NULL. */
-#ifndef SYSCALLS_H
-#define SYSCALLS_H
+/* blk-server's system calls, beyond those that every server needs; each engine has its own. */
+#ifndef BLK_SYSCALLS_H
+#define BLK_SYSCALLS_H
 
 #include "sandbox.h"
 
-extern const struct sandbox_rule *const blk_stage_one[];
-extern const struct sandbox_rule *const blk_steady[];
-extern const struct sandbox_rule *const blk_io[];
-extern const struct sandbox_rule blk_drain[]; /* one table */
+/* As struct server_device has them. */
+struct blk_calls {
+	const struct sandbox_rule *const *stage_one;
+	const struct sandbox_rule *const *steady;
+	const struct sandbox_rule *const *io;
+	const struct sandbox_rule *drain;
+};
+
+extern const struct sandbox_rule *const blk_aio_stage_one[], *const blk_aio_steady[], *const blk_aio_io[];
+extern const struct blk_calls blk_aio, blk_null;
 
 #endif

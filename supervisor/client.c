@@ -194,6 +194,8 @@ static void print_child(const char *machine, const json_t *child)
 	if (number_of(child, "restarts"))
 		printf(", %lld restart%s", number_of(child, "restarts"),
 		       number_of(child, "restarts") == 1 ? "" : "s");
+	if (json_object_get(child, "engine") && strcmp(text_of(child, "engine"), "aio"))
+		printf(", engine %s", text_of(child, "engine"));
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
 	if (json_is_true(json_object_get(child, "refuses_writes")))

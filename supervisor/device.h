@@ -130,6 +130,7 @@ struct device {
 	const struct device_ops *ops;
 	void *arg;
 	struct device_policy policy;
+	const char *engine;         /* of a disk's server; NULL: there is none */
 	size_t index;               /* of its first slot in the keeper's plan; the others follow */
 	bool external;              /* somebody else runs its back end; there are no slots */
 	bool streams;               /* each of its processes gets a connection to the peer of its plan */

@@ -167,6 +167,8 @@ json_t *device_json(const struct device *d)
 
 	json_object_set_new(json, "restarts", json_integer((json_int_t)d->nrestarts));
 	json_object_set_new(json, "refuses_writes", json_boolean(d->restricted));
+	if (d->engine)
+		json_object_set_new(json, "engine", json_string(d->engine));
 	if (spare) {
 		json_object_set_new(json, "spare", json_string(spare_state(d, spare)));
 		json_object_set_new(json, "spare_pid", json_integer(spare->pidfd >= 0 ? (int)spare->pid : 0));

@@ -50,6 +50,8 @@ static int init_device(struct machine *m, size_t i)
 	d->kind = conf->kind == KIND_NET ? "net" : "blk";
 	d->process = conf->vhost_user ? "vhost-user" : conf->kind == KIND_NET ? "net-server" : "blk-server";
 	d->helper.process = conf->net.link == LINK_USER ? "net-user" : NULL;
+	if (conf->kind == KIND_DISK && !conf->vhost_user)
+		d->engine = vmconf_engine_names[conf->disk.engine];
 	d->policy = (struct device_policy) { .restarts = conf->restarts,
 					     .restarts_s = conf->restarts_s,
 					     .start_ns = m->conf->start_timeout_s * NS_PER_S,

@@ -49,6 +49,16 @@ static int disk_cache(struct vmconf_device *device, const char *value, struct vm
 	return 0;
 }
 
+static int disk_engine(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	for (size_t i = 0; i < ENGINES; i++)
+		if (!strcmp(value, vmconf_engine_names[i])) {
+			device->disk.engine = (enum vmconf_engine)i;
+			return 0;
+		}
+	return vmconf_refuse(error, "engine=\"%s\" is not possible; allowed: aio, null", value);
+}
+
 static int disk_on_error(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
 	for (size_t i = ERROR_REPORT; i <= ERROR_RETRY; i++)
@@ -71,6 +81,7 @@ static const struct options_key keys[] = {
 	{ .key = "map", .parse = options_map, .own = true, .list = true },
 	{ .key = "poll-max-us", .parse = options_poll_max, .own = true },
 	{ .key = "cache", .parse = disk_cache, .own = true },
+	{ .key = "engine", .parse = disk_engine, .own = true },
 	{ .key = "on-error", .parse = disk_on_error, .own = true },
 	{ .key = "bps", .parse = options_bps, .own = true },
 	{ .key = "iops", .parse = options_iops, .own = true },
@@ -106,6 +117,8 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 	if (device->disk.backing.n && !device->disk.qcow2)
 		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
 				     device->disk.backing.word[0]);
+	if (device->disk.engine == ENGINE_NULL && device->disk.qcow2)
+		return vmconf_refuse(error, "engine=null goes with format=raw only");
 	if (device->vhost_user && device->on_failure == FAILURE_READ_ONLY)
 		return vmconf_refuse(error, "on-failure=\"read-only\" does not go with vhost-user; allowed: "
 					    "quarantine, needs-reset, stop");

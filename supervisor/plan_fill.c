@@ -217,6 +217,8 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_disk_limits(&a, child, conf, &device->disk, files);
+	if (device->disk.engine)
+		add_pair(&a, "--engine", vmconf_engine_names[device->disk.engine]);
 	if (device->disk.on_error)
 		add_pair(&a, "--on-error", vmconf_on_error_names[device->disk.on_error]);
 	add_backing(&a, child, &device->disk, files->backing[i]);

@@ -262,6 +262,11 @@ const char *const vmconf_limit_names[LIMITS] = {
 	[LIMIT_TX_PACKETS] = "tx-packets",
 };
 
+const char *const vmconf_engine_names[ENGINES] = {
+	[ENGINE_AIO] = "aio",
+	[ENGINE_NULL] = "null",
+};
+
 const char *const vmconf_on_error_names[ERROR_RETRY + 1] = {
 	[ERROR_DEFAULT] = "",      [ERROR_REPORT] = "report", [ERROR_STOP] = "stop",
 	[ERROR_ENOSPC] = "enospc", [ERROR_RETRY] = "retry",

@@ -40,6 +40,7 @@ __attribute__((format(printf, 2, 3))) int vmconf_refuse(struct vmconf_error *err
 
 enum vmconf_console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_SOCKET };
 enum vmconf_cache { CACHE_DEFAULT, CACHE_DIRECT, CACHE_BUFFERED };
+enum vmconf_engine { ENGINE_AIO, ENGINE_NULL, ENGINES };
 enum vmconf_on_error { ERROR_DEFAULT, ERROR_REPORT, ERROR_STOP, ERROR_ENOSPC, ERROR_RETRY };
 enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 
@@ -63,6 +64,7 @@ struct vmconf_disk {
 	struct vmconf_words backing; /* the files that may be below it, nearest first: [FORMAT:]FILE */
 	bool readonly;
 	enum vmconf_cache cache;
+	enum vmconf_engine engine;
 	enum vmconf_on_error on_error;
 	char *limit[QUOTA_KEYS];  /* as their options of blk-server take them; NULL: none */
 	char group[BUS_NAME_MAX]; /* whose limits hold, too; empty: none */
@@ -147,6 +149,7 @@ extern const char *const vmconf_limit_names[LIMITS];
 int vmconf_find_group(const struct vmconf *conf, const char *id);
 
 /* What each is called, by blk-server too. */
+extern const char *const vmconf_engine_names[ENGINES];
 extern const char *const vmconf_on_error_names[ERROR_RETRY + 1];
 
 /* How many devices of a kind there are. */

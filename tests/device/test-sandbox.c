@@ -57,11 +57,11 @@ static const struct probe_subject subjects[] = {
 	{ .name = "common tables", .one = common_one, .steady = common_steady, .limits = LIMITS },
 	{ .name = "blk-server",
 	  .one = server_stage_one,
-	  .one_more = blk_stage_one,
+	  .one_more = blk_aio_stage_one,
 	  .steady = server_steady_bus,
-	  .steady_more = blk_steady,
+	  .steady_more = blk_aio_steady,
 	  .thread = server_io,
-	  .thread_more = blk_io,
+	  .thread_more = blk_aio_io,
 	  .limits = LIMITS },
 	{ .name = "net-server",
 	  .one = server_stage_one,
@@ -73,9 +73,9 @@ static const struct probe_subject subjects[] = {
 	  .limits = LIMITS },
 	{ .name = "blk-server by hand",
 	  .one = server_stage_one,
-	  .one_more = blk_stage_one,
+	  .one_more = blk_aio_stage_one,
 	  .steady = server_steady,
-	  .steady_more = blk_steady,
+	  .steady_more = blk_aio_steady,
 	  .limits = LIMITS },
 	{ .name = "net-user",
 	  .one = user_stage_one,
@@ -223,12 +223,13 @@ Test(sandbox, steady_stages_allow_few_calls)
 	} stages[] = {
 		{ "vmm-core, main loop", syscalls_steady, NULL, 35 },
 		{ "vmm-core, vCPU thread", syscalls_vcpu, NULL, 8 },
-		{ "blk-server, I/O thread", server_io, blk_io, 20 },
+		{ "blk-server, I/O thread", server_io, blk_aio_io, 20 },
 		{ "net-user, network's thread", user_net, NULL, 26 },
 		{ "net-user, all threads", user_steady_bus, NULL, 42 },
 		{ "net-server, I/O thread", server_io, net_io, 18 },
 		{ "net-server, all threads", server_steady_bus, net_steady, 40 },
-		{ "blk-server, all threads", server_steady_bus, blk_steady, 42 }, /* nng's and workers' too */
+		{ "blk-server, all threads", server_steady_bus, blk_aio_steady,
+		  42 }, /* nng's and workers' too */
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {

@@ -50,11 +50,11 @@ static struct world {
 	struct loop_job *jobs; /* that wait for a worker */
 } world;
 
-static int mem_open(int fd, unsigned depth, struct engine **out)
+static int mem_open(const struct engine_files *files, unsigned depth, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 
-	MUST(e && fd == image_fd && depth <= QUEUE_DEPTH);
+	MUST(e && files->fd[0] == image_fd && depth <= QUEUE_DEPTH);
 	e->depth = depth;
 	e->fd = still_fd();
 	world.engine[world.opened++ % QUEUES] = e;
@@ -600,6 +600,7 @@ static void make_disk(struct input *in)
 	memset(image, 0xd5, DISK_BYTES);
 	memset(&disk, 0, sizeof(disk));
 	disk.image_fd = disk.fd = image_fd;
+	disk.files = (struct engine_files) { .fd = { image_fd }, .n = 1 };
 	disk.name = "memory";
 	disk.bytes = DISK_BYTES;
 	disk.engine = &memory;

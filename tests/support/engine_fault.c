@@ -29,7 +29,7 @@ static void fault_close(struct engine *e)
 	free(e);
 }
 
-static int fault_open(int fd, unsigned depth, struct engine **out)
+static int fault_open(const struct engine_files *files, unsigned depth, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 	int err;
@@ -39,7 +39,7 @@ static int fault_open(int fd, unsigned depth, struct engine **out)
 	e->depth = depth;
 	e->failed = calloc(depth, sizeof(struct engine_io *));
 	e->part = calloc(depth, sizeof(struct iovec));
-	err = e->failed && e->part ? below->open(fd, depth, &e->real) : -1;
+	err = e->failed && e->part ? below->open(files, depth, &e->real) : -1;
 	if (err)
 		fault_close(e);
 	else

@@ -146,7 +146,8 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 					 .io_align = 512,
 					 .throttle.group_fd = -1,
 					 .flush_word = &words[QUOTA_WORDS],
-					 .engine = engine };
+					 .engine = engine,
+					 .files = { .fd = { fd }, .n = 1 } };
 	cr_assert_eq(throttle_open(&blk_bench.disk.throttle, words), 0);
 	blk_bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;
 	cr_assert_eq(flight_alloc(1, &blk_bench.server.memory), 0);

@@ -36,9 +36,9 @@ static struct {
 
 #define WHOLE INT64_MAX
 
-static int fake_open(int fd, unsigned depth, struct engine **out)
+static int fake_open(const struct engine_files *files, unsigned depth, struct engine **out)
 {
-	(void)fd;
+	(void)files;
 	(void)depth;
 	*out = calloc(1, sizeof(**out));
 	(*out)->event = eventfd(0, EFD_NONBLOCK);
