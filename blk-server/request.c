@@ -149,7 +149,7 @@ bool request_give_back(struct request *r)
 static void admit(struct request *r)
 {
 	struct blk_queue *q = r->queue;
-	uint64_t at = throttle_take(&q->disk->throttle, bytes_of(r));
+	uint64_t at = throttle_enter(&q->disk->throttle, &q->turn, bytes_of(r), 1);
 
 	if (!at) {
 		request_carry_out(r);
@@ -167,7 +167,7 @@ bool request_unthrottle(struct blk_queue *q)
 
 	if (!r)
 		return false;
-	at = throttle_take(&q->disk->throttle, bytes_of(r));
+	at = throttle_wait(&q->disk->throttle, &q->turn);
 	if (at) {
 		loop_arm_timer(q->throttle_timer, at);
 		return false;
@@ -188,9 +188,11 @@ void request_release(struct blk_queue *q)
 		return;
 	q->throttled = NULL;
 	loop_disarm_timer(q->throttle_timer);
-	if (request_give_back(r))
+	if (request_give_back(r)) {
+		throttle_leave(&q->disk->throttle, &q->turn);
 		return;
-	throttle_exceed(&q->disk->throttle, bytes_of(r));
+	}
+	throttle_exceed(&q->disk->throttle, &q->turn);
 	request_carry_out(r);
 }
 

@@ -84,6 +84,7 @@ struct blk_queue {
 	struct engine *engine;
 	struct loop_fd *watch;
 	struct request *throttled; /* waits for the limits, and behind it the ring; NULL: none does */
+	struct throttle_turn turn; /* its place in line */
 	struct loop_timer *throttle_timer;
 	/* What failed and waits to be carried on (onerror.h). */
 	struct request *kept, **kept_end;

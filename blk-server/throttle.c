@@ -50,29 +50,41 @@ static bool is_set(const struct throttle *t)
 	return quota_is_set(t->own) || (t->group && quota_is_set(t->group));
 }
 
-void throttle_exceed(struct throttle *t, uint64_t bytes)
+uint64_t throttle_enter(struct throttle *t, struct throttle_turn *turn, uint64_t bytes, uint64_t ops)
 {
-	uint64_t now = clock_ns();
-
-	quota_take(t->own, now, bytes, 1);
-	if (t->group)
-		quota_take(t->group, now, bytes, 1);
-}
-
-uint64_t throttle_take(struct throttle *t, uint64_t bytes)
-{
-	uint64_t now, wait;
-
 	if (!is_set(t))
 		return 0;
-	now = clock_ns();
-	wait = quota_wait(t->own, now);
-	if (t->group)
-		wait = MAX(wait, quota_wait(t->group, now));
-	if (wait)
-		return now + MIN(wait, LOOK_NS);
-	throttle_exceed(t, bytes);
-	return 0;
+	*turn = (struct throttle_turn) { .bytes = bytes, .ops = ops };
+	quota_take(t->own, clock_ns(), bytes, ops, &turn->at);
+	return throttle_wait(t, turn);
+}
+
+uint64_t throttle_wait(struct throttle *t, struct throttle_turn *turn)
+{
+	uint64_t now = clock_ns(), wait = 0;
+
+	if (!turn->in_group)
+		wait = quota_wait(t->own, now, &turn->at);
+	if (!wait && t->group) {
+		if (!turn->in_group)
+			quota_take(t->group, now, turn->bytes, turn->ops, &turn->at);
+		turn->in_group = true;
+		wait = quota_wait(t->group, now, &turn->at);
+	}
+	return wait ? now + MIN(wait, LOOK_NS) : 0;
+}
+
+void throttle_exceed(struct throttle *t, const struct throttle_turn *turn)
+{
+	if (t->group && !turn->in_group)
+		quota_take(t->group, clock_ns(), turn->bytes, turn->ops, NULL);
+}
+
+void throttle_leave(struct throttle *t, const struct throttle_turn *turn)
+{
+	quota_return(t->own, turn->bytes, turn->ops);
+	if (turn->in_group)
+		quota_return(t->group, turn->bytes, turn->ops);
 }
 
 /* The number of the limit in quota_names, or -1; *group: it is the group's. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The limits of a disk, and those of a group of disks that it belongs to. A request passes when both let it. Their numbers
- * and levels are in memory that outlives the process: a restart neither fills a bucket nor forgets a change.
+ * The limits of a disk, and those of a group of disks that it belongs to. A request passes when both let it: its own disk
+ * first, so that what waits there keeps nobody else's. Their numbers and levels are in memory that outlives the process: a
+ * restart neither fills a bucket nor forgets a change.
  */
 #ifndef THROTTLE_H
 #define THROTTLE_H
@@ -29,12 +30,21 @@ int throttle_parse(struct throttle *t, enum quota_key key, const char *value);
 int throttle_open(struct throttle *t, _Atomic uint64_t *words);
 void throttle_close(struct throttle *t);
 
-/* Any thread: takes one request of so many bytes: 0, or with nothing taken when to ask again (by clock_ns), which is soon
- * enough to notice what others change. */
-uint64_t throttle_take(struct throttle *t, uint64_t bytes);
+/* A request that is to pass: its place in line. The queue's thread's. */
+struct throttle_turn {
+	uint64_t bytes, ops;
+	bool in_group; /* past the limits of the disk */
+	struct quota_turn at;
+};
 
-/* The same for one that can't wait. */
-void throttle_exceed(struct throttle *t, uint64_t bytes);
+/* Any thread: has a request of so many bytes and operations wait for its turn: 0 if that is now, or when to ask again
+ * (throttle_wait; by clock_ns), which is soon enough to notice what others change. */
+uint64_t throttle_enter(struct throttle *t, struct throttle_turn *turn, uint64_t bytes, uint64_t ops);
+uint64_t throttle_wait(struct throttle *t, struct throttle_turn *turn);
+
+/* It can't wait any longer, and passes; or is not to pass at all. */
+void throttle_exceed(struct throttle *t, const struct throttle_turn *turn);
+void throttle_leave(struct throttle *t, const struct throttle_turn *turn);
 
 /* Whether key is one of the limits ("bps", or "group-bps" for the group's); changes it. 0 or -errno with a line in why. */
 bool throttle_knows(const char *key);

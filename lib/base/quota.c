@@ -15,7 +15,7 @@
 #define TICKS    16ULL /* of a nanosecond */
 #define TICKS_S  (TICKS * NS_PER_S)
 #define COST_MAX (1ULL << 62)
-#define DEBT_MAX (1ULL << 32) /* units: what one request can be at most */
+#define DEBT_MAX (1ULL << 36) /* units: more than one request can be */
 
 /* The words: the numbers of enum quota_key, when each bucket will be full, and whether there are numbers. */
 enum { WORD_FULL = QUOTA_KEYS, WORD_SET = QUOTA_KEYS + 2 };
@@ -96,22 +96,33 @@ void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uin
 	atomic_store(&words[WORD_SET], 1);
 }
 
-static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t now)
+static void take_of(_Atomic uint64_t *words, unsigned bucket, uint64_t now, uint64_t units,
+		    struct quota_turn *turn)
 {
-	uint64_t rate = rate_of(words, bucket), full = get(&words[WORD_FULL + bucket]), burst;
+	uint64_t rate = rate_of(words, bucket), cost, full = 0;
 
-	if (!rate || full <= now)
-		return 0;
-	burst = burst_ticks(words, bucket, rate);
-	return full - now < burst ? 0 : (full - now - burst) / TICKS + 1;
+	if (rate && units) {
+		cost = ticks(units, rate);
+		full = get(&words[WORD_FULL + bucket]);
+		while (!atomic_compare_exchange_weak(&words[WORD_FULL + bucket], &full,
+						     full > UINT64_MAX - cost ? UINT64_MAX
+									      : MAX(full, now) + cost))
+			;
+	}
+	if (turn) {
+		turn->at[bucket] = full;
+		turn->rate[bucket] = rate;
+	}
 }
 
-uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns)
+void quota_take(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops,
+		struct quota_turn *turn)
 {
-	return MAX(wait_of(words, BYTES, now_ns * TICKS), wait_of(words, OPS, now_ns * TICKS));
+	take_of(words, BYTES, now_ns * TICKS, bytes, turn);
+	take_of(words, OPS, now_ns * TICKS, ops, turn);
 }
 
-static void take_of(_Atomic uint64_t *words, unsigned bucket, uint64_t now, uint64_t units)
+static void return_of(_Atomic uint64_t *words, unsigned bucket, uint64_t units)
 {
 	uint64_t rate = rate_of(words, bucket), cost, full;
 
@@ -119,13 +130,33 @@ static void take_of(_Atomic uint64_t *words, unsigned bucket, uint64_t now, uint
 		return;
 	cost = ticks(units, rate);
 	full = get(&words[WORD_FULL + bucket]);
-	while (!atomic_compare_exchange_weak(&words[WORD_FULL + bucket], &full,
-					     full > UINT64_MAX - cost ? UINT64_MAX : MAX(full, now) + cost))
+	while (
+	    !atomic_compare_exchange_weak(&words[WORD_FULL + bucket], &full, full > cost ? full - cost : 0))
 		;
 }
 
-void quota_take(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops)
+void quota_return(_Atomic uint64_t *words, uint64_t bytes, uint64_t ops)
 {
-	take_of(words, BYTES, now_ns * TICKS, bytes);
-	take_of(words, OPS, now_ns * TICKS, ops);
+	return_of(words, BYTES, bytes);
+	return_of(words, OPS, ops);
+}
+
+static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t now, struct quota_turn *turn)
+{
+	uint64_t rate = rate_of(words, bucket), *at = &turn->at[bucket], burst;
+
+	if (!rate || *at <= now)
+		return 0;
+	/* After a change there are still as many units before it, and never more than the bucket lacks. */
+	if (rate != turn->rate[bucket])
+		*at = now + ticks(debt_of(*at, now, turn->rate[bucket]), rate);
+	turn->rate[bucket] = rate;
+	*at = MIN(*at, get(&words[WORD_FULL + bucket]));
+	burst = burst_ticks(words, bucket, rate);
+	return *at <= now || *at - now < burst ? 0 : (*at - now - burst) / TICKS + 1;
+}
+
+uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns, struct quota_turn *turn)
+{
+	return MAX(wait_of(words, BYTES, now_ns * TICKS, turn), wait_of(words, OPS, now_ns * TICKS, turn));
 }

@@ -8,6 +8,10 @@
  * is there, and is paid off before the next is let through; so no size starves, and over any time no more passes than the
  * rate gives, one burst, and one request of each who shares it.
  *
+ * Whoever asks has taken, and the time that he found is his place in the line: he goes when it has come near enough, however
+ * often he or others ask meanwhile. So those who share it take turns, request by request, and nobody who asks without end
+ * gets ahead of one who sleeps. Who dies while he waits has taken for nothing; the line goes on.
+ *
  * Whoever can write the words can let everything or nothing through, to all who share them and to nobody else.
  */
 #ifndef BASE_QUOTA_H
@@ -34,11 +38,20 @@ void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS]);
 /* Changes one. What was taken too much is kept, in bytes or operations, as far as one request can be that large. */
 void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uint64_t now_ns);
 
-/* The nanoseconds until it is worth asking again; 0: something may be taken now. */
-uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns);
+/* A place in the line of each bucket; its owner's. */
+struct quota_turn {
+	uint64_t at[2], rate[2];
+};
 
-/* Takes, whatever is there. */
-void quota_take(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops);
+/* Takes, whatever is there. turn: the place for that, or NULL for one that can't wait. */
+void quota_take(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops,
+		struct quota_turn *turn);
+
+/* The nanoseconds until it is its turn, by the limits of now; 0: it is. */
+uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns, struct quota_turn *turn);
+
+/* Takes back what was taken and is not used: those who come now have it. */
+void quota_return(_Atomic uint64_t *words, uint64_t bytes, uint64_t ops);
 
 /* Whether there is any limit; a hint, for a path that need not ask. */
 static inline bool quota_is_set(const _Atomic uint64_t *words)

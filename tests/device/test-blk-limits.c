@@ -12,6 +12,7 @@
 
 #include "bus.h"
 #include "clock.h"
+#include "fd.h"
 #include "num.h"
 #include "quota.h"
 #include "rig.h"
@@ -193,6 +194,41 @@ Test(blk_limits, a_group_shares_what_it_has)
 	rig_kill(&d[0].rig);
 	expect_rates(d + 1, 1, 0, 16 << 20);
 	rig_respawn(&d[0].rig);
+	drain(&d[0]);
+	drain(&d[1]);
+	rig_stop(&d[0].rig);
+	rig_stop(&d[1].rig);
+	state_free(state);
+	close(fd);
+}
+
+/* A guest that kicks without end has its server ask all the time; the other sleeps until it is to be its turn. Neither wins. */
+Test(blk_limits, a_group_is_not_his_who_kicks)
+{
+	const uint64_t numbers[QUOTA_KEYS] = { [QUOTA_IOPS] = 200, [QUOTA_IOPS_BURST] = 1 };
+	static struct disk d[2];
+	struct state *state;
+	int fd = state_create();
+	uint64_t end, all;
+
+	cr_assert_eq(state_map(fd, &state), 0);
+	quota_init(state_words(state), numbers);
+	start(&d[0], NULL, 0, fd, 4096);
+	start(&d[1], NULL, 0, fd, 4096);
+	fill(&d[0]);
+	fill(&d[1]);
+	for (end = clock_ns() + measured_ns(); clock_ns() < end;) {
+		for (unsigned q = 0; q < QUEUES; q++)
+			fd_event_set(d[0].rig.queue[q].kick);
+		step(&d[0]);
+		step(&d[1]);
+	}
+	fprintf(stderr, "# %llu requests of who kicks, %llu of the other\n", (unsigned long long)d[0].done,
+		(unsigned long long)d[1].done);
+	all = d[0].done + d[1].done;
+	cr_assert_geq(d[0].done, all * 2 / 5);
+	cr_assert_geq(d[1].done, all * 2 / 5);
+	quota_set(state_words(state), QUOTA_IOPS, 0, clock_ns());
 	drain(&d[0]);
 	drain(&d[1]);
 	rig_stop(&d[0].rig);

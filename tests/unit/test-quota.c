@@ -27,22 +27,49 @@ static void init(uint64_t bps, uint64_t iops, uint64_t bps_burst, uint64_t iops_
 	quota_init(words, numbers);
 }
 
-/* How many requests of so many bytes go through until then, by whoever waits as long as he is told to. */
+/* One who asks, has his place in line, and goes when it is his turn. */
+struct asker {
+	bool waits;
+	struct quota_turn turn;
+};
+
+/* The nanoseconds until the next request of so many bytes may go. */
+static uint64_t ask(struct asker *a, uint64_t bytes)
+{
+	if (!a->waits)
+		quota_take(words, now, bytes, 1, &a->turn);
+	a->waits = true;
+	return quota_wait(words, now, &a->turn);
+}
+
+static struct asker one;
+
+/* How many requests of so many bytes go through until then, by one who waits as long as he is told to. */
 static uint64_t pass(uint64_t until, uint64_t bytes)
 {
 	uint64_t n = 0, wait;
 
 	for (;;) {
-		wait = quota_wait(words, now);
+		wait = ask(&one, bytes);
 		if (now + wait >= until)
 			break;
 		now += wait;
-		quota_take(words, now, bytes, 1);
+		one.waits = false;
 		n++;
 		cr_assert_lt(n, 100000000ULL, "there is no limit");
 	}
 	now = until;
 	return n;
+}
+
+/* How long whoever comes now waits. */
+static uint64_t line(void)
+{
+	struct quota_turn turn;
+
+	quota_take(words, now, 1, 1, &turn);
+	quota_return(words, 1, 1);
+	return quota_wait(words, now, &turn);
 }
 
 static void expect_near(uint64_t is, uint64_t wanted)
@@ -55,8 +82,8 @@ Test(quota, without_one_all_passes)
 {
 	init(0, 0, 0, 0);
 	cr_assert_not(quota_is_set(words));
-	quota_take(words, now, 1ULL << 40, 1);
-	cr_assert_eq(quota_wait(words, now), 0);
+	quota_take(words, now, 1ULL << 40, 1, NULL);
+	cr_assert_eq(line(), 0);
 }
 
 Test(quota, bytes_of_any_size_pass_at_the_rate)
@@ -69,10 +96,10 @@ Test(quota, bytes_of_any_size_pass_at_the_rate)
 			uint64_t s = MAX(1000 * sizes[j] / rates[i], 1ULL);
 
 			memset(words, 0, sizeof(words));
+			one.waits = false;
 			init(rates[i], 0, 0, 0);
 			pass(now + NS_PER_S, sizes[j]); /* what was there at first */
-			while (quota_wait(words, now))
-				now += quota_wait(words, now);
+			now += ask(&one, sizes[j]);
 			expect_near(pass(now + s * NS_PER_S, sizes[j]), s * rates[i] / sizes[j]);
 		}
 }
@@ -90,6 +117,8 @@ Test(quota, both_limits_hold)
 {
 	init(1 << 20, 100, 1, 1);
 	expect_near(pass(now + 10 * NS_PER_S, 512), 1000);
+	now += ask(&one, 512); /* the one that waits by now */
+	one.waits = false;
 	expect_near(pass(now + 10 * NS_PER_S, 1 << 20), 10);
 }
 
@@ -116,7 +145,7 @@ Test(quota, setting_again_and_again_gives_nothing)
 	cr_assert_leq(n, (8 << 20) / 10 / 4096 + 26, "%llu: more than the largest burst",
 		      (unsigned long long)n);
 	quota_set(words, QUOTA_BPS, 1 << 20, now);
-	now += quota_wait(words, now);
+	now += ask(&one, 4096);
 	expect_near(pass(now + 10 * NS_PER_S, 4096), 10 * (1 << 20) / 4096);
 }
 
@@ -124,12 +153,84 @@ Test(quota, setting_again_and_again_gives_nothing)
 Test(quota, a_change_takes_the_debt_along)
 {
 	init(1 << 20, 0, 1, 0);
-	quota_take(words, now, 64 << 20, 1);
-	expect_near(quota_wait(words, now), 64 * NS_PER_S);
+	quota_take(words, now, 64 << 20, 1, NULL);
+	expect_near(line(), 64 * NS_PER_S);
 	quota_set(words, QUOTA_BPS, 64 << 20, now);
-	expect_near(quota_wait(words, now), NS_PER_S);
+	expect_near(line(), NS_PER_S);
 	quota_set(words, QUOTA_BPS, 0, now);
-	cr_assert_eq(quota_wait(words, now), 0);
+	cr_assert_eq(line(), 0);
+}
+
+/* So does a place in line, by whoever asks after the change. */
+Test(quota, a_change_takes_those_along_who_wait)
+{
+	init(1 << 20, 0, 1, 0);
+	quota_take(words, now, 64 << 20, 1, NULL);
+	expect_near(ask(&one, 4096), 64 * NS_PER_S);
+	quota_set(words, QUOTA_BPS, 32 << 20, now);
+	expect_near(ask(&one, 4096), 2 * NS_PER_S);
+	now += NS_PER_S;
+	quota_set(words, QUOTA_BPS, 1 << 20, now);
+	expect_near(ask(&one, 4096), 32 * NS_PER_S);
+	quota_set(words, QUOTA_BPS, 0, now);
+	cr_assert_eq(ask(&one, 4096), 0);
+}
+
+/* What was not used is there for the next, and for nobody twice. */
+Test(quota, what_is_returned)
+{
+	struct quota_turn turn;
+
+	init(0, 100, 0, 1);
+	for (unsigned i = 0; i < 1000; i++)
+		quota_take(words, now, 0, 1, &turn);
+	for (unsigned i = 0; i < 1000; i++)
+		quota_return(words, 0, 1);
+	cr_assert_eq(line(), 0);
+	expect_near(pass(now + 10 * NS_PER_S, 0), 1000);
+}
+
+/*
+ * Who asks all the time comes no earlier than one who sleeps until he is told and then comes late, as sleepers do; and both
+ * together have what the rate gives.
+ */
+Test(quota, who_asks_without_end_gets_his_share)
+{
+	const uint64_t step = 10 * NS_PER_US, late = 200 * NS_PER_US, end = START + 20 * NS_PER_S;
+	struct asker restless = { 0 }, sleeper = { 0 };
+	uint64_t wake = 0, n[2] = { 0 };
+
+	init(0, 1000, 0, 1);
+	for (; now < end; now += step) {
+		if (!ask(&restless, 0)) {
+			restless.waits = false;
+			n[0]++;
+		}
+		while (now >= wake) {
+			uint64_t wait = ask(&sleeper, 0);
+
+			wake = wait ? now + wait + late : 0;
+			if (wait)
+				break;
+			sleeper.waits = false;
+			n[1]++;
+		}
+	}
+	expect_near(n[0] + n[1], 20000);
+	cr_assert_geq(n[1], 9000, "%llu of one, %llu of the other", (unsigned long long)n[0],
+		      (unsigned long long)n[1]);
+}
+
+/* Places in line go by the order in which they were taken, whatever a request costs. */
+Test(quota, in_the_order_of_asking)
+{
+	struct quota_turn turn[100];
+
+	init(1 << 20, 0, 1, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(turn); i++)
+		quota_take(words, now, 1 + i * 7919 % 65536, 1, &turn[i]);
+	for (size_t i = 1; i < ARRAY_SIZE(turn); i++)
+		cr_assert_lt(quota_wait(words, now, &turn[i - 1]), quota_wait(words, now, &turn[i]));
 }
 
 /* Whatever stands there, setting it anew leaves nobody waiting for longer than a request could have cost. */
@@ -137,11 +238,13 @@ Test(quota, what_somebody_else_wrote_can_be_mended)
 {
 	for (size_t i = 0; i < QUOTA_WORDS; i++)
 		words[i] = UINT64_MAX;
-	quota_wait(words, now);
-	quota_take(words, now, UINT64_MAX, UINT64_MAX);
+	quota_take(words, now, UINT64_MAX, UINT64_MAX, &one.turn);
+	one.waits = true;
+	ask(&one, 0);
 	for (unsigned key = 0; key < QUOTA_KEYS; key++)
-		quota_set(words, key, 1ULL << 32, now);
-	cr_assert_leq(quota_wait(words, now), NS_PER_S);
+		quota_set(words, key, 1ULL << 36, now);
+	cr_assert_leq(ask(&one, 0), NS_PER_S);
+	cr_assert_leq(line(), NS_PER_S);
 }
 
 Test(quota, values)
@@ -160,7 +263,7 @@ static void *taker(void *arg)
 {
 	(void)arg;
 	for (unsigned i = 0; i < 100000; i++)
-		quota_take(words, START, 1000, 1);
+		quota_take(words, START, 1000, 1, NULL);
 	return NULL;
 }
 
@@ -174,5 +277,5 @@ Test(quota, threads_share_it)
 		cr_assert_eq(pthread_create(&t[i], NULL, taker, NULL), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		pthread_join(t[i], NULL);
-	expect_near(quota_wait(words, START), 400 * NS_PER_S);
+	expect_near(line(), 400 * NS_PER_S);
 }
