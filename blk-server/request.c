@@ -130,10 +130,25 @@ void request_carry_out(struct request *r)
 		slow_start(r);
 }
 
-/* Discards and zeroes move no bytes. */
+/*
+ * What limits count. Zeroes are data that the guest need not send: the host may have to write each, and without their cost
+ * they were the way around a limit. A discard moves nothing and costs operations alone, one for each range, as much as
+ * the host is asked to do.
+ */
 static uint64_t bytes_of(const struct request *r)
 {
-	return r->kind == REQUEST_READ || r->kind == REQUEST_WRITE ? r->left : 0;
+	uint64_t bytes = 0;
+
+	if (r->kind == REQUEST_READ || r->kind == REQUEST_WRITE)
+		return r->left;
+	for (unsigned i = 0; r->kind == REQUEST_ZERO && i < r->nranges; i++)
+		bytes += r->ranges[i].len;
+	return bytes;
+}
+
+static uint64_t ops_of(const struct request *r)
+{
+	return r->kind == REQUEST_DISCARD || r->kind == REQUEST_ZERO ? r->nranges : 1;
 }
 
 bool request_give_back(struct request *r)
@@ -149,7 +164,7 @@ bool request_give_back(struct request *r)
 static void admit(struct request *r)
 {
 	struct blk_queue *q = r->queue;
-	uint64_t at = throttle_enter(&q->disk->throttle, &q->turn, bytes_of(r), 1);
+	uint64_t at = throttle_enter(&q->disk->throttle, &q->turn, bytes_of(r), ops_of(r));
 
 	if (!at) {
 		request_carry_out(r);

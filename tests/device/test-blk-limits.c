@@ -4,6 +4,7 @@
  * change holds. BULKHEAD_LONG=1 measures for 10 s each.
  */
 #include <criterion/criterion.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,6 +234,53 @@ Test(blk_limits, a_group_is_not_his_who_kicks)
 	drain(&d[1]);
 	rig_stop(&d[0].rig);
 	rig_stop(&d[1].rig);
+	state_free(state);
+	close(fd);
+}
+
+/* ---- what costs how much ---- */
+
+/* Has so many ranges, each of so many sectors, discarded or zeroed. */
+static void ask_ranges(struct disk *d, uint32_t type, unsigned n, uint32_t sectors)
+{
+	struct virtio_blk_discard_write_zeroes range[4];
+
+	for (unsigned i = 0; i < n; i++)
+		range[i] = (struct virtio_blk_discard_write_zeroes) { .sector = htole64(i * sectors),
+								      .num_sectors = htole32(sectors) };
+	memcpy(rig_ptr(&d->rig, d->gpa), range, n * sizeof(range[0]));
+	cr_assert_eq(rig_request(&d->rig, 0, type, 0, d->gpa, n * (uint32_t)sizeof(range[0])).status,
+		     VIRTIO_BLK_S_OK);
+}
+
+Test(blk_limits, zeroes_cost_bytes_and_discards_operations)
+{
+	const uint64_t numbers[QUOTA_KEYS] = { [QUOTA_BPS] = 1 << 20, [QUOTA_IOPS] = 10 };
+	static struct disk d;
+	struct quota_turn turn;
+	struct state *state;
+	int fd = state_create();
+	uint64_t now;
+
+	cr_assert_eq(state_map(fd, &state), 0);
+	quota_init(state_words(state), numbers);
+	start(&d, NULL, 0, fd, 4096);
+	ask_ranges(&d, VIRTIO_BLK_T_WRITE_ZEROES, 2, 4096);
+	now = clock_ns();
+	quota_take(state_words(state), now, 1, 0, &turn);
+	cr_expect_gt(quota_wait(state_words(state), now, &turn), NS_PER_S, "4 MiB at 1 MiB a second");
+	cr_expect_lt(quota_wait(state_words(state), now, &turn), 4 * NS_PER_S);
+	quota_set(state_words(state), QUOTA_BPS, 0, now);
+	quota_set(state_words(state), QUOTA_BPS, 1 << 20, now);
+	quota_set(state_words(state), QUOTA_IOPS, 0, now);
+	quota_set(state_words(state), QUOTA_IOPS, 1, now);
+	ask_ranges(&d, VIRTIO_BLK_T_DISCARD, 4, 8);
+	now = clock_ns();
+	quota_take(state_words(state), now, 1, 0, &turn);
+	cr_expect_eq(quota_wait(state_words(state), now, &turn), 0, "it moves no bytes");
+	quota_take(state_words(state), now, 0, 1, &turn);
+	cr_expect_gt(quota_wait(state_words(state), now, &turn), 2 * NS_PER_S, "four at one a second");
+	rig_stop(&d.rig);
 	state_free(state);
 	close(fd);
 }
