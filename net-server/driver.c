@@ -107,15 +107,24 @@ static int set_pairs(struct port *port)
 
 void driver_open(struct port *port)
 {
-	const struct limit_rates pace = { .ops = { .rate = PACE_RATE, .burst = PACE_BURST } };
+	const uint64_t pace[QUOTA_KEYS] = { [QUOTA_IOPS] = PACE_RATE, [QUOTA_IOPS_BURST] = PACE_BURST };
 
-	limit_init(&port->pace, NULL);
-	limit_set(&port->pace, &pace, clock_ns());
+	quota_init(port->pace, pace);
 }
 
-void driver_close(struct port *port)
+/* Counts so many changes: 0, or, with none counted, the nanoseconds until they may be made. */
+static uint64_t take_pace(struct port *port, uint64_t now_ns, unsigned changes)
 {
-	limit_fini(&port->pace);
+	struct quota_turn turn;
+	uint64_t wait;
+
+	if (!changes)
+		return 0;
+	quota_take(port->pace, now_ns, 0, changes, &turn);
+	wait = quota_wait(port->pace, now_ns, &turn);
+	if (wait)
+		quota_return(port->pace, 0, changes);
+	return wait;
 }
 
 static void reset(struct port *port)
@@ -179,7 +188,7 @@ void driver_rings_changed(struct port *port)
 {
 	uint64_t now = clock_ns(), wait;
 
-	wait = limit_take(&port->pace, now, 0, count_changes(port, tell_pairs(port)));
+	wait = take_pace(port, now, count_changes(port, tell_pairs(port)));
 	if (wait)
 		loop_arm_timer(port->rings_later, now + wait);
 	else
@@ -366,7 +375,7 @@ uint64_t driver_command_wait(struct port *port, const uint8_t *command, size_t l
 {
 	const struct command *c = find(port, command, len);
 
-	return c && c->cost ? limit_take(&port->pace, now_ns, 0, c->cost(port, command + COMMAND)) : 0;
+	return c && c->cost ? take_pace(port, now_ns, c->cost(port, command + COMMAND)) : 0;
 }
 
 bool driver_command(struct port *port, const uint8_t *command, size_t len)

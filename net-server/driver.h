@@ -32,7 +32,6 @@ struct driver {
 };
 
 void driver_open(struct port *port);
-void driver_close(struct port *port);
 
 /* The first ring is about to start: live, where a predecessor had left things, or as at the first start. */
 void driver_started(struct port *port, bool live, uint64_t features);

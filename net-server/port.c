@@ -149,8 +149,6 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 void port_close(struct port *port)
 {
 	port->backend.ops->close(&port->backend);
-	throttle_close(&port->throttle);
-	driver_close(port);
 	lock_destroy(&port->shared.lock);
 }
 

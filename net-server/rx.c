@@ -100,6 +100,7 @@ static void drop_held(struct rx *rx, _Atomic uint64_t *why)
 {
 	if (rx->held)
 		count_add(why, 1);
+	throttle_leave(&rx->port->throttle, THROTTLE_RX, &rx->turn);
 	rx->held = 0;
 	rx->paid = rx->limited = false;
 	loop_disarm_timer(rx->timer);
@@ -329,6 +330,7 @@ static void deliver(struct rx *rx, uint32_t len)
 	mark_dirty(rx, iov, len); /* after the last write */
 	if (rx->first == rx->end)
 		rx->first = rx->end = rx->iov_end = 0;
+	throttle_passed(&rx->turn);
 	count_add(&rx->stats.packets, 1);
 	count_add(&rx->stats.bytes, len - NET_HDR_BYTES);
 	adapt(rx, len);
@@ -337,17 +339,12 @@ static void deliver(struct rx *rx, uint32_t len)
 /* Asks the limit for a frame of len bytes; false: not yet. */
 static bool pay(struct rx *rx, uint32_t len)
 {
-	struct limit *limit = &rx->port->throttle.rx;
-	uint64_t now, wait;
+	uint64_t at = throttle_wait(&rx->port->throttle, THROTTLE_RX, &rx->turn, len - NET_HDR_BYTES);
 
-	if (!limit_is_set(limit))
-		return true;
-	now = clock_ns();
-	wait = limit_take(limit, now, len - NET_HDR_BYTES, 1);
-	if (!wait)
+	if (!at)
 		return true;
 	rx->limited = true;
-	loop_arm_timer(rx->timer, now + wait);
+	loop_arm_timer(rx->timer, at);
 	return false;
 }
 
@@ -368,6 +365,7 @@ static bool finish_held(struct rx *rx)
 		if (make_place(rx))
 			return false;
 		count_add(&rx->stats.too_large, 1); /* of such small buffers it would need too many */
+		throttle_leave(&rx->port->throttle, THROTTLE_RX, &rx->turn);
 		rx->held = 0;
 		rx->paid = false;
 		return true;

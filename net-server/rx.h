@@ -15,6 +15,7 @@
 
 #include "filter.h"
 #include "pace.h"
+#include "throttle.h"
 
 struct loop;
 struct loop_timer;
@@ -66,6 +67,7 @@ struct rx {
 	uint32_t
 	    held; /* bytes of a frame that waits for buffers: the first held_at are in those that are there */
 	uint32_t held_at;
+	struct throttle_turn turn;
 	bool paid;    /* the limit lets it pass */
 	bool limited; /* ... or will when the timer says so */
 	struct loop_timer *timer;

@@ -8,125 +8,109 @@
 #include "backend.h"
 #include "clock.h"
 #include "num.h"
-#include "parse.h"
 
 #define VALUE_MAX 64
 
-/* Words: each limit's own, then 1 if rates were changed, then the eight numbers of the rates. */
-#define WORD_CHANGED (2 * LIMIT_WORDS)
-#define WORD_RATES   (WORD_CHANGED + 1)
-#define RATES        4
+static const struct key {
+	const char *name;
+	enum throttle_way way;
+	enum quota_key rate, burst;
+} keys[] = {
+	{ "rx-bytes", THROTTLE_RX, QUOTA_BPS, QUOTA_BPS_BURST },
+	{ "rx-packets", THROTTLE_RX, QUOTA_IOPS, QUOTA_IOPS_BURST },
+	{ "tx-bytes", THROTTLE_TX, QUOTA_BPS, QUOTA_BPS_BURST },
+	{ "tx-packets", THROTTLE_TX, QUOTA_IOPS, QUOTA_IOPS_BURST },
+};
 
-static struct limit_rate *rate_at(struct throttle *t, unsigned i)
+static const struct key *find(const char *name)
 {
-	struct limit_rate *const rates[RATES] = { &t->rx_rates.bytes, &t->rx_rates.ops, &t->tx_rates.bytes,
-						  &t->tx_rates.ops };
-
-	return rates[i];
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!strcmp(name, keys[i].name))
+			return &keys[i];
+	return NULL;
 }
 
-static struct limit_rate *rate_of(struct throttle *t, const char *key)
+/* A value's two numbers; a burst that is not named is 0. */
+static int parse(const struct key *key, const char *value, uint64_t *rate, uint64_t *burst)
 {
-	static const char *const keys[RATES] = { "rx-bytes", "rx-packets", "tx-bytes", "tx-packets" };
+	char copy[VALUE_MAX], *slash;
+	int err;
 
-	for (unsigned i = 0; i < RATES; i++)
-		if (!strcmp(key, keys[i]))
-			return rate_at(t, i);
-	return NULL;
+	if (strlen(value) >= sizeof(copy))
+		return -EINVAL;
+	memcpy(copy, value, strlen(value) + 1);
+	slash = strchr(copy, '/');
+	if (slash)
+		*slash++ = '\0';
+	*burst = 0;
+	err = quota_parse(key->rate, copy, rate);
+	return err || !slash ? err : quota_parse(key->burst, slash, burst);
 }
 
 int throttle_parse(struct throttle *t, const char *key, const char *value)
 {
-	struct limit_rate *rate = rate_of(t, key), was;
-	char copy[VALUE_MAX], *burst;
-	int err;
+	const struct key *k = find(key);
+	uint64_t rate, burst;
+	int err = k ? parse(k, value, &rate, &burst) : -ENOENT;
 
-	if (!rate)
-		return -ENOENT;
-	if (strlen(value) >= sizeof(copy))
-		return -EINVAL;
-	was = *rate;
-	memcpy(copy, value, strlen(value) + 1);
-	burst = strchr(copy, '/');
-	if (burst)
-		*burst++ = '\0';
-	rate->burst = 0;
-	err = parse_size(copy, &rate->rate);
-	if (!err && burst)
-		err = parse_size(burst, &rate->burst);
-	if (!err)
-		err = limit_check(&t->rx_rates);
-	if (!err)
-		err = limit_check(&t->tx_rates);
 	if (err)
-		*rate = was;
-	return err;
-}
-
-static void apply(struct throttle *t)
-{
-	uint64_t now = clock_ns();
-
-	/* They were checked. */
-	limit_set(&t->rx, &t->rx_rates, now);
-	limit_set(&t->tx, &t->tx_rates, now);
-}
-
-/* Takes the rates that were changed, if they make sense: whoever wrote them may have been taken over. */
-static void load(struct throttle *t)
-{
-	const struct limit_rates rx = t->rx_rates, tx = t->tx_rates;
-
-	if (atomic_load(&t->words[WORD_CHANGED]) != 1)
-		return;
-	for (unsigned i = 0; i < RATES; i++)
-		*rate_at(t, i) =
-		    (struct limit_rate) { .rate = atomic_load(&t->words[WORD_RATES + 2 * i]),
-					  .burst = atomic_load(&t->words[WORD_RATES + 2 * i + 1]) };
-	if (!limit_check(&t->rx_rates) && !limit_check(&t->tx_rates))
-		return;
-	t->rx_rates = rx;
-	t->tx_rates = tx;
+		return err;
+	t->given[k->way][k->rate] = rate;
+	t->given[k->way][k->burst] = burst;
+	return 0;
 }
 
 void throttle_open(struct throttle *t, _Atomic uint64_t *words)
 {
-	t->words = words;
-	limit_init(&t->rx, words);
-	limit_init(&t->tx, words + LIMIT_WORDS);
-	load(t);
-	apply(t);
-}
-
-void throttle_close(struct throttle *t)
-{
-	limit_fini(&t->rx);
-	limit_fini(&t->tx);
+	for (unsigned way = 0; way < THROTTLE_WAYS; way++) {
+		t->words[way] = words + way * QUOTA_WORDS;
+		quota_init(t->words[way], t->given[way]);
+	}
 }
 
 void throttle_resume(struct throttle *t)
 {
-	/* A spare was opened before the rates were changed. */
-	load(t);
-	apply(t);
-	limit_resume(&t->rx, clock_ns(), NET_FRAME_MAX, 1);
-	limit_resume(&t->tx, clock_ns(), NET_FRAME_MAX, 1);
+	for (unsigned way = 0; way < THROTTLE_WAYS; way++)
+		quota_forgive(t->words[way], clock_ns(), (uint64_t)NET_PAIRS_MAX * NET_FRAME_MAX,
+			      NET_PAIRS_MAX);
 }
 
 int throttle_set(struct throttle *t, const char *key, const char *value)
 {
-	int err;
+	const struct key *k = find(key);
+	uint64_t rate, burst, now = clock_ns();
+	int err = k ? parse(k, value, &rate, &burst) : -ENOENT;
 
-	/* What others set before this process came to serve is not to be undone. */
-	load(t);
-	err = throttle_parse(t, key, value);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < RATES; i++) {
-		atomic_store(&t->words[WORD_RATES + 2 * i], rate_at(t, i)->rate);
-		atomic_store(&t->words[WORD_RATES + 2 * i + 1], rate_at(t, i)->burst);
-	}
-	atomic_store(&t->words[WORD_CHANGED], 1);
-	apply(t);
+	quota_set(t->words[k->way], k->burst, burst, now);
+	quota_set(t->words[k->way], k->rate, rate, now);
 	return 0;
+}
+
+uint64_t throttle_wait(struct throttle *t, enum throttle_way way, struct throttle_turn *turn, uint32_t bytes)
+{
+	uint64_t now, wait;
+
+	if (!turn->taken && !quota_is_set(t->words[way]))
+		return 0;
+	now = clock_ns();
+	if (!turn->taken)
+		quota_take(t->words[way], now, bytes, 1, &turn->at);
+	turn->taken = true;
+	turn->bytes = bytes;
+	wait = quota_wait(t->words[way], now, &turn->at);
+	return wait ? now + wait : 0;
+}
+
+void throttle_passed(struct throttle_turn *turn)
+{
+	turn->taken = false;
+}
+
+void throttle_leave(struct throttle *t, enum throttle_way way, struct throttle_turn *turn)
+{
+	if (turn->taken)
+		quota_return(t->words[way], turn->bytes, 1);
+	turn->taken = false;
 }

@@ -41,10 +41,17 @@ void tx_detach(struct tx *tx)
 	tx->timer = NULL;
 }
 
+/* The frame in hand, if there is one, is not sent now. */
+static void forget(struct tx *tx)
+{
+	throttle_leave(&tx->port->throttle, THROTTLE_TX, &tx->turn);
+	tx->have = false;
+}
+
 void tx_ring(struct tx *tx, bool on)
 {
 	tx->on = on;
-	tx->have = false;
+	forget(tx);
 	tx->blocked = tx->limited = false;
 	loop_disarm_timer(tx->timer);
 	tx->features = on ? server_features(tx->server) : 0;
@@ -55,7 +62,7 @@ void tx_release(struct tx *tx)
 {
 	if (tx->have)
 		server_unpop(tx->server, tx->head);
-	tx->have = false;
+	forget(tx);
 }
 
 /* ---- the header ---- */
@@ -180,18 +187,13 @@ static void refused(struct tx *tx, int err)
 /* Asks the limit for the frame in hand; false: not yet. */
 static bool pay(struct tx *tx)
 {
-	struct limit *limit = &tx->port->throttle.tx;
-	uint64_t now, wait;
+	uint64_t at = throttle_wait(&tx->port->throttle, THROTTLE_TX, &tx->turn, tx->len);
 
-	if (!limit_is_set(limit))
-		return true;
-	now = clock_ns();
-	wait = limit_take(limit, now, tx->len, 1);
-	if (!wait)
+	if (!at)
 		return true;
 	count_add(&tx->stats.limited, 1);
 	tx->limited = true;
-	loop_arm_timer(tx->timer, now + wait);
+	loop_arm_timer(tx->timer, at);
 	return false;
 }
 
@@ -207,10 +209,10 @@ static bool send_frame(struct tx *tx)
 	err = b->ops->send(b, tx->pair, tx->iov + tx->at, tx->n);
 	CRASH_POINT("send after");
 	if (err == -EAGAIN) {
-		limit_return(&tx->port->throttle.tx, tx->len, 1);
 		block(tx);
 		return false;
 	}
+	throttle_passed(&tx->turn);
 	if (err) {
 		refused(tx, err);
 		return true;
@@ -237,6 +239,7 @@ static bool discard(struct tx *tx)
 {
 	bool any = tx->have;
 
+	throttle_leave(&tx->port->throttle, THROTTLE_TX, &tx->turn);
 	if (any)
 		drop(tx, &tx->stats.link_down);
 	tx->limited = false;

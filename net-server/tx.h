@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 
 #include "backend.h"
+#include "throttle.h"
 
 struct loop;
 struct loop_timer;
@@ -47,6 +48,7 @@ struct tx {
 	uint16_t head;
 	uint32_t len; /* of the frame */
 	int at, n;    /* vectors to send: iov[at .. at + n), the header's copy first */
+	struct throttle_turn turn;
 	struct virtio_net_hdr_v1 header;
 	struct iovec iov[NET_IOV + 1];
 

@@ -39,7 +39,7 @@ int quota_parse(enum quota_key key, const char *value, uint64_t *number)
 {
 	int err = parse_size(value, number);
 
-	if (!err && *number > (key < QUOTA_BPS_BURST ? LIMIT_RATE_MAX : LIMIT_BURST_MAX))
+	if (!err && *number > (key < QUOTA_BPS_BURST ? QUOTA_RATE_MAX : QUOTA_BURST_MAX))
 		err = -ERANGE;
 	return err;
 }
@@ -64,14 +64,14 @@ static uint64_t ticks(uint64_t units, uint64_t rate)
 
 static uint64_t rate_of(const _Atomic uint64_t *words, unsigned bucket)
 {
-	return MIN(get(&words[bucket]), LIMIT_RATE_MAX);
+	return MIN(get(&words[bucket]), QUOTA_RATE_MAX);
 }
 
 static uint64_t burst_ticks(const _Atomic uint64_t *words, unsigned bucket, uint64_t rate)
 {
 	uint64_t burst = get(&words[QUOTA_BPS_BURST + bucket]);
 
-	return burst ? ticks(MIN(burst, LIMIT_BURST_MAX), rate) : MAX(TICKS_S / 10, ticks(1, rate));
+	return burst ? ticks(MIN(burst, QUOTA_BURST_MAX), rate) : MAX(TICKS_S / 10, ticks(1, rate));
 }
 
 /* What is to be paid off, in units. */
@@ -81,6 +81,21 @@ static uint64_t debt_of(uint64_t full, uint64_t now, uint64_t rate)
 	wide debt = full > now && rate ? (wide)(full - now) * rate / TICKS_S : 0;
 
 	return debt < DEBT_MAX ? (uint64_t)debt : DEBT_MAX;
+}
+
+void quota_forgive(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops)
+{
+	const uint64_t units[] = { [BYTES] = bytes, [OPS] = ops };
+
+	for (unsigned bucket = BYTES; bucket <= OPS; bucket++) {
+		uint64_t rate = rate_of(words, bucket), most;
+
+		if (!rate)
+			continue;
+		most = now_ns * TICKS + burst_ticks(words, bucket, rate) + ticks(units[bucket], rate);
+		if (get(&words[WORD_FULL + bucket]) > most)
+			atomic_store(&words[WORD_FULL + bucket], most);
+	}
 }
 
 void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uint64_t now_ns)
@@ -143,7 +158,7 @@ void quota_return(_Atomic uint64_t *words, uint64_t bytes, uint64_t ops)
 
 static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t now, struct quota_turn *turn)
 {
-	uint64_t rate = rate_of(words, bucket), *at = &turn->at[bucket], burst;
+	uint64_t rate = rate_of(words, bucket), *at = &turn->at[bucket], most;
 
 	if (!rate || *at <= now)
 		return 0;
@@ -152,8 +167,9 @@ static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t
 		*at = now + ticks(debt_of(*at, now, turn->rate[bucket]), rate);
 	turn->rate[bucket] = rate;
 	*at = MIN(*at, get(&words[WORD_FULL + bucket]));
-	burst = burst_ticks(words, bucket, rate);
-	return *at <= now || *at - now < burst ? 0 : (*at - now - burst) / TICKS + 1;
+	/* A whole one is there. */
+	most = burst_ticks(words, bucket, rate) - ticks(1, rate);
+	return *at <= now || *at - now <= most ? 0 : (*at - now - most) / TICKS + 1;
 }
 
 uint64_t quota_wait(const _Atomic uint64_t *words, uint64_t now_ns, struct quota_turn *turn)

@@ -21,9 +21,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "limit.h"
-
-#define QUOTA_WORDS 8 /* 0 at first */
+#define QUOTA_WORDS     8            /* 0 at first */
+#define QUOTA_RATE_MAX  (1ULL << 40) /* a second */
+#define QUOTA_BURST_MAX (1ULL << 32)
 
 enum quota_key { QUOTA_BPS, QUOTA_IOPS, QUOTA_BPS_BURST, QUOTA_IOPS_BURST, QUOTA_KEYS };
 
@@ -37,6 +37,10 @@ void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS]);
 
 /* Changes one. What was taken too much is kept, in bytes or operations, as far as one request can be that large. */
 void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uint64_t now_ns);
+
+/* What is to be paid off is no more than all of a burst, and so many bytes and operations beyond it: for who knows that nobody
+ * can have taken more, and that nobody else shares the words now. */
+void quota_forgive(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops);
 
 /* A place in the line of each bucket; its owner's. */
 struct quota_turn {

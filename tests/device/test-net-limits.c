@@ -126,6 +126,25 @@ Test(net_limits, a_restart_gives_nothing)
 	net_stop(&n);
 }
 
+/* What it says was taken is more than anybody can have taken. */
+Test(net_limits, a_dead_server_leaves_no_debt_that_starves_its_successor)
+{
+	enum { FULL = 8 + 8 + 4 }; /* of what is sent: when the bytes' bucket will be full */
+	const char *const args[] = { "--tx-bytes", "10M/1K", NULL };
+	struct state *state;
+
+	start(NET_PACKET, args);
+	send_frames(5, 1000);
+	cr_assert_eq(state_map(n.backend.state_fd, &state), 0);
+	rig_kill(&n.rig);
+	cr_assert_neq(atomic_load(&state_words(state)[FULL]), 0);
+	atomic_store(&state_words(state)[FULL], UINT64_MAX);
+	rig_respawn(&n.rig);
+	send_frames(5, 1000);
+	state_free(state);
+	net_stop(&n);
+}
+
 /* A ring that the limit holds up can be stopped, and so can the server. */
 Test(net_limits, what_waits_is_given_back)
 {

@@ -113,6 +113,18 @@ Test(quota, a_burst_passes_at_once_and_comes_back)
 	expect_near(pass(now + 1, 0), 50);
 }
 
+/* Not one more, though a moment has passed. */
+Test(quota, a_burst_is_counted_to_the_one)
+{
+	init(0, 1, 0, 1);
+	cr_assert_eq(line(), 0);
+	quota_take(words, now, 0, 1, NULL);
+	now += NS_PER_MS;
+	expect_near(line(), NS_PER_S - NS_PER_MS);
+	now += NS_PER_S;
+	cr_assert_eq(line(), 0);
+}
+
 Test(quota, both_limits_hold)
 {
 	init(1 << 20, 100, 1, 1);
@@ -245,6 +257,54 @@ Test(quota, what_somebody_else_wrote_can_be_mended)
 		quota_set(words, key, 1ULL << 36, now);
 	cr_assert_leq(ask(&one, 0), NS_PER_S);
 	cr_assert_leq(line(), NS_PER_S);
+}
+
+/* A size above the burst does not starve, and whoever comes next waits for it. */
+Test(quota, what_is_larger_than_a_burst_passes_and_is_paid_off)
+{
+	init(1000, 0, 100, 0);
+	cr_assert_eq(ask(&one, 60000), 0);
+	expect_near(line(), 60 * NS_PER_S - 100 * NS_PER_MS);
+}
+
+Test(quota, the_burst_that_nobody_named)
+{
+	init(1000, 5, 0, 0);
+	quota_take(words, now, 99, 0, NULL);
+	cr_assert_eq(line(), 0, "a tenth of a second's bytes");
+	quota_take(words, now, 1, 0, NULL);
+	cr_assert_neq(line(), 0);
+	now += NS_PER_S;
+	quota_take(words, now, 0, 1, NULL);
+	cr_assert_neq(line(), 0, "and one operation, if that is less than one");
+}
+
+Test(quota, a_clock_that_another_thread_read_earlier)
+{
+	init(1000, 0, 1000, 0);
+	quota_take(words, now, 2000, 1, NULL);
+	quota_take(words, now - NS_PER_S, 1000, 1, NULL);
+	expect_near(line(), 2 * NS_PER_S);
+}
+
+/* Who has gone may have written anything; its successor waits for a burst and what it could have taken beyond, no longer. */
+Test(quota, what_nobody_can_have_taken_is_forgiven)
+{
+	static const uint64_t evil[] = { 0, 1, INT64_MAX, 1ULL << 63, UINT64_MAX };
+
+	for (size_t i = 0; i < ARRAY_SIZE(evil) * ARRAY_SIZE(evil); i++) {
+		memset(words, 0, sizeof(words));
+		init(1000, 10, 1000, 10);
+		words[QUOTA_KEYS] = evil[i % ARRAY_SIZE(evil)];
+		words[QUOTA_KEYS + 1] = evil[i / ARRAY_SIZE(evil)];
+		quota_forgive(words, now, 5000, 1);
+		cr_assert_leq(line(), 5 * NS_PER_S + 10 * NS_PER_MS);
+	}
+	memset(words, 0, sizeof(words));
+	init(1000, 0, 1000, 0);
+	quota_take(words, now, 4000, 1, NULL);
+	quota_forgive(words, now, 5000, 1);
+	expect_near(line(), 3 * NS_PER_S);
 }
 
 Test(quota, values)
