@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a person set of a port while it runs. Its server keeps that for its successors, but in memory that it can write
- * itself (lib/state): so each successor is told once more, by who was asked. A disk is another matter: its size is in the
+ * What holds for a port: its limits and its link, as options or a person said, or as they are if nobody said anything. Its
+ * server keeps that for its successors, but in memory that it can write itself (lib/state): so each successor is told all of
+ * it once more, by who was asked. A disk is another matter: its size is in the
  * image, and its limits harm nobody but itself or those who share them in that very memory.
  */
 #include <errno.h>

@@ -58,10 +58,10 @@ static int init_device(struct machine *m, size_t i)
 					     .spare = conf->spare,
 					     .on_failure = conf->on_failure };
 	snprintf(d->id, sizeof(d->id), "%s", conf->id);
-	/* They are among its options, and may be changed as all that is set. */
+	/* Those that nobody named, too: what a successor finds in its memory may be anybody's. */
 	for (size_t l = 0; l < LIMITS; l++)
-		if (conf->net.limit[l])
-			device_note_set(d, vmconf_limit_names[l], conf->net.limit[l]);
+		device_note_set(d, vmconf_limit_names[l], conf->net.limit[l] ? conf->net.limit[l] : "0");
+	device_note_set(d, "link", "up");
 	return device_init(d, m->dir->path);
 }
 

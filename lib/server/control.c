@@ -274,7 +274,7 @@ static void on_set(struct server *s, const struct bus_msg *msg)
 				*why ? why : "this kind of device has no properties to set");
 		return;
 	}
-	log_info("%s is set to %s", msg->set.key, msg->set.value);
+	log_debug("%s is set to %s", msg->set.key, msg->set.value);
 	if (r > 0)
 		front_config_changed(s);
 	reply_ok(s->control.bus, msg->id);

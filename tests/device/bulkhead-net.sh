@@ -88,7 +88,7 @@ is "... which was there" "$(device m net0 pid)" "$spare"
 told() { grep -oE 'net-server\[net0\]: set .*' "$tmp/m.err" | sort | uniq -c | awk '{ print $4, $6, $1 ";" }' | paste -sd ' '; }
 told_is() { [ "$(told)" = "$1" ]; }
 check "... and told what holds, and not what was over" wait_for 10 told_is \
-	'announce on 1; link down 1; link up 2; rx-bytes 10M/64K 2; tx-bytes 10M/1M 2;'
+	'announce on 1; link down 1; link up 3; rx-bytes 0 1; rx-bytes 10M/64K 2; rx-packets 0 2; tx-bytes 10M/1M 2; tx-packets 0 2;'
 is "... net-user is untouched" "$(helper pid) $(helper restarts)" "$user 1"
 tell net0.user frame "in 2"
 check "... and joined with it" wait_for 5 logged m 'net-server\[net0\]: frame: in 2'
@@ -99,7 +99,7 @@ wait_for 10 spare_is ready
 mkdir "$bin/new" && chmod 755 "$bin/new" && cp "$bin/fake-child" "$bin/new/net-server"
 check "another program takes over" ctl m upgrade net0 --exec "$bin/new/net-server"
 like "... with the same options" "$(words "$(device m net0 pid)")" "$bin/new/net-server --id net0 .*--mac $mac "
-check "... and what was set" wait_for 10 told_is 'announce on 1; link down 1; link up 3; rx-bytes 10M/64K 3; tx-bytes 10M/1M 3;'
+check "... and what was set" wait_for 10 told_is 'announce on 1; link down 1; link up 4; rx-bytes 0 1; rx-bytes 10M/64K 3; rx-packets 0 3; tx-bytes 10M/1M 3; tx-packets 0 3;'
 user=$(helper pid) n=$(helper restarts)
 cp "$bin/fake-child" "$bin/new/net-user"
 check "another program for net-user" ctl m upgrade net0.user --exec "$bin/new/net-user"
@@ -128,6 +128,23 @@ tell core end reset
 generation() { [ "$(ctl --json m status | jq .generation)" -eq 2 ] && is_state m running; }
 check "a reboot starts all anew" wait_for 20 generation
 is "... with net-user" "$(helper state)" up
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+
+# ---- a link that nobody is at the other end of ----
+script net0 no-peer
+start m --net user
+wait_running m
+check "a link is set down" ctl m set net0 link=down
+out=$(ctl m set net0 link=up 2>&1)
+is "up, with nobody at the other end: exit 1" $? 1
+like "... says why" "$out" 'nobody is at the other end'
+wait_for 10 spare_is ready
+slay "$(device m net0 pid)"
+check "... and holds for its successor all the same" wait_for 10 told_is \
+	'link down 1; link up 3; rx-bytes 0 2; rx-packets 0 2; tx-bytes 0 2; tx-packets 0 2;'
+unlike "... whom nobody warns of it" "$(cat "$tmp/m.err")" 'does not take the link'
+rm "$bin/net0.do"
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 

@@ -10,7 +10,7 @@
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
  *             unlink-late (as the core, tells no end of a device)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
- *             no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
+ *             no-peer (as net-server, answers that a link can't come up)  no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
@@ -374,6 +374,10 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	}
 	if (msg->type == BUS_SET)
 		log_info("set %s to %s", msg->set.key, msg->set.value);
+	if (msg->type == BUS_SET && !strcmp(msg->set.value, "up") && script_word("no-peer") > 0) {
+		bus_reply_error(fake.bus, msg->id, -ENOTCONN, "nobody is at the other end");
+		return;
+	}
 	if (msg->type == BUS_GET_STATS) {
 		done =
 		    (struct bus_msg) { .type = BUS_STATS, .stats = { .count = 1, .stat = { { "tx", 5 } } } };
