@@ -3,11 +3,12 @@
 # A register of one device answers as fast as ever while another device's process dies and is replaced: the worst read
 # in a window with a kill against the median read. What this machine itself does to a read is measured the same way,
 # in windows without a kill, in turn, in which the host does all else the same. The vCPU's thread gets the scheduler's
-# first choice where that is allowed: to be waiting for a processor is not to be waiting for another process.
+# first choice where that is allowed: to be waiting for a processor is not to be waiting for another process. The long
+# form judges the worst read of all, the short one, which runs on busy machines, that of half of the windows.
 . "${top_srcdir:?}/tests/support/tap.sh"
 . "$top_srcdir/tests/guest/storm.bash"
-kills=15
-[ -z "${BULKHEAD_LONG-}" ] || kills=100
+kills=15 judged=median
+[ -z "${BULKHEAD_LONG-}" ] || kills=100 judged=largest
 
 truncate -s 16M "$tmp/disk.img" "$tmp/other.img"
 storm_start probe --disk "path=$tmp/disk.img" --disk "path=$tmp/other.img" || not_ok "the guest starts"
@@ -31,16 +32,16 @@ storm_spare_it() {
 # column KIND FIELD: one number of each window, in ns.
 column() { sed -n "s/^reads $1 //p" "$tmp/said" | cut -d' ' -f"$2"; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print NR ? v[int((NR + 1) / 2)] : 0 }'; }
+largest() { sort -n | tail -n 1; }
 # within_limit: what was measured so far, judged.
 within_limit() {
 	for kind in n k; do
 		column $kind 4 >"$tmp/worst.$kind"
 	done
 	usual=$(column n 2 | median)
-	noise=$(median <"$tmp/worst.n") worst=$(median <"$tmp/worst.k")
+	noise=$($judged <"$tmp/worst.n") worst=$($judged <"$tmp/worst.k")
 	limit=$((usual * 10))
-	[ "$noise" -le $((limit / 2)) ] || limit=$((noise * 2))
-	[ "$worst" -le "$limit" ]
+	[ "${worst:-0}" -le "$limit" ]
 }
 # Windows of the kind w are not counted: the first warms up, the others are between two that are. What else the machine
 # does may come in some windows and not in others: then more of them are taken, and all are judged.
@@ -74,5 +75,9 @@ within_limit
 diag "a read takes $usual ns; the worst of a window, in ns:" \
 	"without a kill $(figures "$tmp/worst.n"), with a kill $(figures "$tmp/worst.k")"
 check "reads were measured in every window" test "$(wc -l <"$tmp/worst.k")" = "$n" -a "${usual:-0}" -gt 0
-[ "$limit" -eq $((usual * 10)) ] || diag "this machine alone makes a read wait $noise ns: the limit is twice that"
-check "the worst read while it is replaced ($worst ns) is at most $limit ns" test "$worst" -le "$limit"
+text="the worst read while it is replaced ($judged of the windows: $worst ns) is at most ten times the usual ($limit ns)"
+if ! within_limit && [ "$noise" -gt "$limit" ]; then
+	skip "$text" "this machine alone makes a read wait $noise ns"
+else
+	check "$text" within_limit
+fi

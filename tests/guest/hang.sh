@@ -33,13 +33,13 @@ detect() {
 	echo $(((${EPOCHREALTIME/./} - from) / 1000)) >>"$tmp/took"
 	wait_for 20 storm_successor "$storm_pid"
 }
-# Each of them in the long form; in the short one, which runs on busy machines, at least one.
-in_time() {
-	local judged=head
-	[ -z "${BULKHEAD_LONG-}" ] || judged=tail
-	[ "$(sort -n "$1" | $judged -n 1)" -le 2000 ]
-}
 spread() { sort -n "$1" | awk '{ v[NR] = $1 } END { printf "min %s median %s max %s", v[1], v[int((NR + 1) / 2)], v[NR] }'; }
+# Each of them in the long form; in the short one, which runs on busy machines, half of them.
+in_time() {
+	local judged=median
+	[ -z "${BULKHEAD_LONG-}" ] || judged=max
+	[ "$(spread "$1" | sed "s/.*$judged \([0-9]*\).*/\1/")" -le 2000 ]
+}
 # rounds TEXT COMMAND
 rounds() {
 	local n=0
