@@ -138,8 +138,9 @@ int rig_set_config(struct rig *rig, uint32_t off, uint8_t value);
 /* Adds a region to the memory that the server was told of, or takes it away again. */
 void rig_change_memory(struct rig *rig, const struct mem_region *region, int fd, bool add);
 
-/* Has the server finish and forget a ring. */
+/* Has the server finish and forget a ring; the second one returns false if it died of that. */
 void rig_stop_ring(struct rig *rig, unsigned queue);
+bool rig_try_stop_ring(struct rig *rig, unsigned queue);
 
 /* Starts them again once all are stopped. */
 void rig_restart_rings(struct rig *rig);
