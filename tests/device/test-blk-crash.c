@@ -20,6 +20,7 @@
 #include "config.h"
 #include "crashes.h"
 #include "load.h"
+#include "note.h"
 #include "num.h"
 
 TestSuite(blk_crash, .timeout = 3600);
@@ -255,7 +256,7 @@ static void print(const struct table *t, const char *what)
 	unsigned covered = 0, hits = 0;
 
 	for (unsigned i = 0; i < t->n; i++) {
-		fprintf(stderr, "# %-14s  %-36s %5u hits\n", what, t->label[i], t->hits[i]);
+		note("%-14s  %-36s %5u hits", what, t->label[i], t->hits[i]);
 		covered += t->hits[i] >= wanted_hits();
 		hits += t->hits[i];
 	}

@@ -14,6 +14,7 @@
 #include "bus.h"
 #include "clock.h"
 #include "crash.h"
+#include "note.h"
 #include "num.h"
 #include "rig.h"
 #include "state.h"
@@ -155,7 +156,7 @@ static void matrix(const int *errors, size_t n)
 				check_block(off, 3, what);
 				cr_assert_eq(request(&calls[2], off, 1), VIRTIO_BLK_S_OK);
 			}
-	fprintf(stderr, "# %u faults injected, all survived\n", cells);
+	note("%u faults injected, all survived", cells);
 	rig_stop(&rig);
 }
 

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "load.h"
+#include "note.h"
 
 TestSuite(blk_kill, .timeout = 600);
 
@@ -36,7 +37,7 @@ static void storm(uint64_t ring_features, unsigned queues)
 		rig_respawn(&l.rig);
 	}
 	load_stop(&l);
-	fprintf(stderr, "# %llu requests, %u kills\n", (unsigned long long)l.completed, kills());
+	note("%llu requests, %u kills", (unsigned long long)l.completed, kills());
 }
 
 Test(blk_kill, split)

@@ -14,6 +14,7 @@
 #include "bus.h"
 #include "clock.h"
 #include "fd.h"
+#include "note.h"
 #include "num.h"
 #include "quota.h"
 #include "rig.h"
@@ -125,8 +126,7 @@ static void expect_rates(struct disk *d, size_t n, double iops, double bps)
 	for (int i = 0; i < TRIES && share < 0.95; i++) {
 		measure(d, n, &requests, &bytes);
 		share = iops ? requests / iops : bytes / bps;
-		fprintf(stderr, "# %.0f requests, %.0f bytes a second: %.1f %%\n", requests, bytes,
-			100 * share);
+		note("%.0f requests, %.0f bytes a second: %.1f %%", requests, bytes, 100 * share);
 		cr_assert_leq(share, 1.05, "%.0f requests, %.0f bytes a second", requests, bytes);
 	}
 	cr_assert_geq(share, 0.95, "%.0f requests, %.0f bytes a second", requests, bytes);

@@ -21,6 +21,7 @@
 #include "config.h"
 #include "crashes.h"
 #include "load.h"
+#include "note.h"
 
 TestSuite(blk_memory, .timeout = 3600);
 
@@ -92,10 +93,8 @@ Test(blk_memory, faults_54_allocation_failure_at_every_call)
 	}
 	cr_expect_gt(tried, 30U, "only %u allocations failed", tried);
 	cr_expect_gt(ended, 0U, "no failure was noticed");
-	fprintf(stderr,
-		"# a server makes %u allocations; %u failed: %u servers gave up, %u refused the rings, %u "
-		"went on\n",
-		n - 1, tried - 1, ended, refused, tried - 1 - ended - refused);
+	note("a server makes %u allocations; %u failed: %u servers gave up, %u refused the rings, %u went on",
+	     n - 1, tried - 1, ended, refused, tried - 1 - ended - refused);
 	load_stop(&l);
 	close(options.log_fd);
 }

@@ -17,6 +17,7 @@
 #include "config.h"
 #include "crashes.h"
 #include "load.h"
+#include "note.h"
 #include "num.h"
 #include "state.h"
 #include "supervise.h"
@@ -140,7 +141,7 @@ static void storm(uint64_t ring_features)
 	cr_assert_not(l.rig.lost, "the server is gone");
 	finish_move();
 	check_places(-1);
-	fprintf(stderr, "# %u moves, %llu requests\n", moves, (unsigned long long)l.completed);
+	note("%u moves, %llu requests", moves, (unsigned long long)l.completed);
 	tear_down();
 }
 

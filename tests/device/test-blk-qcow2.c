@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "config.h"
 #include "load.h"
+#include "note.h"
 #include "num.h"
 
 TestSuite(blk_qcow2, .timeout = 900);
@@ -177,8 +178,7 @@ static void storm(const struct image *image, unsigned queues, unsigned kills)
 		rig_respawn(&l.rig);
 	}
 	load_stop(&l);
-	fprintf(stderr, "# %s: %llu requests, %u kills\n", image->name, (unsigned long long)l.completed,
-		kills);
+	note("%s: %llu requests, %u kills", image->name, (unsigned long long)l.completed, kills);
 }
 
 Test(blk_qcow2, killed_at_random)

@@ -21,6 +21,7 @@
 #include "crashes.h"
 #include "fd.h"
 #include "net.h"
+#include "note.h"
 #include "num.h"
 #include "state.h"
 
@@ -397,12 +398,11 @@ static void all_points(const char *what, uint64_t features)
 			die_at(labels[i]);
 	}
 	end();
-	fprintf(stderr,
-		"# %s: %u points, %u deaths; %llu frames sent: 0 lost, %llu twice; %llu received: %llu lost, "
-		"0 twice; "
-		"%llu commands\n",
-		what, n, l.deaths, (unsigned long long)l.sent, (unsigned long long)l.doubled,
-		(unsigned long long)l.given, (unsigned long long)l.lost, (unsigned long long)l.commands);
+	note("%s: %u points, %u deaths; %llu frames sent: 0 lost, %llu twice; %llu received: %llu lost, 0 "
+	     "twice; "
+	     "%llu commands",
+	     what, n, l.deaths, (unsigned long long)l.sent, (unsigned long long)l.doubled,
+	     (unsigned long long)l.given, (unsigned long long)l.lost, (unsigned long long)l.commands);
 	cr_assert_leq(l.doubled, (uint64_t)l.deaths * SLOTS);
 	cr_assert_leq(l.lost, (uint64_t)l.deaths * WINDOW);
 }

@@ -18,6 +18,7 @@
 #include "fd.h"
 #include "flight.h"
 #include "net.h"
+#include "note.h"
 #include "num.h"
 
 TestSuite(net_faults, .timeout = 120);
@@ -380,10 +381,9 @@ static void ingress_flood(enum net_kind kind)
 			refused++;
 	}
 	passes = flight_get(&flight_queue(words, 0)->passes) - before;
-	fprintf(stderr,
-		"# %llu frames sent, %llu refused, without a buffer: %llu passes, RSS %llu KiB more\n",
-		(unsigned long long)sent, (unsigned long long)refused, (unsigned long long)passes,
-		(unsigned long long)(rss_kib() - rss));
+	note("%llu frames sent, %llu refused, without a buffer: %llu passes, RSS %llu KiB more",
+	     (unsigned long long)sent, (unsigned long long)refused, (unsigned long long)passes,
+	     (unsigned long long)(rss_kib() - rss));
 	cr_assert_leq(rss_kib(), rss + 1024, "the flood is stored");
 	cr_assert_leq(passes, PASSES, "%llu passes: the server looks all the time",
 		      (unsigned long long)passes);

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "net.h"
+#include "note.h"
 #include "num.h"
 
 TestSuite(net_fuzz, .timeout = 3600);
@@ -226,8 +227,8 @@ static void for_a_while(const char *what, uint64_t features)
 		began = seed;
 		with_one_server(features);
 	}
-	fprintf(stderr, "# %s: %llu operations, %llu servers, %llu rings given up, 0 crashes\n", what,
-		(unsigned long long)executions, (unsigned long long)servers, (unsigned long long)broken);
+	note("%s: %llu operations, %llu servers, %llu rings given up, 0 crashes", what,
+	     (unsigned long long)executions, (unsigned long long)servers, (unsigned long long)broken);
 }
 
 Test(net_fuzz, split)

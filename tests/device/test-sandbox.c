@@ -25,6 +25,7 @@
 #include "net-user/syscalls.h"
 #include "clean.h"
 #include "config.h"
+#include "note.h"
 #include "num.h"
 #include "probe.h"
 #include "sandbox.h"
@@ -198,8 +199,8 @@ static void probe_stage(size_t which, enum probe_stage stage, uid_t uid)
 		      stage_names[stage], r.name, r.outcome, r.error, strerror(r.error));
 	}
 	rmdir(bus);
-	fprintf(stderr, "# %s, %s, uid %u: %zu escape attempts: %u killed, %u refused\n",
-		subjects[which].name, stage_names[stage], uid, probe_count(), killed, refused);
+	note("%s, %s, uid %u: %zu escape attempts: %u killed, %u refused", subjects[which].name,
+	     stage_names[stage], uid, probe_count(), killed, refused);
 }
 
 static size_t count_calls(const struct sandbox_rule *const *a, const struct sandbox_rule *const *b)
@@ -235,7 +236,7 @@ Test(sandbox, steady_stages_allow_few_calls)
 	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
 		size_t n = count_calls(stages[i].a, stages[i].b);
 
-		fprintf(stderr, "# %s: %zu system calls allowed\n", stages[i].name, n);
+		note("%s: %zu system calls allowed", stages[i].name, n);
 		cr_expect_leq(n, stages[i].max, "%s: %zu", stages[i].name, n);
 	}
 }

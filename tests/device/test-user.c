@@ -21,6 +21,7 @@
 #include "clean.h"
 #include "clock.h"
 #include "config.h"
+#include "note.h"
 #include "num.h"
 #include "probe.h"
 #include "sandbox.h"
@@ -410,9 +411,9 @@ Test(user, fault_33_frames_with_random_changes_do_no_harm)
 			;
 	}
 	cr_assert(user_answers(&u));
-	fprintf(stderr, "# 20000 frames: %lu malformed, %lu foreign, %lu refused\n",
-		(unsigned long)user_stat(&u, "drop_malformed"), (unsigned long)user_stat(&u, "drop_foreign"),
-		(unsigned long)user_stat(&u, "drop_refused"));
+	note("20000 frames: %lu malformed, %lu foreign, %lu refused",
+	     (unsigned long)user_stat(&u, "drop_malformed"), (unsigned long)user_stat(&u, "drop_foreign"),
+	     (unsigned long)user_stat(&u, "drop_refused"));
 	user_stop(&u);
 }
 

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "fd.h"
+#include "note.h"
 #include "watch_rig.h"
 
 TestSuite(core_watch, .init = watch_rig_open, .fini = watch_rig_close, .timeout = 60);
@@ -155,8 +156,8 @@ Test(core_watch, fault_42_stopped_with_requests_in_its_storage)
 	watch_rig_request();
 	from = clock_ns();
 	WATCH_RIG_UNTIL(w->hung);
-	fprintf(stderr, "# hung after %.1f ms of a time-out of %llu\n",
-		(double)(clock_ns() - from) / (double)NS_PER_MS, WATCH_RIG_TIMEOUT / NS_PER_MS);
+	note("hung after %.1f ms of a time-out of %llu", (double)(clock_ns() - from) / (double)NS_PER_MS,
+	     WATCH_RIG_TIMEOUT / NS_PER_MS);
 	cr_assert_geq(clock_ns() - from, WATCH_RIG_TIMEOUT);
 	cr_assert_geq(w->stalled_ns, WATCH_RIG_TIMEOUT);
 	cr_assert_geq(w->kicks, 1, "it was kicked again before");

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "note.h"
 #include "num.h"
 #include "qcow2_rig.h"
 
@@ -57,7 +58,7 @@ static int64_t cut_read(void *arg, void *buf, size_t len, uint64_t off)
 
 static void count_down(struct cut *c);
 
-static void note(struct cut *c, uint64_t off, uint64_t len, const void *data)
+static void note_write(struct cut *c, uint64_t off, uint64_t len, const void *data)
 {
 	struct op *op = &c->op[c->n++];
 
@@ -74,13 +75,13 @@ static void note(struct cut *c, uint64_t off, uint64_t len, const void *data)
 
 static int cut_write(void *arg, const void *buf, size_t len, uint64_t off)
 {
-	note(arg, off, len, buf);
+	note_write(arg, off, len, buf);
 	return qcow2_fd_ops.write(&((struct cut *)arg)->fd, buf, len, off);
 }
 
 static int cut_zero(void *arg, uint64_t off, uint64_t len)
 {
-	note(arg, off, len, NULL);
+	note_write(arg, off, len, NULL);
 	return qcow2_fd_ops.zero(&((struct cut *)arg)->fd, off, len);
 }
 
@@ -358,5 +359,5 @@ Test(qcow2_cut, f61_power_cuts_leave_leaks_at_most)
 		for (unsigned round = 0; round < (is_long ? 2 : 1); round++)
 			replay(kind, seed + round, images);
 	}
-	fprintf(stderr, "# %u crash images, 0 corruptions, 0 bytes of flushed data lost\n", cut.images);
+	note("%u crash images, 0 corruptions, 0 bytes of flushed data lost", cut.images);
 }
