@@ -214,6 +214,17 @@ void blk_queue_release(struct blk_queue *q)
 		q->disk->engine->submit(q->engine);
 }
 
+unsigned blk_queue_parked(const struct blk_queue *q)
+{
+	return q->nkept + !!q->throttled;
+}
+
+void blk_queue_forget(struct blk_queue *q)
+{
+	request_forget(q);
+	onerror_forget(q);
+}
+
 bool blk_queue_pending(const struct blk_queue *q)
 {
 	return q->disk->engine->pending(q->engine);

@@ -23,6 +23,8 @@ void blk_queue_ring(struct blk_queue *q, bool on);
 bool blk_queue_has_room(const struct blk_queue *q);
 unsigned blk_queue_held(const struct blk_queue *q);
 void blk_queue_release(struct blk_queue *q);
+unsigned blk_queue_parked(const struct blk_queue *q);
+void blk_queue_forget(struct blk_queue *q);
 bool blk_queue_pending(const struct blk_queue *q);
 
 /* The queue's i-th counter: its name, and *value; NULL past the last. Any thread. */

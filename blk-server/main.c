@@ -339,6 +339,16 @@ static void blk_release(void *state)
 	blk_queue_release(state);
 }
 
+static unsigned blk_parked(void *state)
+{
+	return blk_queue_parked(state);
+}
+
+static void blk_forget(void *state)
+{
+	blk_queue_forget(state);
+}
+
 static bool blk_drained(void *dev)
 {
 	return ((struct blk *)dev)->disk.engine->drained();
@@ -381,6 +391,8 @@ static struct server_device device = {
 	.held = blk_held,
 	.pending = blk_pending,
 	.release = blk_release,
+	.parked = blk_parked,
+	.forget = blk_forget,
 	.drained = blk_drained,
 	.stats = blk_stats,
 };

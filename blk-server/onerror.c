@@ -193,7 +193,7 @@ bool onerror_service(struct blk_queue *q)
 		onerror_release(q);
 		return false;
 	}
-	if (!q->nkept || !is_due(q))
+	if (!q->nkept || server_rests(q->server) || !is_due(q))
 		return false;
 	q->pause_ns = MIN(2 * q->pause_ns, PAUSE_MAX_NS);
 	for (r = take_all(q); r; r = next) {
@@ -201,6 +201,17 @@ bool onerror_service(struct blk_queue *q)
 		carry_on(q, r);
 	}
 	return true;
+}
+
+void onerror_forget(struct blk_queue *q)
+{
+	struct request *r, *next;
+
+	loop_disarm_timer(q->retry_timer);
+	for (r = take_all(q); r; r = next) {
+		next = r->next;
+		request_drop(r);
+	}
 }
 
 /* Takes the one off the list that was taken from the ring last. */

@@ -49,6 +49,9 @@ bool onerror_keep(struct request *r, int err);
 /* Carries on what was kept, if it is time to. True if anything was done. */
 bool onerror_service(struct blk_queue *q);
 
+/* They are a successor's. */
+void onerror_forget(struct blk_queue *q);
+
 /* Nothing may be kept: what can be given back is, when nothing else is under way; the rest is tried a last time. */
 void onerror_release(struct blk_queue *q);
 

@@ -180,7 +180,7 @@ bool request_unthrottle(struct blk_queue *q)
 	struct request *r = q->throttled;
 	uint64_t at;
 
-	if (!r)
+	if (!r || server_rests(q->server))
 		return false;
 	at = throttle_wait(&q->disk->throttle, &q->turn);
 	if (at) {
@@ -209,6 +209,23 @@ void request_release(struct blk_queue *q)
 	}
 	throttle_exceed(&q->disk->throttle, &q->turn);
 	request_carry_out(r);
+}
+
+void request_forget(struct blk_queue *q)
+{
+	struct request *r = q->throttled;
+
+	if (!r)
+		return;
+	q->throttled = NULL;
+	loop_disarm_timer(q->throttle_timer);
+	throttle_leave(&q->disk->throttle, &q->turn);
+	request_drop(r);
+}
+
+void request_drop(struct request *r)
+{
+	put_free(r);
 }
 
 /* ---- the types ---- */

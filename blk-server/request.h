@@ -128,6 +128,10 @@ bool request_unthrottle(struct blk_queue *q);
 /* Gives the one back that waits for the limits, or carries it out if that can't be. */
 void request_release(struct blk_queue *q);
 
+/* Its successor's: the one that waits for the limits; one that has been parked. */
+void request_forget(struct blk_queue *q);
+void request_drop(struct request *r);
+
 /* A job's or a transfer's end. status is VIRTIO_BLK_S_*; the request is free afterwards. */
 void request_finish(struct request *r, uint8_t status);
 

@@ -61,7 +61,8 @@ static void stopped(struct server *s, struct order *o)
 	maybe_free(f);
 }
 
-/* Has ring index stopped, unless it does not run or is being stopped already. */
+/* Has ring index stopped, unless it does not run or is being stopped already. When the process ends there will be another
+ * that goes on with what is parked; a front end that only wants its ring stopped wants all answered. */
 static bool stop_ring(struct server *s, unsigned index)
 {
 	struct order *o = &s->front.stop[index];
@@ -70,7 +71,7 @@ static bool stop_ring(struct server *s, unsigned index)
 		return false;
 	s->front.started[index] = false;
 	flight_say(&s->log, FLIGHT_FRONT, index, "ring stop");
-	*o = (struct order) { .type = ORDER_STOP, .done = stopped, .kept = true };
+	*o = (struct order) { .type = ORDER_STOP, .done = stopped, .kept = true, .hand_over = s->ending };
 	s->front.stopping++;
 	queue_post(&s->queue[index], o);
 	return true;

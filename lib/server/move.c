@@ -8,15 +8,15 @@
  *
  *	main loop                       old thread                          new thread
  *	ORDER_LEAVE to each ring
- *	                                it is quiet: nothing is taken
+ *	                                it is still: nothing is under way
  *	                                all rings of the set are: detach
  *	left: thread, loop, bottom half
  *	are those of the new one
  *	                                                                    attach; look at the ring
  *	arrived: told, and saved
  *
- * "Quiet" is what a drain of this one queue takes, and all that its driver waits for; no other queue is stopped. Requests
- * keep their order, as one thread has finished what it took before the other takes any. What the driver adds meanwhile
+ * "Still" is what a drain of this one queue takes, and all that its driver waits for; no other queue is stopped. Requests
+ * keep their order, as one thread has finished what it took, but for what is parked, before the other takes any; that goes along. What the driver adds meanwhile
  * stands in the ring; the new thread looks there without having been kicked.
  *
  * Orders that come after ORDER_LEAVE are carried out by the new thread: the main loop puts them into the queue's mailbox

@@ -3,9 +3,9 @@
  * A queue on its I/O thread: takes orders from the main loop, runs passes, publishes and signals.
  *
  * Everything but the mailbox is private to the loop's thread. The main loop never waits for a queue: it posts an
- * order and gets it back when it was carried out. Stopping a ring, replacing the memory table and draining are
- * "quiet" orders: they wait at the head of the list until no request is out, and while one waits none is taken,
- * so it is reached after at most the time that the slowest request takes.
+ * order and gets it back when it was carried out. Stopping a ring, replacing the memory table and draining wait
+ * at the head of the list until the queue is calm: no request is out, or none but those that are parked. While one waits
+ * none is taken, so it is reached after at most the time that the slowest request takes.
  *
  * Sleep and wake-up: kicks are disabled while the loop is awake and polls. Before it sleeps, queue_sleep enables
  * them, and vq_enable_kicks looks at the ring once more after its barrier; a request that came in between is
@@ -109,7 +109,7 @@ static void show_health(const struct server_queue *q, unsigned held)
 	flight_set(&line->taken, stat_get(&q->stats.requests) - stat_get(&q->stats.returned));
 	flight_set(&line->held, held);
 	flight_set(&line->done, stat_get(&q->stats.completed));
-	flight_set(&line->resting, q->drained || q->orders || q->place != PLACE_HERE);
+	flight_set(&line->resting, server_rests(q));
 }
 
 /*
@@ -128,6 +128,40 @@ void queue_set_busy(struct server_queue *q, bool busy)
 		loop_set_poll_max(q->loop, t->busy ? 0 : q->server->opts.poll_max_us * NS_PER_US);
 }
 
+/* ---- calm: when an order may be carried out ---- */
+
+enum calm {
+	CALM_NOT,   /* at any time */
+	CALM_STILL, /* nothing is under way: what is taken is parked */
+	CALM_QUIET, /* nothing is taken */
+};
+
+static enum calm calm_for(const struct server_queue *q, const struct order *o)
+{
+	static const enum calm calm[ORDER_COUNT] = {
+		[ORDER_STOP] = CALM_QUIET,
+		[ORDER_MEM] = CALM_QUIET,
+		[ORDER_DRAIN] = CALM_STILL,
+		[ORDER_LEAVE] = CALM_STILL,
+	};
+	bool parks = q->server->device->parked;
+
+	if (calm[o->type] == CALM_STILL)
+		return parks ? CALM_STILL : CALM_QUIET;
+	return parks && o->hand_over && q->vq && vq_is_tracked(q->vq) ? CALM_STILL : calm[o->type];
+}
+
+static bool is_calm(const struct server_queue *q, enum calm calm)
+{
+	return calm == CALM_NOT || !q->taken ||
+	       (calm == CALM_STILL && q->taken == q->server->device->parked(q->state));
+}
+
+bool server_rests(const struct server_queue *q)
+{
+	return q->drained || q->orders || q->place != PLACE_HERE;
+}
+
 /* One pass; true if anything was done. */
 static bool queue_pass(struct server_queue *q)
 {
@@ -143,7 +177,7 @@ static bool queue_pass(struct server_queue *q)
 	show_health(q, held);
 	if (q->recovery.state != RECOVERY_OVER)
 		recovery_pass(q, false);
-	if (q->orders && !q->taken)
+	if (q->orders && is_calm(q, calm_for(q, q->orders)))
 		loop_bh_post(&q->bh);
 	return did;
 }
@@ -412,6 +446,11 @@ static void do_stop(struct server_queue *q, struct order *o)
 	/* What was shown is for the driver, whoever serves the ring next. */
 	if (q->coalesce.due)
 		queue_signal(q);
+	if (q->taken) {
+		vq_hand_over(q->vq);
+		q->server->device->forget(q->state);
+		q->taken = 0;
+	}
 	forget_ring(q);
 }
 
@@ -478,13 +517,12 @@ static void do_resume(struct server_queue *q, struct order *o)
 static const struct {
 	const char *name;
 	void (*run)(struct server_queue *q, struct order *o);
-	bool quiet;
 } order_kinds[] = {
-	[ORDER_START] = { "start", do_start, false },    [ORDER_STOP] = { "stop", do_stop, true },
-	[ORDER_CALL] = { "call", do_call, false },       [ORDER_ERR] = { "err", do_err, false },
-	[ORDER_ENABLE] = { "enable", do_enable, false }, [ORDER_MEM] = { "memory", do_mem, true },
-	[ORDER_DRAIN] = { "drain", do_drain, true },     [ORDER_RESUME] = { "resume", do_resume, false },
-	[ORDER_LEAVE] = { "leave", move_leave, true },
+	[ORDER_START] = { "start", do_start },    [ORDER_STOP] = { "stop", do_stop },
+	[ORDER_CALL] = { "call", do_call },       [ORDER_ERR] = { "err", do_err },
+	[ORDER_ENABLE] = { "enable", do_enable }, [ORDER_MEM] = { "memory", do_mem },
+	[ORDER_DRAIN] = { "drain", do_drain },    [ORDER_RESUME] = { "resume", do_resume },
+	[ORDER_LEAVE] = { "leave", move_leave },
 };
 _Static_assert(sizeof(order_kinds) / sizeof(order_kinds[0]) == ORDER_COUNT, "every order has its function");
 
@@ -518,9 +556,11 @@ static void on_orders(void *arg)
 		move_arrive(q);
 	take_mail(q);
 	while (q->place == PLACE_HERE && (o = q->orders)) {
-		if (order_kinds[o->type].quiet)
+		enum calm calm = calm_for(q, o);
+
+		if (calm == CALM_QUIET)
 			release(q);
-		if (order_kinds[o->type].quiet && q->taken)
+		if (!is_calm(q, calm))
 			break;
 		q->orders = o->next;
 		flight_say(&q->flight, FLIGHT_ORDER, o->type, order_kinds[o->type].name);

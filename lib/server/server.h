@@ -110,6 +110,12 @@ struct server_device {
 	/* Nothing may be taken for now, and somebody waits until nothing is: what needs no answer is given back
 	 * (server_unpop), newest first. May be NULL: all that is taken is answered soon. */
 	void (*release)(void *state);
+	/* Of the requests that are taken, how many are parked: nothing of them is under way anywhere, they wait for what may be
+	 * long in coming. They go along when the queue changes its thread, stay parked while server_rests, and outlive an
+	 * orderly end of the process in the in-flight region: then the device forgets them, and the ring. What has them is not
+	 * asked to release anything unless all must be done. May be NULL, both or none: none is ever. */
+	unsigned (*parked)(void *state);
+	void (*forget)(void *state);
 
 	/* In a process that is dead (sandbox.h: struct sandbox_anchor): whether the kernel has finished what all queues
 	 * submitted. NULL: can't be told. */
@@ -143,6 +149,9 @@ void server_unpop(struct server_queue *queue, uint16_t head);
 
 /* The same; false if it can't be given back, and is still taken. */
 bool server_try_unpop(struct server_queue *queue, uint16_t head);
+
+/* An order keeps the queue from working for now; what is parked stays so. After it there is a pass. */
+bool server_rests(const struct server_queue *queue);
 
 /* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
 void server_take_up(struct server_queue *queue, uint16_t head);

@@ -43,17 +43,18 @@ int options_parse(int argc, char **argv, const struct server_device *device, voi
 /* ---- queue.c ---- */
 
 /* What the main loop tells a queue. Orders are carried out one after another; those marked "quiet" wait until
- * every request that was taken is completed, and no new one is taken meanwhile. */
+ * every request that was taken is completed, those marked "still" until it is completed or parked
+ * (server_device.parked), and no new one is taken meanwhile. */
 enum order_type {
 	ORDER_START,  /* serve vq */
-	ORDER_STOP,   /* quiet: forget the ring; answer: base */
+	ORDER_STOP,   /* quiet (hand_over: still): forget the ring; answer: base */
 	ORDER_CALL,   /* fd replaces the call eventfd */
 	ORDER_ERR,    /* fd replaces the error eventfd */
 	ORDER_ENABLE, /* on */
 	ORDER_MEM,    /* quiet: mem replaces the memory table */
-	ORDER_DRAIN,  /* quiet: take no request until ORDER_RESUME */
+	ORDER_DRAIN,  /* still: take no request until ORDER_RESUME */
 	ORDER_RESUME,
-	ORDER_LEAVE, /* quiet: another thread serves the queue from now on (move.c) */
+	ORDER_LEAVE, /* still: another thread serves the queue from now on (move.c) */
 	ORDER_COUNT
 };
 
@@ -69,8 +70,9 @@ struct order {
 	int kick, call, err; /* of ORDER_START */
 	int fd;
 	bool on;
-	bool kept; /* not to be freed: it is part of something else */
-	bool live; /* ORDER_START on a ring that was served before */
+	bool kept;      /* not to be freed: it is part of something else */
+	bool live;      /* ORDER_START on a ring that was served before */
+	bool hand_over; /* ORDER_STOP: what is parked is a successor's, if it can know of it */
 	uint32_t base;
 };
 

@@ -119,6 +119,20 @@ void vq_take_up(struct vq *vq, uint16_t head)
 	vq->hand = head;
 }
 
+bool vq_is_tracked(const struct vq *vq)
+{
+	return vq->notes;
+}
+
+void vq_hand_over(struct vq *vq)
+{
+	for (size_t i = 0; vq->notes && i < vq->size; i++) {
+		uint8_t *note = &vq->notes[i * vq->note_step];
+
+		INFLIGHT_STORE(*note, *note & ~(unsigned)(NOTE_DEATHS | NOTE_HAND));
+	}
+}
+
 void vq_fail(struct vq *vq, uint16_t head)
 {
 	set_note(vq, head, vq->slots[head].note | NOTE_FAILED);

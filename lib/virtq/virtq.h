@@ -85,6 +85,13 @@ void vq_lay_down(struct vq *vq);
  * answer, its successor is told (vq_chain.failed). */
 void vq_fail(struct vq *vq, uint16_t head);
 
+/* True if there is an in-flight region, in which a successor finds what was not completed. */
+bool vq_is_tracked(const struct vq *vq);
+
+/* The process ends in order, and what is in flight is its successor's: it has outlived no death by that. The last call
+ * before vq_free. */
+void vq_hand_over(struct vq *vq);
+
 /* Stages the completion of a request, in any order: written bytes of its writable part were filled (clamped
  * to it). Nothing is visible to the driver before vq_publish. */
 void vq_push(struct vq *vq, uint16_t head, uint32_t written);

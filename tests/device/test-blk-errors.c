@@ -27,6 +27,7 @@ TestSuite(blk_errors, .timeout = 120);
 
 static struct rig rig;
 static uint64_t gpa;
+static unsigned threads; /* 0: one */
 
 /* Where a request lies: at the start of the disk, amid it, at its end. */
 static const uint64_t places[] = { 0, IMAGE / 2, IMAGE - BLOCK };
@@ -48,7 +49,9 @@ static const struct call {
 
 static void start_with(const char *const *args, int state_fd)
 {
-	struct rig_options options = { .crash = "", .args = args, .state_fd = state_fd, .queues = 2 };
+	struct rig_options options = {
+		.crash = "", .args = args, .state_fd = state_fd, .queues = 2, .io_threads = threads
+	};
 
 	rig_start(&rig, &options);
 	cr_assert_not(rig.lost);
@@ -429,7 +432,7 @@ Test(blk_errors, f49_stop_until_there_is_room)
 	tear_down(&s);
 }
 
-/* A drain gets its answer all the same, and a request that was given back comes again. */
+/* A drain gets its answer all the same, and nobody else hears of what is kept; it is carried on afterwards. */
 Test(blk_errors, f50_stop_and_drain)
 {
 	static struct supervisor s;
@@ -442,7 +445,10 @@ Test(blk_errors, f50_stop_and_drain)
 		ask(&calls[0], i * BLOCK, 0);
 	supervisor_until(&s, supervisor_stat(&s, "kept") == 5);
 	supervisor_ask_ok(&s, BUS_DRAIN);
-	cr_assert_eq(supervisor_stat(&s, "returned"), 5);
+	/* Not even by an order: nothing is done while it is drained. */
+	cr_assert_eq(supervisor_set(&s, "retry", "now", NULL), 0);
+	cr_assert_eq(supervisor_stat(&s, "returned"), 0);
+	cr_assert_eq(supervisor_stat(&s, "kept"), 5);
 	inject(CRASH_READ, 0, 0, 0, 0);
 	supervisor_ask_ok(&s, BUS_RESUME);
 	for (unsigned i = 0; i < 5; i++) {
@@ -452,25 +458,95 @@ Test(blk_errors, f50_stop_and_drain)
 	tear_down(&s);
 }
 
-/* One that can't be given back, as a later one was answered, is tried once more: there may be room by now. */
-Test(blk_errors, f49_drain_after_a_later_answer)
+/* Has one request kept of which a later one was answered, so that it can't be given back to the ring. */
+static void keep_one(struct supervisor *s)
+{
+	struct rig_done done;
+
+	write_image(1);
+	inject(CRASH_WRITE, 0, BLOCK, -ENOSPC, 1000000);
+	ask(&calls[2], 0, 2);
+	supervisor_until(s, supervisor_stat(s, "kept") == 1);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 512, gpa + BLOCK, BLOCK).status, VIRTIO_BLK_S_OK);
+	cr_assert_not(rig_get(&rig, 0, &done));
+}
+
+/* There is room now. */
+static void room(struct supervisor *s)
+{
+	struct rig_done done;
+
+	cr_assert_not(rig_get(&rig, 0, &done));
+	inject(CRASH_WRITE, 0, 0, 0, 0);
+	cr_assert_eq(supervisor_set(s, "retry", "now", NULL), 0);
+	supervisor_until(s, rig_get(&rig, 0, &done));
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	check_block(0, 2, "after there was room");
+}
+
+/* What is kept changes the thread with its queue, and goes on there. */
+Test(blk_errors, f49_kept_while_the_queue_moves)
+{
+	struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
+	static struct supervisor s;
+
+	threads = 2;
+	set_up(&s, "stop");
+	keep_one(&s);
+	for (unsigned i = 1; i < 6; i++) {
+		snprintf(msg.move_queue.thread, sizeof(msg.move_queue.thread), "io%u", i % 2);
+		supervisor_ask(&s, &msg);
+		supervisor_until(&s, s.answered);
+		cr_assert_eq(s.err, 0);
+	}
+	cr_assert_eq(supervisor_stat(&s, "kept"), 1);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 512, gpa + BLOCK, BLOCK).status, VIRTIO_BLK_S_OK);
+	room(&s);
+	tear_down(&s);
+}
+
+/* As for another program: the process ends in order, what is kept stays in flight, and its successor keeps it. */
+static void hand_over(struct supervisor *s)
+{
+	supervisor_ask_ok(s, BUS_DRAIN);
+	supervisor_ask_ok(s, BUS_SHUTDOWN);
+	cr_assert_eq(rig_reap(&rig), 0);
+	s->hello = s->ready = false;
+	s->nio_errors = 0;
+	rig_respawn(&rig);
+	bus_expect(s->bus, rig.pid);
+	supervisor_until(s, s->ready && s->nio_errors == 1);
+}
+
+Test(blk_errors, f49_kept_for_a_successor)
+{
+	static struct supervisor s;
+
+	set_up(&s, "stop");
+	keep_one(&s);
+	for (unsigned i = 0; i < 4; i++) {
+		struct rig_done done;
+
+		hand_over(&s);
+		cr_assert_not(rig_get(&rig, 0, &done));
+	}
+	/* That was no death of any server, so it is not suspected of it, and tried alone. */
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 512, gpa + BLOCK, BLOCK).status, VIRTIO_BLK_S_OK);
+	room(&s);
+	tear_down(&s);
+}
+
+/* One that only wants its ring stopped, as a driver's reset does, hears of the failure: nobody would have the request. */
+Test(blk_errors, f49_not_kept_when_the_ring_stops)
 {
 	static struct supervisor s;
 	struct rig_done done;
 
 	set_up(&s, "stop");
-	write_image(1);
-	inject(CRASH_READ, 0, BLOCK, -EIO, 1000000);
-	ask(&calls[0], 0, 0);
-	supervisor_until(&s, supervisor_stat(&s, "kept") == 1);
-	ask(&calls[0], 5 * BLOCK, 0);
+	keep_one(&s);
+	rig_stop_ring(&rig, 0);
 	supervisor_until(&s, rig_get(&rig, 0, &done));
-	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
-	inject(CRASH_READ, 0, 0, 0, 0);
-	supervisor_ask_ok(&s, BUS_DRAIN);
-	supervisor_until(&s, rig_get(&rig, 0, &done));
-	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
-	cr_assert_eq(supervisor_stat(&s, "returned"), 0);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_IOERR);
 	tear_down(&s);
 }
 

@@ -241,6 +241,16 @@ static void dev_release(void *state)
 	blk_queue_release(state);
 }
 
+static unsigned dev_parked(void *state)
+{
+	return blk_queue_parked(state);
+}
+
+static void dev_forget(void *state)
+{
+	blk_queue_forget(state);
+}
+
 static void dev_ring(void *state, bool on)
 {
 	blk_queue_ring(state, on);
@@ -281,6 +291,8 @@ static const struct server_device device = { .iov_max = REQUEST_IOV,
 					     .attach = dev_attach,
 					     .detach = dev_detach,
 					     .release = dev_release,
+					     .parked = dev_parked,
+					     .forget = dev_forget,
 					     .ring = dev_ring,
 					     .started = dev_started,
 					     .queue_open = dev_queue_open,
@@ -551,7 +563,7 @@ static void op_order(struct input *in)
 	if (!rig.up[i]) {
 		MUST(rig_start(&rig, i, false) || !honest);
 	} else if ((what >> 1) % 5 == 0) {
-		rig_stop(&rig, i);
+		rig_stop(&rig, i, what & 64);
 	} else if ((what >> 1) % 5 < 3) {
 		rig_enable(&rig, i, what & 64);
 	} else if ((what >> 1) % 5 == 3) {

@@ -496,7 +496,7 @@ static void op_order(struct input *in)
 	} else {
 		switch (in_u8(in) % 8) {
 		case 0:
-			rig_stop(&rig, i);
+			rig_stop(&rig, i, false);
 			break;
 		case 1:
 			rig_enable(&rig, i, false);

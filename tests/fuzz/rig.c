@@ -208,12 +208,16 @@ bool rig_start(struct rig *r, unsigned i, bool live)
 	return true;
 }
 
-void rig_stop(struct rig *r, unsigned i)
+void rig_stop(struct rig *r, unsigned i, bool hand_over)
 {
+	struct order *o;
+
 	if (r->stopping[i])
 		return;
 	r->stopping[i] = true;
-	queue_post(&server.queue[i], make_order(i, ORDER_STOP));
+	o = make_order(i, ORDER_STOP);
+	o->hand_over = hand_over;
+	queue_post(&server.queue[i], o);
 }
 
 void rig_enable(struct rig *r, unsigned i, bool on)

@@ -56,8 +56,8 @@ void rig_lay_out(struct rig *r);
 /* Starts ring i, if its memory makes sense to the device: true. */
 bool rig_start(struct rig *r, unsigned i, bool live);
 
-/* Stops it; it may take until requests are done. */
-void rig_stop(struct rig *r, unsigned i);
+/* Stops it; it may take until requests are done. hand_over: as a process that ends in order does, for a successor. */
+void rig_stop(struct rig *r, unsigned i, bool hand_over);
 
 /* Enables or disables it; drains it, or lets it go on. */
 void rig_enable(struct rig *r, unsigned i, bool on);

@@ -76,6 +76,12 @@ void server_run(struct server_queue *s)
 	blk_queue_service(s->queue);
 }
 
+bool server_rests(const struct server_queue *s)
+{
+	(void)s;
+	return false;
+}
+
 void server_flush(struct server_queue *s)
 {
 	(void)s;
