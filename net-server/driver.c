@@ -5,20 +5,13 @@
 #include <endian.h>
 #include <string.h>
 
-#include "clock.h"
 #include "log.h"
 #include "port.h"
 #include "state.h"
 
 #define VERSION 1
 
-/*
- * Changes of the host's interface, each of which takes the one lock of all of the host's interfaces and waits for the
- * kernel's readers: so many a second and so many at once, enough for several drivers in a row to set up all pairs.
- */
-#define PACE_RATE  64
-#define PACE_BURST 128
-#define COMMAND    2 /* bytes of class and number */
+#define COMMAND 2 /* bytes of class and number */
 #define OFFLOADS                                                                                             \
 	(NET_BIT(VIRTIO_NET_F_GUEST_CSUM) | NET_BIT(VIRTIO_NET_F_GUEST_TSO4) |                               \
 	 NET_BIT(VIRTIO_NET_F_GUEST_TSO6) | NET_BIT(VIRTIO_NET_F_GUEST_ECN) | NET_BIT(NET_F_GUEST_USO4) |    \
@@ -37,94 +30,6 @@ static void save(struct port *port)
 
 	if (err)
 		log_warn_errno(err, "what the driver set up can't be kept for a successor");
-}
-
-/* ---- putting it into force ---- */
-
-static int set_offloads(struct port *port)
-{
-	struct backend *b = &port->backend;
-	int err = b->ops->set_offload ? b->ops->set_offload(b, port->driver.offloads) : 0;
-
-	if (err)
-		log_warn_limited("%s: the driver's offloads can't be set: %s", b->name,
-				 strerrordesc_np(-err));
-	return err;
-}
-
-/* How many pairs take part: as many as the driver said, or, as nobody told us, those whose rings run. */
-static unsigned count_pairs(const struct port *port)
-{
-	unsigned n = 0;
-
-	if (port->driver.controlled)
-		return port->driver.pairs;
-	while (n < port->pairs && atomic_load(&port->shared.runs[n]))
-		n++;
-	return MAX(n, 1U);
-}
-
-/* So many queues of the backend are to change for n pairs to take part. */
-static unsigned count_changes(const struct port *port, unsigned n)
-{
-	unsigned changes = 0;
-
-	for (unsigned i = 1; i < port->pairs && port->backend.ops->attach; i++)
-		changes += port->attached[i] != (i < n);
-	return changes;
-}
-
-static unsigned tell_pairs(struct port *port)
-{
-	unsigned n = count_pairs(port);
-
-	if (atomic_exchange(&port->shared.pairs, n) != n)
-		port_wake(port);
-	return n;
-}
-
-/* 0, or the last error of the backend's. */
-static int set_pairs(struct port *port)
-{
-	struct backend *b = &port->backend;
-	unsigned n = tell_pairs(port);
-	int last = 0;
-
-	for (unsigned i = 1; i < port->pairs && b->ops->attach; i++) {
-		bool on = i < n;
-		int err = port->attached[i] == on ? 0 : b->ops->attach(b, i, on);
-
-		if (!err) {
-			port->attached[i] = on;
-			continue;
-		}
-		last = err;
-		log_warn_limited("%s: queue %u can't be %s: %s", b->name, i, on ? "attached" : "detached",
-				 strerrordesc_np(-err));
-	}
-	return last;
-}
-
-void driver_open(struct port *port)
-{
-	const uint64_t pace[QUOTA_KEYS] = { [QUOTA_IOPS] = PACE_RATE, [QUOTA_IOPS_BURST] = PACE_BURST };
-
-	quota_init(port->pace, pace);
-}
-
-/* Counts so many changes: 0, or, with none counted, the nanoseconds until they may be made. */
-static uint64_t take_pace(struct port *port, uint64_t now_ns, unsigned changes)
-{
-	struct quota_turn turn;
-	uint64_t wait;
-
-	if (!changes)
-		return 0;
-	quota_take(port->pace, now_ns, 0, changes, &turn);
-	wait = quota_wait(port->pace, now_ns, &turn);
-	if (wait)
-		quota_return(port->pace, 0, changes);
-	return wait;
 }
 
 static void reset(struct port *port)
@@ -164,8 +69,7 @@ void driver_started(struct port *port, bool live, uint64_t features)
 	throttle_resume(&port->throttle);
 	port_refresh_link(port);
 	port_listen(port);
-	set_offloads(port);
-	driver_rings_changed(port);
+	host_follow(port);
 	if (live && port->backend.ops->anew && accepted(port, VIRTIO_NET_F_GUEST_ANNOUNCE))
 		port_announce(port);
 }
@@ -184,17 +88,6 @@ void driver_controlled(struct port *port)
 	port_share(port);
 }
 
-void driver_rings_changed(struct port *port)
-{
-	uint64_t now = clock_ns(), wait;
-
-	wait = take_pace(port, now, count_changes(port, tell_pairs(port)));
-	if (wait)
-		loop_arm_timer(port->rings_later, now + wait);
-	else
-		set_pairs(port);
-}
-
 /* ---- commands ---- */
 
 static uint16_t get16(const uint8_t *from)
@@ -211,6 +104,14 @@ static uint32_t get32(const uint8_t *from)
 
 	memcpy(&v, from, sizeof(v));
 	return le32toh(v);
+}
+
+static uint64_t get64(const uint8_t *from)
+{
+	uint64_t v;
+
+	memcpy(&v, from, sizeof(v));
+	return le64toh(v);
 }
 
 static bool set_mode(struct port *port, uint8_t number, const uint8_t *data, size_t len)
@@ -281,39 +182,36 @@ static bool use_pairs(struct port *port, uint8_t number, const uint8_t *data, si
 	if (!pairs || pairs > port->pairs)
 		return false;
 	port->driver.pairs = pairs;
-	if (!set_pairs(port))
+	if (!host_set_pairs(port))
 		return true;
 	port->driver.pairs = was;
-	set_pairs(port);
+	host_set_pairs(port);
 	return false;
 }
 
 static unsigned pairs_cost(const struct port *port, const uint8_t *data)
 {
-	return count_changes(port, get16(data));
+	return host_pairs_cost(port, get16(data));
 }
 
 static unsigned offloads_cost(const struct port *port, const uint8_t *data)
 {
-	(void)data;
-	return port->backend.ops->set_offload != NULL;
+	return host_offloads_cost(port, get64(data));
 }
 
 static bool use_offloads(struct port *port, uint8_t number, const uint8_t *data, size_t len)
 {
-	uint64_t offloads, was = port->driver.offloads;
+	uint64_t offloads = get64(data), was = port->driver.offloads;
 
 	(void)number;
 	(void)len;
-	memcpy(&offloads, data, sizeof(offloads));
-	offloads = le64toh(offloads);
 	if (offloads & ~(port->accepted & OFFLOADS))
 		return false;
 	port->driver.offloads = offloads;
-	if (!set_offloads(port))
+	if (!host_set_offloads(port))
 		return true;
 	port->driver.offloads = was;
-	set_offloads(port);
+	host_set_offloads(port);
 	return false;
 }
 
@@ -332,7 +230,7 @@ static const struct command {
 	uint8_t feature, least;
 	bool more; /* than that may follow */
 	bool (*run)(struct port *port, uint8_t number, const uint8_t *data, size_t len);
-	unsigned (*cost)(const struct port *port, const uint8_t *data); /* by the pace; NULL: none */
+	unsigned (*cost)(const struct port *port, const uint8_t *data); /* changes of the host; NULL: none */
 } commands[] = {
 	{ VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX,
 	  1, false, set_mode, NULL },
@@ -375,7 +273,7 @@ uint64_t driver_command_wait(struct port *port, const uint8_t *command, size_t l
 {
 	const struct command *c = find(port, command, len);
 
-	return c && c->cost ? take_pace(port, now_ns, c->cost(port, command + COMMAND)) : 0;
+	return c && c->cost ? host_command_wait(port, c->cost(port, command + COMMAND), now_ns) : 0;
 }
 
 bool driver_command(struct port *port, const uint8_t *command, size_t len)

@@ -31,16 +31,11 @@ struct driver {
 	struct filter filter;
 };
 
-void driver_open(struct port *port);
-
 /* The first ring is about to start: live, where a predecessor had left things, or as at the first start. */
 void driver_started(struct port *port, bool live, uint64_t features);
 
 /* The control ring runs. */
 void driver_controlled(struct port *port);
-
-/* Rings began or ended to run. What that changes of the host's interface is done now, or by port.rings_later. */
-void driver_rings_changed(struct port *port);
 
 /* The nanoseconds until a command may be obeyed, as it changes the host's interface and too many did of late; 0: now, which
  * is then counted. */

@@ -137,10 +137,8 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	set_link(port, wants_link(port));
 	port->config.max_virtqueue_pairs = htole16((uint16_t)port->pairs);
 	port->config.mtu = htole16(port->mtu);
-	for (unsigned i = 0; i < port->pairs; i++)
-		port->attached[i] = -1;
 	throttle_open(&port->throttle, &state_words(port->state)[WORD_THROTTLE]);
-	driver_open(port);
+	host_open(port);
 	set_features(port);
 	*features = port->features;
 	return 0;
@@ -176,7 +174,7 @@ static int open_main(struct port *port, struct loop *loop)
 	loop_bh_init(&port->lost, loop, on_lost, port);
 	loop_bh_init(&port->rings, loop, on_rings, port);
 	loop_bh_init(&port->joined, loop, on_joined, port);
-	err = loop_add_timer(loop, on_rings, port, &port->rings_later);
+	err = host_attach(port, loop);
 	if (!err)
 		err = control_open(&port->control, port, loop);
 	return err || port->backend.listener < 0 ? err : port_listen_open(port, loop);
@@ -187,7 +185,7 @@ static void close_main(struct port *port)
 	loop_bh_cancel(&port->lost);
 	loop_bh_cancel(&port->rings);
 	loop_bh_cancel(&port->joined);
-	loop_del_timer(port->rings_later);
+	host_detach(port);
 	port_listen_close(port);
 	control_close(&port->control);
 }
@@ -397,7 +395,7 @@ static void on_rings(void *arg)
 
 	if (atomic_load(&port->shared.control))
 		driver_controlled(port);
-	driver_rings_changed(port);
+	host_follow(port);
 }
 
 void port_ring(struct net_queue *queue, bool on)

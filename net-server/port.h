@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "control.h"
 #include "driver.h"
+#include "host.h"
 #include "lock.h"
 #include "loop.h"
 #include "num.h"
@@ -84,11 +85,9 @@ struct port {
 	struct virtio_net_config config;
 	struct state *state;
 	struct driver driver;
-	uint64_t accepted;                  /* features, by the driver */
-	int8_t attached[NET_PAIRS_MAX];     /* 1 or 0; -1: not known */
-	_Atomic uint64_t pace[QUOTA_WORDS]; /* of changes of the host's interface */
-	struct loop_timer *rings_later;     /* those that rings began or ended to run for */
-	_Atomic uint64_t *link_word;        /* in port.state */
+	struct host host;
+	uint64_t accepted;           /* features, by the driver */
+	_Atomic uint64_t *link_word; /* in port.state */
 	struct loop_bh lost, rings, joined;
 	struct loop_fd *listen_watch; /* one connection is taken at a time, and the next not before */
 	bool listens;                 /* for the first one, since the driver is there */

@@ -246,13 +246,13 @@ Test(net_control, pairs_of_a_tap_that_is_gone_are_refused)
 	net_stop(&n);
 }
 
-/* Each queue that comes or goes costs all of the host's interfaces their lock: beyond a burst of 128 there are 64 a second,
+/* Each queue that comes or goes costs all of the host's interfaces their lock: beyond a burst of 64 there are 32 a second,
  * whatever a driver asks for, and all of it is answered. */
-#define TOGGLES 40
+#define TOGGLES 20
 
 static uint64_t least_ns(unsigned changes)
 {
-	return (changes - 128) * NS_PER_S / 64;
+	return (changes - 64) * NS_PER_S / 32;
 }
 
 #define OWED 3 /* of the last changes, which are made together */
