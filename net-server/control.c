@@ -14,16 +14,23 @@
 static void on_work(void *arg)
 {
 	struct control *c = arg;
-	uint64_t now = clock_ns(), wait = driver_command_wait(c->port, c->command, c->len, now);
-	bool good;
+	uint64_t now = clock_ns(), wait;
 
-	if (wait) {
+	if (!atomic_load(&c->asked))
+		return; /* it was looked at already */
+	wait = driver_command_wait(c->port, c->command, c->len, now);
+	if (wait && !atomic_load(&c->recalled)) {
 		loop_arm_timer(c->later, now + wait);
 		return;
 	}
-	good = driver_command(c->port, c->command, c->len);
-	CRASH_POINT("control obeyed");
-	c->answer = good ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+	c->obeyed = !wait;
+	if (c->obeyed) {
+		bool good = driver_command(c->port, c->command, c->len);
+
+		CRASH_POINT("control obeyed");
+		c->answer = good ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+	}
+	atomic_store(&c->asked, false);
 	loop_bh_post(&c->done);
 }
 
@@ -31,10 +38,15 @@ static void on_done(void *arg)
 {
 	struct control *c = arg;
 
-	*c->answer_at = c->answer;
-	mem_dirty_ptr(server_mem(c->server), c->answer_at, 1);
 	c->busy = false;
-	server_push(c->server, c->head, 1, c->answer);
+	atomic_store(&c->recalled, false);
+	if (c->obeyed) {
+		*c->answer_at = c->answer;
+		mem_dirty_ptr(server_mem(c->server), c->answer_at, 1);
+		server_push(c->server, c->head, 1, c->answer);
+	} else {
+		server_unpop(c->server, c->head);
+	}
 	server_run(c->server);
 }
 
@@ -89,8 +101,17 @@ bool control_service(struct control *c)
 	if (!chain.poisoned && chain.out_len <= CONTROL_BYTES)
 		c->len = (uint32_t)vec_get(c->iov, chain.out_num, 0, c->command, chain.out_len);
 	c->busy = true;
+	atomic_store(&c->asked, true);
 	loop_bh_post(&c->work);
 	return true;
+}
+
+void control_release(struct control *c)
+{
+	if (!c->busy)
+		return;
+	atomic_store(&c->recalled, true);
+	loop_bh_post(&c->work);
 }
 
 bool control_has_room(const struct control *c)

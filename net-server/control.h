@@ -6,6 +6,7 @@
 #ifndef CONTROL_H
 #define CONTROL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -22,10 +23,13 @@ struct control {
 	struct port *port;
 	struct server_queue *server;
 	bool on;
-	bool busy; /* a command is with the main thread, which alone touches the next three meanwhile */
+	bool busy; /* a command is with the main thread, which alone touches the next four meanwhile */
 	uint8_t command[CONTROL_BYTES];
 	uint32_t len; /* 0: too long, or not to be tried again */
+	bool obeyed;  /* with this answer, or given back */
 	uint8_t answer;
+	_Atomic bool asked;    /* the main thread has not done with it */
+	_Atomic bool recalled; /* if it has to wait it is to be given back */
 
 	uint16_t head;
 	uint8_t *answer_at;
@@ -42,6 +46,9 @@ void control_ring(struct control *c, struct server_queue *server, bool on);
 /* A queue has come to another thread, with no command of it under way: the answers come there, if it is this one. */
 void control_attach(struct control *c, struct server_queue *server);
 bool control_service(struct control *c);
+
+/* Somebody waits until nothing is taken: a command that may not be obeyed yet goes back to the ring, soon. */
+void control_release(struct control *c);
 bool control_has_room(const struct control *c);
 
 /* Whether the main thread has a command. */

@@ -312,6 +312,8 @@ static void net_release(void *state)
 		rx_release(&q->pair->rx);
 	else if (q->role == RING_TX)
 		tx_release(&q->pair->tx);
+	else if (q->role == RING_CONTROL)
+		control_release(&q->port->control);
 }
 
 static int net_set(void *dev, const char *key, const char *value, char *why, size_t size)

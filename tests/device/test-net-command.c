@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands of net-server's control ring that are under way when something else happens. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "clock.h"
+#include "net.h"
+#include "num.h"
+#include "supervise.h"
+
+#define PAIRS 4
+
+TestSuite(net_command, .timeout = 120);
+
+static struct net n;
+static struct supervisor s;
+
+static void set_up(const struct rig_options *rig)
+{
+	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
+	struct net_options options = { .kind = NET_TAP, .control = true, .rig = *rig };
+
+	supervisor_open(&s);
+	args[3] = s.dir;
+	options.rig.args = args;
+	net_start(&n, &options);
+	supervisor_expect(&s, &n.rig);
+}
+
+static void tear_down(void)
+{
+	supervisor_ask_ok(&s, BUS_SHUTDOWN);
+	net_stop(&n);
+	supervisor_close(&s);
+}
+
+static struct ring *control_ring(void)
+{
+	return &n.rig.queue[n.rig.queues - 1].ring;
+}
+
+/* Adds a command to have so many pairs; where its answer will be. */
+static const uint8_t *start_command(uint8_t pairs)
+{
+	static uint64_t at;
+	const uint8_t command[] = { VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 0, 0xee };
+	struct ring_buf bufs[2];
+
+	if (!at)
+		at = rig_alloc(&n.rig, sizeof(command), 8);
+	bufs[0] = (struct ring_buf) { .gpa = at, .len = 4 };
+	bufs[1] = (struct ring_buf) { .gpa = at + 4, .len = 1, .write = true };
+	memcpy(rig_ptr(&n.rig, at), command, sizeof(command));
+	cr_assert_geq(ring_add(control_ring(), bufs, 2, n.rig.options.ring_features & RING_F_INDIRECT), 0);
+	net_kick(&n, n.rig.queues - 1);
+	return rig_ptr(&n.rig, at + 4);
+}
+
+static bool is_answered(void)
+{
+	uint32_t len;
+	uint16_t id;
+
+	return ring_get(control_ring(), &id, &len) == 1;
+}
+
+/*
+ * A guest that has the host changed all the time waits for each command, and whoever wants the server to hold nothing does
+ * not wait with it: the command goes back to the ring, and is obeyed afterwards.
+ */
+static void a_drain_while_a_command_waits(uint64_t ring_features)
+{
+	const struct rig_options rig = { .queues = PAIRS, .ring_features = ring_features };
+	unsigned waited = 0;
+
+	set_up(&rig);
+	/* Now and then it is the command's turn just before the drain. */
+	for (unsigned i = 0; waited < 5; i++) {
+		uint64_t before = supervisor_stat(&s, "requests");
+		const uint8_t *answer = start_command(i % 2 ? 1 : PAIRS);
+		bool answered;
+
+		cr_assert_lt(i, 200, "the drain waits for each command");
+		supervisor_until(&s, supervisor_stat(&s, "requests") > before);
+		supervisor_ask_ok(&s, BUS_DRAIN);
+		answered = is_answered();
+		waited += !answered;
+		cr_assert(answered || *answer == 0xee);
+		supervisor_ask_ok(&s, BUS_RESUME);
+		if (!answered)
+			supervisor_until(&s, is_answered());
+		cr_assert_eq(*answer, VIRTIO_NET_OK);
+	}
+	tear_down();
+}
+
+Test(net_command, split_a_drain_does_not_wait_for_one_that_waits)
+{
+	a_drain_while_a_command_waits(RING_F_EVENT_IDX);
+}
+
+Test(net_command, packed_a_drain_does_not_wait_for_one_that_waits)
+{
+	a_drain_while_a_command_waits(RING_F_PACKED | RING_F_INDIRECT);
+}
