@@ -42,7 +42,7 @@ static void log_replay(const struct device *d, const struct device_times *t)
 	    device_ms(t->rings, t->first));
 	if (t->poisoned)
 		d->ops->event(d->arg, d, "device-poisoned",
-			      "requests that were in flight at two deaths were failed");
+			      "requests that processes died of were failed");
 }
 
 void device_report_start(struct device *d)
