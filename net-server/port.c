@@ -14,6 +14,8 @@
 #include "log.h"
 #include "state.h"
 
+#define PEER_LINES 1 /* a second, of one that comes and goes: ten times a second, as it may for ever */
+
 /* Words of the device's state. */
 #define WORD_LINK_DOWN 0 /* 1 if the supervisor said so */
 #define WORD_THROTTLE  8
@@ -282,7 +284,8 @@ static void on_lost(void *arg)
 		log_error("%s: the other end is gone: ending", port->backend.name);
 		_exit(1);
 	}
-	log_error("%s: the other end is gone; the link is down", port->backend.name);
+	log_limited(LOG_LEVEL_ERROR, PEER_LINES, "%s: the other end is gone; the link is down",
+		    port->backend.name);
 	if (change_link(port, false))
 		server_config_changed(port->queue[0].server);
 	port_listen_next(port);
@@ -292,7 +295,7 @@ static void on_joined(void *arg)
 {
 	struct port *port = arg;
 
-	log_info("%s: somebody connected", port->backend.name);
+	log_limited(LOG_LEVEL_INFO, PEER_LINES, "%s: somebody connected", port->backend.name);
 	if (wants_link(port) && change_link(port, true))
 		port_announce(port);
 }

@@ -57,17 +57,20 @@ struct log_limit {
 /* True if the caller may log; then *suppressed tells how many lines were held back since. One thread per limit. */
 bool log_limit_take(struct log_limit *limit, uint32_t burst, uint32_t *suppressed);
 
-/* A warning that at most ten times a second leaves this place; says how many were held back. */
-#define log_warn_limited(fmt, ...)                                                                           \
+/* A line that at most so many times a second leaves this place; says how many were held back. */
+#define log_limited(level, lines, fmt, ...)                                                                  \
 	do {                                                                                                 \
 		static _Thread_local struct log_limit limit_;                                                \
 		uint32_t held_;                                                                              \
-		if (log_limit_take(&limit_, 10, &held_)) {                                                   \
+		if (log_limit_take(&limit_, lines, &held_)) {                                                \
 			if (held_)                                                                           \
-				log_warn("%u more lines like the next were held back", held_);               \
-			log_warn(fmt, ##__VA_ARGS__);                                                        \
+				log_line(level, 0, "%u more lines like the next were held back", held_);     \
+			log_line(level, 0, fmt, ##__VA_ARGS__);                                              \
 		}                                                                                            \
 	} while (0)
+
+/* A warning that does so ten times a second. */
+#define log_warn_limited(fmt, ...) log_limited(LOG_LEVEL_WARNING, 10, fmt, ##__VA_ARGS__)
 
 /* Logs an error and exits with status: for main.c and set-up before the loop only. */
 __attribute__((noreturn, format(printf, 3, 4))) void log_die(int status, int err, const char *fmt, ...);

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -98,6 +100,48 @@ Test(net_link, follows_who_connects)
 	}
 	join();
 	net_stop(&n);
+}
+
+static unsigned count_lines(int fd, const char *words)
+{
+	static char text[1 << 20];
+	ssize_t len = pread(fd, text, sizeof(text) - 1, 0);
+	unsigned count = 0;
+
+	cr_assert_geq(len, 0);
+	text[len] = '\0';
+	for (const char *p = text; (p = strstr(p, words)); p++)
+		count++;
+	return count;
+}
+
+Test(net_link, f31_who_comes_and_goes_does_not_fill_the_log)
+{
+	enum { TIMES = 30 };
+	int log_fd = memfd_create("log", MFD_CLOEXEC);
+	struct net_options options = { .kind = NET_LISTEN, .rig = { .log_fd = log_fd } };
+	uint64_t begun = clock_ns(), most;
+
+	setenv("RIG_LOG", "info", 1);
+	net_start(&n, &options);
+	for (unsigned i = 0; i < TIMES; i++) {
+		unsigned told = n.rig.config_changes;
+
+		join();
+		rig_until(&n.rig, n.rig.config_changes > told);
+		told = n.rig.config_changes;
+		leave();
+		rig_until(&n.rig, n.rig.config_changes > told);
+	}
+	/* One for each second, of which the first and the last are not whole. */
+	most = (clock_ns() - begun) / NS_PER_S + 2;
+	cr_assert_geq(count_lines(log_fd, "somebody connected"), 1);
+	cr_assert_geq(count_lines(log_fd, "the other end is gone"), 1);
+	cr_assert_leq(count_lines(log_fd, "somebody connected"), most);
+	cr_assert_leq(count_lines(log_fd, "the other end is gone"), most);
+	join();
+	net_stop(&n);
+	close(log_fd);
 }
 
 /* The second waits, and is next. */
