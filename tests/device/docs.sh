@@ -26,6 +26,13 @@ same_options net-user "$docs/net-user.8" 14 "$top_builddir/net-user/net-user"
 same_options vmm-core "$docs/vmm-core.8" 12 "$top_builddir/vmm-core/vmm-core"
 same_options "bulkhead run" "$docs/bulkhead.1" 20 "$bulkhead" run
 
+synopsis=$(sed -n '/^\.SH SYNOPSIS/,/^\.SH DESC/p' "$docs/net-server.8" | sed 's/\\-/-/g')
+others=$("$top_builddir/net-server/net-server" --socket "$tmp/none" 2>&1 | grep -oE -- '--[a-z-]+')
+check "net-server says what may be behind a port" test "$(wc -w <<<"$others")" -ge 7
+for word in $others; do
+	like "... and the synopsis has $word" "$synopsis" "^(.*[^a-z-])?$word([^a-z-].*)?$"
+done
+
 page=$docs/bulkhead.1
 config=$docs/bulkhead-config.5
 sed -n '/^\.SH KEYS/,/^\.SH EXAMPLE/p' "$config" | grep -A1 '^\.TP' | grep '^\.B' | grep -oE '[a-z-]{3,}' | sort >"$tmp/keys"
