@@ -41,8 +41,7 @@ static void log_replay(const struct device *d, const struct device_times *t)
 	    d->id, t->resubmitted, t->poisoned, device_ms(t->rings, t->replayed),
 	    device_ms(t->rings, t->first));
 	if (t->poisoned)
-		d->ops->event(d->arg, d, "device-poisoned",
-			      "requests that processes died of were failed");
+		d->ops->event(d->arg, d, "device-poisoned", "requests that processes died of were failed");
 }
 
 void device_report_start(struct device *d)

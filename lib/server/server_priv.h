@@ -40,7 +40,7 @@ struct options {
 /* Fills *opts and the device's own. -1 to go on, else the exit status: 0 after --help, 2 after an error. */
 int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts);
 
-/* ---- queue.c ---- */
+/* ---- order.c ---- */
 
 /* What the main loop tells a queue. Orders are carried out one after another; those marked "quiet" wait until
  * every request that was taken is completed, those marked "still" until it is completed or parked
@@ -86,6 +86,20 @@ struct order_list {
 void order_list_init(struct order_list *list);
 void order_list_put(struct order_list *list, struct order *order);
 struct order *order_list_take_all(struct order_list *list);
+
+struct server_queue;
+
+/* Carries out what was posted, as far as it may be now. false: the queue belongs to the main loop from here on, and may
+ * not be touched. The queue's thread. */
+bool order_run_all(struct server_queue *q);
+
+/* Whether there is an order that may be carried out now. The queue's thread. */
+bool order_is_ready(const struct server_queue *q);
+
+/* Takes back what ORDER_START did, if there is a ring. The queue's thread, or after its end. */
+void order_forget_ring(struct server_queue *q);
+
+/* ---- queue.c ---- */
 
 enum ring_state {
 	RING_NONE,    /* no ring; ends with ORDER_START */
