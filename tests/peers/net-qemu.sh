@@ -5,6 +5,7 @@
 # (passt's own vhost-user mode is newer than Debian's package.)
 . "${top_srcdir:?}/tests/support/tap.sh"
 
+[ -z "${BULKHEAD_QUICK-}" ] || skip_all "whole machines are left out of this run (BULKHEAD_QUICK)"
 command -v qemu-system-x86_64 >/dev/null || skip_all 'qemu-system-x86_64 is not installed'
 [ -e /usr/lib/ipxe/qemu/pxe-virtio.rom ] || skip_all 'ipxe-qemu is not installed'
 server=${top_builddir:?}/net-server/net-server

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -180,11 +181,13 @@ Test(state, fault_50_kills_while_it_saves, .timeout = 120)
 		pid_t pid = fork();
 
 		cr_assert_geq(pid, 0);
-		if (!pid)
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is ended leaves none behind */
 			for (uint8_t what = (uint8_t)(i * 7);; what++) {
 				save(s, what, 1 + what * 13U);
 				atomic_store(&state_words(s)[0], i + 1);
 			}
+		}
 		while (atomic_load(&state_words(s)[0]) != i + 1)
 			sched_yield();
 		for (volatile unsigned spin = i * 37 % 20000; spin; spin--)
