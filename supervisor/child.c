@@ -114,11 +114,14 @@ static void bury(struct child *c)
 static void write_report(void *arg)
 {
 	struct child *c = arg;
+	int err;
 
 	loop_disarm_timer(c->report_timer);
 	if (!*c->report || child_remains(c))
 		return;
-	keeper_report(c->keeper, c->index, c->report);
+	err = keeper_report(c->keeper, c->index, c->report);
+	if (err)
+		say_warn_errno(err, "%s: no crash report is written of it, the keeper takes none", c->id);
 	*c->report = '\0';
 }
 

@@ -207,28 +207,6 @@ static size_t spawn_and_hold(struct keeper_self *s, const struct keeper_request 
 	return *made < 0 ? 1 : 2;
 }
 
-/* Nobody waits for this: a slow disk must not hold up a recovery. */
-static void do_report(struct keeper_self *s, struct keeper_request *request)
-{
-	size_t i = request->child;
-	const struct report_file file = { .machine = s->plan->dir->name,
-					  .id = s->plan->child[i].id,
-					  .when = s->reaped[i],
-					  .text = request->text,
-					  .flight = s->last[i] };
-	char path[REPORT_PATH_MAX];
-	int err;
-
-	if (!file.id)
-		return;
-	request->text[sizeof(request->text) - 1] = '\0';
-	err = report_write(s->plan->crash_dir, &file, path);
-	if (err)
-		say_warn_errno(err, "%s: the crash report can't be written, %s", file.id, path);
-	else
-		say_info("%s: the crash report is %s", file.id, path);
-}
-
 /* All that there is of a child: its pidfd and what is held of it. */
 static size_t do_fetch(const struct keeper_self *s, size_t i, struct keeper_answer *answer, int *fds)
 {
@@ -324,7 +302,8 @@ static bool serve(struct keeper_self *s)
 	if (n == sizeof(request) && request.child < s->plan->nchildren && request.verb == KEEPER_REPORT) {
 		while (nfds)
 			clean_fd(&fds[--nfds]);
-		do_report(s, &request);
+		request.text[sizeof(request.text) - 1] = '\0';
+		keeper_add_report(s, request.child, request.text);
 		return true;
 	}
 	if (n == sizeof(request) && request.child < s->plan->nchildren)
@@ -360,6 +339,7 @@ static void clean_up(struct keeper_self *s)
 		if (s->plan->listens_at[i])
 			unlink(s->plan->listens_at[i]);
 	}
+	keeper_end_reports(s);
 	rundir_remove(s->plan->dir);
 }
 
@@ -368,10 +348,13 @@ static void keep_house(struct keeper_self *s)
 {
 	for (;;) {
 		struct pollfd wait[] = { { .fd = s->sock, .events = POLLIN },
-					 { .fd = s->listener, .events = POLLIN } };
+					 { .fd = s->listener, .events = POLLIN },
+					 { .fd = s->reports.writer, .events = POLLIN } };
 
 		if (poll(wait, ARRAY_SIZE(wait), -1) < 0)
 			continue;
+		if (wait[2].revents)
+			keeper_report_written(s);
 		if (wait[0].revents && !serve(s)) {
 			if (s->finished || !keeper_can_stay(s))
 				return;
@@ -392,7 +375,8 @@ void keeper_main(const struct keeper_plan *plan, int sock, int listener, int sup
 				   .supervisor_fd = supervisor_fd,
 				   .supervisor = getppid(),
 				   .terminal = plan->terminal,
-				   .settings = plan->settings };
+				   .settings = plan->settings,
+				   .reports = { .writer = -1, .result = -1 } };
 	prctl(PR_SET_NAME, "bulkhead-keeper");
 	/* A session of its own: what the terminal sends to the supervisor is not meant for us. */
 	setsid();

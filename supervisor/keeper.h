@@ -131,8 +131,9 @@ int keeper_settle(struct keeper *k, int terminal, const struct termios *settings
  * untouched on error. */
 int keeper_reap(struct keeper *k, size_t i, int *code, int *status);
 
-/* Writes a report of the process of child i that was last reaped; text says how it ended. Does not wait for it. */
-void keeper_report(struct keeper *k, size_t i, const char *text);
+/* Has a report written of the process of child i that was last reaped; text says how it ended. Waits for nothing; -errno
+ * if the keeper has too much else to do. */
+int keeper_report(struct keeper *k, size_t i, const char *text);
 
 /* Sends child i SIGKILL; fine if it is dead already. */
 int keeper_kill(struct keeper *k, size_t i);

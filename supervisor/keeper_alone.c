@@ -124,18 +124,23 @@ bool keeper_can_stay(const struct keeper_self *s)
 	return s->plan->keep && saved_is_there(s->plan->saved_fd);
 }
 
-/* Whoever waits for the end of these, a pipe's reader say, shall not wait for us. */
-static void give_streams_back(struct keeper_self *s)
+void keeper_drop_streams(void)
 {
 	CLEAN_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+	for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+}
+
+/* Whoever waits for the end of these, a pipe's reader say, shall not wait for us. */
+static void give_streams_back(struct keeper_self *s)
+{
 	if (s->terminal >= 0)
 		tcsetattr(s->terminal, TCSANOW, &s->settings);
 	if (s->terminal > STDERR_FILENO)
 		close(s->terminal);
 	s->terminal = -1;
-	for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
-		dup2(null, fd);
+	keeper_drop_streams();
 }
 
 void keeper_stay_alone(struct keeper_self *s)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor's side of the keeper: forking it or finding it again, and asking it for things. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,19 @@ static void limit_waiting(int sock)
 	struct timeval limit = { .tv_sec = ANSWER_SECONDS };
 
 	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+/* Sends what has no answer, unless that would have to wait for the keeper. */
+static int post(struct keeper *k, const struct keeper_request *request)
+{
+	struct pollfd room = { .fd = k->sock, .events = POLLOUT };
+	ssize_t n;
+
+	if (poll(&room, 1, 0) != 1)
+		return -EAGAIN;
+	n = fd_send(k->sock, request, sizeof(*request), NULL, 0);
+	return n < 0 ? (int)n : 0;
 }
 
 int keeper_start(const struct keeper_plan *plan, struct keeper **out)
@@ -242,12 +256,12 @@ int keeper_reap(struct keeper *k, size_t i, int *code, int *status)
 	return 0;
 }
 
-void keeper_report(struct keeper *k, size_t i, const char *text)
+int keeper_report(struct keeper *k, size_t i, const char *text)
 {
 	struct keeper_request request = { .verb = KEEPER_REPORT, .child = (uint32_t)i };
 
 	snprintf(request.text, sizeof(request.text), "%s", text);
-	fd_send(k->sock, &request, sizeof(request), NULL, 0);
+	return post(k, &request);
 }
 
 int keeper_kill(struct keeper *k, size_t i)

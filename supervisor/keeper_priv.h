@@ -49,6 +49,23 @@ struct keeper_answer {
 	char what[128];
 };
 
+/* A report that is to be written. */
+struct keeper_report {
+	size_t child;
+	struct timespec when;  /* it was reaped */
+	struct flight *flight; /* what it had recorded; NULL: nothing */
+	char text[REPORT_TEXT_MAX];
+};
+
+#define KEEPER_REPORTS_MAX 8
+
+struct keeper_reports {
+	struct keeper_report report[KEEPER_REPORTS_MAX]; /* in order; the first one is being written */
+	size_t n;
+	int writer; /* pidfd of who writes it; -1 */
+	int result; /* ... and the pipe in which that says how it went */
+};
+
 /* The keeper's state. */
 struct keeper_self {
 	const struct keeper_plan *plan;
@@ -66,7 +83,8 @@ struct keeper_self {
 	struct flight
 	    *last[KEEPER_CHILDREN_MAX]; /* what the one that was reaped last had recorded, or NULL */
 	struct timespec reaped[KEEPER_CHILDREN_MAX]; /* ... and when that was */
-	int terminal;                                /* as in the plan, of the present supervisor */
+	struct keeper_reports reports;
+	int terminal; /* as in the plan, of the present supervisor */
 	struct termios settings;
 };
 
@@ -87,10 +105,24 @@ void keeper_answer_door(struct keeper_self *s);
 /* Whether the machine can do without a supervisor: if that is wanted, and from when all of it is started. */
 bool keeper_can_stay(const struct keeper_self *s);
 
+/* Standard streams that are the supervisor's are held no longer. */
+void keeper_drop_streams(void);
+
 /* The supervisor is gone: makes sure of it, says what became of it, and makes all ready for an adopter. */
 void keeper_stay_alone(struct keeper_self *s);
 
 /* The machine ends: cleans up, and says what became of the supervisor unless it took its leave. */
 void keeper_end(struct keeper_self *s, void (*clean_up)(struct keeper_self *s));
+
+/* ---- keeper_report.c ---- */
+
+/* Has a report written of the process of child i that was last reaped, after those that wait; if too many do, it is not. */
+void keeper_add_report(struct keeper_self *s, size_t i, const char *text);
+
+/* The pidfd s->reports.writer is readable. */
+void keeper_report_written(struct keeper_self *s);
+
+/* The keeper ends: gives the reports that are left a moment. */
+void keeper_end_reports(struct keeper_self *s);
 
 #endif

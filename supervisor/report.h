@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is kept of a process that died without being told to: a file with how it ended and what its flight recorder
- * held. The supervisor puts into words how a process ended; the keeper, which alone may open files, takes a copy of the region when it reaps, and writes the file
- * when it is asked to, while others wait for nothing.
+ * held. The supervisor puts into words how a process ended; the keeper, which alone may open files, takes a copy of the
+ * region when it reaps, and has the file written when it is asked to (keeper_report.c), while others wait for nothing.
  */
 #ifndef SUPERVISOR_REPORT_H
 #define SUPERVISOR_REPORT_H

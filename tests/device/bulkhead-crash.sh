@@ -6,6 +6,7 @@ make_machine
 trace() { "$bulkhead" trace "$@"; }
 reports() { find "$tmp/crash" -name '*.crash' 2>/dev/null; }
 newest() { reports | grep '/one\.' | sort | tail -1; }
+spare_ready() { [ "$(device one disk0 spare)" = ready ]; }
 count() { [ "$(reports | wc -l)" -eq "$1" ]; }
 
 # ---- what is no report ----
@@ -105,6 +106,63 @@ back() { [ "$(device one disk0 state)" = up ]; }
 check "... and the machine runs on" wait_for 10 back
 kill -TERM "$pid"
 ends_with "ends all the same" 0 "$pid" one
+
+# ---- a directory that hangs ----
+# A file system whose server answers nothing, until that ends: it holds up whoever looks into it.
+mkdir "$tmp/hung"
+is_mounted() { grep -q " $tmp/hung " /proc/self/mountinfo; }
+hang_crashes() {
+	spawn bash -c 'exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none "$1" &&
+		exec sleep 1000' - "$tmp/hung" 2>"$tmp/mount.err"
+	hung=$pid
+	wait_for 2 is_mounted || { gone "$hung" || kill "$hung"; return 1; }
+}
+writer() { pgrep -P "$keeper" -x bulkhead-report; }
+up_after() { [ "$(device one "$1" restarts)" -ge "$2" ] && [ "$(device one "$1" state)" = up ]; }
+waits=8
+if [ "$(id -u)" -ne 0 ] || ! hang_crashes; then
+	skip "a crash directory that hangs holds up no recovery" "no file system can be made that hangs"
+else
+	at_exit umount -l "$tmp/hung"
+	crash_dir=$tmp/hung/crash start one --disk "path=$tmp/disk.img" --disk "path=$tmp/disk1.img" --restarts 100/1
+	wait_running one
+	keeper=$(pgrep -P "$pid")
+	slay "$(device one disk0 pid)"
+	check "a crash directory that hangs: a process of its own waits for it" wait_for 10 writer
+	is "... which holds none of the keeper's files" "$(find "/proc/$(writer)/fd" -lname "$tmp/*")" ""
+	is "... nor its streams" "$(find "/proc/$(writer)/fd" -lname /dev/null | wc -l)" 3
+	slay "$(device one disk1 pid)"
+	check "... another disk that dies meanwhile is back" wait_for 10 up_after disk1 1
+	check "... and so is the first" up_after disk0 1
+	for ((i = 2; i <= waits + 1; i++)); do
+		slay "$(device one disk0 pid)"
+		wait_for 10 up_after disk0 $i
+		wait_for 10 spare_ready
+	done
+	check "... reports beyond a few are dropped, and that is said" wait_for 10 logged one \
+		"disk0: no crash report is written of it, $waits others wait for $tmp/hung/crash"
+	is "... there is never more than one that waits" "$(writer | wc -l)" 1
+	kill "$hung"
+	told() { [ "$(grep -c "the crash report can't be written, $tmp/hung/crash: " "$tmp/one.err")" -ge "$1" ]; }
+	check "... once it hangs no more all others are tried" wait_for 10 told $waits
+	umount -l "$tmp/hung"
+	kill -TERM "$pid"
+	ends_with "... the machine ends" 0 "$pid" one
+
+	hang_crashes
+	crash_dir=$tmp/hung/crash start one --disk "path=$tmp/disk.img"
+	wait_running one
+	keeper=$(pgrep -P "$pid")
+	slay "$(device one disk0 pid)"
+	wait_for 10 writer
+	waiting=$(writer)
+	kill -TERM "$pid"
+	ends_with "a machine ends while its crash directory hangs" 0 "$pid" one
+	check "... says what is lost" logged one "one: 1 crash reports are lost, $tmp/hung/crash does not take them"
+	check "... and who wrote it ends, too" wait_for 5 gone "${waiting:-$pid}"
+	kill "$hung"
+	umount -l "$tmp/hung"
+fi
 
 # ---- the real server, with the stand-in for the core ----
 

@@ -52,6 +52,8 @@ static void *be_keeper(void *arg)
 
 		if (request.verb == KEEPER_FINISH)
 			break;
+		if (request.verb == KEEPER_REPORT)
+			continue;
 		if (!start) {
 			answer.code = CLD_EXITED;
 			answer.status = 7;
@@ -73,17 +75,17 @@ static void limit(struct keeper *k, struct timeval limit)
 	cr_assert_eq(setsockopt(keeper_fd(k), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
 }
 
-Test(keeper_call, late_answer_is_not_the_next_ones, .timeout = 30)
+static struct keeper *k;
+static pthread_t thread;
+
+/* A keeper that is busy with a start until go, for which nobody waits any more. */
+static void join_busy_keeper(void)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct keeper_launch launch = { .fds = (int[]) { -1 }, .held = (int[]) { -1 } };
 	struct keeper_found found = { 0 };
 	struct keeper_estate estate;
-	struct pollfd closed;
-	struct keeper *k;
-	pthread_t thread;
 	char what[128];
-	int code, status;
 
 	snprintf(path, sizeof(path), "/tmp/bulkhead-keeper.%d", (int)getpid());
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
@@ -94,19 +96,48 @@ Test(keeper_call, late_answer_is_not_the_next_ones, .timeout = 30)
 	sem_init(&go, 0, 0);
 	cr_assert_eq(pthread_create(&thread, NULL, be_keeper, NULL), 0);
 	cr_assert_eq(keeper_join(path, &k, &estate), 0);
+	close(estate.saved_fd);
 	unlink(path);
 
 	limit(k, (struct timeval) { .tv_usec = 20000 });
 	cr_assert_eq(keeper_spawn(k, 0, &launch, &found, what, sizeof(what)), -ETIMEDOUT);
 	limit(k, (struct timeval) { .tv_sec = 20 });
+}
+
+static void leave(void)
+{
+	keeper_finish(k);
+	pthread_join(thread, NULL);
+}
+
+Test(keeper_call, late_answer_is_not_the_next_ones, .timeout = 30)
+{
+	struct pollfd closed;
+	int code, status;
+
+	join_busy_keeper();
 	sem_post(&go);
 	cr_assert_eq(keeper_reap(k, 0, &code, &status), 0);
 	cr_expect_eq(code, CLD_EXITED);
 	cr_expect_eq(status, 7);
 	closed = (struct pollfd) { .fd = life[0] };
 	cr_expect_eq(poll(&closed, 1, 5000), 1, "what came with the late answer was not closed");
+	leave();
+}
 
-	close(estate.saved_fd);
-	keeper_finish(k);
-	pthread_join(thread, NULL);
+Test(keeper_call, report_waits_for_nothing, .timeout = 30)
+{
+	struct timeval limit = { 0 };
+	socklen_t size = sizeof(limit);
+	int code, status, err = 0;
+
+	join_busy_keeper();
+	for (int i = 0; !err && i < 10000; i++)
+		err = keeper_report(k, 0, "how: it died");
+	cr_expect_eq(err, -EAGAIN, "10000 reports fit into a socket: %d", err);
+	cr_assert_eq(getsockopt(keeper_fd(k), SOL_SOCKET, SO_SNDTIMEO, &limit, &size), 0);
+	cr_expect_gt(limit.tv_sec, 0, "a request may wait for ever to be sent");
+	sem_post(&go);
+	cr_expect_eq(keeper_reap(k, 0, &code, &status), 0, "it is of no use any more");
+	leave();
 }
