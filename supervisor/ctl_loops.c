@@ -152,6 +152,18 @@ void ctl_loops(struct machine *m, struct bus_ctl_request *req)
 
 /* ---- changes ---- */
 
+static void on_moved(void *arg, int err, const struct bus_msg *reply)
+{
+	struct ctl_question *q = arg;
+
+	if (err != -ETIMEDOUT || reply) {
+		ctl_on_changed(arg, err, reply);
+		return;
+	}
+	bus_ctl_refuse(q->req, err, "its requests are not done yet; it moves when they are");
+	free(q);
+}
+
 void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
 	struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
@@ -175,7 +187,7 @@ void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *
 	msg.move_queue.queue = (uint32_t)queue;
 	snprintf(msg.move_queue.thread, sizeof(msg.move_queue.thread), "%s", argv[2]);
 	snprintf(q->change, sizeof(q->change), "queue %u is served by %s", msg.move_queue.queue, argv[2]);
-	ctl_ask(q, ctl_find_child(m, argv[0]), &msg, MOVE_NS, ctl_on_changed);
+	ctl_ask(q, ctl_find_child(m, argv[0]), &msg, MOVE_NS, on_moved);
 }
 
 /* The device that has an I/O thread of this name, or NULL after a refusal. */

@@ -69,8 +69,7 @@ struct flight_queue {
 	_Atomic uint64_t held;   /* of those: inside the kernel or the storage now */
 	_Atomic uint64_t done;   /* requests completed */
 	_Atomic uint64_t records;
-	_Atomic uint64_t
-	    resting; /* 1: an order keeps it from taking requests, so that those on the ring wait */
+	_Atomic uint64_t resting; /* 1: an order that was carried out keeps it from taking requests */
 	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct flight_queue) == 64, "a cache line, and the format of files");

@@ -66,7 +66,7 @@ static void let_go(struct server_queue *q)
 	if (q->server->device->detach)
 		q->server->device->detach(q->state);
 	loop_bh_cancel(&q->bh);
-	flight_set(&q->flight.queue->resting, true);
+	flight_set(&q->flight.queue->resting, q->drained); /* nobody may be so for long */
 	q->place = PLACE_AWAY;
 }
 

@@ -15,7 +15,10 @@
 #include "clean.h"
 #include "clock.h"
 #include "config.h"
+#include "crash.h"
 #include "crashes.h"
+#include "fd.h"
+#include "flight.h"
 #include "load.h"
 #include "note.h"
 #include "num.h"
@@ -35,6 +38,7 @@ static int moving; /* the queue that does; -1: none */
 static unsigned moves;
 static bool dying; /* the server is to */
 static int state_fd;
+static int flight_fd; /* 0: none */
 
 static void set_up(uint64_t ring_features, unsigned queues, unsigned threads, const char *crash)
 {
@@ -43,7 +47,8 @@ static void set_up(uint64_t ring_features, unsigned queues, unsigned threads, co
 				       .queues = queues,
 				       .io_threads = threads,
 				       .ring_features = ring_features,
-				       .crash = crash };
+				       .crash = crash,
+				       .flight_fd = flight_fd };
 
 	options.state_fd = state_fd = state_create();
 	cr_assert_gt(state_fd, 0);
@@ -297,6 +302,43 @@ Test(blk_move, what_is_not_there_can_not_move)
 	cr_expect_eq(s.err, 0);
 	check_places(-1);
 	tear_down();
+}
+
+/* ---- hangs ---- */
+
+/* A request that the storage has lost keeps its queue from moving; that it hangs is to be seen all the same. */
+Test(blk_move, a_move_that_waits_hides_no_hang)
+{
+	static char order[128];
+	const struct flight_queue *line;
+	struct flight *f = NULL;
+	uint64_t gpa, passes;
+
+	flight_fd = flight_create(QUEUES);
+	cr_assert_eq(flight_map(flight_fd, false, &f), 0);
+	line = flight_queue(f, 0);
+	set_up(RING_F_EVENT_IDX, QUEUES, THREADS, order);
+	gpa = rig_alloc(&l.rig, 4096, 4096);
+	atomic_store(&l.rig.told->result, CRASHES_LOST);
+	atomic_store(&l.rig.told->to, 1 << 20);
+	atomic_store(&l.rig.told->times, 1);
+	atomic_store(&l.rig.told->op, CRASH_READ);
+	rig_add(&l.rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096);
+	supervisor_until(&s, flight_get(&line->taken) == 1);
+	ask_move(0, 1);
+	supervisor_ask_ok(&s, BUS_PING); /* it has that order, too */
+	passes = flight_get(&line->passes);
+	fd_event_set(l.rig.queue[0].kick);
+	supervisor_until(&s, flight_get(&line->passes) > passes);
+	cr_expect_eq(flight_get(&line->held), 0);
+	cr_expect_eq(flight_get(&line->done), 0);
+	cr_expect_eq(flight_get(&line->resting), 0, "it passes for ordered to rest");
+	rig_kill(&l.rig);
+	rig_respawn(&l.rig);
+	supervisor_expect(&s, &l.rig);
+	cr_expect_eq(rig_wait(&l.rig, 0).status, VIRTIO_BLK_S_OK);
+	tear_down();
+	flight_free(f);
 }
 
 /* ---- processors ---- */

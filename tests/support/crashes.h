@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #define CRASHES_ENV    "BULKHEAD_CRASH"
+#define CRASHES_LOST   INT64_MIN
 #define CRASHES_STATUS 113 /* what a process exits with that died as it was told */
 
 #define FAIL_ALLOC_TOLD "an allocation fails as told" /* the line on standard error */
@@ -25,7 +26,7 @@
 struct crashes_shared {
 	_Atomic int go;
 	/* A call of kind op (enum crash_op) that touches bytes from .. to comes to result, so many times; with a result that is
-	 * more than 0, it moves that many bytes (or submits that many transfers) only. */
+	 * more than 0, it moves that many bytes (or submits that many transfers) only; CRASHES_LOST: it never comes back. */
 	_Atomic int op; /* 0: none; set last */
 	_Atomic int64_t result;
 	_Atomic uint64_t from, to;

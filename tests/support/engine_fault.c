@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "crash.h"
+#include "crashes.h"
 #include "engine.h"
 #include "num.h"
 
@@ -83,6 +84,8 @@ static void fault_stage(struct engine *e, struct engine_io *io)
 	int64_t result;
 
 	if (CRASH_FAULT(op, io->op == ENGINE_FSYNC ? 0 : io->off, length(io), &result)) {
+		if (result == CRASHES_LOST)
+			return;
 		if (result <= 0) {
 			io->res = result;
 			e->failed[e->nfailed++] = io;
