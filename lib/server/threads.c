@@ -188,21 +188,22 @@ void threads_load(struct server *s)
 	s->main_cpus = r.cpus[PLACING_THREADS_MAX];
 }
 
-/* One that changed since this process was opened as a spare. What fails is no reason not to serve. */
-static void repin(struct server *s, const char *name, bool was, const cpu_set_t *old, bool is,
-		  const cpu_set_t *cpus)
+/* One that may have changed since this process was opened as a spare. What fails is no reason not to serve, nor to forget
+ * what was wanted: the processor may be there again for the next. */
+static void repin(const char *name, pid_t thread, bool *pinned, cpu_set_t *cpus, bool is,
+		  const cpu_set_t *now)
 {
-	int err = 0;
+	int err = is && (!*pinned || !CPU_EQUAL(cpus, now)) ? set_cpus(thread, now) : 0;
 
-	if (is && (!was || !CPU_EQUAL(old, cpus)))
-		err = threads_pin(s, name, cpus);
+	*pinned = is;
+	*cpus = *now;
 	if (err)
 		log_warn_errno(err, "%s does not run where its predecessor did", name);
 }
 
 void threads_catch_up(struct server *s)
 {
-	const struct placing *p = &s->opts.placing;
+	struct placing *p = &s->opts.placing;
 	struct record r;
 
 	if (!load(s, &r))
@@ -210,7 +211,8 @@ void threads_catch_up(struct server *s)
 	for (unsigned i = 0; i < p->queues; i++)
 		move_start(s, i, &s->io[r.of[i]], 0);
 	for (unsigned i = 0; i < p->threads; i++)
-		repin(s, p->thread[i].name, p->thread[i].pinned, &p->thread[i].cpus, r.pinned[i], &r.cpus[i]);
-	repin(s, "main", s->main_pinned, &s->main_cpus, r.pinned[PLACING_THREADS_MAX],
+		repin(p->thread[i].name, s->io[i].meter.thread, &p->thread[i].pinned, &p->thread[i].cpus,
+		      r.pinned[i], &r.cpus[i]);
+	repin("main", s->meter.thread, &s->main_pinned, &s->main_cpus, r.pinned[PLACING_THREADS_MAX],
 	      &r.cpus[PLACING_THREADS_MAX]);
 }

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "clean.h"
 #include "clock.h"
 #include "config.h"
+#include "cpus.h"
 #include "crash.h"
 #include "crashes.h"
 #include "fd.h"
@@ -22,6 +24,7 @@
 #include "load.h"
 #include "note.h"
 #include "num.h"
+#include "placing.h"
 #include "state.h"
 #include "supervise.h"
 
@@ -407,5 +410,70 @@ Test(blk_move, threads_are_pinned_and_stay_so)
 	cr_expect_str_eq(cpus, "0", "a successor runs elsewhere: %s", cpus);
 	allowed("io1", cpus, sizeof(cpus));
 	cr_expect_str_eq(cpus, before);
+	tear_down();
+}
+
+/* ---- pins that a spare finds when it takes over ---- */
+
+#define RECORD_CPUS (PLACING_THREADS_MAX + 1) /* sets, at its end; a byte for each before them */
+
+/* What threads were pinned to, as lib/server keeps it. */
+static struct pins {
+	uint8_t bytes[STATE_RECORD_MAX];
+	ssize_t len;
+	cpu_set_t cpus[RECORD_CPUS];
+} pins;
+
+static void load_pins(void)
+{
+	struct state *state;
+
+	cr_assert_eq(state_map(state_fd, &state), 0);
+	pins.len = state_load(state, STATE_SERVER, pins.bytes, sizeof(pins.bytes));
+	cr_assert_gt(pins.len, (ssize_t)sizeof(pins.cpus));
+	memcpy(pins.cpus, pins.bytes + pins.len - sizeof(pins.cpus), sizeof(pins.cpus));
+	state_free(state);
+}
+
+/* While the spare waits, its predecessor is given other processors: one that it can't have, and one that it can. */
+static void change_pins(void *arg)
+{
+	struct state *state;
+
+	(void)arg;
+	supervisor_expect(&s, &l.rig); /* it has read what there is now */
+	load_pins();
+	CPU_ZERO(&pins.cpus[0]);
+	CPU_SET(CPU_SETSIZE - 1, &pins.cpus[0]);
+	CPU_ZERO(&pins.cpus[1]);
+	CPU_SET(0, &pins.cpus[1]);
+	memcpy(pins.bytes + pins.len - sizeof(pins.cpus), pins.cpus, sizeof(pins.cpus));
+	cr_assert_eq(state_map(state_fd, &state), 0);
+	state_save(state, STATE_SERVER, pins.bytes, (size_t)pins.len);
+	state_free(state);
+}
+
+Test(blk_move, one_pin_that_fails_costs_no_other)
+{
+	char all[CPUS_TEXT_MAX], cpus[256];
+	cpu_set_t mine;
+
+	cr_assert_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
+	if (!CPU_ISSET(0, &mine) || CPU_COUNT(&mine) < 2)
+		cr_skip_test("there is one processor");
+	cpus_format(&mine, all, sizeof(all));
+	set_up(0, QUEUES, THREADS, NULL);
+	cr_assert_eq(pin("io0", all), 0);
+	cr_assert_eq(pin("io1", all), 0);
+	l.depth = 0;
+	load_until(&l, !load_in_flight(&l));
+	rig_kill(&l.rig);
+	rig_respawn_spare(&l.rig, change_pins, NULL);
+	supervisor_until(&s, (allowed("io1", cpus, sizeof(cpus)), !strcmp(cpus, "0")));
+	allowed("io0", cpus, sizeof(cpus));
+	cr_expect_str_eq(cpus, all);
+	load_pins();
+	cr_expect(CPU_ISSET(CPU_SETSIZE - 1, &pins.cpus[0]), "what could not be had is forgotten");
+	cr_expect_eq(CPU_COUNT(&pins.cpus[1]), 1);
 	tear_down();
 }
