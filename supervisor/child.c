@@ -79,6 +79,7 @@ void child_describe(const struct child *c, const struct child_death *death, char
 	else
 		snprintf(text, size, "died of signal %d (%s)%s", death->status, strsignal(death->status),
 			 death->status == SIGSYS ? ": a system call that its sandbox forbids" : "");
+	logs_plain(text);
 }
 
 static void log_death(const struct child *c, const struct child_death *death)

@@ -42,6 +42,13 @@ static bool stderr_is_journal(void)
 	       st.st_dev == dev && st.st_ino == ino;
 }
 
+void logs_plain(char *text)
+{
+	for (char *c = text; *c; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+}
+
 void logs_stderr_changed(void)
 {
 	sink.journal = sink.kind == LOG_TO_STDERR && stderr_is_journal();

@@ -29,6 +29,9 @@ __attribute__((format(printf, 3, 4))) void logs_say(int level, int err, const ch
 #define say_error_errno(err, ...) logs_say(LOG_LEVEL_ERROR, (err), __VA_ARGS__)
 #define say_warn_errno(err, ...)  logs_say(LOG_LEVEL_WARNING, (err), __VA_ARGS__)
 
+/* Has nothing but printable ASCII stay of what a child said: it is to stand in JSON, which takes no bytes that are not UTF-8. */
+void logs_plain(char *text);
+
 /* Stderr leads elsewhere now. */
 void logs_stderr_changed(void);
 

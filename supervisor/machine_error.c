@@ -37,11 +37,13 @@ void machine_io_error(void *arg, struct device *d, const char *text)
 	struct machine *m = arg;
 	char line[sizeof(m->io_error)];
 
+	snprintf(line, sizeof(line), "%s: %s", d->id, text);
+	logs_plain(line);
+	text = line + strlen(d->id) + 2;
 	if (!keeps_requests(m, d)) {
 		say_debug("%s: speaks of an I/O error, which it is not to: %s", d->id, text);
 		return;
 	}
-	snprintf(line, sizeof(line), "%s: %s", d->id, text);
 	if (strcmp(line, m->io_error) != 0) {
 		memcpy(m->io_error, line, sizeof(line));
 		say_warn("%s; the machine stands until bulkhead ctl %s resume", m->io_error, m->conf->name);

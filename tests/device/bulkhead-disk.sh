@@ -90,8 +90,9 @@ check "resume" ctl m resume
 check "... has it tried again" logged m 'blk-server\[disk0\]: set retry to now'
 check "... only there" bash -c "! grep -q 'disk1.: set retry' '$tmp/m.err'"
 is "... and it runs" "$(ctl --json m status | jq -r '.state, .stands_for' | xargs)" "running null"
-tell disk0 io-error "no room again"
+tell disk0 io-error $'no \xff\xfe r\xc3om again'
 check "it stands again" wait_for 10 is_state m paused
+is "... the status can be said whatever bytes the server sent" "$(ctl --json m status | jq -r .stands_for)" "disk0: no ?? r?om again"
 ctl m quit
 ends_with "ends" 0 "$pid" m
 refused "a policy that is none" 'on-error="ignore" is not possible; allowed: report, stop, enospc, retry' \
