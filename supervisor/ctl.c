@@ -80,6 +80,8 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 		snprintf(text, sizeof(text), "the core did not do it: %s", strerror(-err));
 		if (m->pending)
 			bus_ctl_refuse(TAKE_PTR(m->pending), err, text);
+		else
+			machine_runs_on(m, text);
 		return;
 	}
 	m->state = wanted == BUS_PAUSE ? MACHINE_PAUSED : MACHINE_RUNNING;

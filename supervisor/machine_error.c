@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clean.h"
 #include "machine.h"
 #include "machine_priv.h"
 
@@ -52,26 +53,61 @@ void machine_io_error(void *arg, struct device *d, const char *text)
 	machine_resumed(m);
 }
 
+void machine_runs_on(struct machine *m, const char *why)
+{
+	if (!*m->io_error)
+		return; /* whoever asked for a pause is gone */
+	say_error("%s: the machine could not be stopped, and may see how long it waits: %s", m->io_error,
+		  why);
+	machine_publish(m, "machine", "not-paused", "%s", why);
+}
+
+static void not_told(struct machine *m, const struct device *d, const char *why)
+{
+	say_warn("%s: not told to try again what it keeps: %s; bulkhead ctl %s resume does it again", d->id,
+		 why, m->conf->name);
+	machine_publish(m, d->id, "not-retried", "%s", why);
+}
+
+/* A disk that was told to try again. */
+struct told {
+	struct machine *machine;
+	const struct device *device;
+};
+
 static void on_told(void *arg, int err, const struct bus_msg *reply)
 {
-	const struct device *d = arg;
+	CLEAN_FREE struct told *t = arg;
 
-	(void)reply;
 	/* One that died has a successor, which tries what it finds anyway. */
-	if (err)
-		say_debug("%s: not told to try again: %s", d->id, strerror(-err));
+	if (err && err != -EPIPE && err != -ECANCELED)
+		not_told(t->machine, t->device, reply ? reply->error.text : strerror(-err));
+}
+
+static void tell(struct machine *m, struct device *d)
+{
+	const struct bus_msg msg = { .type = BUS_SET, .set = { .key = "retry", .value = "now" } };
+	struct told *t = calloc(1, sizeof(*t));
+	int err = -ENOMEM;
+
+	if (t) {
+		*t = (struct told) { .machine = m, .device = d };
+		err = bus_request(d->slot[d->active].bus, &msg, ANSWER_NS, on_told, t);
+	}
+	if (!err)
+		return;
+	free(t);
+	not_told(m, d, strerror(-err));
 }
 
 void machine_retry(struct machine *m)
 {
-	struct bus_msg msg = { .type = BUS_SET, .set = { .key = "retry", .value = "now" } };
-
 	*m->io_error = '\0';
 	for (size_t i = 0; i < m->ndevices; i++) {
 		struct device *d = &m->device[i];
-		struct child *c = &d->slot[d->active];
+		const struct child *c = &d->slot[d->active];
 
 		if (keeps_requests(m, d) && c->state == CHILD_READY && !c->adopted)
-			bus_request(c->bus, &msg, ANSWER_NS, on_told, d);
+			tell(m, d);
 	}
 }

@@ -53,6 +53,8 @@ void machine_io_error(void *arg, struct device *d, const char *text);
 
 /* Before the vCPUs run again: has such requests tried again; and after it: stands again if that was in vain. */
 void machine_retry(struct machine *m);
+/* It was to be stopped for such a request and is not. */
+void machine_runs_on(struct machine *m, const char *why);
 void machine_resumed(struct machine *m);
 
 /* ---- machine_power.c ---- */

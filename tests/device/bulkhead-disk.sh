@@ -93,6 +93,13 @@ is "... and it runs" "$(ctl --json m status | jq -r '.state, .stands_for' | xarg
 tell disk0 io-error $'no \xff\xfe r\xc3om again'
 check "it stands again" wait_for 10 is_state m paused
 is "... the status can be said whatever bytes the server sent" "$(ctl --json m status | jq -r .stands_for)" "disk0: no ?? r?om again"
+tell disk0 mute
+check "one whose server does not answer is resumed" ctl m resume
+check "... and it is said that the request was not tried" wait_for 20 logged m 'disk0: not told to try again what it keeps: .*; bulkhead ctl m resume does it again'
+tell core mute
+tell disk1 io-error "nobody hears"
+tell disk0 io-error "once more"
+check "a core that does not stop the guest: that is said" wait_for 20 logged m 'disk0: once more: the machine could not be stopped, .*: the core did not do it'
 ctl m quit
 ends_with "ends" 0 "$pid" m
 refused "a policy that is none" 'on-error="ignore" is not possible; allowed: report, stop, enospc, retry' \
