@@ -4,8 +4,9 @@
  *
  * How much to offer for a frame is not known before it is read. Offered are buffers for the largest frame of late, and
  * behind them a spill area of our own, so that any frame is read whole. What lands there is copied on, into further
- * buffers; the next frames are then offered more. So small frames cost a read with two or three vectors, and large ones
- * are not copied.
+ * buffers; the next frames are then offered more. So large frames are not copied. While there are only small ones they
+ * are all read into that area: copying them costs less than it costs the kernel to take a list of places from us, by a
+ * twentieth of all that a frame of 60 bytes costs, and what is looked at is what the driver gets.
  *
  * A frame that needs more buffers than the driver has given waits for them, and nothing else is read meanwhile: the
  * backend's queue fills, and the host drops. With no buffers at all nothing is read. So a flood costs neither
@@ -23,13 +24,11 @@
 #include "crash.h"
 #include "log.h"
 #include "port.h"
+#include "rx_buf.h"
 #include "vec.h"
 
-#define BUFS     1024 /* chains that are kept, at most */
-#define VECTORS  4096 /* of those chains */
-#define OFFER    64   /* vectors to offer for a frame, unless one chain alone has more */
-#define BUDGET   64   /* frames in a pass */
-#define FAST     256  /* while they come fast: fewer passes, and the driver is called less often */
+#define BUDGET   64  /* frames in a pass */
+#define FAST     256 /* while they come fast: fewer passes, and the driver is called less often */
 #define WANT_MIN (NET_HDR_BYTES + 1514)
 #define PEAK_OF  64 /* frames, the largest of which says how much to offer */
 #define LOOK_NS  (3 * NS_PER_US)
@@ -64,12 +63,8 @@ int rx_open(struct rx *rx, struct port *port, unsigned pair)
 	rx->port = port;
 	rx->pair = pair;
 	rx->want = WANT_MIN;
-	rx->buf = calloc(BUFS, sizeof(*rx->buf));
-	rx->iov = calloc(VECTORS + 1, sizeof(*rx->iov)); /* the spill area's comes behind the last */
 	rx->spill = malloc(SPILL);
-	if (!rx->buf || !rx->iov || !rx->spill)
-		return -ENOMEM;
-	return 0;
+	return rx->spill ? rx_buf_open(rx) : -ENOMEM;
 }
 
 int rx_attach(struct rx *rx, struct loop *loop)
@@ -90,8 +85,7 @@ void rx_detach(struct rx *rx)
 
 void rx_close(struct rx *rx)
 {
-	free(rx->buf);
-	free(rx->iov);
+	rx_buf_close(rx);
 	free(rx->spill);
 }
 
@@ -134,79 +128,22 @@ void rx_release(struct rx *rx)
 	forget(rx);
 }
 
-/* ---- the driver's buffers ---- */
-
-/* Has room for one more chain of any length. */
-static bool make_place(struct rx *rx)
-{
-	uint32_t shift = rx->first < rx->end ? rx->buf[rx->first].at : rx->iov_end;
-
-	if (rx->end < BUFS && rx->iov_end + NET_IOV <= VECTORS)
-		return true;
-	memmove(rx->iov, rx->iov + shift, (rx->iov_end - shift) * sizeof(*rx->iov));
-	memmove(rx->buf, rx->buf + rx->first, (rx->end - rx->first) * sizeof(*rx->buf));
-	rx->iov_end -= shift;
-	rx->end -= rx->first;
-	rx->first = 0;
-	for (uint32_t i = 0; i < rx->end; i++)
-		rx->buf[i].at -= shift;
-	return rx->end < BUFS && rx->iov_end + NET_IOV <= VECTORS;
-}
-
-static bool take(struct rx *rx)
-{
-	struct vq_chain chain;
-
-	if (!make_place(rx))
-		return false;
-	chain.iov = rx->iov + rx->iov_end;
-	if (server_pop(rx->server, &chain) != 1)
-		return false;
-	if (chain.in_len < NET_HDR_BYTES || rx->legacy) {
-		server_break(rx->server,
-			     rx->legacy ? PORT_LEGACY : "a receive buffer is shorter than a header");
-		return false;
-	}
-	if (chain.out_num)
-		memmove(chain.iov, chain.iov + chain.out_num, chain.in_num * sizeof(*chain.iov));
-	rx->buf[rx->end++] = (struct rx_buf) { .at = rx->iov_end, .len = chain.in_len, .head = chain.head };
-	rx->iov_end += chain.in_num;
-	rx->room += chain.in_len;
-	return true;
-}
-
-/* The vectors of all that are there. */
-static struct iovec *vectors(const struct rx *rx)
-{
-	return rx->iov + (rx->first < rx->end ? rx->buf[rx->first].at : rx->iov_end);
-}
-
-static int n_vectors(const struct rx *rx)
-{
-	return (int)(rx->iov + rx->iov_end - vectors(rx));
-}
-
-/* Takes buffers to read a frame into, as far as there are. */
-static void prepare(struct rx *rx)
-{
-	bool more = rx->first == rx->end || (rx->mergeable && rx->room < rx->want);
-
-	if (!more)
-		return;
-	while (more && take(rx))
-		more = rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER;
-	server_lay_down(rx->server);
-}
-
 /* ---- reading ---- */
 
-/* A frame that was read: what was offered, and the rest in the spill area. */
+/* A frame that was read: the first bytes into the driver's buffers, the rest into the spill area. */
 struct frame {
 	uint32_t len;     /* with the header */
-	uint64_t offered; /* bytes of it that are in the driver's buffers, at most */
+	uint32_t placed;  /* bytes of it in the buffers */
+	uint64_t offered; /* what the buffers there can hold of a frame */
 	uint8_t head[FILTER_LOOK];
 	size_t head_len;
 };
+
+/* Whether all goes to the spill area first. */
+static bool reads_aside(const struct rx *rx)
+{
+	return rx->want == WANT_MIN;
+}
 
 /* Reads behind the first skip bytes of the vectors, which are more. */
 static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
@@ -232,17 +169,11 @@ static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
 static int read_frame(struct rx *rx, struct frame *f)
 {
 	size_t skip = rx->port->backend.ops->vnet ? 0 : NET_HDR_BYTES;
-	struct iovec *iov = vectors(rx), behind;
-	int n = n_vectors(rx);
+	struct iovec *iov = rx_buf_vectors(rx), behind;
+	int n = reads_aside(rx) ? 0 : MIN(rx_buf_count(rx), NET_IOV);
+	uint64_t direct = n == rx_buf_count(rx) ? rx->room : vec_len(iov, n);
 	ssize_t len;
 
-	f->offered = rx->mergeable ? rx->room : rx->buf[rx->first].len;
-	if (n > NET_IOV) {
-		n = NET_IOV;
-		f->offered = 0;
-		for (int i = 0; i < n; i++)
-			f->offered += iov[i].iov_len;
-	}
 	behind = iov[n];
 	iov[n] = (struct iovec) { .iov_base = rx->spill, .iov_len = SPILL };
 	len = read_behind(rx, iov, n + 1, skip);
@@ -252,6 +183,8 @@ static int read_frame(struct rx *rx, struct frame *f)
 	if (len < 0)
 		return (int)len;
 	f->len = (uint32_t)len + (uint32_t)skip;
+	f->placed = (uint32_t)MIN(f->len, direct);
+	f->offered = rx->mergeable ? rx->room : rx->buf[rx->first].len;
 	return 1;
 }
 
@@ -308,11 +241,12 @@ static void mark_dirty(struct rx *rx, const struct iovec *iov, uint32_t len)
 	}
 }
 
-/* Gives the driver the frame of len bytes, header included, that stands in the first buffers. */
-static void deliver(struct rx *rx, uint32_t len)
+/* Gives the driver the frame of len bytes, header included, in the first buffers. So much of it is placed there, the rest
+ * stands in the spill area. */
+static void deliver(struct rx *rx, uint32_t len, uint32_t placed)
 {
-	const struct iovec *iov = vectors(rx);
-	int n = n_vectors(rx);
+	const struct iovec *iov = rx_buf_vectors(rx);
+	int n = rx_buf_count(rx);
 	uint16_t buffers = 0;
 	uint32_t left = len;
 
@@ -326,6 +260,8 @@ static void deliver(struct rx *rx, uint32_t len)
 		left -= part;
 		buffers++;
 	}
+	if (placed < len)
+		vec_put(iov, n, placed, rx->spill, len - placed);
 	finish_header(rx, iov, n, buffers);
 	mark_dirty(rx, iov, len); /* after the last write */
 	if (rx->first == rx->end)
@@ -357,12 +293,12 @@ static bool finish_held(struct rx *rx)
 	if (rx->limited || (!rx->paid && !pay(rx, rx->held)))
 		return false;
 	rx->paid = true;
-	while (rx->room < rx->held && take(rx))
+	while (rx->room < rx->held && rx_buf_take(rx))
 		any = true;
 	if (any)
 		server_lay_down(rx->server);
 	if (rx->room < rx->held) {
-		if (make_place(rx))
+		if (rx_buf_make_place(rx))
 			return false;
 		count_add(&rx->stats.too_large, 1); /* of such small buffers it would need too many */
 		throttle_leave(&rx->port->throttle, THROTTLE_RX, &rx->turn);
@@ -370,8 +306,7 @@ static bool finish_held(struct rx *rx)
 		rx->paid = false;
 		return true;
 	}
-	vec_put(vectors(rx), n_vectors(rx), rx->held_at, rx->spill, rx->held - rx->held_at);
-	deliver(rx, rx->held);
+	deliver(rx, rx->held, rx->held_at);
 	rx->held = 0;
 	rx->paid = false;
 	return true;
@@ -380,7 +315,7 @@ static bool finish_held(struct rx *rx)
 static void hold(struct rx *rx, const struct frame *f)
 {
 	rx->held = f->len;
-	rx->held_at = (uint32_t)MIN(f->len, f->offered);
+	rx->held_at = f->placed;
 }
 
 /* True if the next frame may be read. */
@@ -397,12 +332,15 @@ static bool take_frame(struct rx *rx, struct frame *f)
 		hold(rx, f);
 		return false;
 	}
+	if (f->len > f->offered || (reads_aside(rx) && f->len > rx->want)) {
+		count_add(&rx->stats.spilled, 1);
+		if (f->len > rx->want)
+			rx->want = NET_PACKET_MAX;
+	}
 	if (f->len <= f->offered) {
-		deliver(rx, f->len);
+		deliver(rx, f->len, f->placed);
 		return true;
 	}
-	count_add(&rx->stats.spilled, 1);
-	rx->want = NET_PACKET_MAX;
 	rx->paid = true;
 	hold(rx, f);
 	return finish_held(rx);
@@ -503,7 +441,7 @@ static bool receive(struct rx *rx)
 	while (n < (rx->pace.fast ? FAST : BUDGET) && may_read(rx)) {
 		int got;
 
-		prepare(rx);
+		rx_buf_prepare(rx);
 		if (rx->first == rx->end)
 			break;
 		CRASH_POINT("receive before");
@@ -559,7 +497,7 @@ bool rx_has_room(const struct rx *rx)
 		return !rx->limited && rx->room < rx->held;
 	if (!rx->readable)
 		return false;
-	return rx->first == rx->end || (rx->mergeable && rx->room < rx->want && n_vectors(rx) < OFFER);
+	return rx_buf_wants(rx);
 }
 
 bool rx_pending(const struct rx *rx)

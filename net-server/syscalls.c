@@ -7,7 +7,8 @@
 #include <sys/syscall.h>
 
 static const struct sandbox_rule io[] = {
-	{ .nr = __NR_readv, .why = "frames of the backend into guest memory" },
+	{ .nr = __NR_read, .why = "small frames of the backend, to be copied into guest memory" },
+	{ .nr = __NR_readv, .why = "large ones, into guest memory" },
 	{ .nr = __NR_writev, .why = "frames of the guest to the backend" },
 	{ .why = NULL },
 };

@@ -9,6 +9,15 @@
 
 #include "num.h"
 
+static inline size_t vec_len(const struct iovec *iov, int n)
+{
+	size_t len = 0;
+
+	for (; n; iov++, n--)
+		len += iov->iov_len;
+	return len;
+}
+
 /* Copies at most len bytes from off; how many there were. */
 static inline size_t vec_get(const struct iovec *iov, int n, size_t off, void *buf, size_t len)
 {

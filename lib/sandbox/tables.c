@@ -37,7 +37,6 @@ const struct sandbox_rule sandbox_table_runtime[] = {
 	{ .nr = __NR_brk, .why = "heap" },
 	{ .nr = __NR_rt_sigreturn, .why = "return from a signal handler" },
 	{ .nr = __NR_rt_sigprocmask, .why = "start and end of a thread" },
-	{ .nr = __NR_restart_syscall, .why = "a timed wait goes on after SIGSTOP and SIGCONT" },
 	{ .nr = __NR_clock_gettime, .why = "the clock, where the vDSO can't read the host's clock source" },
 	{ .nr = __NR_exit_group, .why = "end of the process" },
 	{ 0 },
@@ -48,6 +47,8 @@ const struct sandbox_rule sandbox_table_loop[] = {
 	{ .nr = __NR_epoll_ctl, .why = "change what is waited for" },
 	{ .nr = __NR_read, .why = "kick eventfds, descriptors that exist" },
 	{ .nr = __NR_write, .why = "call and wake-up eventfds, log lines" },
+	{ .nr = __NR_restart_syscall,
+	  .why = "a timed wait for something else than the loop's events goes on after SIGSTOP and SIGCONT" },
 	{ 0 },
 };
 

@@ -73,7 +73,8 @@ const struct sandbox_rule *const server_steady_both[] = {
 };
 
 /* What meets the guest's bytes: the runtime, the loop, and eventfds that the front end replaced. Nothing of it reads:
- * kicks and wake-ups are watched edge-triggered. */
+ * kicks and wake-ups are watched edge-triggered. And only epoll_pwait2 has a deadline here, which ends when the process is
+ * stopped and continued: the other waits, which would be restarted, are the main thread's. */
 static const struct sandbox_rule io[] = {
 	{ .nr = __NR_epoll_pwait2, .why = "wait for events, with a deadline in nanoseconds" },
 	{ .nr = __NR_epoll_ctl, .why = "change what is waited for" },

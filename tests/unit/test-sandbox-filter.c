@@ -473,8 +473,8 @@ static const struct {
 	const struct sandbox_rule *table;
 	size_t max;
 } common[] = {
-	{ "runtime", sandbox_table_runtime, 11 },
-	{ "loop", sandbox_table_loop, 4 },
+	{ "runtime", sandbox_table_runtime, 10 },
+	{ "loop", sandbox_table_loop, 5 },
 	{ "bus", sandbox_table_bus, 16 },
 	{ "sockets", sandbox_table_sockets, 3 },
 	{ "threads", sandbox_table_threads, 7 },
