@@ -115,10 +115,6 @@ bool rig_try_respawn(struct rig *rig);
 /* Waits for the end of a server that is dying by itself: its exit status, or 128 and the signal. */
 int rig_reap(struct rig *rig);
 
-/* What the servers said (options.log_fd), as much as there is room for; and forgets it. */
-void rig_log(struct rig *rig, char *text, size_t size);
-void rig_clear_log(struct rig *rig);
-
 /* Tells a server with crash points that what it is to do later is to be done from now on. */
 void rig_go(struct rig *rig);
 

@@ -65,19 +65,6 @@ void rig_go(struct rig *rig)
 	atomic_store(&rig->told->go, 1);
 }
 
-void rig_log(struct rig *rig, char *text, size_t size)
-{
-	ssize_t n = pread(rig->options.log_fd, text, size - 1, 0);
-
-	text[n > 0 ? n : 0] = '\0';
-}
-
-void rig_clear_log(struct rig *rig)
-{
-	cr_assert_eq(ftruncate(rig->options.log_fd, 0), 0);
-	lseek(rig->options.log_fd, 0, SEEK_SET);
-}
-
 void rig_crash_list(bool net, char *out, size_t size)
 {
 	char command[4096 + 64];

@@ -14,7 +14,6 @@
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -353,14 +352,12 @@ static unsigned read_labels(char *text, size_t size, const char **labels, bool p
 	return n;
 }
 
-static void begin(uint64_t features, int log_fd)
+static void begin(uint64_t features)
 {
-	struct net_options options = {
-		.kind = NET_PACKET,
-		.control = true,
-		.state_fd = state_create(),
-		.rig = { .ring_features = features, .crash = "", .log_fd = log_fd, .may_refuse = log_fd }
-	};
+	struct net_options options = { .kind = NET_PACKET,
+				       .control = true,
+				       .state_fd = state_create(),
+				       .rig = { .ring_features = features, .crash = "" } };
 
 	memset(&l, 0, sizeof(l));
 	l.random = 1;
@@ -395,7 +392,7 @@ static void all_points(const char *what, uint64_t features)
 	cr_skip_test("each of the many servers would wait for the thread sanitizer's start");
 #endif
 	n = read_labels(text, sizeof(text), labels, features & RING_F_PACKED);
-	begin(features, 0);
+	begin(features);
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned k = 0; k < wanted_hits(); k++)
 			die_at(labels[i]);
@@ -428,55 +425,4 @@ Test(net_crash, f52_every_point_packed_direct)
 Test(net_crash, f52_every_point_packed_indirect)
 {
 	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT);
-}
-
-/* ---- 54: no memory ---- */
-
-/* A start on rings that were served before, and service, with the nth allocation failing: true if there was one. */
-static bool without(unsigned nth, unsigned *ended)
-{
-	char text[4096];
-	bool failed;
-
-	arm("alloc", "any", nth);
-	rig_clear_log(&l.net.rig);
-	if (rig_try_respawn(&l.net.rig)) {
-		uint64_t commands = l.commands + 2;
-		uint32_t sent = l.next_sent + SLOTS, received = l.received + WINDOW;
-
-		drive(l.commands >= commands && l.arrived >= sent && l.received >= received);
-	}
-	rig_log(&l.net.rig, text, sizeof(text));
-	failed = strstr(text, FAIL_ALLOC_TOLD);
-	if (l.net.rig.lost) {
-		int status = rig_reap(&l.net.rig);
-
-		/* In order: 0 where it ended with the connection that it gave up. */
-		cr_assert_leq(status, 2, "allocation %u: status %d: %s", nth, status, text);
-		cr_assert(failed, "the server ended without a failure: %s", text);
-		++*ended;
-	} else {
-		/* One that refused the rings, too: that is what the core does with it. */
-		rig_kill(&l.net.rig);
-	}
-	mourn();
-	return failed;
-}
-
-Test(net_crash, faults_54_allocation_failure_at_every_call)
-{
-	int log_fd = memfd_create("log", MFD_CLOEXEC);
-	unsigned n = 0, ended = 0;
-
-#ifdef BH_SANITIZE
-	cr_skip_test("a sanitizer's own allocator is in the way");
-#endif
-	begin(RING_F_EVENT_IDX, log_fd);
-	while (without(++n, &ended))
-		;
-	end();
-	note("a server makes %u allocations; of the lack of one of them %u gave up", n - 1, ended);
-	cr_expect_gt(n, 30U, "only %u allocations failed", n);
-	cr_expect_gt(ended, 0U, "no failure was noticed");
-	close(log_fd);
 }

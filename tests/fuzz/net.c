@@ -11,170 +11,35 @@
 #include <sys/epoll.h>
 
 #include "clock.h"
+#include "nethost.h"
 #include "port.h"
 #include "rig.h"
 
-#define PAIRS   2
 #define PIECES  8
 #define PENDING 64
-#define PASSES  200
 #define DEATHS  4 /* more than a request outlives */
-#define CONTROL (2 * PAIRS)
+#define CONTROL (2 * NETHOST_PAIRS)
 
 static struct rig rig;
 static struct port port;
-static bool honest;
 static unsigned deaths;
-
-/* ---- the backend ---- */
-
-static struct world {
-	bool vnet;
-	int answer;       /* of the next send: 0 or -errno */
-	unsigned frames;  /* that wait to be received */
-	uint32_t len;     /* of each */
-	uint8_t head[32]; /* their first bytes */
-	int fd[PAIRS];
-	/* A descriptor that the driver rewrites while the device works. */
-	bool rewrite;
-	unsigned ring, at;
-	struct ring_desc desc;
-} world;
-
-static void rewrite(void)
-{
-	if (!world.rewrite)
-		return;
-	world.rewrite = false;
-	ring_write_desc(&rig.ring[world.ring], (uint16_t)world.at, world.desc);
-}
-
-static bool agreed(unsigned feature)
-{
-	return rig.features & NET_BIT(feature);
-}
-
-/* What the host is handed asks for nothing that was not agreed on. */
-static void check_header(const struct virtio_net_hdr_v1 *h)
-{
-	unsigned gso = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
-	MUST(!(h->flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
-	MUST(!h->flags || agreed(VIRTIO_NET_F_CSUM));
-	MUST(!(h->gso_type & VIRTIO_NET_HDR_GSO_ECN) || agreed(VIRTIO_NET_F_HOST_ECN));
-	MUST(gso != VIRTIO_NET_HDR_GSO_TCPV4 || agreed(VIRTIO_NET_F_HOST_TSO4));
-	MUST(gso != VIRTIO_NET_HDR_GSO_TCPV6 || agreed(VIRTIO_NET_F_HOST_TSO6));
-	MUST(gso != NET_GSO_UDP_L4 || agreed(NET_F_HOST_USO));
-	MUST(gso == 0 || gso == VIRTIO_NET_HDR_GSO_TCPV4 || gso == VIRTIO_NET_HDR_GSO_TCPV6 ||
-	     gso == NET_GSO_UDP_L4);
-}
-
-static int world_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
-{
-	int answer = world.answer;
-	size_t len = 0;
-
-	(void)b;
-	MUST(pair < PAIRS && n >= 2 && n <= NET_IOV + 1);
-	MUST(iov[0].iov_len == NET_HDR_BYTES && !rig_is_ram(iov[0].iov_base, NET_HDR_BYTES));
-	check_header(iov[0].iov_base);
-	for (int i = 1; i < n; i++) {
-		MUST(rig_is_ram(iov[i].iov_base, iov[i].iov_len));
-		len += iov[i].iov_len;
-	}
-	MUST(len >= NET_ETH_BYTES && len <= NET_FRAME_MAX);
-	rewrite();
-	check_header(iov[0].iov_base);
-	if (answer != -EAGAIN)
-		world.answer = 0;
-	return answer;
-}
-
-/* Mostly guest memory, and behind it the spill area. */
-static ssize_t world_receive(struct backend *b, unsigned pair, const struct iovec *iov, int n)
-{
-	size_t done = 0;
-
-	(void)b;
-	MUST(n >= 1 && n <= NET_IOV + 1);
-	if (!world.frames)
-		return -EAGAIN;
-	world.frames--;
-	for (int i = 0; i < n && done < world.len; i++) {
-		size_t part = MIN(iov[i].iov_len, world.len - done);
-
-		MUST(iov[i].iov_base == port.pair[pair].rx.spill ||
-		     rig_is_ram(iov[i].iov_base, iov[i].iov_len));
-		for (size_t k = 0; k < MIN(part, sizeof(world.head)); k++)
-			((uint8_t *)iov[i].iov_base)[k] = world.head[(done + k) % sizeof(world.head)];
-		if (part)
-			((uint8_t *)iov[i].iov_base)[part - 1] = 0;
-		done += part;
-	}
-	rewrite();
-	return (ssize_t)done;
-}
-
-static int world_attach(struct backend *b, unsigned pair, bool on)
-{
-	(void)b;
-	(void)on;
-	MUST(pair < PAIRS);
-	return world.answer == -EIO ? -EIO : 0;
-}
-
-static int world_set_offload(struct backend *b, uint64_t features)
-{
-	(void)b;
-	MUST(!(features & ~rig.features));
-	return world.answer == -EIO ? -EIO : 0;
-}
-
-static void world_close(struct backend *b)
-{
-	(void)b;
-}
-
-/* In the place of backend_packet.c's. */
-int backend_open_packet(struct backend *b, int fd)
-{
-	static struct backend_ops ops = { .name = "fuzz",
-					  .send = world_send,
-					  .receive = world_receive,
-					  .attach = world_attach,
-					  .set_offload = world_set_offload,
-					  .close = world_close };
-
-	(void)fd;
-	ops.vnet = world.vnet;
-	b->ops = &ops;
-	b->name = "of the fuzzer";
-	b->features = NET_BIT(VIRTIO_NET_F_CSUM) | NET_BIT(VIRTIO_NET_F_HOST_TSO4) |
-		      NET_BIT(VIRTIO_NET_F_HOST_TSO6) | NET_BIT(VIRTIO_NET_F_HOST_ECN) |
-		      NET_BIT(NET_F_HOST_USO) | NET_BIT(VIRTIO_NET_F_GUEST_CSUM) |
-		      NET_BIT(VIRTIO_NET_F_GUEST_TSO4) | NET_BIT(VIRTIO_NET_F_GUEST_TSO6) |
-		      NET_BIT(VIRTIO_NET_F_GUEST_ECN) | NET_BIT(NET_F_GUEST_USO4) | NET_BIT(NET_F_GUEST_USO6);
-	for (unsigned i = 0; i < b->pairs; i++)
-		b->fd[i] = world.fd[i] = still_fd();
-	return 0;
-}
 
 /* ---- the process ---- */
 
 static unsigned command_ring(void)
 {
-	return agreed(VIRTIO_NET_F_MQ) ? CONTROL : 2;
+	return nethost_agreed(VIRTIO_NET_F_MQ) ? CONTROL : 2;
 }
 
 static void boot(uint64_t features, bool live)
 {
 	/* The pairs that are not there are half a megabyte. */
-	memset(&port, 0, offsetof(struct port, pair[PAIRS]));
+	memset(&port, 0, offsetof(struct port, pair[NETHOST_PAIRS]));
 	memset(&port.queue, 0, sizeof(port) - offsetof(struct port, queue));
 	port.stream_fd = port.listen_fd = -1;
 	port.mac_given = true;
 	port.mac[0] = 2;
-	rig_boot(&rig, PAIRS, 2 * PAIRS + 1, features, live);
+	rig_boot(&rig, NETHOST_PAIRS, 2 * NETHOST_PAIRS + 1, features, live);
 }
 
 static void die(void)
@@ -183,14 +48,11 @@ static void die(void)
 	bool was[RIG_RINGS];
 
 	/* Orders are carried out, and rings stopped, before it dies: their memory is not the queues' yet. */
-	still_run(rig.loop, PASSES);
+	still_run(rig.loop, RIG_PASSES);
 	memcpy(was, rig.up, sizeof(was));
 	rig_die(&rig);
 	boot(features, true);
-	for (unsigned i = 0; i < rig.rings; i++)
-		if (was[i])
-			MUST(rig_start(&rig, i, true) || !honest);
-	still_run(rig.loop, PASSES);
+	rig_start_again(&rig, was);
 }
 
 /* ---- what the driver does ---- */
@@ -209,14 +71,6 @@ static uint64_t some_address(struct input *in, uint32_t len)
 	return bases[where % 4] + (off < RIG_BYTES - MIN(len, RIG_BYTES) ? off : 0);
 }
 
-static void put(uint64_t gpa, const void *from, uint32_t len)
-{
-	uint8_t *at = rig_ptr(&rig, gpa, len);
-
-	if (at)
-		memcpy(at, from, len);
-}
-
 /* Lays len bytes out in pieces, the first bytes of which are those of head. */
 static unsigned pieces(struct input *in, struct ring_buf *bufs, unsigned max, uint32_t len,
 		       const uint8_t *head, uint32_t head_len, bool write)
@@ -230,7 +84,7 @@ static unsigned pieces(struct input *in, struct ring_buf *bufs, unsigned max, ui
 			part = len;
 		bufs[i] = (struct ring_buf) { .gpa = some_address(in, part), .len = part, .write = write };
 		for (uint32_t k = 0; k < part && head_len; k++, head++, head_len--)
-			put(bufs[i].gpa + k, head, 1);
+			rig_put(&rig, bufs[i].gpa + k, head, 1);
 		len -= part;
 		if (!len)
 			return i + 1;
@@ -259,7 +113,7 @@ static uint32_t some_length(struct input *in)
 static void op_frame(struct input *in)
 {
 	struct ring_buf bufs[PIECES];
-	unsigned ring = in_u8(in) & 1 && agreed(VIRTIO_NET_F_MQ) ? 3 : 1;
+	unsigned ring = in_u8(in) & 1 && nethost_agreed(VIRTIO_NET_F_MQ) ? 3 : 1;
 	uint32_t len = NET_HDR_BYTES + some_length(in);
 	uint8_t header[NET_HDR_BYTES];
 
@@ -268,7 +122,7 @@ static void op_frame(struct input *in)
 	if (len > RIG_BYTES) {
 		bufs[0] = (struct ring_buf) { .gpa = RIG_DATA, .len = RIG_BYTES };
 		bufs[1] = (struct ring_buf) { .gpa = RIG_DATA, .len = len - RIG_BYTES };
-		put(RIG_DATA, header, sizeof(header));
+		rig_put(&rig, RIG_DATA, header, sizeof(header));
 		add(in, ring, bufs, 2);
 		return;
 	}
@@ -312,7 +166,7 @@ static void op_table(struct input *in)
 
 static void op_buffers(struct input *in)
 {
-	unsigned ring = in_u8(in) & 1 && agreed(VIRTIO_NET_F_MQ) ? 2 : 0;
+	unsigned ring = in_u8(in) & 1 && nethost_agreed(VIRTIO_NET_F_MQ) ? 2 : 0;
 
 	for (unsigned i = 1 + in_below(in, 8); i; i--) {
 		struct ring_buf bufs[PIECES];
@@ -347,7 +201,7 @@ static void op_any_chain(struct input *in)
 	struct ring_buf bufs[RING_TABLE_MAX];
 	unsigned ring = in_below(in, rig.rings), n = 1 + in_below(in, RING_TABLE_MAX);
 
-	honest = false;
+	rig.honest = false;
 	for (unsigned i = 0; i < n; i++)
 		bufs[i] = (struct ring_buf) { .gpa = any_address(in),
 					      .len = any_length(in),
@@ -374,12 +228,12 @@ static void op_write_over(struct input *in)
 	struct ring *r = &rig.ring[ring];
 	uint8_t how = in_u8(in);
 
-	honest = false;
+	rig.honest = false;
 	if (how % 4 == 0) {
-		world.rewrite = true;
-		world.ring = ring;
-		world.at = at;
-		world.desc = any_desc(in);
+		nethost.rewrite = true;
+		nethost.ring = ring;
+		nethost.at = at;
+		nethost.desc = any_desc(in);
 	} else if (how % 4 == 1 && rig.features & RING_F_INDIRECT) {
 		ring_write_table(r, r->tables + at * RING_TABLE_MAX * 16U,
 				 (uint16_t)in_below(in, RING_TABLE_MAX), any_desc(in));
@@ -397,40 +251,20 @@ static void op_kick(struct input *in)
 {
 	uint8_t which = in_u8(in), calls = in_u8(in);
 
-	for (unsigned i = 0; i < rig.rings; i++) {
-		if (!rig.up[i] || which >> i & 1)
-			continue;
-		if (calls >> i & 1)
+	for (unsigned i = 0; i < rig.rings; i++)
+		if (rig.up[i] && !(which >> i & 1) && calls >> i & 1)
 			ring_enable_calls(&rig.ring[i]);
-		if (ring_publish(&rig.ring[i]))
-			still_raise(rig.kick[i], EPOLLIN);
-	}
+	rig_kick(&rig, which);
 	if (which & 0x80)
 		still_run(rig.loop, 1 + (which >> 5 & 3U));
 	else
-		still_run(rig.loop, PASSES);
-}
-
-static void collect(void)
-{
-	for (unsigned i = 0; i < rig.rings; i++) {
-		uint16_t id;
-		uint32_t len;
-		int got;
-
-		/* What was put there by hand may come back before what was added. */
-		if (!honest)
-			ring_publish(&rig.ring[i]);
-		while ((got = ring_get(&rig.ring[i], &id, &len)) == 1)
-			;
-		MUST(got == 0 || !honest);
-	}
+		still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_collect(struct input *in)
 {
 	(void)in;
-	collect();
+	rig_collect(&rig, 0);
 }
 
 /* ---- what the others do ---- */
@@ -442,26 +276,26 @@ static void op_backend(struct input *in)
 	unsigned pair = what & 1;
 
 	if (what & 2) {
-		world.answer = answers[(what >> 2) % ARRAY_SIZE(answers)];
+		nethost.answer = answers[(what >> 2) % ARRAY_SIZE(answers)];
 		return;
 	}
-	still_raise(world.fd[pair], EPOLLOUT);
-	if (world.answer == -EAGAIN)
-		world.answer = 0;
+	still_raise(nethost.fd[pair], EPOLLOUT);
+	if (nethost.answer == -EAGAIN)
+		nethost.answer = 0;
 	if (what & 4)
-		still_raise(world.fd[pair], EPOLLHUP);
-	still_run(rig.loop, PASSES);
+		still_raise(nethost.fd[pair], EPOLLHUP);
+	still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_receive(struct input *in)
 {
 	uint8_t what = in_u8(in);
 
-	world.frames = MIN(world.frames + 1 + (what >> 1) % 16U, PENDING);
-	world.len = some_length(in) + (world.vnet ? NET_HDR_BYTES : 0);
-	in_bytes(in, world.head, 12 + 18);
-	still_raise(world.fd[what & 1], EPOLLIN);
-	still_run(rig.loop, PASSES);
+	nethost.frames = MIN(nethost.frames + 1 + (what >> 1) % 16U, PENDING);
+	nethost.len = some_length(in) + (nethost.vnet ? NET_HDR_BYTES : 0);
+	in_bytes(in, nethost.head, 12 + 18);
+	still_raise(nethost.fd[what & 1], EPOLLIN);
+	still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_set(struct input *in)
@@ -477,13 +311,13 @@ static void op_set(struct input *in)
 	char why[64];
 
 	rig.device->set(&port, set[0], set[1], why, sizeof(why));
-	still_run(rig.loop, PASSES);
+	still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_time(struct input *in)
 {
 	still_advance((uint64_t)in_u16(in) * 10000);
-	still_run(rig.loop, PASSES);
+	still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_order(struct input *in)
@@ -492,7 +326,7 @@ static void op_order(struct input *in)
 	unsigned i = what % rig.rings;
 
 	if (!rig.up[i]) {
-		MUST(rig_start(&rig, i, false) || !honest);
+		MUST(rig_start(&rig, i, false) || !rig.honest);
 	} else {
 		switch (in_u8(in) % 8) {
 		case 0:
@@ -511,14 +345,14 @@ static void op_order(struct input *in)
 			rig_drain(&rig, i, false);
 			break;
 		case 5:
-			rig_move(&rig, (what >> 4) % PAIRS);
+			rig_move(&rig, (what >> 4) % NETHOST_PAIRS);
 			break;
 		default:
 			rig_set_mem(&rig, i, what >> 4 & 1);
 			break;
 		}
 	}
-	still_run(rig.loop, PASSES);
+	still_run(rig.loop, RIG_PASSES);
 }
 
 static void op_config(struct input *in)
@@ -554,16 +388,13 @@ static uint64_t features(struct input *in)
 					    NET_F_HOST_USO,         VIRTIO_NET_F_GUEST_CSUM,
 					    VIRTIO_NET_F_CTRL_RX,   VIRTIO_NET_F_CTRL_VLAN };
 	uint8_t how = in_u8(in), lacks = in_u8(in);
-	uint64_t all = ~(RING_F_PACKED | RING_F_EVENT_IDX | RING_F_INDIRECT);
+	uint64_t all = rig_features(how);
 
-	all |= how & 1 ? RING_F_PACKED : 0;
-	all |= how & 2 ? RING_F_EVENT_IDX : 0;
-	all |= how & 4 ? RING_F_INDIRECT : 0;
 	if (how & 8)
 		all &= ~NET_BIT(VIRTIO_NET_F_MQ);
 	if (how & 16)
 		all &= ~NET_BIT(VIRTIO_NET_F_MRG_RXBUF);
-	world.vnet = how & 32;
+	nethost.vnet = how & 32;
 	rig.tracked = !(how & 64);
 	if (how & 128)
 		for (unsigned i = 0; i < ARRAY_SIZE(may_lack); i++)
@@ -571,7 +402,7 @@ static uint64_t features(struct input *in)
 				all &= ~NET_BIT(may_lack[i]);
 	if ((how & 128) && lacks == 0xff) {
 		all &= ~NET_BIT(32); /* a driver of before virtio 1.0; merged buffers or not */
-		honest = false;
+		rig.honest = false;
 	}
 	return all;
 }
@@ -582,24 +413,17 @@ static void settle(void)
 	static const char *const lifted[] = { "tx-bytes", "tx-packets" };
 	char why[64];
 
-	world.answer = 0;
-	world.frames = 0;
+	nethost.answer = 0;
+	nethost.frames = 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(lifted); i++)
 		rig.device->set(&port, lifted[i], "0", why, sizeof(why));
-	for (unsigned i = 0; i < PAIRS; i++)
-		still_raise(world.fd[i], EPOLLOUT);
-	still_run(rig.loop, PASSES);
-	for (unsigned i = 0; i < rig.rings; i++) {
-		if (!rig.up[i])
-			MUST(rig_start(&rig, i, false));
-		rig_enable(&rig, i, true);
-		rig_drain(&rig, i, false);
-		ring_publish(&rig.ring[i]);
-		still_raise(rig.kick[i], EPOLLIN);
-	}
+	for (unsigned i = 0; i < NETHOST_PAIRS; i++)
+		still_raise(nethost.fd[i], EPOLLOUT);
+	still_run(rig.loop, RIG_PASSES);
+	rig_let_go(&rig);
 	still_advance(NS_PER_S);
-	still_run(rig.loop, PASSES);
-	collect();
+	still_run(rig.loop, RIG_PASSES);
+	rig_collect(&rig, 0);
 	for (unsigned i = 0; i < rig.rings; i++)
 		if (i == command_ring() || (i % 2 && i < command_ring()))
 			MUST(rig.ring[i].n_free == RIG_SIZE);
@@ -613,21 +437,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (len > 4096)
 		return 0;
 	rig_reset(&rig, &net_device, &port);
-	world = (struct world) { .answer = 0 };
-	honest = true;
+	nethost = (struct nethost) { .rig = &rig, .port = &port };
 	deaths = 0;
 	wanted = features(&in);
 	boot(wanted, false);
 	rig_lay_out(&rig);
-	for (unsigned i = 0; i < rig.rings; i++)
-		MUST(rig_start(&rig, i, false));
-	still_run(rig.loop, PASSES);
+	rig_start_all(&rig);
 	while (in.left)
 		ops[in_below(&in, ARRAY_SIZE(ops))](&in);
-	if (honest)
+	if (rig.honest)
 		settle();
 	else
-		still_run(rig.loop, PASSES);
+		still_run(rig.loop, RIG_PASSES);
 	rig_end(&rig);
 	return 0;
 }

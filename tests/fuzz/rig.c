@@ -44,7 +44,7 @@ void rig_reset(struct rig *r, const struct server_device *device, void *dev)
 	still_reset();
 	memset(guest.base, 0, guest.size);
 	guest.next = 0;
-	*r = (struct rig) { .device = device, .dev = dev };
+	*r = (struct rig) { .device = device, .dev = dev, .honest = true };
 	MUST(state_alloc(&r->state) == 0);
 }
 
@@ -64,6 +64,14 @@ uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len)
 {
 	(void)r;
 	return guest_ptr(&guest, gpa, len);
+}
+
+void rig_put(struct rig *r, uint64_t gpa, const void *from, uint32_t len)
+{
+	uint8_t *at = rig_ptr(r, gpa, len);
+
+	if (at)
+		memcpy(at, from, len);
 }
 
 /* ---- the process ---- */
@@ -250,6 +258,68 @@ void rig_move(struct rig *r, unsigned set)
 
 	(void)r;
 	move_start(&server, set, at->thread == &server.io[0] ? &server.io[1] : &server.io[0], 0);
+}
+
+/* ---- all rings ---- */
+
+uint64_t rig_features(uint8_t how)
+{
+	uint64_t all = ~(RING_F_PACKED | RING_F_EVENT_IDX | RING_F_INDIRECT);
+
+	all |= how & 1 ? RING_F_PACKED : 0;
+	all |= how & 2 ? RING_F_EVENT_IDX : 0;
+	all |= how & 4 ? RING_F_INDIRECT : 0;
+	return all;
+}
+
+void rig_start_all(struct rig *r)
+{
+	for (unsigned i = 0; i < r->rings; i++)
+		MUST(rig_start(r, i, false));
+	still_run(r->loop, RIG_PASSES);
+}
+
+void rig_start_again(struct rig *r, const bool *was)
+{
+	for (unsigned i = 0; i < r->rings; i++)
+		if (was[i])
+			MUST(rig_start(r, i, true) || !r->honest);
+	still_run(r->loop, RIG_PASSES);
+}
+
+void rig_let_go(struct rig *r)
+{
+	for (unsigned i = 0; i < r->rings; i++) {
+		if (!r->up[i])
+			MUST(rig_start(r, i, false));
+		rig_enable(r, i, true);
+		rig_drain(r, i, false);
+		ring_publish(&r->ring[i]);
+		still_raise(r->kick[i], EPOLLIN);
+	}
+}
+
+void rig_kick(struct rig *r, unsigned skip)
+{
+	for (unsigned i = 0; i < r->rings; i++)
+		if (r->up[i] && !(skip >> i & 1) && ring_publish(&r->ring[i]))
+			still_raise(r->kick[i], EPOLLIN);
+}
+
+void rig_collect(struct rig *r, uint32_t least)
+{
+	for (unsigned i = 0; i < r->rings; i++) {
+		uint16_t id;
+		uint32_t len;
+		int got;
+
+		/* What was put there by hand may come back before what was added. */
+		if (!r->honest)
+			ring_publish(&r->ring[i]);
+		while ((got = ring_get(&r->ring[i], &id, &len)) == 1)
+			MUST(len >= least || !r->honest);
+		MUST(got == 0 || !r->honest);
+	}
 }
 
 /* ---- what lib/server would do with the rest of the process ---- */

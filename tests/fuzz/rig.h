@@ -11,8 +11,9 @@
 #include "server.h"
 #include "still.h"
 
-#define RIG_RINGS 5
-#define RIG_SIZE  16 /* descriptors of each ring */
+#define RIG_RINGS  5
+#define RIG_SIZE   16  /* descriptors of each ring */
+#define RIG_PASSES 200 /* of the loop, which has nothing left to do then */
 #define RIG_DATA                                                                                             \
 	0x40000U /* guest-physical address of what is not rings: two regions that adjoin, one apart */
 #define RIG_BYTES  0x10000U /* in each region */
@@ -28,6 +29,7 @@ struct rig {
 	unsigned rings;
 	uint64_t features;
 	bool tracked; /* there is an in-flight region, and so a life after death */
+	bool honest;  /* the driver has done nothing that none should: what it gave must come back */
 	struct ring ring[RIG_RINGS];
 	bool up[RIG_RINGS];       /* the ring was started and not stopped */
 	bool stopping[RIG_RINGS]; /* it is to be */
@@ -53,6 +55,9 @@ void rig_end(struct rig *r);
 /* The driver's rings: all of them laid out anew, empty. */
 void rig_lay_out(struct rig *r);
 
+/* What the driver accepts of the rings' features, by three bits of the input; with all that a device may have. */
+uint64_t rig_features(uint8_t how);
+
 /* Starts ring i, if its memory makes sense to the device: true. */
 bool rig_start(struct rig *r, unsigned i, bool live);
 
@@ -66,11 +71,26 @@ void rig_drain(struct rig *r, unsigned i, bool on);
 /* Has another I/O thread serve a set of rings: another in name, as there is one loop. */
 void rig_move(struct rig *r, unsigned set);
 
+/* All rings, empty, as they begin; after a death, those that were; all, with nothing in the way of what they hold. An honest
+ * driver's do start. */
+void rig_start_all(struct rig *r);
+void rig_start_again(struct rig *r, const bool *was);
+void rig_let_go(struct rig *r);
+
+/* Shows the device what was added to the rings, apart from those in skip, a bit each, and kicks. */
+void rig_kick(struct rig *r, unsigned skip);
+
+/* Takes what came back; each at least so many bytes written. */
+void rig_collect(struct rig *r, uint32_t least);
+
 /* Another table of the same memory: one of RIG_TABLES. */
 void rig_set_mem(struct rig *r, unsigned i, unsigned table);
 
 /* The driver's own view of len bytes of guest memory, or NULL. */
 uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len);
+
+/* Puts bytes there, if it is guest memory. */
+void rig_put(struct rig *r, uint64_t gpa, const void *from, uint32_t len);
 
 /* Whether these bytes lie within one region as the device has it mapped. */
 bool rig_is_ram(const void *at, size_t len);

@@ -3,7 +3,6 @@
  * bad-backend HOW SOCKET: a disk of 16 MiB for whoever connects, which on the first request
  *   ahead   moves the used index by 40000
  *   ids     completes a descriptor that no ring has
- *   twice   completes the first of two requests twice
  *   full    makes the kick's eventfd blocking, fills it up, and completes nothing
  * and nothing else, ever.
  */
@@ -39,18 +38,17 @@ static void forget(void)
 	ring.kick = ring.call = ring.err = -1;
 }
 
-/* The first kick that announces what it takes. */
+/* The first kick that announces a request. */
 static void on_kick(void *arg, uint32_t events)
 {
 	const uint64_t most = UINT64_MAX - 1;
-	uint16_t *avail = mem_at_user(memory, ring.config.avail, 8);
-	uint32_t *used = mem_at_user(memory, ring.config.used, 20);
+	uint16_t *avail = mem_at_user(memory, ring.config.avail, 4);
+	uint32_t *used = mem_at_user(memory, ring.config.used, 12);
 	uint16_t *idx = (uint16_t *)(void *)used + 1;
-	bool twice = !strcmp(how, "twice");
 
 	(void)arg;
 	(void)events;
-	if (!avail || !used || __atomic_load_n(&avail[1], __ATOMIC_ACQUIRE) < (twice ? 2 : 1))
+	if (!avail || !used || __atomic_load_n(&avail[1], __ATOMIC_ACQUIRE) == 0)
 		return;
 	loop_mod_fd(kick_watch, 0);
 	if (!strcmp(how, "full")) {
@@ -58,9 +56,6 @@ static void on_kick(void *arg, uint32_t events)
 		fcntl(ring.kick, F_SETFL, 0);
 		if (write(ring.kick, &most, sizeof(most)) != sizeof(most))
 			perror("bad-backend: the kick");
-	} else if (twice) {
-		used[1] = used[3] = avail[2];
-		__atomic_store_n(idx, 2, __ATOMIC_SEQ_CST);
 	} else {
 		used[1] = 999;
 		__atomic_store_n(idx, !strcmp(how, "ids") ? 1 : 40000, __ATOMIC_SEQ_CST);

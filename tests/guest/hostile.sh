@@ -34,11 +34,6 @@ begin ids
 check "fault 41: a used id that was never issued is seen, and the connection ended" \
 	says 'device disk0 is down: its used ring names descriptors that do not exist'
 finish "fault 41, ids"
-# Both name a request that is outstanding: only the driver can know.
-begin twice
-check "fault 41: a request that is completed twice is nothing to the core, which notices that another is not" \
-	says 'device disk0: no progress on queue 0 for [1-9][0-9]* ms: there are no health words'
-finish "fault 41, twice"
 begin full
 check "fault 46: with the kick's eventfd full and blocking, the stall is noticed" \
 	says 'device disk0: no progress on queue 0 for [1-9][0-9]* ms: there are no health words'
