@@ -400,9 +400,11 @@ static void on_back(void *arg, struct child *child)
 {
 	struct device *d = arg;
 
-	/* Its supervisor may have died before it could tell. */
-	if (child == device_active(d) && child->state == CHILD_READY)
+	/* Its supervisor may have died before it could tell, or have drained it for an upgrade that comes to nothing now. */
+	if (child == device_active(d) && child->state == CHILD_READY) {
 		device_repeat_sets(d);
+		device_serve_on(d);
+	}
 	device_upgrade_back(d);
 }
 

@@ -85,6 +85,9 @@ void device_upgrade_hung(struct device *d, const char *reason);
 void device_upgrade_abort(struct device *d, int err, const char *why);
 void device_on_trial_timer(void *arg);
 
+/* The active process is to serve, whether it was drained or not; one that can't be told so is killed. */
+void device_serve_on(struct device *d);
+
 /* An upgrade that a predecessor began: goes on at once, or when both processes are back. */
 void device_upgrade_go_on(struct device *d);
 void device_upgrade_back(struct device *d);

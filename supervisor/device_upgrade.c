@@ -16,17 +16,13 @@
 #include "device_priv.h"
 #include "num.h"
 
-#define CLEAR_NS (5 * NS_PER_S)
-#define DRAIN_NS (5 * NS_PER_S) /* for what the storage has in hand */
-#define STOP_NS  (2 * NS_PER_S)
-#define TRIAL_NS (3 * NS_PER_S)
+#define CLEAR_NS  (5 * NS_PER_S)
+#define DRAIN_NS  (5 * NS_PER_S) /* for what the storage has in hand */
+#define STOP_NS   (2 * NS_PER_S)
+#define TRIAL_NS  (3 * NS_PER_S)
+#define RESUME_NS (5 * NS_PER_S)
 
-static void on_ignored(void *arg, int err, const struct bus_msg *reply)
-{
-	(void)arg;
-	(void)err;
-	(void)reply;
-}
+#define CANT_RESUME "it can't be told to serve on"
 
 static size_t old_slot(const struct device *d)
 {
@@ -133,14 +129,34 @@ static void stop_old(struct device *d)
 	child_stop(&d->slot[old_slot(d)], STOP_NS);
 }
 
+/* One that was drained and does not hear of this rests for ever, and does not even look as if it hung. */
+static void on_resumed(void *arg, int err, const struct bus_msg *reply)
+{
+	struct child *c = arg;
+
+	(void)reply;
+	if (!err || err == -ECANCELED || c->state != CHILD_READY)
+		return;
+	if (err == -EPIPE) /* that is most likely its death */
+		child_doubt(c, CANT_RESUME);
+	else
+		child_kill(c, CANT_RESUME);
+}
+
+void device_serve_on(struct device *d)
+{
+	struct child *c = device_active(d);
+	struct bus_msg msg = { .type = BUS_RESUME };
+
+	if (bus_request(c->bus, &msg, RESUME_NS, on_resumed, c))
+		child_kill(c, CANT_RESUME);
+}
+
 /* The old one is to serve on as if nothing had been. */
 static void resume_old(struct device *d, int err, const char *why)
 {
-	struct bus_msg msg = { .type = BUS_RESUME };
-
 	d->state = DEVICE_UP;
-	if (bus_request(device_active(d)->bus, &msg, DRAIN_NS, on_ignored, NULL))
-		child_kill(device_active(d), "it can't be told to serve on");
+	device_serve_on(d);
 	refuse(d, err, why);
 }
 

@@ -299,6 +299,25 @@ is "... the device serves" "$(device m disk0 state)" up
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" m
 
+# An upgrade that the supervisor leaves in the middle of the drain, and its new process with it.
+script disk0 no-drain
+start m "${disk[@]}" "${keep[@]}"
+wait_running m
+wait_for 10 spare_is ready
+rm "$bin/disk0.do"
+old=$(device m disk0 pid)
+ctl m upgrade disk0 >"$tmp/upgrade" 2>&1 &
+tap_pids+=($!)
+check "an old process drains" wait_for 10 logged m 'blk-server\[disk0\]: told to drain'
+bereave
+slay "$(pgrep -f "^$bin/blk-server .*$run_dir/m/" | grep -vx "$old")"
+adopt
+check "... a new one that dies with the supervisor: the old one is told to serve on" \
+	wait_for 10 adopted 'blk-server\[disk0\]: told to serve on'
+is "... and does" "$(device m disk0 pid) $(device m disk0 state)" "$old up"
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
+
 # Being told to end.
 script core stay
 start m "${disk[@]}" "${keep[@]}"

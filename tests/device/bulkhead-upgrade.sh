@@ -163,6 +163,21 @@ wait_for 10 spare_ready
 upgrade --exec "$new/blk-server"
 refused "an old process that does not drain" 'the old process did not finish its requests in time'
 check "... is told to serve on" wait_for 5 logged m 'blk-server\[disk0\]: told to serve on'
+ctl m quit
+ends_with "ends" 0 "$pid" m
+script disk0 no-drain no-resume
+fresh
+wait_for 10 spare_ready
+rm "$bin/disk0.do"
+upgrade --exec "$new/blk-server"
+refused "one that does not drain" 'the old process did not finish its requests in time'
+check "... and does not answer when it is told to serve on is replaced" wait_for 15 up_after 1
+check "... for that" logged m "disk0: killing blk-server \(process $old\): it can.t be told to serve on"
+ctl m quit
+ends_with "ends" 0 "$pid" m
+script disk0 no-drain
+fresh
+wait_for 10 spare_ready
 # during_drain COMMAND...: an upgrade, and the command in the middle of its drain.
 during_drain() {
 	local before asked

@@ -10,7 +10,8 @@
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
  *             unlink-late (as the core, tells no end of a device)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
- *             no-peer (as net-server, answers that a link can't come up)  no-drain (never answers DRAIN)  recovered (as a server, says so once it got its byte)
+ *             no-peer (as net-server, answers that a link can't come up)  no-drain, no-resume (never answers DRAIN, RESUME)
+ *             recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
@@ -364,7 +365,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
 		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
 	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay) ||
-	    (msg->type == BUS_DRAIN && script_word("no-drain") > 0))
+	    (msg->type == BUS_DRAIN && script_word("no-drain") > 0) ||
+	    (msg->type == BUS_RESUME && script_word("no-resume") > 0))
 		return;
 	if (msg->type == BUS_RESUME && script_word("resume-exit") >= 0)
 		_exit(script_word("resume-exit"));
