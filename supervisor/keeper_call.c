@@ -34,12 +34,13 @@ static void limit_waiting(int sock)
 	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 }
 
-/* Sends what has no answer, unless that would have to wait for the keeper. */
-static int post(struct keeper *k, const struct keeper_request *request)
+/* Sends what has no answer, or one that nobody needs, unless that would have to wait for the keeper. */
+static int post(struct keeper *k, struct keeper_request *request)
 {
 	struct pollfd room = { .fd = k->sock, .events = POLLOUT };
 	ssize_t n;
 
+	request->number = ++k->requests;
 	if (poll(&room, 1, 0) != 1)
 		return -EAGAIN;
 	n = fd_send(k->sock, request, sizeof(*request), NULL, 0);
@@ -170,6 +171,15 @@ static int ask_plain(struct keeper *k, enum keeper_verb verb, size_t i, struct k
 	return ask(k, &request, NULL, 0, answer, fd_out);
 }
 
+/* Nobody waits for the answer to this start any more: what the keeper makes of it is to end when it comes to that. */
+static void abandon(struct keeper *k, size_t i)
+{
+	static const enum keeper_verb end[] = { KEEPER_KILL, KEEPER_REAP };
+
+	for (size_t v = 0; v < ARRAY_SIZE(end); v++)
+		post(k, &(struct keeper_request) { .verb = end[v], .child = (uint32_t)i });
+}
+
 int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size)
 {
@@ -186,6 +196,8 @@ int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch,
 	memcpy(all + 1 + launch->nfds, launch->held, request.nheld * sizeof(int));
 	err = ask_many(k, &request, all, 1 + launch->nfds + request.nheld, &answer, got, &ngot);
 	sort_out(err ? 0 : 3, got, ngot, mine, 2);
+	if (err == -ETIMEDOUT)
+		abandon(k, i);
 	found->pidfd = mine[0];
 	found->anchor = mine[1];
 	snprintf(what, what_size, "%.*s", (int)sizeof(answer.what), answer.what);

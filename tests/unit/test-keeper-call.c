@@ -15,11 +15,14 @@
 
 #include "config.h"
 #include "fd.h"
+#include "num.h"
 #include "supervisor/keeper_priv.h"
 
 static char path[64];
 static int listener, life[2]; /* life's writing end comes with the answer to a start */
 static sem_t go;
+static uint32_t verb[4]; /* what was asked first */
+static size_t nverbs;
 
 /* What keeper_start would run; these tests join a keeper. */
 void keeper_main(const struct keeper_plan *plan, int sock, int door, int supervisor_fd)
@@ -50,6 +53,8 @@ static void *be_keeper(void *arg)
 		bool start = request.verb == KEEPER_SPAWN;
 		struct keeper_answer answer = { .number = request.number };
 
+		if (nverbs < ARRAY_SIZE(verb))
+			verb[nverbs++] = request.verb;
 		if (request.verb == KEEPER_FINISH)
 			break;
 		if (request.verb == KEEPER_REPORT)
@@ -123,6 +128,19 @@ Test(keeper_call, late_answer_is_not_the_next_ones, .timeout = 30)
 	closed = (struct pollfd) { .fd = life[0] };
 	cr_expect_eq(poll(&closed, 1, 5000), 1, "what came with the late answer was not closed");
 	leave();
+}
+
+/* It would keep the image until the next start in its place. */
+Test(keeper_call, start_that_came_late_is_ended, .timeout = 30)
+{
+	join_busy_keeper();
+	sem_post(&go);
+	leave();
+	cr_assert_eq(nverbs, 4);
+	cr_expect_eq(verb[0], KEEPER_SPAWN);
+	cr_expect_eq(verb[1], KEEPER_KILL);
+	cr_expect_eq(verb[2], KEEPER_REAP);
+	cr_expect_eq(verb[3], KEEPER_FINISH);
 }
 
 Test(keeper_call, report_waits_for_nothing, .timeout = 30)
