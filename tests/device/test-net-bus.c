@@ -11,8 +11,7 @@
 
 #include "clock.h"
 #include "fd.h"
-#include "net.h"
-#include "supervise.h"
+#include "net_bus.h"
 #include "vhost_fe_priv.h"
 
 #define BUFFERS 120
@@ -30,18 +29,13 @@ static bool control; /* with a control ring */
 
 static void set_up_on(enum net_kind kind, uint64_t ring_features, unsigned pairs, unsigned threads)
 {
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
-	struct net_options options = { .kind = kind,
-				       .control = control,
-				       .rig = { .args = args,
-						.queues = pairs,
-						.io_threads = threads,
-						.ring_features = ring_features } };
+	struct net_options options = {
+		.kind = kind,
+		.control = control,
+		.rig = { .queues = pairs, .io_threads = threads, .ring_features = ring_features }
+	};
 
-	supervisor_open(&s);
-	args[3] = s.dir;
-	net_start(&n, &options);
-	supervisor_expect(&s, &n.rig);
+	net_bus_start(&n, &s, &options);
 }
 
 static void set_up(uint64_t ring_features)
@@ -51,9 +45,7 @@ static void set_up(uint64_t ring_features)
 
 static void tear_down(void)
 {
-	supervisor_ask_ok(&s, BUS_SHUTDOWN);
-	net_stop(&n);
-	supervisor_close(&s);
+	net_bus_stop(&n, &s);
 }
 
 static uint64_t held(void)
@@ -226,15 +218,7 @@ Test(net_bus, pairs_are_counted_and_served_by_threads)
 
 static int set(const char *key, const char *value)
 {
-	static struct bus_msg msg;
-
-	memset(&msg, 0, sizeof(msg));
-	msg.type = BUS_SET;
-	strcpy(msg.set.key, key);
-	strcpy(msg.set.value, value);
-	supervisor_ask(&s, &msg);
-	supervisor_until(&s, s.answered);
-	return s.err;
+	return supervisor_set(&s, key, value, NULL);
 }
 
 static uint16_t link_status(void)
@@ -338,18 +322,9 @@ Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_a_limit)
 	tear_down();
 }
 
-/* Waits until the I/O threads pass over their rings no more: a while in which they had every reason to and did not. */
 static void falls_asleep(void)
 {
-	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
-
-	do {
-		cr_assert(clock_ns() < end, "it does not sleep");
-		passes = supervisor_stat(&s, "passes");
-		until = clock_ns() + 100 * NS_PER_MS;
-		while (clock_ns() < until)
-			cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
-	} while (supervisor_stat(&s, "passes") != passes);
+	net_bus_falls_asleep(&n, &s);
 }
 
 /* Frames that the peer does not take wait for it, but not while there is no link. */
@@ -419,99 +394,6 @@ Test(net_bus, a_limit_that_is_lifted_lets_go_of_what_waits)
 	for (unsigned i = 0; i < 20; i++)
 		cr_assert_eq(net_peer_receive(&n, frame), len);
 	receive_frame(2);
-	tear_down();
-}
-
-/* ---- moves ---- */
-
-#define ROUNDS 60
-#define BURST  8
-
-static void set_up_to_move(uint64_t ring_features)
-{
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
-	struct net_options options = {
-		.kind = NET_PACKET,
-		.rig = { .args = args, .thread_names = "a:b", .ring_features = ring_features }
-	};
-
-	supervisor_open(&s);
-	args[3] = s.dir;
-	net_start(&n, &options);
-	supervisor_expect(&s, &n.rig);
-}
-
-/* A pair goes from one thread to the other and back, with frames on their way in both directions. */
-static void moves_with_frames_under_way(uint64_t ring_features)
-{
-	const uint32_t len = 200;
-	uint32_t used;
-	uint16_t id;
-
-	set_up_to_move(ring_features);
-	net_post_many(&n, 0, BYTES, BUFFERS - BURST);
-	for (unsigned i = 0; i < ROUNDS; i++) {
-		struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
-
-		strcpy(msg.move_queue.thread, i % 2 ? "a" : "b");
-		net_fill(rig_ptr(&n.rig, n.frame), len, i);
-		for (unsigned k = 0; k < BURST; k++) {
-			net_fill(frame, 60, i * BURST + k);
-			net_peer_send(&n, frame, 60);
-			net_send_start(&n, 0, len);
-			if (k == i % BURST)
-				supervisor_ask(&s, &msg);
-		}
-		supervisor_until(&s, s.answered);
-		cr_assert_eq(s.err, 0);
-		for (unsigned k = 0; k < BURST; k++) {
-			net_receive(&n, 0, &f);
-			cr_assert(f.len == 60 && net_check(f.bytes, 60, i * BURST + k), "frame %u of move %u",
-				  k, i);
-			cr_assert_eq(net_peer_receive(&n, frames), len);
-			cr_assert(net_check(frames, len, i));
-		}
-		net_post_many(&n, 0, BYTES, BURST);
-		for (unsigned k = 0; k < BURST; k++)
-			supervisor_until(&s, ring_get(&n.rig.queue[1].ring, &id, &used) == 1);
-	}
-	supervisor_ask_ok(&s, BUS_GET_LOOPS);
-	cr_assert_eq(s.reply->loops.count, 3);
-	cr_assert_str_eq(s.reply->loops.loop[1].name, "a");
-	cr_assert_eq(s.reply->loops.loop[1].queues, 1);
-	cr_assert_eq(s.reply->loops.loop[2].queues, 0);
-	falls_asleep();
-	tear_down();
-}
-
-Test(net_bus, split_a_pair_moves)
-{
-	moves_with_frames_under_way(RING_F_EVENT_IDX);
-}
-
-Test(net_bus, packed_a_pair_moves)
-{
-	moves_with_frames_under_way(RING_F_PACKED);
-}
-
-/* What waited for a limit or for the other end on one thread is let go on the other. */
-Test(net_bus, a_limit_is_lifted_on_the_other_thread)
-{
-	struct bus_msg msg = { .type = BUS_MOVE_QUEUE, .move_queue.thread = "b" };
-
-	set_up_to_move(0);
-	cr_assert_eq(set("tx-packets", "1/1"), 0);
-	for (unsigned i = 0; i < 5; i++) {
-		net_fill(rig_ptr(&n.rig, n.frame), 60, 1);
-		net_send_start(&n, 0, 60);
-	}
-	supervisor_until(&s, supervisor_stat(&s, "tx_limited") > 0);
-	supervisor_ask(&s, &msg);
-	supervisor_until(&s, s.answered);
-	cr_assert_eq(s.err, 0);
-	cr_assert_eq(set("tx-packets", "0"), 0);
-	for (unsigned i = 0; i < 5; i++)
-		cr_assert_eq(net_peer_receive(&n, frames), 60);
 	tear_down();
 }
 

@@ -4,9 +4,8 @@
 #include <string.h>
 
 #include "clock.h"
-#include "net.h"
+#include "net_bus.h"
 #include "num.h"
-#include "supervise.h"
 
 #define PAIRS 4
 
@@ -17,21 +16,14 @@ static struct supervisor s;
 
 static void set_up(const struct rig_options *rig)
 {
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
 	struct net_options options = { .kind = NET_TAP, .control = true, .rig = *rig };
 
-	supervisor_open(&s);
-	args[3] = s.dir;
-	options.rig.args = args;
-	net_start(&n, &options);
-	supervisor_expect(&s, &n.rig);
+	net_bus_start(&n, &s, &options);
 }
 
 static void tear_down(void)
 {
-	supervisor_ask_ok(&s, BUS_SHUTDOWN);
-	net_stop(&n);
-	supervisor_close(&s);
+	net_bus_stop(&n, &s);
 }
 
 static struct ring *control_ring(void)

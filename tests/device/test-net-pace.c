@@ -2,9 +2,7 @@
 /* Frames that come so fast that net-server does not watch for them: none is missed when they end, nor when nobody can read. */
 #include <criterion/criterion.h>
 
-#include "clock.h"
-#include "net.h"
-#include "supervise.h"
+#include "net_bus.h"
 
 #define BUFFERS 100 /* posted at a time */
 #define FAST    256 /* small frames in a row */
@@ -20,21 +18,19 @@ static uint32_t sent, came;
 
 static void set_up(enum net_kind kind, uint64_t ring_features)
 {
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
-	struct net_options options = { .kind = kind,
-				       .rig = { .args = args, .ring_features = ring_features } };
+	struct net_options options = { .kind = kind, .rig = { .ring_features = ring_features } };
 
-	supervisor_open(&s);
-	args[3] = s.dir;
-	net_start(&n, &options);
-	supervisor_expect(&s, &n.rig);
+	net_bus_start(&n, &s, &options);
 }
 
 static void tear_down(void)
 {
-	supervisor_ask_ok(&s, BUS_SHUTDOWN);
-	net_stop(&n);
-	supervisor_close(&s);
+	net_bus_stop(&n, &s);
+}
+
+static void falls_asleep(void)
+{
+	net_bus_falls_asleep(&n, &s);
 }
 
 static void send_frames(unsigned count)
@@ -62,20 +58,6 @@ static void take_frames(unsigned count)
 		net_post_many(&n, 0, 1526, part);
 		receive_frames(part);
 	}
-}
-
-/* Waits until the I/O thread passes over its rings no more. */
-static void falls_asleep(void)
-{
-	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
-
-	do {
-		cr_assert(clock_ns() < end, "it does not sleep");
-		passes = supervisor_stat(&s, "passes");
-		until = clock_ns() + 100 * NS_PER_MS;
-		while (clock_ns() < until)
-			cr_assert_eq(loop_run_once(n.rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
-	} while (supervisor_stat(&s, "passes") != passes);
 }
 
 /* The host's queue holds so many frames, of which there is always one while they are read. */

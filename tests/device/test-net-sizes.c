@@ -2,8 +2,7 @@
 /* Receiving adapts to the sizes of frames: small ones are copied, large ones are not, but for the first of them. */
 #include <criterion/criterion.h>
 
-#include "net.h"
-#include "supervise.h"
+#include "net_bus.h"
 
 #define SMALL 1514
 #define LARGE 4000
@@ -20,22 +19,15 @@ static uint32_t number;
 
 static void set_up(enum net_kind kind, uint64_t refuse)
 {
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
-	struct net_options options = {
-		.kind = kind, .rig = { .args = args, .ring_features = RING_F_EVENT_IDX, .refuse = refuse }
-	};
+	struct net_options options = { .kind = kind,
+				       .rig = { .ring_features = RING_F_EVENT_IDX, .refuse = refuse } };
 
-	supervisor_open(&s);
-	args[3] = s.dir;
-	net_start(&n, &options);
-	supervisor_expect(&s, &n.rig);
+	net_bus_start(&n, &s, &options);
 }
 
 static void tear_down(void)
 {
-	supervisor_ask_ok(&s, BUS_SHUTDOWN);
-	net_stop(&n);
-	supervisor_close(&s);
+	net_bus_stop(&n, &s);
 }
 
 static void comes_through(uint32_t len)

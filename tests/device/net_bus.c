@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A net-server whose supervisor is the test. */
+#include "net_bus.h"
+
+#include <criterion/criterion.h>
+
+#include "clock.h"
+
+void net_bus_start(struct net *n, struct supervisor *s, struct net_options *options)
+{
+	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
+
+	supervisor_open(s);
+	args[3] = s->dir;
+	options->rig.args = args;
+	net_start(n, options);
+	supervisor_expect(s, &n->rig);
+}
+
+void net_bus_stop(struct net *n, struct supervisor *s)
+{
+	supervisor_ask_ok(s, BUS_SHUTDOWN);
+	net_stop(n);
+	supervisor_close(s);
+}
+
+void net_bus_falls_asleep(struct net *n, struct supervisor *s)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S, passes, until;
+
+	do {
+		cr_assert(clock_ns() < end, "it does not sleep");
+		passes = supervisor_stat(s, "passes");
+		until = clock_ns() + 100 * NS_PER_MS;
+		while (clock_ns() < until)
+			cr_assert_eq(loop_run_once(n->rig.loop, (int64_t)(20 * NS_PER_MS)), 0);
+	} while (supervisor_stat(s, "passes") != passes);
+}
