@@ -26,6 +26,7 @@ struct call {
 	void (*fn)(struct owner *o, struct call *call);
 	uint64_t bytes;
 	int result;
+	const char *why;
 	sem_t done;
 };
 
@@ -392,33 +393,36 @@ static void resize(struct owner *o, struct call *call)
 {
 	struct qcow2 *image = atomic_load(&o->image);
 
-	call->result = image ? qcow2_resize(image, call->bytes) : -ENODEV;
+	call->result = image ? qcow2_resize(image, call->bytes, &call->why) : -ENODEV;
 }
 
-static int do_call(struct owner *o, void (*fn)(struct owner *o, struct call *call), uint64_t bytes)
+static void do_call(struct owner *o, struct call *call)
 {
-	struct call call = { .fn = fn, .bytes = bytes };
-
-	sem_init(&call.done, 0, 0);
+	sem_init(&call->done, 0, 0);
 	lock_take(&o->lock);
-	call.next = o->calls;
-	o->calls = &call;
+	call->next = o->calls;
+	o->calls = call;
 	lock_drop(&o->lock);
 	sem_post(&o->wanted);
-	while (sem_wait(&call.done) < 0)
+	while (sem_wait(&call->done) < 0)
 		continue;
-	sem_destroy(&call.done);
-	return call.result;
+	sem_destroy(&call->done);
 }
 
 void owner_ring(struct owner *o, bool on)
 {
-	do_call(o, on ? ring_on : ring_off, 0);
+	struct call call = { .fn = on ? ring_on : ring_off };
+
+	do_call(o, &call);
 }
 
-int owner_resize(struct owner *o, uint64_t bytes)
+int owner_resize(struct owner *o, uint64_t bytes, const char **why)
 {
-	return do_call(o, resize, bytes);
+	struct call call = { .fn = resize, .bytes = bytes };
+
+	do_call(o, &call);
+	*why = call.why;
+	return call.result;
 }
 
 /* ---- the thread ---- */

@@ -44,8 +44,8 @@ void owner_ask(struct owner *o, struct request *r);
 /* Something that moved data has ended: if clusters wait for that, has them given back. */
 void owner_moved(struct owner *o);
 
-/* Grows the virtual disk. Blocks; not on the owner's thread. */
-int owner_resize(struct owner *o, uint64_t bytes);
+/* Grows the virtual disk. Blocks; not on the owner's thread. *why is NULL, or says more than the error. */
+int owner_resize(struct owner *o, uint64_t bytes, const char **why);
 /* The virtual disk's size as the image's header has it now, while no ring is served. 0 or -errno. */
 int owner_look(struct owner *o, uint64_t *bytes);
 

@@ -61,18 +61,19 @@ static void announce(struct disk *disk, uint64_t bytes)
 }
 
 /* Makes the file longer: nothing that the guest has is in its last block. */
-static int grow(const struct disk *disk, uint64_t bytes)
+static int grow(const struct disk *disk, uint64_t bytes, const char **why)
 {
 	uint32_t block = MAX(disk->io_align, SECTOR);
 
 	if (disk->owner)
-		return owner_resize(disk->owner, bytes);
+		return owner_resize(disk->owner, bytes, why);
 	return fd_pwrite_full(disk->fd, zeroes, block, (off_t)(bytes - block));
 }
 
 int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 {
 	uint64_t old = disk_bytes(disk), now = 0, bytes;
+	const char *more = NULL;
 	int err = image_bytes(disk, &now);
 
 	if (err)
@@ -94,9 +95,10 @@ int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 	if (bytes > now && !disk_takes_writes(disk))
 		return refuse(-EROFS, why, size, "the image is only read; it must be enlarged first");
 	if (bytes > now)
-		err = grow(disk, bytes);
+		err = grow(disk, bytes, &more);
 	if (err)
-		return refuse(err, why, size, "the image can't be enlarged: %s", strerror(-err));
+		return refuse(err, why, size, "the image can't be enlarged: %s",
+			      more ? more : strerror(-err));
 	if (bytes == old)
 		return 0;
 	announce(disk, bytes);

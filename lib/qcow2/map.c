@@ -7,11 +7,6 @@
 #define HOST_MASK      0x00fffffffffffe00ULL
 #define PLAIN_RESERVED (0x3fULL << 56 | 0x1feULL)
 
-static uint32_t all_subs(const struct qcow2 *q)
-{
-	return q->extended ? UINT32_MAX : 1;
-}
-
 void map_decode(const struct qcow2 *q, uint64_t word, uint64_t bitmap, struct cluster *c)
 {
 	*c = (struct cluster) { .word = word, .compressed = word & FLAG_COMPRESSED };

@@ -130,8 +130,9 @@ int qcow2_sync(struct qcow2 *image);
 /* Gives back clusters that nobody can be moving data of any more. */
 int qcow2_reclaim(struct qcow2 *image);
 
-/* Makes the virtual disk larger. -ENOTSUP: smaller. */
-int qcow2_resize(struct qcow2 *image, uint64_t bytes);
+/* Makes the virtual disk larger; what comes to it reads as zeroes, whatever a longer backing file holds there. -ENOTSUP:
+ * smaller. *why is NULL, or says more than the error. */
+int qcow2_resize(struct qcow2 *image, uint64_t bytes, const char **why);
 
 /* ---- snapshots and checks: the owner's side, while nobody maps ---- */
 

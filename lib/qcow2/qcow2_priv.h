@@ -193,6 +193,11 @@ static inline _Atomic uint64_t *cache_words(const struct qcow2 *q, const struct 
 }
 
 /* ---- map.c ---- */
+static inline uint32_t all_subs(const struct qcow2 *q)
+{
+	return q->extended ? UINT32_MAX : 1;
+}
+
 void map_decode(const struct qcow2 *q, uint64_t word, uint64_t bitmap, struct cluster *out);
 bool map_is_sound(const struct qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t limit);
 void map_encode(const struct qcow2 *q, const struct cluster *c, uint64_t *word, uint64_t *bitmap);
@@ -229,6 +234,21 @@ int read_entry(struct qcow2 *q, uint64_t index, struct cluster *out);
 int read_is_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool *zero);
 /* The bytes of the file that a compressed cluster lies in. */
 void read_packed_range(const struct qcow2 *q, uint64_t word, uint64_t *off, uint64_t *len);
+
+/* ---- write.c ---- */
+/* Makes the table of an L1 entry one that may be written to. */
+int write_own_table(struct qcow2 *q, uint64_t l1_index);
+/* Has a cluster's entry changed by the next commit; there is room for it in q->pending. */
+void write_later(struct qcow2 *q, uint64_t index, const struct cluster *before, const struct cluster *after);
+/* Makes these subclusters of a cluster writable in place, for the next commit to show. */
+int write_prepare(struct qcow2 *q, uint64_t index, uint32_t mask);
+/* The subclusters of cluster index that the range touches. */
+uint32_t write_touched(const struct qcow2 *q, uint64_t index, uint64_t off, uint64_t len);
+
+/* ---- zero.c ---- */
+/* Makes what lies between the disk's present end and another read as zeroes, for when it has grown. The L1 table is long
+ * enough. -errno with a reason. */
+int zero_beyond(struct qcow2 *q, uint64_t to, const char **why);
 
 /* ---- check.c ---- */
 typedef int (*entry_fn)(struct qcow2 *q, void *arg, uint64_t off, uint64_t len);

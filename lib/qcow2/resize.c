@@ -1,11 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes the virtual disk larger: a longer L1 table if need be, then the header, which changes in one block. */
+/*
+ * Makes the virtual disk larger: a longer L1 table if need be, then zeroes where something would be seen in the new part,
+ * then the size. Between these there are flushes, and the header changes in one block.
+ */
 #include <stdlib.h>
 
 #include "qcow2_priv.h"
 
+/* Writes the header; what it was stays if that fails. */
+static int change_header(struct qcow2 *q, const struct header *to)
+{
+	struct header before = q->header;
+	int err;
+
+	q->header = *to;
+	err = header_write(q);
+	if (!err)
+		err = file_sync(q);
+	if (err) {
+		q->header = before;
+		q->broken = err; /* which of the two is in the file is not known */
+	}
+	return err;
+}
+
 /* A copy of the L1 table with room for more entries, at the end of the file. */
-static int longer_l1(struct qcow2 *q, uint64_t entries, uint64_t **out, uint64_t *off)
+static int write_longer_l1(struct qcow2 *q, uint64_t entries, uint64_t **out, uint64_t *off)
 {
 	uint64_t bytes = num_align_up(entries * 8, q->cluster), *l1;
 	int err = alloc_row(q, bytes >> q->cluster_bits, off);
@@ -29,13 +49,36 @@ static int longer_l1(struct qcow2 *q, uint64_t entries, uint64_t **out, uint64_t
 	return err;
 }
 
-int qcow2_resize(struct qcow2 *q, uint64_t bytes)
+static int lengthen_l1(struct qcow2 *q, uint64_t entries)
 {
-	uint64_t per = q->cluster << q->l2_bits, entries, off = q->header.l1_off;
-	struct header before = q->header;
-	uint64_t *l1 = NULL;
-	int err = q->readonly ? -EROFS : qcow2_commit(q, false);
+	struct header before = q->header, to;
+	uint64_t off, *l1;
+	int err = write_longer_l1(q, entries, &l1, &off);
 
+	if (err)
+		return err;
+	to = q->header; /* the counts may have moved meanwhile */
+	to.l1_off = off;
+	to.l1_entries = (uint32_t)entries;
+	err = change_header(q, &to);
+	if (err) {
+		free(l1);
+		return err;
+	}
+	free(q->l1);
+	q->l1 = l1;
+	if (before.l1_entries)
+		alloc_free(q, before.l1_off, clusters_for(q, (uint64_t)before.l1_entries * 8));
+	return 0;
+}
+
+int qcow2_resize(struct qcow2 *q, uint64_t bytes, const char **why)
+{
+	uint64_t per = q->cluster << q->l2_bits, entries;
+	int err = q->readonly ? -EROFS : qcow2_commit(q, false);
+	struct header to;
+
+	*why = NULL;
 	if (err)
 		return err;
 	if (bytes < q->header.size)
@@ -46,27 +89,15 @@ int qcow2_resize(struct qcow2 *q, uint64_t bytes)
 	if (entries * 8 > L1_MAX)
 		return -EFBIG;
 	if (entries > q->header.l1_entries)
-		err = longer_l1(q, entries, &l1, &off);
+		err = lengthen_l1(q, entries);
+	if (!err)
+		err = zero_beyond(q, bytes, why);
 	if (err)
 		return err;
-	q->header.size = bytes;
-	q->header.l1_off = off;
-	q->header.l1_entries = (uint32_t)entries;
-	err = header_write(q);
+	to = q->header;
+	to.size = bytes;
+	err = change_header(q, &to);
 	if (!err)
-		err = file_sync(q);
-	if (err) {
-		q->header = before;
-		q->broken = err; /* which of the two is in the file is not known */
-		free(l1);
-		return err;
-	}
-	if (l1) {
-		free(q->l1);
-		q->l1 = l1;
-		if (before.l1_entries)
-			alloc_free(q, before.l1_off, clusters_for(q, (uint64_t)before.l1_entries * 8));
-	}
-	atomic_store_explicit(&q->size, bytes, memory_order_release);
-	return 0;
+		atomic_store_explicit(&q->size, bytes, memory_order_release);
+	return err;
 }

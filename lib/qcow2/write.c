@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Allocation, copying, and giving up. The order, which is all there is to surviving a power cut:
+ * Allocation and copying. The order, which is all there is to surviving a power cut:
  *   a cluster that an entry will refer to is counted and reads as zeroes, on stable storage (alloc.c);
  *   what it must hold besides is written, then flushed, once for all that is pending;
  *   then the entries are written, and only then seen by the fast side, so that nothing is ever written into a cluster
@@ -8,11 +8,6 @@
  *   what they referred to before is given up last (alloc.c).
  */
 #include "qcow2_priv.h"
-
-static uint32_t all_subs(const struct qcow2 *q)
-{
-	return q->nsubs == SUBS ? UINT32_MAX : 1;
-}
 
 /* ---- tables ---- */
 
@@ -26,7 +21,7 @@ static int copy_table(struct qcow2 *q, uint64_t from, uint64_t to)
 }
 
 /* Makes the table of an L1 entry one that may be written to. A new one is a cluster of the pool, and so empty. */
-static int own_table(struct qcow2 *q, uint64_t l1_index)
+int write_own_table(struct qcow2 *q, uint64_t l1_index)
 {
 	uint64_t entry = q->l1[l1_index], old = entry & OFFSET_MASK, host;
 	int err;
@@ -63,8 +58,7 @@ static struct pending *find_pending(struct qcow2 *q, uint64_t index)
 	return NULL;
 }
 
-static void add_pending(struct qcow2 *q, uint64_t index, const struct cluster *before,
-			const struct cluster *after)
+void write_later(struct qcow2 *q, uint64_t index, const struct cluster *before, const struct cluster *after)
 {
 	struct pending *p = find_pending(q, index);
 
@@ -262,7 +256,7 @@ static int present(struct qcow2 *q, uint64_t index, struct cluster *c)
 	return 0;
 }
 
-static int prepare_cluster(struct qcow2 *q, uint64_t index, uint32_t mask)
+int write_prepare(struct qcow2 *q, uint64_t index, uint32_t mask)
 {
 	struct cluster c, after;
 	uint32_t content, copy;
@@ -273,7 +267,7 @@ static int prepare_cluster(struct qcow2 *q, uint64_t index, uint32_t mask)
 		return err;
 	fresh = !c.host || !c.copied;
 	after = (struct cluster) { .host = c.host, .alloc = c.alloc | mask, .zero = c.zero & ~mask };
-	err = own_table(q, index >> q->l2_bits);
+	err = write_own_table(q, index >> q->l2_bits);
 	if (!err)
 		err = find_content(q, index, &c, fresh ? after.alloc : mask & ~c.alloc, &content);
 	if (!err && fresh)
@@ -294,12 +288,11 @@ static int prepare_cluster(struct qcow2 *q, uint64_t index, uint32_t mask)
 		after.alloc = all_subs(q); /* what is in it reads as zeroes anyway */
 		after.zero = 0;
 	}
-	add_pending(q, index, &c, &after);
+	write_later(q, index, &c, &after);
 	return 0;
 }
 
-/* The subclusters of cluster index that the range touches. */
-static uint32_t touched(const struct qcow2 *q, uint64_t index, uint64_t off, uint64_t len)
+uint32_t write_touched(const struct qcow2 *q, uint64_t index, uint64_t off, uint64_t len)
 {
 	uint64_t start = index << q->cluster_bits, from = MAX(off, start) - start;
 	uint64_t to = MIN(off + len, start + q->cluster) - start;
@@ -317,7 +310,7 @@ int qcow2_prepare(struct qcow2 *q, uint64_t off, uint64_t len)
 		/* What does not fit is asked for again. */
 		if (q->npending == PENDING_MAX)
 			return i == first ? qcow2_commit(q, true) : 0;
-		err = prepare_cluster(q, i, touched(q, i, off, len));
+		err = write_prepare(q, i, write_touched(q, i, off, len));
 	}
 	return err;
 }
@@ -357,116 +350,4 @@ int qcow2_write(struct qcow2 *q, uint64_t off, const void *buf, size_t len)
 			err = write_prepared(q, off, at, n);
 	}
 	return err;
-}
-
-/* ---- giving up, and zeroes ---- */
-
-/* Zeroes a part of a cluster, or all of one that can't be marked, by zeroing its data. */
-static int zero_data(struct qcow2 *q, uint64_t off, uint64_t len)
-{
-	struct cluster c;
-	bool zero;
-	int err = read_is_zero(q, off, len, &zero);
-
-	if (err || zero)
-		return err;
-	err = qcow2_prepare(q, off, len);
-	if (!err)
-		err = qcow2_commit(q, false);
-	if (!err)
-		err = read_entry(q, off >> q->cluster_bits, &c);
-	if (!err)
-		err = q->file.ops->zero(q->file.arg, c.host + (off & (q->cluster - 1)), len);
-	return err;
-}
-
-/* Changes a cluster's entry to one without data. keep: with its space. */
-static int mark_cluster(struct qcow2 *q, uint64_t index, const struct cluster *c, bool keep)
-{
-	struct cluster after = { 0 };
-	int err = 0;
-
-	if (keep)
-		after.host = c->host;
-	/* A flag where there must be one: something below would be seen again, or the space that is kept. */
-	if (q->below || after.host)
-		after.zero = all_subs(q);
-	if (c->host == after.host && !c->compressed && !c->alloc && (c->zero == after.zero || !q->below))
-		return 0;
-	if (q->npending == PENDING_MAX)
-		err = qcow2_commit(q, false);
-	if (!err)
-		err = own_table(q, index >> q->l2_bits);
-	if (!err)
-		add_pending(q, index, c, &after);
-	return err;
-}
-
-enum how { DISCARD, ZERO_UNMAP, ZERO_KEEP };
-
-static int empty_cluster(struct qcow2 *q, uint64_t index, enum how how)
-{
-	struct cluster c;
-	bool taken, keep, room;
-	int err = read_entry(q, index, &c);
-
-	if (err)
-		return err;
-	taken = c.host || c.compressed;
-	if (how == DISCARD && (!taken || !qcow2_can_zero(q)))
-		return 0;
-	if (!qcow2_can_zero(q))
-		return zero_data(q, index << q->cluster_bits, q->cluster);
-	room = alloc_has_room(q, PENDING_MAX + 2);
-	keep = how == ZERO_KEEP && c.host && c.copied;
-	if (!room && !keep && taken) {
-		err = qcow2_commit(q, false);
-		if (!err)
-			err = qcow2_reclaim(q);
-		if (err || how == DISCARD)
-			return err;
-		keep = c.host && c.copied; /* somebody is slow; what is freed can't be noted any more */
-	}
-	if (keep && !q->v3)
-		return zero_data(q, index << q->cluster_bits, q->cluster);
-	return mark_cluster(q, index, &c, keep);
-}
-
-/* True if no cluster of the table that has this one has anything to give up; then *next is the first behind it. */
-static bool no_table(const struct qcow2 *q, uint64_t index, enum how how, uint64_t *next)
-{
-	*next = ((index >> q->l2_bits) + 1) << q->l2_bits;
-	return !q->l1[index >> q->l2_bits] && (how == DISCARD || !q->below);
-}
-
-static int empty(struct qcow2 *q, uint64_t off, uint64_t len, enum how how)
-{
-	uint64_t size = qcow2_size(q), end = off + len, next, n;
-	int err = q->readonly ? -EROFS : qcow2_commit(q, false);
-
-	for (; off < end && !err; off += n) {
-		uint64_t index = off >> q->cluster_bits, in = off & (q->cluster - 1);
-
-		n = MIN(q->cluster - in, end - off);
-		/* The last cluster may be longer than the disk. */
-		if (!in && (n == q->cluster || end == size)) {
-			if (no_table(q, index, how, &next))
-				n = MIN((next << q->cluster_bits) - off, end - off);
-			else
-				err = empty_cluster(q, index, how);
-		} else if (how != DISCARD) {
-			err = zero_data(q, off, n);
-		}
-	}
-	return err ? err : qcow2_commit(q, false);
-}
-
-int qcow2_discard(struct qcow2 *q, uint64_t off, uint64_t len)
-{
-	return empty(q, off, len, DISCARD);
-}
-
-int qcow2_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
-{
-	return empty(q, off, len, unmap ? ZERO_UNMAP : ZERO_KEEP);
 }

@@ -190,6 +190,7 @@ static void use_all_of_it(void)
 	struct rig_image im = { .options = { 0 } };
 	struct qcow2_extent e;
 	struct qcow2_check found;
+	const char *why;
 
 	if (rig_try_open(&im, "disk", false)) {
 		close(im.fd[0]);
@@ -210,7 +211,7 @@ static void use_all_of_it(void)
 	qcow2_check(im.image, false, &found);
 	qcow2_check(im.image, true, &found);
 	qcow2_snapshot_revert(im.image, "x");
-	qcow2_resize(im.image, 100U << 20);
+	qcow2_resize(im.image, 100U << 20, &why);
 	qcow2_close(im.image);
 	close(im.fd[0]);
 }

@@ -129,13 +129,14 @@ Test(qcow2_tables, disks_grow)
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
 		struct rig_image im = { .options = { 0 } };
 		const uint64_t bytes = 600U << 20;
+		const char *why;
 
 		rig_make(kinds[i]);
 		rig_fill(3);
 		rig_qemu_reads("disk", theirs, RIG_BYTES);
 		rig_open(&im, kinds[i]);
-		cr_assert_eq(qcow2_resize(im.image, RIG_BYTES - 512), -ENOTSUP);
-		cr_assert_eq(qcow2_resize(im.image, bytes), 0);
+		cr_assert_eq(qcow2_resize(im.image, RIG_BYTES - 512, &why), -ENOTSUP);
+		cr_assert_eq(qcow2_resize(im.image, bytes, &why), 0);
 		cr_assert_eq(qcow2_size(im.image), bytes);
 		memset(ours, 0x66, 1 << 20);
 		cr_assert_eq(qcow2_write(im.image, bytes - (1U << 20), ours, 1 << 20), 0);
@@ -147,6 +148,79 @@ Test(qcow2_tables, disks_grow)
 		       "-c failed >bad; "
 		       "test \"$(cat bad)\" = 0");
 	}
+}
+
+#define LONGER (12U << 20) /* than the disk, and than what is below it */
+
+static void grow_over_longer(const struct rig_kind *kind)
+{
+	static _Alignas(4096) uint8_t now[LONGER], after[LONGER];
+	static const uint64_t steps[] = { RIG_BYTES + 1024, 8U << 20, LONGER };
+	struct rig_image im = { .options = { 0 } };
+	const char *why;
+
+	rig_make(kind);
+	rig_fill(3);
+	rig_qemu_reads("disk", theirs, RIG_BYTES);
+	for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
+		uint64_t bytes = steps[i];
+		int err;
+
+		rig_open(&im, kind);
+		err = qcow2_resize(im.image, bytes, &why);
+		cr_assert_eq(err, 0, "%s: %s", kind->name, why ? why : strerror(-err));
+		memset(after, 0, sizeof(after));
+		memcpy(after, theirs, RIG_BYTES);
+		rig_read_all(&im, now, bytes);
+		cr_assert(!memcmp(now, after, bytes), "%s: something else is read after it grew", kind->name);
+		rig_map_all(&im, now, bytes);
+		cr_assert(!memcmp(now, after, bytes), "%s: something else is mapped", kind->name);
+		rig_close(&im);
+		rig_qemu_checks("disk", false);
+		rig_qemu_reads("disk", now, bytes);
+		cr_assert(!memcmp(now, after, bytes), "%s: QEMU reads something else", kind->name);
+	}
+}
+
+/* What a longer backing file holds behind the disk's end was never the guest's. */
+Test(qcow2_tables, a_disk_does_not_grow_into_its_backing_file)
+{
+	static const char *const options[] = { "", "extended_l2=on", "cluster_size=512", "cluster_size=2M" };
+	const struct rig_kind old = { "version 2", "compat=0.10", "long" };
+	struct rig_image im = { .options = { 0 } };
+	const char *why;
+
+	rig_begin();
+	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+		grow_over_longer(&(const struct rig_kind) { options[i], options[i], "long" });
+	/* It has no way to say so. */
+	rig_make(&old);
+	rig_open(&im, &old);
+	cr_assert_eq(qcow2_resize(im.image, LONGER, &why), -EOPNOTSUPP);
+	cr_assert_not_null(why);
+	cr_assert_eq(qcow2_size(im.image), RIG_BYTES);
+	rig_close(&im);
+	rig_qemu_checks("disk", false);
+}
+
+/* A cluster in which the disk ends holds the guest's and nothing else, whoever wrote it. */
+Test(qcow2_tables, a_disk_that_was_longer_grows_with_zeroes)
+{
+	struct rig_image im = { .options = { 0 } };
+	const char *why;
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 disk %u && qemu-io -f qcow2 -c 'write -q -P 9 0 6M' disk && "
+	       "qemu-img resize -q --shrink -f qcow2 disk 5001k",
+	       RIG_BYTES);
+	rig_open(&im, &plain);
+	cr_assert_eq(qcow2_resize(im.image, RIG_BYTES, &why), 0);
+	rig_read_all(&im, ours, RIG_BYTES);
+	cr_assert(ours[(5001U << 10) - 1] == 9);
+	for (uint64_t i = 5001U << 10; i < RIG_BYTES; i++)
+		cr_assert_eq(ours[i], 0, "byte %llu", (unsigned long long)i);
+	rig_close(&im);
+	rig_qemu_checks("disk", false);
 }
 
 /* What is behind its end reads as zeroes, also when the file grows; what is before stays. */
@@ -173,11 +247,12 @@ Test(qcow2_tables, counts_grow)
 {
 	const struct rig_kind kind = { "tiny", "cluster_size=512,refcount_bits=64", NULL };
 	struct rig_image im = { .options = { 0 } };
+	const char *why;
 
 	rig_begin();
 	rig_make(&kind);
 	rig_open(&im, &kind);
-	cr_assert_eq(qcow2_resize(im.image, 80U << 20), 0);
+	cr_assert_eq(qcow2_resize(im.image, 80U << 20, &why), 0);
 	for (uint64_t off = 0; off < 13U << 20; off += RIG_BYTES) {
 		memset(ours, (int)(off >> 20) + 1, RIG_BYTES);
 		cr_assert_eq(qcow2_write(im.image, off, ours, RIG_BYTES), 0);
