@@ -309,8 +309,11 @@ int disk_set_config(struct disk *disk, uint32_t off, uint32_t len, const uint8_t
 		return -EINVAL;
 	/* Writes that begin from now on are stable by themselves; a flush that fails is told of with the next one. */
 	atomic_store(&disk->write_through, !buf[0]);
-	if (disk->config.wce && !buf[0])
+	if (disk->config.wce && !buf[0]) {
+		if (disk->owner)
+			owner_settle(disk->owner);
 		disk_flush(disk);
+	}
 	disk->config.wce = buf[0];
 	return 0;
 }

@@ -291,23 +291,30 @@ static void do_ranges(struct owner *o, struct qcow2 *image, struct request *r)
 		r->result = disk_flush(o->disk);
 }
 
+/* Once somebody writes durably to where he finds a cluster, its entry must be durable, too, whoever asked for it. */
+static int write_through(const struct owner *o, struct qcow2 *image, const struct request *first)
+{
+	bool on = atomic_load(&o->disk->write_through);
+
+	for (const struct request *r = first; r; r = r->next)
+		on |= r->io.dsync;
+	return qcow2_write_through(image, on);
+}
+
 /* First all allocations, made sure of by one flush, then the rest. */
 static void do_requests(struct owner *o, struct request *first)
 {
 	struct qcow2 *image = atomic_load_explicit(&o->image, memory_order_relaxed);
-	bool durable = false;
-	int err = 0;
+	int err = image ? write_through(o, image, first) : -EIO;
 
 	for (struct request *r = first; r; r = r->next) {
 		r->carried = 0;
-		r->result = image ? 0 : -EIO;
-		if (!image || r->kind != REQUEST_WRITE)
-			continue;
-		r->result = qcow2_prepare(image, r->off, r->left);
-		durable |= r->io.dsync;
+		r->result = err;
+		if (!err && r->kind == REQUEST_WRITE)
+			r->result = qcow2_prepare(image, r->off, r->left);
 	}
-	if (image)
-		err = qcow2_commit(image, durable);
+	if (!err)
+		err = qcow2_commit(image);
 	for (struct request *r = first, *next; r; r = next) {
 		next = r->next;
 		if (r->kind == REQUEST_WRITE && !r->result)
@@ -389,6 +396,13 @@ static void ring_off(struct owner *o, struct call *call)
 		log_warn_errno(err, "image %s: reserved clusters could not be given back", o->disk->name);
 }
 
+static void settle(struct owner *o, struct call *call)
+{
+	struct qcow2 *image = atomic_load(&o->image);
+
+	call->result = image ? qcow2_write_through(image, atomic_load(&o->disk->write_through)) : 0;
+}
+
 static void resize(struct owner *o, struct call *call)
 {
 	struct qcow2 *image = atomic_load(&o->image);
@@ -414,6 +428,14 @@ void owner_ring(struct owner *o, bool on)
 	struct call call = { .fn = on ? ring_on : ring_off };
 
 	do_call(o, &call);
+}
+
+int owner_settle(struct owner *o)
+{
+	struct call call = { .fn = settle };
+
+	do_call(o, &call);
+	return call.result;
 }
 
 int owner_resize(struct owner *o, uint64_t bytes, const char **why)

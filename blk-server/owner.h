@@ -44,6 +44,9 @@ void owner_ask(struct owner *o, struct request *r);
 /* Something that moved data has ended: if clusters wait for that, has them given back. */
 void owner_moved(struct owner *o);
 
+/* The driver chose write-through, and the disk says so: what the tables say by now is made stable. Blocks. */
+int owner_settle(struct owner *o);
+
 /* Grows the virtual disk. Blocks; not on the owner's thread. *why is NULL, or says more than the error. */
 int owner_resize(struct owner *o, uint64_t bytes, const char **why);
 /* The virtual disk's size as the image's header has it now, while no ring is served. 0 or -errno. */

@@ -191,10 +191,33 @@ static int refill(struct qcow2 *q)
 	return make_ready(q, new_from);
 }
 
+int alloc_heal(struct qcow2 *q)
+{
+	const struct doubt d = q->doubt;
+	int err = 0;
+
+	if (!d.header && !d.l1 && !d.table)
+		return 0;
+	if (d.header)
+		err = header_write(q);
+	if (!err && d.l1)
+		err = l1_write(q, d.l1_index);
+	if (!err && d.table)
+		err = ref_write_table(q, d.region);
+	if (!err)
+		err = file_sync(q);
+	if (err)
+		return err;
+	q->doubt = (struct doubt) { 0 };
+	if (d.host)
+		alloc_free(q, d.host, 1);
+	return 0;
+}
+
 int alloc_take(struct qcow2 *q, uint64_t *host)
 {
 	struct pool *pool = &q->pool;
-	int err = q->broken;
+	int err = alloc_heal(q);
 
 	if (!err && !pool->nruns)
 		err = refill(q);
@@ -210,7 +233,7 @@ int alloc_take(struct qcow2 *q, uint64_t *host)
 int alloc_row(struct qcow2 *q, uint64_t n, uint64_t *host)
 {
 	uint64_t per = ref_block_entries(q), first, value;
-	int err = q->broken;
+	int err = alloc_heal(q);
 
 	do {
 		first = q->pool.end;

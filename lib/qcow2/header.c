@@ -263,6 +263,22 @@ int header_write(struct qcow2 *q)
 	return file_write(q, p, QCOW2_BLOCK, 0);
 }
 
+int header_change(struct qcow2 *q, const struct header *to)
+{
+	struct header before = q->header;
+	int err;
+
+	q->header = *to;
+	err = header_write(q);
+	if (!err)
+		err = file_sync(q);
+	if (err) {
+		q->header = before;
+		q->doubt.header = true;
+	}
+	return err;
+}
+
 static void copy_text(char *out, size_t size, const uint8_t *text, uint64_t len)
 {
 	size_t n = (size_t)MIN(len, size - 1);

@@ -15,9 +15,13 @@ void *qcow2_alloc(size_t len)
 int file_read_full(struct qcow2 *q, void *buf, size_t len, uint64_t off)
 {
 	int64_t n = q->file.ops->read(q->file.arg, buf, len, off);
+	uint64_t eof = atomic_load_explicit(&q->eof, memory_order_relaxed), end;
 
 	if (n < 0)
 		return (int)n;
+	/* It was longer: what is gone could be a table, and would look like an empty one. */
+	if (off < eof && num_add(off, len, &end) && (uint64_t)n < MIN(end, eof) - off)
+		return -ENODATA;
 	memset((uint8_t *)buf + n, 0, len - (size_t)n);
 	return 0;
 }
@@ -29,7 +33,11 @@ int file_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off)
 
 int file_sync(struct qcow2 *q)
 {
-	return q->file.ops->sync(q->file.arg);
+	int err = q->file.ops->sync(q->file.arg);
+
+	if (!err)
+		q->unsynced = false;
+	return err;
 }
 
 int qcow2_sync(struct qcow2 *q)

@@ -112,10 +112,14 @@ int qcow2_load(struct qcow2 *image, uint64_t off, uint64_t len);
 /*
  * Makes the range writable in place: clusters that are not, get allocated with the content that they have for the
  * guest. Nothing of it is to be seen before qcow2_commit, which makes all that was prepared since the last one visible
- * with one flush if one is needed; durable: it is on stable storage before anybody sees it.
+ * with one flush if one is needed. After an error either may be tried again.
  */
 int qcow2_prepare(struct qcow2 *image, uint64_t off, uint64_t len);
-int qcow2_commit(struct qcow2 *image, bool durable);
+int qcow2_commit(struct qcow2 *image);
+
+/* Whether the tables' changes, of whatever call, are on stable storage before qcow2_map shows them, so that somebody
+ * who writes there durably has written all that is needed. What was shown so far is made so. */
+int qcow2_write_through(struct qcow2 *image, bool on);
 
 /* Whole blocks. buf is aligned to one. */
 int qcow2_read(struct qcow2 *image, uint64_t off, void *buf, size_t len);

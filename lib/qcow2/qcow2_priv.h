@@ -117,6 +117,13 @@ struct pending {
 	struct cluster before;
 };
 
+/* What is in the file either as it is here or not: writing it failed. Nothing is allocated before it was written again. */
+struct doubt {
+	bool header, l1, table;    /* table: of the counts */
+	uint64_t l1_index, region; /* the entries */
+	uint64_t host;             /* a cluster that the L1 entry may refer to until then; 0: none */
+};
+
 struct reader {
 	_Alignas(64) _Atomic uint32_t running[2];
 };
@@ -154,8 +161,10 @@ struct qcow2 {
 	struct freed *freed;
 	struct pending *pending;
 	unsigned npending;
-	bool must_sync;    /* before what is pending is written */
-	int broken;        /* -errno of what left tables half changed: nothing is allocated any more */
+	bool must_sync; /* before what is pending is written */
+	struct doubt doubt;
+	bool durable;      /* no entry is shown before it is on stable storage */
+	bool unsynced;     /* some that were shown are not */
 	uint8_t *buffer;   /* a cluster */
 	uint8_t *block;    /* SLICE_MAX, for parts of tables */
 	uint8_t *inflated; /* a cluster, that of inflated_word */
@@ -170,6 +179,8 @@ struct qcow2 {
 /* ---- header.c ---- */
 int header_read(struct qcow2 *q, char *why, size_t size);
 int header_write(struct qcow2 *q);
+/* Writes it as *to, flushed. After an error it is what it was, and in doubt. */
+int header_change(struct qcow2 *q, const struct header *to);
 /* The backing file's format by the header, and its name; "" if there is none. */
 void header_backing(const struct qcow2 *q, char *name, size_t name_size, char *format, size_t format_size);
 bool header_is_protected(const struct qcow2 *q,
@@ -209,10 +220,13 @@ int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
 int ref_ensure(struct qcow2 *q, uint64_t cluster); /* that there is a place for its count */
 uint64_t ref_max(const struct qcow2 *q);
 int ref_load_table(struct qcow2 *q);
+int ref_write_table(struct qcow2 *q, uint64_t region); /* the block of it that has this entry */
 uint64_t ref_block_entries(const struct qcow2 *q);
 
 /* ---- alloc.c ---- */
 int alloc_start(struct qcow2 *q);
+/* Writes again what is in doubt. */
+int alloc_heal(struct qcow2 *q);
 int alloc_take(struct qcow2 *q, uint64_t *host);
 /* n clusters in a row at the end of the file, counted, on stable storage, reading as zeroes. */
 int alloc_row(struct qcow2 *q, uint64_t n, uint64_t *host);

@@ -150,8 +150,7 @@ int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
 
 /* ---- growing ---- */
 
-/* Writes the block of the table that has this entry. */
-static int write_table_entry(struct qcow2 *q, uint64_t region)
+int ref_write_table(struct qcow2 *q, uint64_t region)
 {
 	uint64_t first = num_align_down(region, QCOW2_BLOCK / 8), words[QCOW2_BLOCK / 8];
 
@@ -172,21 +171,20 @@ static int write_block(struct qcow2 *q, uint64_t host, uint64_t first, uint64_t 
 	return file_write(q, q->buffer, q->cluster, host);
 }
 
-/*
- * Has the table point to a new block. After an error, even for want of room, the table here and the one in the file may
- * differ, so nothing is built upon them any more.
- */
+/* Has the table point to a new block. After an error the table here and the one in the file may differ. */
 static int add_to_table(struct qcow2 *q, uint64_t region, uint64_t cluster)
 {
 	int err;
 
 	q->reftable[region] = cluster << q->cluster_bits;
 	alloc_grow_to(q, cluster + 1);
-	err = write_table_entry(q, region);
+	err = ref_write_table(q, region);
 	if (!err)
 		err = file_sync(q);
-	if (err)
-		q->broken = err;
+	if (err) {
+		q->doubt.table = true;
+		q->doubt.region = region;
+	}
 	return err;
 }
 
@@ -285,8 +283,7 @@ static int grow_table(struct qcow2 *q, uint64_t region)
 	err = header_write(q);
 	if (!err)
 		err = file_sync(q);
-	if (err)
-		q->broken = err; /* as in add_to_table */
+	q->doubt.header |= err != 0;
 	/* The spare ones, and the old table: nothing refers to them any more. */
 	if (!err && start + clusters + blocks < end)
 		err = ref_add(q, start + clusters + blocks, end - start - clusters - blocks, -1);
@@ -296,7 +293,7 @@ static int grow_table(struct qcow2 *q, uint64_t region)
 int ref_ensure(struct qcow2 *q, uint64_t cluster)
 {
 	uint64_t per = ref_block_entries(q), region = cluster / per;
-	int err = 0;
+	int err = alloc_heal(q);
 
 	while (!err && (region >= q->reftable_entries || !q->reftable[region])) {
 		uint64_t end_region = q->pool.end / per, value;
@@ -313,7 +310,5 @@ int ref_ensure(struct qcow2 *q, uint64_t cluster)
 				err = add_elsewhere(q, region);
 		}
 	}
-	if (err && err != -ENOSPC)
-		q->broken = err;
 	return err;
 }

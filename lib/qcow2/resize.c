@@ -7,23 +7,6 @@
 
 #include "qcow2_priv.h"
 
-/* Writes the header; what it was stays if that fails. */
-static int change_header(struct qcow2 *q, const struct header *to)
-{
-	struct header before = q->header;
-	int err;
-
-	q->header = *to;
-	err = header_write(q);
-	if (!err)
-		err = file_sync(q);
-	if (err) {
-		q->header = before;
-		q->broken = err; /* which of the two is in the file is not known */
-	}
-	return err;
-}
-
 /* A copy of the L1 table with room for more entries, at the end of the file. */
 static int write_longer_l1(struct qcow2 *q, uint64_t entries, uint64_t **out, uint64_t *off)
 {
@@ -60,7 +43,7 @@ static int lengthen_l1(struct qcow2 *q, uint64_t entries)
 	to = q->header; /* the counts may have moved meanwhile */
 	to.l1_off = off;
 	to.l1_entries = (uint32_t)entries;
-	err = change_header(q, &to);
+	err = header_change(q, &to);
 	if (err) {
 		free(l1);
 		return err;
@@ -75,7 +58,7 @@ static int lengthen_l1(struct qcow2 *q, uint64_t entries)
 int qcow2_resize(struct qcow2 *q, uint64_t bytes, const char **why)
 {
 	uint64_t per = q->cluster << q->l2_bits, entries;
-	int err = q->readonly ? -EROFS : qcow2_commit(q, false);
+	int err = q->readonly ? -EROFS : qcow2_commit(q);
 	struct header to;
 
 	*why = NULL;
@@ -96,7 +79,7 @@ int qcow2_resize(struct qcow2 *q, uint64_t bytes, const char **why)
 		return err;
 	to = q->header;
 	to.size = bytes;
-	err = change_header(q, &to);
+	err = header_change(q, &to);
 	if (!err)
 		atomic_store_explicit(&q->size, bytes, memory_order_release);
 	return err;

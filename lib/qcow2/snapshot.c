@@ -194,7 +194,7 @@ int qcow2_snapshot_revert(struct qcow2 *q, const char *which)
 {
 	CLEAN_FREE uint64_t *l1 = NULL;
 	struct snapshot s;
-	struct header before = q->header;
+	struct header before, to;
 	struct change less = { .delta = -1, .stop = UINT64_MAX };
 	uint64_t off, flags = 0, *old = q->l1;
 	int err = q->readonly ? -EROFS : find(q, which, &s);
@@ -214,16 +214,13 @@ int qcow2_snapshot_revert(struct qcow2 *q, const char *which)
 		err = write_l1(q, l1, s.l1_entries, off);
 	if (err)
 		return err;
-	q->header.l1_off = off;
-	q->header.l1_entries = s.l1_entries;
-	q->header.size = s.told.bytes;
-	err = header_write(q);
-	if (!err)
-		err = file_sync(q);
-	if (err) {
-		q->broken = err;
+	to = before = q->header;
+	to.l1_off = off;
+	to.l1_entries = s.l1_entries;
+	to.size = s.told.bytes;
+	err = header_change(q, &to);
+	if (err)
 		return err;
-	}
 	q->l1 = TAKE_PTR(l1);
 	cache_drop_all(q);
 	atomic_store(&q->size, num_align_down(s.told.bytes, QCOW2_BLOCK));

@@ -31,16 +31,22 @@ int write_own_table(struct qcow2 *q, uint64_t l1_index)
 	if (old && !offset_is_sound(q, old, q->cluster))
 		return -WHAT_IS_WRONG;
 	err = alloc_take(q, &host);
-	if (!err && old)
-		err = copy_table(q, old, host);
 	if (err)
 		return err;
+	if (old)
+		err = copy_table(q, old, host);
+	if (err) {
+		alloc_free(q, host, 1);
+		return err;
+	}
 	q->l1[l1_index] = host | FLAG_COPIED;
 	err = l1_write(q, l1_index);
 	if (err) {
 		/* Perhaps it was written: then the new table is the one that counts, and nothing is in it yet. */
 		q->l1[l1_index] = entry;
-		q->broken = err;
+		q->doubt.l1 = true;
+		q->doubt.l1_index = l1_index;
+		q->doubt.host = host;
 		return err;
 	}
 	if (old)
@@ -162,7 +168,23 @@ static void free_replaced(struct qcow2 *q)
 	}
 }
 
-int qcow2_commit(struct qcow2 *q, bool durable)
+/* After an error some of the entries may be in the file. What they refer to is theirs, so it stays counted; but where there was
+ * no room, what is not there now will not be later. */
+static void undo(struct qcow2 *q, int err)
+{
+	cache_drop_all(q);
+	for (unsigned i = 0; i < q->npending && (err == -ENOSPC || err == -EDQUOT); i++) {
+		const struct pending *p = &q->pending[i];
+		uint64_t host = p->word & OFFSET_MASK;
+		struct cluster now;
+
+		if (host && (p->before.compressed || p->before.host != host) &&
+		    !read_entry(q, p->index, &now) && now.host != host)
+			alloc_free(q, host, 1);
+	}
+}
+
+int qcow2_commit(struct qcow2 *q)
 {
 	int err = 0;
 
@@ -172,17 +194,26 @@ int qcow2_commit(struct qcow2 *q, bool durable)
 		err = file_sync(q);
 	if (!err)
 		err = each_slice(q, false);
-	if (!err && durable)
+	if (!err && q->durable)
 		err = file_sync(q);
 	if (!err) {
 		each_slice(q, true);
 		free_replaced(q);
+		q->unsynced = !q->durable;
+	} else {
+		undo(q, err);
 	}
-	/* After an error some of the entries may be in the file. What they refer to is theirs, so it stays counted. */
-	if (err)
-		cache_drop_all(q);
 	q->npending = 0;
 	q->must_sync = false;
+	return err;
+}
+
+int qcow2_write_through(struct qcow2 *q, bool on)
+{
+	int err = on && q->unsynced ? file_sync(q) : 0;
+
+	if (!err)
+		q->durable = on;
 	return err;
 }
 
@@ -309,7 +340,7 @@ int qcow2_prepare(struct qcow2 *q, uint64_t off, uint64_t len)
 	for (uint64_t i = first; i <= last && !err; i++) {
 		/* What does not fit is asked for again. */
 		if (q->npending == PENDING_MAX)
-			return i == first ? qcow2_commit(q, true) : 0;
+			return i == first ? qcow2_commit(q) : 0;
 		err = write_prepare(q, i, write_touched(q, i, off, len));
 	}
 	return err;
@@ -341,11 +372,11 @@ int qcow2_write(struct qcow2 *q, uint64_t off, const void *buf, size_t len)
 
 	for (size_t n; len && !err; off += n, at += n, len -= n) {
 		n = (size_t)MIN(PENDING_MAX / 2 * q->cluster, len);
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 		if (!err)
 			err = qcow2_prepare(q, off, n);
 		if (!err)
-			err = qcow2_commit(q, false);
+			err = qcow2_commit(q);
 		if (!err)
 			err = write_prepared(q, off, at, n);
 	}

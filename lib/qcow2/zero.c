@@ -13,7 +13,7 @@ static int zero_data(struct qcow2 *q, uint64_t off, uint64_t len)
 		return err;
 	err = qcow2_prepare(q, off, len);
 	if (!err)
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 	if (!err)
 		err = read_entry(q, off >> q->cluster_bits, &c);
 	if (!err)
@@ -35,7 +35,7 @@ static int mark_cluster(struct qcow2 *q, uint64_t index, const struct cluster *c
 	if (c->host == after.host && !c->compressed && !c->alloc && (c->zero == after.zero || !q->below))
 		return 0;
 	if (q->npending == PENDING_MAX)
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 	if (!err)
 		err = write_own_table(q, index >> q->l2_bits);
 	if (!err)
@@ -61,7 +61,7 @@ static int empty_cluster(struct qcow2 *q, uint64_t index, enum how how)
 	room = alloc_has_room(q, PENDING_MAX + 2);
 	keep = how == ZERO_KEEP && c.host && c.copied;
 	if (!room && !keep && taken) {
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 		if (!err)
 			err = qcow2_reclaim(q);
 		if (err || how == DISCARD)
@@ -83,7 +83,7 @@ static bool no_table(const struct qcow2 *q, uint64_t index, enum how how, uint64
 static int empty(struct qcow2 *q, uint64_t off, uint64_t len, enum how how)
 {
 	uint64_t size = qcow2_size(q), end = off + len, next, n;
-	int err = q->readonly ? -EROFS : qcow2_commit(q, false);
+	int err = q->readonly ? -EROFS : qcow2_commit(q);
 
 	for (; off < end && !err; off += n) {
 		uint64_t index = off >> q->cluster_bits, in = off & (q->cluster - 1);
@@ -99,7 +99,7 @@ static int empty(struct qcow2 *q, uint64_t off, uint64_t len, enum how how)
 			err = zero_data(q, off, n);
 		}
 	}
-	return err ? err : qcow2_commit(q, false);
+	return err ? err : qcow2_commit(q);
 }
 
 int qcow2_discard(struct qcow2 *q, uint64_t off, uint64_t len)
@@ -131,7 +131,7 @@ static int zero_tail(struct qcow2 *q, uint64_t from, uint64_t below_end)
 	/* A copy ends with the disk as it is, with zeroes behind. */
 	err = write_prepare(q, index, mask);
 	if (!err)
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 	if (!err)
 		err = read_entry(q, index, &c);
 	return err ? err : q->file.ops->zero(q->file.arg, c.host + in, len);
@@ -173,6 +173,6 @@ int zero_beyond(struct qcow2 *q, uint64_t to, const char **why)
 			err = zero_cluster(q, i, i < hidden);
 	}
 	if (!err)
-		err = qcow2_commit(q, false);
+		err = qcow2_commit(q);
 	return err ? err : file_sync(q);
 }
