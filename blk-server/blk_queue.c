@@ -117,6 +117,8 @@ void blk_queue_detach(struct blk_queue *q)
 void blk_queue_close(struct blk_queue *q)
 {
 	onerror_close(q);
+	if (q->disk->owner)
+		owner_stop(q->disk->owner);
 	if (q->engine)
 		q->disk->engine->close(q->engine);
 	if (q->iov_memory)
@@ -155,7 +157,7 @@ static unsigned take(struct blk_queue *q)
 	struct vq_chain chain = { .iov = q->pop_iov };
 	unsigned n = 0;
 
-	while (!q->throttled && q->free && server_pop(q->server, &chain) == 1) {
+	while (blk_queue_has_room(q) && server_pop(q->server, &chain) == 1) {
 		request_start(q, &chain);
 		server_lay_down(q->server);
 		if (++n % BATCH == 0 && q->slow_disk)
@@ -193,17 +195,23 @@ bool blk_queue_service(struct blk_queue *q)
 void blk_queue_ring(struct blk_queue *q, bool on)
 {
 	if (q->disk->owner)
-		owner_ring(q->disk->owner, on);
+		owner_ring(q->disk->owner, q->reader, on);
+}
+
+/* A qcow2 image that must be repaired first: what the driver asks for waits in the ring. */
+static bool is_opening(const struct blk_queue *q)
+{
+	return q->disk->owner && owner_is_opening(q->disk->owner, q->reader);
 }
 
 bool blk_queue_has_room(const struct blk_queue *q)
 {
-	return q->free && !q->throttled;
+	return q->free && !q->throttled && !is_opening(q);
 }
 
 unsigned blk_queue_held(const struct blk_queue *q)
 {
-	return q->disk->engine->busy(q->engine) + q->njobs + q->nkept + !!q->throttled;
+	return q->disk->engine->busy(q->engine) + q->njobs + q->nkept + !!q->throttled + is_opening(q);
 }
 
 void blk_queue_release(struct blk_queue *q)

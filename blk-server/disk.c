@@ -115,17 +115,16 @@ static bool read_works(int fd, uint8_t *buf, uint32_t align)
 	return pread(fd, buf + align, align, 0) >= 0;
 }
 
-/* Asks the kernel what direct I/O needs, or tries. */
-static int find_alignment(struct disk *disk)
+int disk_find_alignment(int fd, uint32_t *mem, uint32_t *io)
 {
 	CLEAN_FREE uint8_t *buf = NULL;
 #ifdef STATX_DIOALIGN
 	struct statx stx;
 
-	if (statx(disk->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
-	    (stx.stx_mask & STATX_DIOALIGN) && stx.stx_dio_offset_align) {
-		disk->mem_align = stx.stx_dio_mem_align;
-		disk->io_align = MAX(stx.stx_dio_offset_align, SECTOR);
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) &&
+	    stx.stx_dio_offset_align) {
+		*mem = stx.stx_dio_mem_align;
+		*io = MAX(stx.stx_dio_offset_align, SECTOR);
 		return 0;
 	}
 #endif
@@ -133,9 +132,9 @@ static int find_alignment(struct disk *disk)
 	if (!buf)
 		return -ENOMEM;
 	for (uint32_t align = SECTOR; align <= ALIGN_MAX; align *= 2) {
-		if (!read_works(disk->fd, buf, align))
+		if (!read_works(fd, buf, align))
 			continue;
-		disk->mem_align = disk->io_align = align;
+		*mem = *io = align;
 		return 0;
 	}
 	return -errno;
@@ -155,7 +154,7 @@ static int set_direct(struct disk *disk)
 	}
 	if (disk->buffered)
 		return 0;
-	err = find_alignment(disk);
+	err = disk_find_alignment(disk->fd, &disk->mem_align, &disk->io_align);
 	if (!err && (disk->io_align > ALIGN_MAX || disk->mem_align > ALIGN_MAX))
 		err = -EINVAL;
 	if (err) {

@@ -82,6 +82,9 @@ static inline bool disk_takes_writes(const struct disk *disk)
 int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features);
 void disk_close(struct disk *disk);
 
+/* What direct I/O on a file needs, of buffers, and of offsets and lengths: asks the kernel, or tries. 0 or -errno. */
+int disk_find_alignment(int fd, uint32_t *mem, uint32_t *io);
+
 /* len bytes of configuration space from off, or -EINVAL. */
 int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf);
 

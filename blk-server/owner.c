@@ -3,16 +3,15 @@
 #include "owner.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "chain.h"
+#include "clock.h"
 #include "crash.h"
 #include "lock.h"
 #include "log.h"
@@ -20,141 +19,53 @@
 #include "request.h"
 #include "thread.h"
 
-/* What another thread waits for the owner to do. */
+#define REOPEN_NS NS_PER_S /* between two attempts to open an image that can't be */
+
+/* What another thread has the owner do. */
 struct call {
 	struct call *next;
 	void (*fn)(struct owner *o, struct call *call);
 	uint64_t bytes;
 	int result;
 	const char *why;
-	sem_t done;
+	sem_t *done; /* NULL: nobody waits */
+};
+
+/* A queue as the owner knows it. */
+struct user {
+	struct blk_queue *queue;
+	bool on;              /* its ring is served; the queue's thread's */
+	_Atomic bool opening; /* ... or will be, once the image is open */
+	struct call call;     /* that its ring is */
 };
 
 struct owner {
 	struct disk *disk;
-	struct qcow2_options options;
-	struct qcow2_backing backing[QCOW2_CHAIN_MAX];
-	int fd[QCOW2_CHAIN_MAX]; /* of the chain; the first is the disk's */
+	struct chain chain;
 	struct qcow2 *_Atomic image;
 
 	sem_t wanted, named;
 	struct lock lock; /* guards the next five */
 	struct request *first, *last;
-	struct call *calls;
+	struct call *calls, *last_call;
 	bool stopping;
-	struct blk_queue *queue[QCOW2_READERS_MAX];
-	unsigned nqueues;
+	struct user user[QCOW2_READERS_MAX];
+	unsigned nusers;
 
 	_Atomic bool kicked;
 	bool running;
 	pthread_t thread;
-	unsigned rings;  /* that are on; the owner's, like all that follows */
-	uint8_t *buffer; /* BOUNCE_BYTES */
+	struct loop_bh opened; /* the main loop's: has the queues look at their rings */
+	unsigned rings;        /* that are on; the owner's, like all that follows */
+	int open_err;          /* why the image is not open */
+	uint64_t open_ns;      /* when that was tried last */
+	uint8_t *buffer;       /* BOUNCE_BYTES */
 };
-
-/* ---- the files ---- */
-
-static int file_sync(void *arg)
-{
-	struct owner *o = arg;
-	int err;
-
-	CRASH_POINT("qcow2 flush before");
-	err = disk_flush(o->disk);
-	CRASH_POINT("qcow2 flush after");
-	return err;
-}
-
-static int64_t file_read(void *arg, void *buf, size_t len, uint64_t off)
-{
-	return qcow2_fd_ops.read(((struct owner *)arg)->fd, buf, len, off);
-}
-
-static int file_write(void *arg, const void *buf, size_t len, uint64_t off)
-{
-	int err;
-
-	CRASH_POINT("qcow2 write before");
-	err = qcow2_fd_ops.write(((struct owner *)arg)->fd, buf, len, off);
-	CRASH_POINT("qcow2 write after");
-	return err;
-}
-
-static int file_zero(void *arg, uint64_t off, uint64_t len)
-{
-	return qcow2_fd_ops.zero(((struct owner *)arg)->fd, off, len);
-}
-
-static int file_size(void *arg, uint64_t *bytes)
-{
-	return qcow2_fd_ops.size(((struct owner *)arg)->fd, bytes);
-}
-
-/* The image's own file: a flush of it that failed once fails for ever, whoever makes it. */
-static const struct qcow2_file_ops file_ops = {
-	.read = file_read,
-	.write = file_write,
-	.sync = file_sync,
-	.zero = file_zero,
-	.size = file_size,
-};
-
-static int open_image(struct owner *o, bool readonly, struct qcow2 **out)
-{
-	struct qcow2_file file = { .ops = &file_ops, .arg = o };
-	struct qcow2_options options = o->options;
-	char why[256];
-	int err;
-
-	options.readonly = readonly;
-	err = qcow2_open(&file, &options, out, why, sizeof(why));
-	if (err)
-		log_error("image %s can't be used as qcow2: %s", o->disk->name, why);
-	return err;
-}
-
-/* "raw:FILE", "qcow2:FILE", or FILE, whose format the header above names. */
-static const char *split_format(const char *value, enum qcow2_format *format)
-{
-	*format = !strncmp(value, "raw:", 4)     ? QCOW2_FORMAT_RAW
-		  : !strncmp(value, "qcow2:", 6) ? QCOW2_FORMAT_QCOW2
-						 : QCOW2_FORMAT_HEADER;
-	return *format == QCOW2_FORMAT_HEADER ? value : strchr(value, ':') + 1;
-}
-
-static int open_backing(struct owner *o, unsigned i)
-{
-	struct disk *disk = o->disk;
-	const char *path = split_format(disk->backing[i], &o->backing[i].format);
-	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
-	struct stat st;
-	int fd = disk->backing_fd[i], err = 0, flags;
-
-	if (fd < 0)
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		err = -errno;
-	o->fd[i + 1] = fd;
-	if (!err && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		err = -EINVAL;
-	/* Others may read it too, but nobody may write to it. A descriptor's lock is its sender's. */
-	if (!err && disk->backing_fd[i] < 0 && fcntl(fd, F_OFD_SETLK, &lock) < 0)
-		err = -errno;
-	if (!err && ((flags = fcntl(fd, F_GETFL, 0)) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0))
-		err = -errno;
-	if (!err &&
-	    fcntl(fd, F_SETFL, (flags & ~(O_NONBLOCK | O_DIRECT)) | (disk->buffered ? 0 : O_DIRECT)) < 0)
-		err = -errno;
-	if (err)
-		log_error_errno(err, "backing file %s", disk->backing[i]);
-	o->backing[i].file = (struct qcow2_file) { .ops = &qcow2_fd_ops, .arg = &o->fd[i + 1] };
-	return err;
-}
 
 int owner_open(struct disk *disk, uint64_t *bytes)
 {
 	struct owner *o = calloc(1, sizeof(*o));
-	int err = 0;
+	int err;
 
 	if (!o)
 		return -ENOMEM;
@@ -163,27 +74,18 @@ int owner_open(struct disk *disk, uint64_t *bytes)
 	lock_init(&o->lock);
 	sem_init(&o->wanted, 0, 0);
 	sem_init(&o->named, 0, 0);
-	for (unsigned i = 0; i < QCOW2_CHAIN_MAX; i++)
-		o->fd[i] = -1;
-	o->fd[0] = disk->fd;
-	o->options = (struct qcow2_options) { .device = disk->is_device,
-					      .cache_bytes = (size_t)disk->cache_bytes,
-					      .backing = o->backing,
-					      .nbacking = disk->nbacking };
+	err = chain_open(&o->chain, disk);
 	o->buffer = aligned_alloc(4096, BOUNCE_BYTES);
 	if (!o->buffer)
-		err = -ENOMEM;
-	else
-		madvise(o->buffer, BOUNCE_BYTES, MADV_DONTDUMP); /* guest data passes through */
-	for (unsigned i = 0; i < disk->nbacking && !err; i++)
-		err = open_backing(o, i);
+		return -ENOMEM;
+	madvise(o->buffer, BOUNCE_BYTES, MADV_DONTDUMP); /* guest data passes through */
 	return err ? err : owner_look(o, bytes);
 }
 
 int owner_look(struct owner *o, uint64_t *bytes)
 {
 	struct qcow2 *image;
-	int err = open_image(o, true, &image);
+	int err = chain_image(&o->chain, true, &image);
 
 	if (err)
 		return err;
@@ -198,18 +100,10 @@ void owner_close(struct disk *disk)
 
 	if (!o)
 		return;
-	if (o->running) {
-		lock_take(&o->lock);
-		o->stopping = true;
-		lock_drop(&o->lock);
-		sem_post(&o->wanted);
-		pthread_join(o->thread, NULL);
-	}
+	owner_stop(o);
 	/* Rings were served to the last moment. Whoever serves them now may have changed the tables since. */
 	qcow2_abandon(atomic_load(&o->image));
-	for (unsigned i = 1; i < QCOW2_CHAIN_MAX; i++)
-		if (o->fd[i] >= 0)
-			close(o->fd[i]);
+	chain_close(&o->chain);
 	lock_destroy(&o->lock);
 	sem_destroy(&o->wanted);
 	sem_destroy(&o->named);
@@ -225,7 +119,7 @@ struct qcow2 *owner_image(const struct owner *o)
 
 int owner_fd(const struct owner *o, unsigned layer)
 {
-	return o->fd[layer];
+	return o->chain.fd[layer];
 }
 
 /* ---- requests ---- */
@@ -301,11 +195,30 @@ static int write_through(const struct owner *o, struct qcow2 *image, const struc
 	return qcow2_write_through(image, on);
 }
 
+/* Tries to open the image for rings that are on. */
+static void open_image(struct owner *o)
+{
+	struct qcow2 *image = NULL;
+
+	o->open_err = chain_image(&o->chain, !disk_takes_writes(o->disk), &image);
+	o->open_ns = clock_ns();
+	if (!o->open_err)
+		atomic_store_explicit(&o->image, image, memory_order_release);
+}
+
+/* What was in the way when the rings came on, may be over: no room for a repair. */
+static struct qcow2 *get_image(struct owner *o)
+{
+	if (!atomic_load(&o->image) && o->rings && clock_ns() - o->open_ns >= REOPEN_NS)
+		open_image(o);
+	return atomic_load_explicit(&o->image, memory_order_relaxed);
+}
+
 /* First all allocations, made sure of by one flush, then the rest. */
 static void do_requests(struct owner *o, struct request *first)
 {
-	struct qcow2 *image = atomic_load_explicit(&o->image, memory_order_relaxed);
-	int err = image ? write_through(o, image, first) : -EIO;
+	struct qcow2 *image = first ? get_image(o) : atomic_load(&o->image);
+	int err = image ? write_through(o, image, first) : o->open_err ? o->open_err : -EIO;
 
 	for (struct request *r = first; r; r = r->next) {
 		r->carried = 0;
@@ -365,8 +278,8 @@ void owner_moved(struct owner *o)
 
 static bool is_busy(const struct owner *o)
 {
-	for (unsigned i = 0; i < o->nqueues; i++)
-		if (atomic_load_explicit(&o->queue[i]->active, memory_order_acquire))
+	for (unsigned i = 0; i < o->nusers; i++)
+		if (atomic_load_explicit(&o->user[i].queue->active, memory_order_acquire))
 			return true;
 	return false;
 }
@@ -374,26 +287,33 @@ static bool is_busy(const struct owner *o)
 /* Requests that were taken stay with whoever took them, so while there are any, nobody else has served. */
 static void ring_on(struct owner *o, struct call *call)
 {
-	struct qcow2 *image = NULL;
+	struct user *u = CONTAINER_OF(call, struct user, call);
 
-	(void)call;
-	if (o->rings++ || (atomic_load(&o->image) && is_busy(o)))
-		return;
-	qcow2_abandon(atomic_exchange(&o->image, NULL));
-	if (!open_image(o, !disk_takes_writes(o->disk), &image))
-		atomic_store_explicit(&o->image, image, memory_order_release);
+	if (!o->rings++ && !(atomic_load(&o->image) && is_busy(o))) {
+		qcow2_abandon(atomic_exchange(&o->image, NULL));
+		open_image(o);
+	}
+	atomic_store(&u->opening, false);
+	loop_bh_post(&o->opened);
 }
 
-static void ring_off(struct owner *o, struct call *call)
+static void close_image(struct owner *o)
 {
-	int err;
+	int err = qcow2_close(atomic_exchange(&o->image, NULL));
 
-	(void)call;
-	if (!o->rings || --o->rings || is_busy(o))
-		return;
-	err = qcow2_close(atomic_exchange(&o->image, NULL));
 	if (err)
 		log_warn_errno(err, "image %s: reserved clusters could not be given back", o->disk->name);
+}
+
+/* While some of what was taken is not done, the image stays open, and whoever waits for its end comes again. */
+static void ring_off(struct owner *o, struct call *call)
+{
+	o->rings -= (unsigned)call->bytes;
+	atomic_fetch_sub(&o->chain.hurry, 1);
+	if (!o->rings && !is_busy(o))
+		close_image(o);
+	else if (o->rings && o->open_err == -ECANCELED && !atomic_load(&o->image))
+		open_image(o); /* it was called off for this one's sake */
 }
 
 static void settle(struct owner *o, struct call *call)
@@ -410,31 +330,61 @@ static void resize(struct owner *o, struct call *call)
 	call->result = image ? qcow2_resize(image, call->bytes, &call->why) : -ENODEV;
 }
 
-static void do_call(struct owner *o, struct call *call)
+static void post_call(struct owner *o, struct call *call)
 {
-	sem_init(&call->done, 0, 0);
+	call->next = NULL;
 	lock_take(&o->lock);
-	call->next = o->calls;
-	o->calls = call;
+	if (o->calls)
+		o->last_call->next = call;
+	else
+		o->calls = call;
+	o->last_call = call;
 	lock_drop(&o->lock);
 	sem_post(&o->wanted);
-	while (sem_wait(&call->done) < 0)
-		continue;
-	sem_destroy(&call->done);
 }
 
-void owner_ring(struct owner *o, bool on)
+static void do_call(struct owner *o, struct call *call)
 {
-	struct call call = { .fn = on ? ring_on : ring_off };
+	sem_t done;
 
-	do_call(o, &call);
+	if (!o->running)
+		return;
+	sem_init(&done, 0, 0);
+	call->done = &done;
+	post_call(o, call);
+	while (sem_wait(&done) < 0)
+		continue;
+	sem_destroy(&done);
+}
+
+void owner_ring(struct owner *o, unsigned user, bool on)
+{
+	struct user *u = &o->user[user];
+	struct call off = { .fn = ring_off, .bytes = u->on };
+
+	if (on && !u->on) {
+		u->on = true;
+		u->call = (struct call) { .fn = ring_on };
+		atomic_store(&u->opening, true);
+		post_call(o, &u->call);
+	} else if (!on) {
+		u->on = false;
+		atomic_fetch_add(&o->chain.hurry, 1);
+		do_call(o, &off);
+	}
+}
+
+bool owner_is_opening(const struct owner *o, unsigned user)
+{
+	return atomic_load_explicit(&o->user[user].opening, memory_order_acquire);
 }
 
 int owner_settle(struct owner *o)
 {
 	struct call call = { .fn = settle };
 
-	do_call(o, &call);
+	if (owner_image(o))
+		do_call(o, &call);
 	return call.result;
 }
 
@@ -442,6 +392,10 @@ int owner_resize(struct owner *o, uint64_t bytes, const char **why)
 {
 	struct call call = { .fn = resize, .bytes = bytes };
 
+	if (!owner_image(o)) {
+		*why = "it is not open, or being repaired";
+		return -EBUSY;
+	}
 	do_call(o, &call);
 	*why = call.why;
 	return call.result;
@@ -473,12 +427,24 @@ static void *owner_main(void *arg)
 		if (stopping)
 			return NULL;
 		for (struct call *next; calls; calls = next) {
+			sem_t *done = calls->done;
+
 			next = calls->next;
-			calls->fn(o, calls);
-			sem_post(&calls->done); /* it is its caller's again from here on */
+			calls->fn(o, calls); /* it is its caller's again after that */
+			if (done)
+				sem_post(done);
 		}
 		do_requests(o, first);
 	}
+}
+
+/* The main loop's. A queue may be moving between threads, so it is found there. */
+static void on_opened(void *arg)
+{
+	struct owner *o = arg;
+
+	for (unsigned i = 0; i < o->nusers; i++)
+		server_poke(o->user[i].queue->server);
 }
 
 int owner_start(struct owner *o, struct blk_queue *q, unsigned *reader)
@@ -487,11 +453,12 @@ int owner_start(struct owner *o, struct blk_queue *q, unsigned *reader)
 	int err = 0;
 
 	lock_take(&o->lock);
-	*reader = o->nqueues;
-	o->queue[o->nqueues++] = q;
+	*reader = o->nusers;
+	o->user[o->nusers++].queue = q;
 	lock_drop(&o->lock);
 	if (o->running)
 		return 0;
+	loop_bh_init(&o->opened, server_main_loop(q->server), on_opened, o);
 	sigfillset(&all);
 	sigdelset(&all, SIGSYS); /* that one is for the thread that it is about */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -502,4 +469,18 @@ int owner_start(struct owner *o, struct blk_queue *q, unsigned *reader)
 	while (o->running && sem_wait(&o->named) < 0)
 		continue;
 	return -err;
+}
+
+void owner_stop(struct owner *o)
+{
+	if (!o->running)
+		return;
+	lock_take(&o->lock);
+	o->stopping = true;
+	lock_drop(&o->lock);
+	atomic_fetch_add(&o->chain.hurry, 1);
+	sem_post(&o->wanted);
+	pthread_join(o->thread, NULL);
+	o->running = false;
+	loop_bh_cancel(&o->opened);
 }

@@ -28,8 +28,17 @@ void owner_close(struct disk *disk);
 /* Starts the thread, unless it runs, and makes the queue known; returns its number for qcow2_enter. 0 or -errno. */
 int owner_start(struct owner *o, struct blk_queue *q, unsigned *reader);
 
-/* A ring of the queue is served from now on, or is not any more. Blocks. */
-void owner_ring(struct owner *o, bool on);
+/* Ends the thread; nobody asks for anything any more. */
+void owner_stop(struct owner *o);
+
+/*
+ * The ring of the queue with this number is served from now on, or is not any more; its thread. On: the image is opened
+ * meanwhile, and may have to be repaired, which takes its time; the queue takes nothing until then, and the server is poked.
+ * Off: blocks, until nothing is done to the image any more if that was the last ring, and nothing is taken; said once more
+ * where something was.
+ */
+void owner_ring(struct owner *o, unsigned number, bool on);
+bool owner_is_opening(const struct owner *o, unsigned number);
 
 /* The image; NULL if it could not be opened, of which the log tells. Any thread whose ring is on. */
 struct qcow2 *owner_image(const struct owner *o);

@@ -216,7 +216,7 @@ static bool map_part(struct request *r)
 	struct qcow2_extent e;
 
 	if (!image) {
-		fail(r, -EIO);
+		owner_ask(o, r); /* who may open it by now, and else says why not */
 		return false;
 	}
 	r->token = qcow2_enter(image, r->queue->reader);

@@ -105,7 +105,8 @@ static void tell_ring(struct server_queue *q, bool on)
 
 void order_forget_ring(struct server_queue *q)
 {
-	if (q->ring != RING_NONE && q->enabled && q->place != PLACE_AWAY)
+	/* Of one that was disabled, too: something may have been under way then, and is not now. */
+	if (q->ring != RING_NONE && q->place != PLACE_AWAY)
 		tell_ring(q, false);
 	coalesce_over(q);
 	recovery_end(q);

@@ -94,7 +94,8 @@ struct server_device {
 	 * set up holds; else it begins anew. May be NULL. */
 	void (*started)(void *dev, bool live, uint64_t features);
 
-	/* The queue's ring is there and enabled, or is not any more: disabled or forgotten. May be NULL. */
+	/* The queue's ring is there and enabled, or is not any more: disabled, when requests may be under way, or forgotten, when
+	 * none is, which is said of a disabled one, too. May be NULL. */
 	void (*ring)(void *state, bool on);
 
 	/* Takes requests (server_pop), starts them, completes those that are done (server_push). Every

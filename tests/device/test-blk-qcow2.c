@@ -4,12 +4,17 @@
  * server was killed.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "config.h"
+#include "flight.h"
+#include "inject.h"
 #include "load.h"
 #include "note.h"
 #include "num.h"
@@ -51,6 +56,12 @@ static const struct image {
 	  "qemu-img create -q -f qcow2 image 16M && qemu-io -f qcow2 -c 'write -q -P 0 0 2M' -c 'write -q -P "
 	  "5 2M 10M' image && "
 	  "qemu-img snapshot -c one image",
+	  false,
+	  { NULL } },
+	{ "dirty",
+	  "qemu-img create -q -f qcow2 -o lazy_refcounts=on image 16M && { qemu-io -f qcow2 -c 'write -q -P "
+	  "6 1M 3M' "
+	  "-c abort image >/dev/null 2>&1 || :; }",
 	  false,
 	  { NULL } },
 	{ "buffered", "qemu-img create -q -f qcow2 image 16M", false, { "--cache", "buffered" } },
@@ -192,4 +203,53 @@ Test(blk_qcow2, killed_at_random)
 #endif
 	for (unsigned i = 0; i < ARRAY_SIZE(images); i++)
 		storm(&images[i], 1 + i % 2, kills);
+}
+
+/* ---- an image that takes its time to be opened ---- */
+
+/*
+ * As long as tables are repaired nothing is taken; the queue looks at its ring whenever it is asked to, and shows that it waits,
+ * so nobody takes it for hung. The thread that would repair is held.
+ */
+Test(blk_qcow2, a_ring_waits_until_the_image_is_open)
+{
+	struct rig_options options = options_of(&images[0]);
+	const struct flight_queue *line;
+	struct flight *f = NULL;
+	uint64_t gpa, passes, taken;
+	struct rig rig;
+	pid_t held;
+
+	need_qemu();
+	options.flight_fd = flight_create(1);
+	cr_assert_eq(flight_map(options.flight_fd, true, &f), 0);
+	rig_start(&rig, &options);
+	line = flight_queue(f, 0);
+	gpa = rig_alloc(&rig, 4096, 4096);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
+	rig_stop_ring(&rig, 0);
+	held = inject_hold(rig.pid, "tables");
+	if (held == -EPERM) {
+		rig_stop(&rig);
+		cr_skip_test("a thread of another process can't be held here");
+	}
+	cr_assert_gt(held, 0, "%s", strerror(-held));
+	taken = flight_get(&line->taken);
+	rig_restart_rings(&rig);
+	rig_add(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096);
+	for (unsigned i = 0; i < 3; i++) {
+		passes = flight_get(&line->passes);
+		cr_assert_eq(eventfd_write(rig.queue[0].kick, 1), 0);
+		rig_until(&rig, flight_get(&line->passes) > passes);
+		cr_assert_gt(flight_get(&line->held), 0);
+		cr_assert_eq(flight_get(&line->taken), taken);
+	}
+	/* The others go on. */
+	rig_get_config(&rig, 0, &rig.config, sizeof(rig.config));
+	inject_let_go(held);
+	cr_assert_eq(rig_wait(&rig, 0).status, VIRTIO_BLK_S_OK);
+	rig_until(&rig, flight_get(&line->held) == 0);
+	rig_stop(&rig);
+	flight_free(f);
+	close(options.flight_fd);
 }

@@ -107,3 +107,20 @@ int inject_call(pid_t pid, const char *thread, long nr, bool by_32)
 	ptrace(PTRACE_DETACH, tid, NULL, NULL);
 	return n;
 }
+
+pid_t inject_hold(pid_t pid, const char *thread)
+{
+	pid_t tid = find_thread(pid, thread);
+	int status;
+
+	if (tid < 0)
+		return tid;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL) < 0 || ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+		return -errno;
+	return waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status) ? tid : -ESRCH;
+}
+
+void inject_let_go(pid_t tid)
+{
+	ptrace(PTRACE_DETACH, tid, NULL, NULL);
+}

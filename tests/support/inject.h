@@ -14,4 +14,8 @@
  */
 int inject_call(pid_t pid, const char *thread, long nr, bool by_32);
 
+/* Has a thread of another process stand still until inject_let_go, the others go on: its id, or -errno as above. */
+pid_t inject_hold(pid_t pid, const char *thread);
+void inject_let_go(pid_t tid);
+
 #endif

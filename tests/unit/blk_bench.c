@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "owner.h"
 
 struct blk_bench blk_bench;
 
@@ -87,6 +88,11 @@ void server_flush(struct server_queue *s)
 	(void)s;
 }
 
+void server_poke(struct server_queue *s)
+{
+	blk_queue_service(s->queue);
+}
+
 uint64_t server_features(const struct server_queue *s)
 {
 	return s->features;
@@ -143,8 +149,10 @@ void mem_dirty_ptr(const struct mem *mem, const void *ptr, uint64_t len)
 
 static _Atomic uint64_t words[QUOTA_WORDS + 1];
 
-void blk_bench_open(const struct engine_ops *engine, int fd)
+static void open_disk(const struct engine_ops *engine, int fd, bool qcow2)
 {
+	uint64_t bytes = 0;
+
 	blk_bench.disk = (struct disk) { .fd = fd,
 					 .name = "test",
 					 .bytes = BLK_BENCH_BYTES,
@@ -160,14 +168,27 @@ void blk_bench_open(const struct engine_ops *engine, int fd)
 	flight_open_queue(blk_bench.server.memory, 0, &blk_bench.server.flight);
 	cr_assert_eq(loop_new("test", &blk_bench.server.loop), 0);
 	cr_assert_eq(loop_pool_new(1, &blk_bench.server.pool), 0);
+	if (qcow2)
+		cr_assert_eq(owner_open(&blk_bench.disk, &bytes), 0);
 	cr_assert_eq(blk_queue_open(&blk_bench.disk, &blk_bench.server, &blk_bench.server.queue), 0);
 	cr_assert_eq(blk_queue_attach(blk_bench.server.queue), 0);
+}
+
+void blk_bench_open(const struct engine_ops *engine, int fd)
+{
+	open_disk(engine, fd, false);
+}
+
+void blk_bench_open_qcow2(int fd)
+{
+	open_disk(&engine_aio, fd, true);
 }
 
 void blk_bench_close(void)
 {
 	blk_queue_detach(blk_bench.server.queue);
 	blk_queue_close(blk_bench.server.queue);
+	owner_close(&blk_bench.disk);
 	throttle_close(&blk_bench.disk.throttle);
 	loop_pool_free(blk_bench.server.pool);
 	loop_free(blk_bench.server.loop);

@@ -36,6 +36,8 @@ extern struct blk_bench {
 
 /* A disk of this engine, whose file is fd, and one queue of it. */
 void blk_bench_open(const struct engine_ops *engine, int fd);
+/* The same of a qcow2 image, with the thread that owns its tables. The ring is not on. */
+void blk_bench_open_qcow2(int fd);
 void blk_bench_close(void);
 /* Puts request i into the ring: len bytes of data at offset off of both disk and buffer. */
 void blk_bench_add(unsigned i, uint32_t type, uint64_t off, uint32_t len);
