@@ -12,7 +12,8 @@
  */
 #include "qcow2_priv.h"
 
-#define SCAN_BUDGET 65536 /* counts that are looked at for free clusters at a time */
+#define SCAN_BUDGET 65536      /* counts that are looked at for free clusters at a time */
+#define END_BUDGET  (1U << 22) /* ... and for the last that is in use, of a device */
 
 /* ---- the file's end ---- */
 
@@ -44,19 +45,25 @@ void alloc_grow_to(struct qcow2 *q, uint64_t end)
 	q->pool.end = MAX(q->pool.end, end);
 }
 
-/* On a device there is no end of the file: the last cluster that is counted. */
+/*
+ * On a device there is no end of the file: the last cluster that is counted. What is free before it is found all the same, so
+ * it does not matter if the search ends earlier.
+ */
 static int find_end(struct qcow2 *q, uint64_t *end)
 {
-	uint64_t per = ref_block_entries(q), region = q->reftable_entries, value = 0;
+	uint64_t per = ref_block_entries(q), c = atomic_load(&q->limit) >> q->cluster_bits, value = 0;
 	int err = 0;
 
-	*end = 1;
-	while (region && !q->reftable[region - 1])
-		region--;
-	for (uint64_t c = region * per; c && !err && !value; c--) {
-		err = ref_get(q, c - 1, &value);
-		*end = c;
+	for (unsigned i = 0; i < END_BUDGET && c > 1 && !err && !value; i++) {
+		uint64_t region = (c - 1) / per;
+
+		if (region >= q->reftable_entries || !q->reftable[region]) {
+			c = region * per;
+			continue;
+		}
+		err = ref_get(q, --c, &value);
 	}
+	*end = MAX(value ? c + 1 : c, 1);
 	return err;
 }
 
@@ -123,13 +130,15 @@ static int add_new(struct qcow2 *q, uint64_t want)
 	uint64_t per = ref_block_entries(q), value = 1, n = 0, first;
 	int err = 0;
 
-	do {
+	for (unsigned i = 0; i < SCAN_BUDGET && !err && value; i++) {
 		err = ref_ensure(q, pool->end);
 		if (!err)
 			err = ref_get(q, pool->end, &value);
 		if (!err && value)
 			pool->end++; /* counted by somebody whose file ended before it did */
-	} while (!err && value);
+	}
+	if (!err && value)
+		err = -WHAT_IS_WRONG;
 	first = pool->end;
 	for (value = 0; !err && !value && n < want && (first + n) / per == first / per; n += !err && !value)
 		err = ref_get(q, first + n, &value);
@@ -181,6 +190,12 @@ static int refill(struct qcow2 *q)
 	new_from = q->pool.end;
 	if (!err && found < POOL_WANT / 2) {
 		err = add_new(q, want);
+		/* The end of a device: what was not looked at yet may be free. */
+		while (err == -ENOSPC && !found && q->pool.hint < q->pool.end) {
+			int scan = find_free(q, want, &found);
+
+			err = scan ? scan : err;
+		}
 		if (err == -ENOSPC && found)
 			err = 0;
 	}
@@ -234,8 +249,11 @@ int alloc_row(struct qcow2 *q, uint64_t n, uint64_t *host)
 {
 	uint64_t per = ref_block_entries(q), first, value;
 	int err = alloc_heal(q);
+	unsigned tries = 0;
 
 	do {
+		if (tries++ == SCAN_BUDGET)
+			return -WHAT_IS_WRONG;
 		first = q->pool.end;
 		for (uint64_t c = first; !err && c < first + n && q->pool.end == first; c++) {
 			value = 0;

@@ -5,13 +5,24 @@
 #include "clean.h"
 #include "qcow2_priv.h"
 
-#define CLUSTERS_MAX (1ULL << 30) /* of a file that is checked */
+#define CLUSTERS_MAX (1ULL << 28) /* of a file that is checked */
+#define TABLES_MAX                                                                                           \
+	(16ULL << 30) /* bytes of tables that are read: what 128 TiB need with clusters of 64 KiB */
 
 struct counts {
 	uint32_t *count;
-	uint64_t n;    /* clusters of the file */
-	uint64_t wild; /* references to where there is none */
+	uint32_t *tables; /* how often each cluster is referred to as a mapping table */
+	uint32_t times;   /* that what is found counts */
+	uint64_t n;       /* clusters of the file */
+	uint64_t wild;    /* references to where there is none */
+	uint64_t bytes;   /* of tables, so far */
 };
+
+static void add(uint32_t *to, uint32_t n)
+{
+	if (__builtin_add_overflow(*to, n, to))
+		*to = UINT32_MAX;
+}
 
 static int count(struct qcow2 *q, void *arg, uint64_t off, uint64_t len)
 {
@@ -25,8 +36,29 @@ static int count(struct qcow2 *q, void *arg, uint64_t off, uint64_t len)
 		return 0;
 	}
 	for (uint64_t c = first; c <= last; c++)
-		k->count[c]++;
+		add(&k->count[c], k->times);
 	return 0;
+}
+
+/* Clusters, each once: for whoever goes through tables that may refer to one over and over again. */
+struct seen {
+	uint8_t *bits;
+};
+
+static int seen_new(const struct qcow2 *q, struct seen *s)
+{
+	s->bits = calloc((atomic_load(&q->limit) >> q->cluster_bits) / 8 + 1, 1);
+	return s->bits ? 0 : -ENOMEM;
+}
+
+/* True if the table that is there was seen before. */
+static bool see(const struct qcow2 *q, struct seen *s, uint64_t off)
+{
+	uint64_t c = cluster_of(q, off);
+	bool before = s->bits[c / 8] >> (c % 8) & 1;
+
+	s->bits[c / 8] |= (uint8_t)(1U << (c % 8));
+	return before;
 }
 
 /* ---- walking ---- */
@@ -46,32 +78,78 @@ static int walk_entry(struct qcow2 *q, uint64_t word, uint64_t bitmap, entry_fn 
 	return word & OFFSET_MASK ? fn(q, arg, word & OFFSET_MASK, q->cluster) : 0;
 }
 
+/* A table, and what it refers to. */
+static int walk_table(struct qcow2 *q, uint64_t off, uint64_t *table, entry_fn fn, void *arg)
+{
+	int err = fn(q, arg, off, q->cluster);
+
+	if (!err)
+		err = file_read_full(q, table, q->cluster, off);
+	for (uint64_t j = 0; j < q->cluster / 8 && !err; j += q->words)
+		err = walk_entry(q, be64toh(table[j]), q->extended ? be64toh(table[j + 1]) : 0, fn, arg);
+	return err;
+}
+
 int check_walk(struct qcow2 *q, const uint64_t *l1, uint64_t entries, entry_fn fn, void *arg)
 {
 	uint64_t *table = qcow2_alloc(q->cluster);
-	int err = table ? 0 : -ENOMEM;
+	struct seen seen = { NULL };
+	int err = table ? seen_new(q, &seen) : -ENOMEM;
 
 	for (uint64_t i = 0; i < entries && !err; i++) {
 		uint64_t off = l1[i] & OFFSET_MASK;
 
 		if (!off)
 			continue;
-		if (!offset_is_sound(q, off, q->cluster)) {
+		if (!offset_is_sound(q, off, q->cluster))
 			err = fn(q, arg, UINT64_MAX - 1, 1);
-			continue;
-		}
-		err = fn(q, arg, off, q->cluster);
-		if (!err)
-			err = file_read_full(q, table, q->cluster, off);
-		for (uint64_t j = 0; j < q->cluster / 8 && !err; j += q->words)
-			err = walk_entry(q, be64toh(table[j]), q->extended ? be64toh(table[j + 1]) : 0, fn,
-					 arg);
+		else if (see(q, &seen, off))
+			err = -WHAT_IS_WRONG; /* a table has one place on a disk */
+		else
+			err = walk_table(q, off, table, fn, arg);
 	}
+	free(seen.bits);
 	free(table);
 	return err;
 }
 
-static int walk_snapshots(struct qcow2 *q, struct counts *k)
+static int spend(struct counts *k, uint64_t bytes)
+{
+	k->bytes += bytes;
+	return k->bytes > TABLES_MAX ? -EFBIG : 0;
+}
+
+static void note_tables(const struct qcow2 *q, struct counts *k, const uint64_t *l1, uint64_t entries)
+{
+	for (uint64_t i = 0; i < entries; i++) {
+		uint64_t off = l1[i] & OFFSET_MASK;
+
+		if (off && offset_is_sound(q, off, q->cluster))
+			add(&k->tables[cluster_of(q, off)], 1);
+		else
+			k->wild += off != 0;
+	}
+}
+
+/* Each table is read once, however many L1 tables share it; what it refers to counts for all of them. */
+static int walk_tables(struct qcow2 *q, struct counts *k)
+{
+	uint64_t *table = qcow2_alloc(q->cluster);
+	int err = table ? 0 : -ENOMEM;
+
+	for (uint64_t c = 0; c < k->n && !err; c++) {
+		k->times = k->tables[c];
+		if (k->times)
+			err = spend(k, q->cluster);
+		if (k->times && !err)
+			err = walk_table(q, c << q->cluster_bits, table, count, k);
+	}
+	k->times = 1;
+	free(table);
+	return err;
+}
+
+static int note_snapshots(struct qcow2 *q, struct counts *k)
 {
 	struct snapshot s = { 0 };
 	int err = 0;
@@ -81,11 +159,13 @@ static int walk_snapshots(struct qcow2 *q, struct counts *k)
 
 		err = snapshot_next(q, &s);
 		if (!err)
+			err = spend(k, (uint64_t)s.l1_entries * 8);
+		if (!err)
 			err = snapshot_load_l1(q, &s, &l1);
 		if (!err)
 			err = count(q, k, s.l1_off, (uint64_t)s.l1_entries * 8);
 		if (!err)
-			err = check_walk(q, l1, s.l1_entries, count, k);
+			note_tables(q, k, l1, s.l1_entries);
 	}
 	if (!err && q->header.nsnapshots)
 		err = count(q, k, q->header.snapshots_off, s.next - q->header.snapshots_off);
@@ -99,10 +179,11 @@ static int walk_all(struct qcow2 *q, struct counts *k)
 
 	if (!err)
 		err = count(q, k, h->l1_off, (uint64_t)h->l1_entries * 8);
+	note_tables(q, k, q->l1, h->l1_entries);
 	if (!err)
-		err = check_walk(q, q->l1, h->l1_entries, count, k);
+		err = note_snapshots(q, k);
 	if (!err)
-		err = walk_snapshots(q, k);
+		err = walk_tables(q, k);
 	if (!err)
 		err = count(q, k, h->reftable_off, (uint64_t)h->reftable_clusters << q->cluster_bits);
 	for (uint64_t i = 0; i < q->reftable_entries && !err; i++)
@@ -120,8 +201,38 @@ static int walk_all(struct qcow2 *q, struct counts *k)
 
 /* ---- judging ---- */
 
+/* A run of clusters whose counts are to be the same. */
+struct mend {
+	uint64_t first, n, value;
+};
+
+static int mend_now(struct qcow2 *q, struct mend *m)
+{
+	int err = m->n ? ref_set(q, m->first, m->n, m->value) : 0;
+
+	m->n = 0;
+	return err;
+}
+
+static int mend_later(struct qcow2 *q, struct mend *m, uint64_t cluster, uint64_t value)
+{
+	int err = 0;
+
+	if (value > ref_max(q))
+		return -E2BIG;
+	if (m->n && (m->first + m->n != cluster || m->value != value))
+		err = mend_now(q, m);
+	if (!err)
+		err = ref_ensure(q, cluster);
+	if (!m->n)
+		*m = (struct mend) { .first = cluster, .value = value };
+	m->n++;
+	return err;
+}
+
 static int compare(struct qcow2 *q, const struct counts *k, bool repair, struct qcow2_check *out)
 {
+	struct mend mend = { 0 };
 	int err = 0;
 
 	for (uint64_t c = 0; c < k->n && !err; c++) {
@@ -132,15 +243,10 @@ static int compare(struct qcow2 *q, const struct counts *k, bool repair, struct 
 			continue;
 		out->corruptions += value < k->count[c];
 		out->leaks += value > k->count[c];
-		if (!repair)
-			continue;
-		if (k->count[c] > ref_max(q))
-			return -E2BIG;
-		err = ref_ensure(q, c);
-		if (!err)
-			err = ref_set(q, c, k->count[c]);
+		if (repair)
+			err = mend_later(q, &mend, c, k->count[c]);
 	}
-	return err;
+	return err ? err : mend_now(q, &mend);
 }
 
 /* Sets or clears a word's flag as its cluster's count demands; true if that changed it. */
@@ -179,8 +285,9 @@ int check_flags(struct qcow2 *q, uint64_t *l1, uint64_t entries, uint64_t l1_off
 		uint64_t *wrong)
 {
 	uint64_t *table = qcow2_alloc(q->cluster);
+	struct seen seen = { NULL };
 	bool changed, any = false;
-	int err = table ? 0 : -ENOMEM;
+	int err = table ? seen_new(q, &seen) : -ENOMEM;
 
 	for (uint64_t i = 0; i < entries && !err; i++) {
 		uint64_t word = l1[i];
@@ -190,9 +297,11 @@ int check_flags(struct qcow2 *q, uint64_t *l1, uint64_t entries, uint64_t l1_off
 			l1[i] = word;
 		*wrong += changed;
 		any |= changed;
-		if (!err && offset_is_sound(q, word & OFFSET_MASK, q->cluster))
+		if (!err && offset_is_sound(q, word & OFFSET_MASK, q->cluster) &&
+		    !see(q, &seen, word & OFFSET_MASK))
 			err = right_table(q, word & OFFSET_MASK, table, repair, wrong);
 	}
+	free(seen.bits);
 	free(table);
 	if (!err && any && repair && l1_off == q->header.l1_off)
 		for (uint64_t i = 0; i < entries && !err; i += QCOW2_BLOCK / 8)
@@ -202,7 +311,7 @@ int check_flags(struct qcow2 *q, uint64_t *l1, uint64_t entries, uint64_t l1_off
 
 int qcow2_check(struct qcow2 *q, bool repair, struct qcow2_check *out)
 {
-	struct counts k = { .n = atomic_load(&q->limit) >> q->cluster_bits };
+	struct counts k = { .n = atomic_load(&q->limit) >> q->cluster_bits, .times = 1 };
 	uint64_t flags = 0;
 	int err = 0;
 
@@ -214,13 +323,15 @@ int qcow2_check(struct qcow2 *q, bool repair, struct qcow2_check *out)
 	if (!q->reftable)
 		err = ref_load_table(q);
 	k.count = calloc(k.n, sizeof(*k.count));
-	if (!err && !k.count)
+	k.tables = calloc(k.n, sizeof(*k.tables));
+	if (!err && (!k.count || !k.tables))
 		err = -ENOMEM;
 	if (!err)
 		err = walk_all(q, &k);
 	if (!err)
 		err = compare(q, &k, repair, out);
 	free(k.count);
+	free(k.tables);
 	if (!err && repair)
 		err = file_sync(q);
 	if (!err)

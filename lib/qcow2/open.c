@@ -225,7 +225,10 @@ static int begin_writing(struct qcow2 *q, char *why, size_t size)
 		if (!err)
 			err = file_sync(q);
 	}
-	if (err)
+	if (err == -EFBIG)
+		snprintf(why, size,
+			 "it must be repaired, which is too much here; mend it with qemu-img check -r all");
+	else if (err)
 		snprintf(why, size, "it can't be made ready for writing: %s", strerrordesc_np(-err));
 	return err;
 }

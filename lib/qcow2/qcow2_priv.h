@@ -216,7 +216,7 @@ void map_encode(const struct qcow2 *q, const struct cluster *c, uint64_t *word, 
 /* ---- refcount.c: of clusters by number ---- */
 int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *value);
 int ref_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta);
-int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value);
+int ref_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value);
 int ref_ensure(struct qcow2 *q, uint64_t cluster); /* that there is a place for its count */
 uint64_t ref_max(const struct qcow2 *q);
 int ref_load_table(struct qcow2 *q);
@@ -266,7 +266,7 @@ int zero_beyond(struct qcow2 *q, uint64_t to, const char **why);
 
 /* ---- check.c ---- */
 typedef int (*entry_fn)(struct qcow2 *q, void *arg, uint64_t off, uint64_t len);
-/* Calls fn with what an L1 table refers to, tables and clusters alike. */
+/* Calls fn with what an L1 table refers to, tables and clusters alike; a table that is there twice is an error. */
 int check_walk(struct qcow2 *q, const uint64_t *l1, uint64_t entries, entry_fn fn, void *arg);
 /* Makes the flags in an L1 table (at l1_off in the file) and in its tables say whether each count is 1. */
 int check_flags(struct qcow2 *q, uint64_t *l1, uint64_t entries, uint64_t l1_off, bool repair,

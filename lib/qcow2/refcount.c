@@ -143,9 +143,15 @@ int ref_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 	return err;
 }
 
-int ref_set(struct qcow2 *q, uint64_t cluster, uint64_t value)
+int ref_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
 {
-	return change_slice(q, cluster, 1, 0, &value);
+	int err = 0;
+
+	for (uint64_t part; n && !err; first += part, n -= part) {
+		part = MIN(slice_entries(q) - first % slice_entries(q), n);
+		err = change_slice(q, first, part, 0, &value);
+	}
+	return err;
 }
 
 /* ---- growing ---- */
@@ -207,7 +213,7 @@ static int add_self_counting(struct qcow2 *q)
 static int add_elsewhere(struct qcow2 *q, uint64_t region)
 {
 	uint64_t cluster = q->pool.end;
-	int err = ref_set(q, cluster, 1);
+	int err = ref_set(q, cluster, 1, 1);
 
 	if (!err)
 		err = alloc_extend(q, cluster + 1);

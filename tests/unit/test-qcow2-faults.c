@@ -28,6 +28,7 @@ TestSuite(qcow2_faults, .timeout = 600);
 struct mem_file {
 	uint8_t *data;
 	uint64_t bytes;
+	unsigned reads;
 	unsigned changes; /* so far */
 	unsigned refused; /* the change that is; 0: none */
 	bool done;        /* it was made all the same */
@@ -47,9 +48,10 @@ static bool is_root
 
 static int64_t mem_read(void *arg, void *buf, size_t len, uint64_t off)
 {
-	const struct mem_file *m = arg;
+	struct mem_file *m = arg;
 	size_t n = off < m->bytes ? (size_t)MIN(len, m->bytes - off) : 0;
 
+	m->reads++;
 	memcpy(buf, m->data + off, n);
 	return (int64_t)n;
 }
@@ -86,7 +88,8 @@ static void note_root(const struct mem_file *m, uint64_t off)
 {
 	uint64_t l1 = field(m, 40, 8), counts = field(m, 48, 8), cluster = 1ULL << field(m, 20, 4);
 
-	cr_assert_lt(m->changes, CHANGES_MAX);
+	if (m->changes >= CHANGES_MAX)
+		return;
 	is_root[m->changes] =
 	    !off || off - l1 < field(m, 36, 4) * 8 || off - counts < field(m, 56, 4) * cluster;
 }
@@ -336,6 +339,7 @@ static void refuse_each(bool done, int err)
 			base = open("base", O_RDONLY | O_CLOEXEC);
 		load_image();
 		all = run(base, 0, false, 0);
+		cr_assert_lt(all, CHANGES_MAX);
 		step = is_long() ? 1 : MAX(all / 16, 1);
 		for (unsigned k = 1; k <= all; k++) {
 			if (k % step && !(is_root[k] && roots++ % 5 == 0))
@@ -476,4 +480,100 @@ Test(qcow2_faults, nothing_is_shown_before_it_is_stable)
 		mem.watched = NULL;
 		cr_assert_eq(qcow2_close(image), 0);
 	}
+}
+
+/* ---- FAULTS 56: images that would be read for ever ---- */
+
+static void put(uint64_t off, uint64_t value)
+{
+	for (unsigned i = 0; i < 8; i++)
+		mem.data[off + i] = (uint8_t)(value >> 8 * (7 - i));
+}
+
+static int try_open(bool device, struct qcow2 **image)
+{
+	struct qcow2_file file = { .ops = &mem_ops, .arg = &mem };
+	struct qcow2_options options = { .device = device };
+	char why[256];
+
+	mem.reads = 0;
+	return qcow2_open(&file, &options, image, why, sizeof(why));
+}
+
+/* A dirty image of which each entry of a long L1 table refers to the same table: it is read once. */
+Test(qcow2_faults, f56_a_repair_reads_no_table_again_and_again)
+{
+	struct qcow2 *image = NULL;
+	uint64_t l1, entries, word;
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 disk 16T && qemu-io -f qcow2 -c 'write -q 0 64k' disk");
+	load_image();
+	reset_image();
+	l1 = field(&mem, 40, 8);
+	entries = field(&mem, 36, 4);
+	word = field(&mem, (unsigned)l1, 8);
+	cr_assert_geq(entries, 32768);
+	for (uint64_t i = 0; i < entries; i++)
+		put(l1 + 8 * i, word);
+	mem.data[79] |= 1;
+	cr_assert_eq(try_open(false, &image), 0);
+	cr_assert_leq(mem.reads, 100, "%u reads", mem.reads);
+	cr_assert_eq(qcow2_snapshot_revert(image, "none"), -ENOENT);
+	qcow2_abandon(image);
+}
+
+/* A device with counts of far more clusters than it has, all 0. */
+Test(qcow2_faults, f56_the_end_of_a_device_is_not_looked_for_behind_it)
+{
+	struct qcow2 *image = NULL;
+	uint64_t counts, block;
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 disk 6M && qemu-io -f qcow2 -c 'write -q 0 64k' disk");
+	load_image();
+	reset_image();
+	mem.bytes = 16U << 20;
+	counts = field(&mem, 48, 8);
+	block = mem.bytes - 65536; /* nothing but zeroes */
+	for (uint64_t i = 1; i < 8192; i++)
+		put(counts + 8 * i, block);
+	cr_assert_eq(try_open(true, &image), 0);
+	cr_assert_leq(mem.reads, 100, "%u reads", mem.reads);
+	memset(buf, 3, 4096);
+	cr_assert_eq(qcow2_write(image, 1 << 20, buf, 4096), 0);
+	qcow2_abandon(image);
+}
+
+/* All of a device is used, but for what lies behind a long row of used clusters. */
+Test(qcow2_faults, a_full_device_is_searched_to_its_end)
+{
+	struct qcow2_check found;
+	struct qcow2 *image = NULL;
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 -o cluster_size=512 disk 60M");
+	load_image();
+	reset_image();
+	mem.bytes = 50U << 20;
+	cr_assert_eq(try_open(true, &image), 0);
+	memset(buf, 4, 1 << 20);
+	for (uint64_t off = 0; off < 40U << 20; off += 1 << 20)
+		cr_assert_eq(qcow2_write(image, off, buf, 1 << 20), 0, "at %llu", (unsigned long long)off);
+	/* Reserved by somebody who is gone, up to the end. */
+	qcow2_abandon(image);
+	cr_assert_eq(try_open(true, &image), 0);
+	for (uint64_t off = 40U << 20; off < 60U << 20; off += 1 << 20)
+		if (qcow2_write(image, off, buf, 1 << 20))
+			break;
+	cr_assert_eq(qcow2_discard(image, 39U << 20, 1 << 20), 0);
+	cr_assert_eq(qcow2_sync(image), 0);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(qcow2_reclaim(image), 0);
+	cr_assert_eq(qcow2_close(image), 0);
+	cr_assert_eq(try_open(true, &image), 0);
+	cr_assert_eq(qcow2_write(image, 39U << 20, buf, 512 << 10), 0);
+	cr_assert_eq(qcow2_check(image, false, &found), 0);
+	cr_assert_eq(found.corruptions, 0);
+	qcow2_abandon(image);
 }
