@@ -324,12 +324,13 @@ void keeper_finish(struct keeper *k)
 {
 	struct keeper_request request = { .verb = KEEPER_FINISH };
 	struct keeper_answer none;
-	size_t nfds;
-	int status;
+	int got[FD_PASS_MAX], status;
+	size_t ngot;
 
 	fd_send(k->sock, &request, sizeof(request), NULL, 0);
-	while (!k->pid && fd_recv(k->sock, &none, sizeof(none), NULL, 0, &nfds) > 0)
-		; /* until its end */
+	/* Until its end: with answers that nobody has read our own would look like a death, and the request be lost. */
+	while (fd_recv(k->sock, &none, sizeof(none), got, FD_PASS_MAX, &ngot) > 0)
+		sort_out(0, got, ngot, NULL, 0);
 	close(k->sock);
 	while (k->pid && waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
 		;
