@@ -252,6 +252,7 @@ tx-tso - net-tx tso
 rx-60 --size,60 net-rx irq
 rx-1500 --size,1514 net-rx irq
 rx-tso --tso net-rx irq
+ping-60 --size,60,--echo,--window,1 net-echo irq
 '
 ours=bulkhead
 [ "$monitor" = bulkhead ] || ours=net-server

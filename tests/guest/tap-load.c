@@ -34,6 +34,8 @@
 #define HISTORY (1u << 20) /* numbers whose fate is known */
 #define L4      34         /* where UDP's or TCP's header begins */
 
+#define GIVE_UP_MS 100
+
 struct __attribute__((packed)) mark {
 	uint32_t mark;
 	uint64_t sequence;
@@ -46,7 +48,7 @@ struct frame {
 
 struct options {
 	const char *interface;
-	uint64_t size, seconds, rate, settle_ms;
+	uint64_t size, seconds, rate, settle_ms, window;
 	bool tso, echo;
 };
 
@@ -57,6 +59,7 @@ struct load {
 	struct mmsghdr messages[BATCH];
 	struct iovec iov[BATCH];
 	uint64_t sent, full, came, twice, strange, late_ns;
+	uint64_t given_up; /* that nobody waits for any more, though they may come */
 	uint64_t *sent_at; /* by number, modulo HISTORY; 0 once it came back */
 	uint64_t histogram[64];
 };
@@ -186,16 +189,21 @@ static void note_reply(struct load *l, const struct frame *f, size_t len, uint64
 	l->histogram[63 - __builtin_clzll(ns | 1)]++;
 }
 
-static void receive_some(struct load *l, int timeout_ms)
+/* What is there, or comes in time; false if nothing does. */
+static bool receive_some(struct load *l, int timeout_ms)
 {
 	struct pollfd in = { .fd = l->fd, .events = POLLIN };
 	struct frame f;
+	bool any = false;
 	ssize_t n;
 
 	if (timeout_ms && poll(&in, 1, timeout_ms) <= 0)
-		return;
-	while ((n = recv(l->fd, &f, sizeof(f), MSG_DONTWAIT)) > 0)
+		return false;
+	while ((n = recv(l->fd, &f, sizeof(f), MSG_DONTWAIT)) > 0) {
 		note_reply(l, &f, (size_t)n, clock_ns());
+		any = true;
+	}
+	return any;
 }
 
 static void wait_us(long us)
@@ -213,14 +221,30 @@ static void on_term(int sig)
 	enough = 1;
 }
 
+/* How many more may be under way; waits for a reply if none. */
+static uint64_t room(struct load *l)
+{
+	uint64_t over = l->came + l->given_up;
+
+	if (!l->o.window)
+		return BATCH;
+	if (l->sent < over + l->o.window)
+		return l->o.window - (l->sent > over ? l->sent - over : 0);
+	if (!receive_some(l, GIVE_UP_MS))
+		l->given_up = l->sent - l->came;
+	return 0;
+}
+
 static void run(struct load *l)
 {
 	uint64_t begun = clock_ns(), end = begun + l->o.seconds * NS_PER_S, now;
 
 	while (!enough && (now = clock_ns()) < end) {
-		uint64_t due = l->o.rate ? (now - begun) * l->o.rate / NS_PER_S : UINT64_MAX;
-		unsigned n = due > l->sent ? (unsigned)MIN(due - l->sent, BATCH) : 0;
+		uint64_t due = l->o.rate ? (now - begun) * l->o.rate / NS_PER_S : UINT64_MAX, most = room(l);
+		unsigned n = due > l->sent ? (unsigned)MIN(MIN(due - l->sent, most), BATCH) : 0;
 
+		if (!most)
+			continue;
 		if (!n || send_some(l, n) < n)
 			wait_us(50);
 		if (l->o.echo)
@@ -259,7 +283,8 @@ static const char help[] =
     "  --tso          large TCP segments in place of UDP\n"
     "  --seconds N    (2); SIGTERM ends them\n"
     "  --rate N       frames a second (as many as the interface takes)\n"
-    "  --echo         they come back; wait for the last ones --settle-ms N at most (2000)\n";
+    "  --echo         they come back; wait for the last ones --settle-ms N at most (2000)\n"
+    "  --window N     with --echo, at most so many under way (any number)\n";
 
 static void parse_options(int argc, char **argv, struct options *o)
 {
@@ -271,6 +296,7 @@ static void parse_options(int argc, char **argv, struct options *o)
 		{ "settle-ms", required_argument, NULL, 'w' },
 		{ "tso", no_argument, NULL, 'g' },
 		{ "echo", no_argument, NULL, 'e' },
+		{ "window", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -293,6 +319,9 @@ static void parse_options(int argc, char **argv, struct options *o)
 		case 'w':
 			o->settle_ms = number("settle-ms", optarg, 0, 60000);
 			break;
+		case 'n':
+			o->window = number("window", optarg, 1, HISTORY / 2);
+			break;
 		case 'g':
 			o->tso = true;
 			break;
@@ -308,6 +337,8 @@ static void parse_options(int argc, char **argv, struct options *o)
 	}
 	if (!o->interface || optind != argc)
 		log_die(2, 0, "--interface NAME is missing, or there is more than options: see --help");
+	if (o->window && !o->echo)
+		log_die(2, 0, "--window: needs --echo");
 	if (o->tso)
 		o->size = SUPER;
 }
