@@ -83,18 +83,6 @@ storm_strike() {
 	"$top_builddir/tests/guest/kill-time" "$storm_pid" "$tmp/log" "disk0 took up its rings" >>"$tmp/deaths"
 }
 
-# relay FILE: the guest's own results become this test's.
-relay() {
-	local line
-	while IFS= read -r line; do
-		case $line in
-		"ok "*" - "*) ok "${line#* - }" ;;
-		"not ok "*" - "*) not_ok "${line#* - }" ;;
-		"# "*) printf '%s\n' "$line" ;;
-		esac
-	done <"$1"
-}
-
 storm_end() {
 	local line
 	printf q >&"$storm_in"

@@ -7,6 +7,7 @@
 #   skip_all REASON                       ends the test before its first result
 #   check TEXT COMMAND...                 ok if the command succeeds; its output is shown if it does not
 #   is TEXT GOT WANT / like TEXT GOT REGEX / unlike TEXT GOT REGEX
+#   relay FILE                            the results in that TAP become this test's
 #   spawn COMMAND...                      starts it in the background, its id in $pid; killed at the end
 #   at_exit COMMAND...                    runs at the end, last one first
 #   wait_for SECONDS COMMAND...           repeats the command until it succeeds, or fails at the deadline; the seconds
@@ -68,6 +69,18 @@ like() {
 
 unlike() {
 	if [[ $2 =~ $3 ]]; then not_ok "$1" "got:  $2" "want: nothing like $3"; else ok "$1"; fi
+}
+
+# What it says beside them is shown, too.
+relay() {
+	local line
+	while IFS= read -r line; do
+		case $line in
+		"ok "*" - "*) ok "${line#* - }" ;;
+		"not ok "*" - "*) not_ok "${line#* - }" ;;
+		"# "*) printf '%s\n' "$line" ;;
+		esac
+	done <"$1"
 }
 
 spawn() {

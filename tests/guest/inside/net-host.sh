@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # In the test host: a stock guest's network under bulkhead, by a tap and in user mode, reported as TAP. Needs a busybox
 # shell. The guest does what is typed on its serial line.
-#   net-host.sh MIB KILLS SECONDS
+#   net-host.sh MIB KILLS SECONDS PART...
+# Parts: tap-out tap-in user-out user-in (transfers of so many MiB) speed link kills.
 set -u
 mib=$1 kills=$2 seconds=$3
+shift 3
+parts=" $* "
+wants() { case $parts in *" $1 "*) ;; *) return 1 ;; esac; }
 . /bin/common
 asked=0
 since() { echo $(($(cut -d. -f1 /proc/uptime) - begun)); }
@@ -101,85 +105,94 @@ guest_check "user: DHCP" 60 "dhcp eth1 10.0.2.15 10.0.2.3"
 guest_check "user: a name is resolved" 30 "nslookup two.example 10.0.2.3 | grep -w 10.9.0.77"
 guest_check "user: the host answers" 30 "ping -c 3 -W 10 10.0.2.2"
 echo "# $(since) s"
-outbound tap 10.9.0.1
-inbound tap 10.9.0.10:5002 5002
-outbound user 10.0.2.2
-inbound user 127.0.0.1:2222 22
+! wants tap-out || outbound tap 10.9.0.1
+! wants tap-in || inbound tap 10.9.0.10:5002 5002
+! wants user-out || outbound user 10.0.2.2
+! wants user-in || inbound user 127.0.0.1:2222 22
 echo "# $(since) s"
 
-guest_check "the device has four queue pairs, and all are used" 10 "ethtool -l eth0 | grep -c 'Combined:.*4' | grep -x 2"
-guest_check "iperf3 listens" 30 "iperf3 -s -D && until netstat -ltn | grep -q :5201; do usleep 20000; done"
-iperf "in, four pairs" -P 4
-iperf "out, four pairs" -P 4 -R
-guest_check "one pair by the control queue" 30 "ethtool -L eth0 combined 1 && ethtool -l eth0 | grep -c 'Combined:.*1' | grep -x 1"
-iperf "in, one pair"
-iperf "out, one pair" -R
-guest_check "four pairs again" 30 "ethtool -L eth0 combined 4"
-echo "# $(since) s"
+speed_part() {
+	guest_check "the device has four queue pairs, and all are used" 10 "ethtool -l eth0 | grep -c 'Combined:.*4' | grep -x 2"
+	guest_check "iperf3 listens" 30 "iperf3 -s -D && until netstat -ltn | grep -q :5201; do usleep 20000; done"
+	iperf "in, four pairs" -P 4
+	iperf "out, four pairs" -P 4 -R
+	guest_check "one pair by the control queue" 30 "ethtool -L eth0 combined 1 && ethtool -l eth0 | grep -c 'Combined:.*1' | grep -x 1"
+	iperf "in, one pair"
+	iperf "out, one pair" -R
+	guest_check "four pairs again" 30 "ethtool -L eth0 combined 4"
+	echo "# $(since) s"
+}
+! wants speed || speed_part
 
-/bin/ping -q -f -c 1000 10.9.0.10 >/tmp/ping 2>&1
-check "ping flood: $(grep loss /tmp/ping)" /tmp/ping grep ' 0% packet loss' /tmp/ping
-fragments() { awk '/^Ip:/ { v = $20 } END { print v }' /proc/net/snmp; }
-before=$(fragments)
-/bin/ping -q -c 5 -s 8972 -W 10 10.9.0.10 >/tmp/ping 2>&1
-check "MTU 9000: packets of that size, whole" /tmp/ping sh -c \
-	"grep -q ' 0% packet loss' /tmp/ping && [ '$before' = '$(fragments)' ]"
+link_part() {
+	/bin/ping -q -f -c 1000 10.9.0.10 >/tmp/ping 2>&1
+	check "ping flood: $(grep loss /tmp/ping)" /tmp/ping grep ' 0% packet loss' /tmp/ping
+	fragments() { awk '/^Ip:/ { v = $20 } END { print v }' /proc/net/snmp; }
+	before=$(fragments)
+	/bin/ping -q -c 5 -s 8972 -W 10 10.9.0.10 >/tmp/ping 2>&1
+	check "MTU 9000: packets of that size, whole" /tmp/ping sh -c \
+		"grep -q ' 0% packet loss' /tmp/ping && [ '$before' = '$(fragments)' ]"
 
-check "link down: said to net-server" /tmp/log bulkhead ctl vm set net0 link=down
-guest_check "link down: the guest sees it" 60 "carrier eth0 0"
-/bin/ping -q -c 2 -W 1 10.9.0.10 >/tmp/ping 2>&1
-check "link down: nothing passes" /tmp/ping grep '100% packet loss' /tmp/ping
-check "link up: said to net-server" /tmp/log bulkhead ctl vm set net0 link=up
-guest_check "link up: the guest sees it" 60 "carrier eth0 1"
-/bin/ping -q -c 3 -W 10 10.9.0.10 >/tmp/ping 2>&1
-check "link up: it passes again" /tmp/ping grep ' 0% packet loss' /tmp/ping
-echo "# $(since) s"
+	check "link down: said to net-server" /tmp/log bulkhead ctl vm set net0 link=down
+	guest_check "link down: the guest sees it" 60 "carrier eth0 0"
+	/bin/ping -q -c 2 -W 1 10.9.0.10 >/tmp/ping 2>&1
+	check "link down: nothing passes" /tmp/ping grep '100% packet loss' /tmp/ping
+	check "link up: said to net-server" /tmp/log bulkhead ctl vm set net0 link=up
+	guest_check "link up: the guest sees it" 60 "carrier eth0 1"
+	/bin/ping -q -c 3 -W 10 10.9.0.10 >/tmp/ping 2>&1
+	check "link up: it passes again" /tmp/ping grep ' 0% packet loss' /tmp/ping
+	echo "# $(since) s"
+}
+! wants link || link_part
 
 # ---- kills: TCP both ways with sums, and packets that are counted ----
 resent() { awk '/^Tcp:/ { v = $13 } END { print v }' /proc/net/snmp; }
-mkfifo /tmp/summed
-guest 60 "rm -f /tmp/enough; take 5003"
-socat -u -b 65536 TCP-LISTEN:5004,reuseaddr - </dev/null | md5sum >/tmp/sum &
-taker=$!
-until_true 10 sh -c 'netstat -ltn | grep -q ":5004 "'
-md5sum </tmp/summed >/tmp/sum.want &
-summer=$!
-while [ ! -f /tmp/enough ]; do cat /tmp/block; done | tee /tmp/summed | socat -u -b 65536 - TCP:10.9.0.10:5003 &
-giver=$!
-guest 60 "give 10.9.0.1 5004"
-/bin/ping -q -i 0.01 10.9.0.10 >/tmp/ping 2>&1 &
-pinger=$!
-host_before=$(resent)
-killed=0
-seed=$$
-while [ $killed -lt "$kills" ]; do
-	seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
-	usleep $(((seed >> 8) % 300000))
-	until_true 60 replaced net0 none || break
-	old=$new
-	kill -KILL "$old" && until_true 60 replaced net0 "$old" || break
-	killed=$((killed + 1))
-done
-check "kills: net-server was killed and replaced $killed times" /tmp/log [ "$killed" = "$kills" ]
-# Until one that was asked after the last kill has been answered: what comes late is in then, too.
-until_true 60 /bin/ping -q -c 1 -W 10 10.9.0.10
-kill -INT $pinger
-wait $pinger
-touch /tmp/enough
-host_resent=$(($(resent) - host_before))
-wait $giver $summer
-check "kills: TCP into the guest, the sum is right" /tmp/said guest 300 \
-	"touch /tmp/enough; until [ -f /tmp/sum ]; do usleep 20000; done; cat /tmp/sum; grep $(cut -d' ' -f1 /tmp/sum.want) /tmp/sum"
-guest 300 'until [ -s /tmp/sum.given ]; do usleep 20000; done; cat /tmp/sum.given'
-wait $taker
-check "kills: TCP out of the guest, the sum is right" /tmp/said grep -qf /tmp/sum /tmp/said
-guest 10 "awk '/^Tcp:/ { v = \$13 } END { print v }' /proc/net/snmp"
-awk -v kills="$killed" -v host="$host_resent" -v guest="$(head -n 1 /tmp/said)" '/transmitted/ {
-	for (i = 1; i <= NF; i++) { if ($i ~ /^transmitted/) sent = $(i - 2); if ($i ~ /^received/) came = $(i - 1); if ($i ~ /^duplicates/) twice = substr($(i - 1), 2) }
-	printf "# kills: of %d echo requests, one in 10 ms, %d had no answer and %d a second one: %.2f lost a kill, %.2f twice;",
-		sent, sent - came, twice, (sent - came) / (kills ? kills : 1), twice / (kills ? kills : 1)
-	printf " TCP segments sent again: %d by the host, %d by the guest since it booted\n", host, guest }' /tmp/ping
-echo "# $(since) s"
+kills_part() {
+	mkfifo /tmp/summed
+	guest 60 "rm -f /tmp/enough; take 5003"
+	socat -u -b 65536 TCP-LISTEN:5004,reuseaddr - </dev/null | md5sum >/tmp/sum &
+	taker=$!
+	until_true 10 sh -c 'netstat -ltn | grep -q ":5004 "'
+	md5sum </tmp/summed >/tmp/sum.want &
+	summer=$!
+	while [ ! -f /tmp/enough ]; do cat /tmp/block; done | tee /tmp/summed | socat -u -b 65536 - TCP:10.9.0.10:5003 &
+	giver=$!
+	guest 60 "give 10.9.0.1 5004"
+	/bin/ping -q -i 0.01 10.9.0.10 >/tmp/ping 2>&1 &
+	pinger=$!
+	host_before=$(resent)
+	killed=0
+	seed=$$
+	while [ $killed -lt "$kills" ]; do
+		seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
+		usleep $(((seed >> 8) % 300000))
+		until_true 60 replaced net0 none || break
+		old=$new
+		kill -KILL "$old" && until_true 60 replaced net0 "$old" || break
+		killed=$((killed + 1))
+	done
+	check "kills: net-server was killed and replaced $killed times" /tmp/log [ "$killed" = "$kills" ]
+	# Until one that was asked after the last kill has been answered: what comes late is in then, too.
+	until_true 60 /bin/ping -q -c 1 -W 10 10.9.0.10
+	kill -INT $pinger
+	wait $pinger
+	touch /tmp/enough
+	host_resent=$(($(resent) - host_before))
+	wait $giver $summer
+	check "kills: TCP into the guest, the sum is right" /tmp/said guest 300 \
+		"touch /tmp/enough; until [ -f /tmp/sum ]; do usleep 20000; done; cat /tmp/sum; grep $(cut -d' ' -f1 /tmp/sum.want) /tmp/sum"
+	guest 300 'until [ -s /tmp/sum.given ]; do usleep 20000; done; cat /tmp/sum.given'
+	wait $taker
+	check "kills: TCP out of the guest, the sum is right" /tmp/said grep -qf /tmp/sum /tmp/said
+	guest 10 "awk '/^Tcp:/ { v = \$13 } END { print v }' /proc/net/snmp"
+	awk -v kills="$killed" -v host="$host_resent" -v guest="$(head -n 1 /tmp/said)" '/transmitted/ {
+		for (i = 1; i <= NF; i++) { if ($i ~ /^transmitted/) sent = $(i - 2); if ($i ~ /^received/) came = $(i - 1); if ($i ~ /^duplicates/) twice = substr($(i - 1), 2) }
+		printf "# kills: of %d echo requests, one in 10 ms, %d had no answer and %d a second one: %.2f lost a kill, %.2f twice;",
+			sent, sent - came, twice, (sent - came) / (kills ? kills : 1), twice / (kills ? kills : 1)
+		printf " TCP segments sent again: %d by the host, %d by the guest since it booted\n", host, guest }' /tmp/ping
+	echo "# $(since) s"
+}
+! wants kills || kills_part
 
 guest_check "no kernel errors in the guest" 10 "! dmesg | grep -E 'NETDEV WATCHDOG|BUG:|virtio_net.*(error|timeout)'"
 bulkhead ctl vm status | sed 's/^/# /'
