@@ -207,7 +207,7 @@ int header_read(struct qcow2 *q, char *why, size_t size)
 	int64_t n;
 	int err;
 
-	q->header_block = qcow2_alloc(CLUSTER_MAX);
+	q->header_block = qcow2_alloc(QCOW2_BLOCK);
 	if (!q->header_block)
 		return -ENOMEM;
 	memset(q->header_block, 0, QCOW2_BLOCK);
@@ -232,7 +232,9 @@ int header_read(struct qcow2 *q, char *why, size_t size)
 		REFUSE("its file is too long");
 	atomic_store(&q->eof, num_align_down(bytes, QCOW2_BLOCK));
 	atomic_store(&q->limit, num_align_up(bytes, q->cluster));
-	err = file_read_full(q, q->header_block, q->cluster, 0);
+	free(q->header_block);
+	q->header_block = qcow2_alloc(q->cluster);
+	err = q->header_block ? file_read_full(q, q->header_block, q->cluster, 0) : -ENOMEM;
 	if (err) {
 		snprintf(why, size, "its header can't be read: %s", strerrordesc_np(-err));
 		return err;
