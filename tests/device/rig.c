@@ -231,6 +231,8 @@ static void make_image(struct rig *rig)
 		snprintf(rig->image, sizeof(rig->image), "%s", rig->options.device);
 		rig->image_fd = open(rig->image, O_RDWR | O_CLOEXEC);
 		cr_assert(rig->image_fd >= 0);
+		if (rig->options.make)
+			make_qcow2(rig);
 	} else {
 		rig->image_fd = open(rig->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		cr_assert(rig->image_fd >= 0);

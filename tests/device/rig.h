@@ -38,8 +38,9 @@ struct rig_options {
 	uint64_t image_bytes;      /* 0: 16 MiB */
 	const char *directory;     /* for the image; NULL: $TMPDIR or /tmp */
 	const char *device;        /* a block device in place of an image of its own */
-	const char *make; /* a line of shell that makes "image", a qcow2 one, in the folder that it runs in */
-	bool backing;     /* that has a raw backing file, "base" */
+	const char *
+	    make; /* a line of shell that makes "image" (or what is on the device), a qcow2 one, in the folder that it runs in */
+	bool backing;             /* that has a raw backing file, "base" */
 	uint64_t ring_features;   /* RING_F_* */
 	uint64_t refuse;          /* device features that the driver does not accept */
 	unsigned queues;          /* 0: 1 */

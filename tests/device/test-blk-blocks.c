@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "loop_device.h"
 #include "num.h"
 #include "rig.h"
-#include "temp_dir.h"
 
 TestSuite(blk_blocks, .timeout = 120);
 
@@ -19,45 +19,11 @@ TestSuite(blk_blocks, .timeout = 120);
 #define ROUNDS      60
 #define BLOCKS      8 /* of which a sector each is written too */
 
-/*
- * Opens a loop device with 4096-byte blocks; ends the test where there can be none. It is detached at once, so it goes
- * with its last user, however the test ends: until the server has it, that is the descriptor that comes back.
- */
-static int open_device(char *device, size_t size)
-{
-	char dir[64], image[80], command[256];
-	FILE *f;
-	int fd;
-
-	cr_assert(temp_dir_make(dir, sizeof(dir)));
-	snprintf(image, sizeof(image), "%s/image", dir);
-	fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	cr_assert(fd >= 0);
-	cr_assert_eq(ftruncate(fd, IMAGE_BYTES), 0);
-	close(fd);
-	snprintf(command, sizeof(command), "losetup --sector-size 4096 --find --show %s 2>/dev/null", image);
-	f = popen(command, "re");
-	cr_assert_not_null(f);
-	device[0] = '\0';
-	if (fgets(device, (int)size, f))
-		device[strcspn(device, "\n")] = '\0';
-	pclose(f);
-	unlink(image);
-	rmdir(dir);
-	if (!device[0])
-		cr_skip_test("no loop device with 4096-byte blocks can be had");
-	fd = open(device, O_RDONLY | O_CLOEXEC);
-	snprintf(command, sizeof(command), "losetup --detach %s", device);
-	cr_assert_eq(system(command), 0);
-	cr_assert(fd >= 0);
-	return fd;
-}
-
 /* Starts the server on such a device. */
 static void start_on_blocks(struct rig *rig, struct rig_options *options)
 {
 	static char device[64]; /* for as long as the rig may start it again */
-	int fd = open_device(device, sizeof(device));
+	int fd = loop_device(device, sizeof(device), 4096, IMAGE_BYTES);
 
 	options->device = device;
 	rig_start(rig, options);

@@ -16,6 +16,7 @@
 #include "flight.h"
 #include "inject.h"
 #include "load.h"
+#include "loop_device.h"
 #include "note.h"
 #include "num.h"
 
@@ -252,4 +253,118 @@ Test(blk_qcow2, a_ring_waits_until_the_image_is_open)
 	rig_stop(&rig);
 	flight_free(f);
 	close(options.flight_fd);
+}
+
+/* ---- on a device ---- */
+
+/* An image that is shorter than its disk: there is no end of the file to put clusters behind, and no room for all. */
+Test(blk_qcow2, an_image_on_a_block_device)
+{
+	const uint32_t len = 1 << 20, full = 12;
+	static char device[64], make[128];
+	struct rig_options options = { .device = device, .make = make };
+	unsigned written = 0, failed = 0;
+	struct rig rig;
+	uint64_t gpa;
+	int fd;
+
+	need_qemu();
+	fd = loop_device(device, sizeof(device), 512, full << 20);
+	snprintf(make, sizeof(make), "qemu-img create -q -f qcow2 '%s' 16M", device);
+	rig_start(&rig, &options);
+	close(fd);
+	gpa = rig_alloc(&rig, len, 4096);
+	memset(shadow, 0, sizeof(shadow));
+	for (unsigned i = 0; i < BYTES / len; i++) {
+		rig_fill(rig_ptr(&rig, gpa), i * len, len, i + 1);
+		if (rig_request(&rig, 0, VIRTIO_BLK_T_OUT, i * len / 512, gpa, len).status ==
+		    VIRTIO_BLK_S_OK) {
+			memcpy(shadow + (size_t)i * len, rig_ptr(&rig, gpa), len);
+			written++;
+		} else {
+			failed++;
+		}
+	}
+	cr_assert_geq(written, full - 3);
+	cr_assert_gt(failed, 0);
+	/* What is given up makes room, some requests later. */
+	give_up(&rig, gpa, 0, 2 * len, 0);
+	rig_fill(rig_ptr(&rig, gpa), 0, len / 2, 99);
+	for (unsigned i = 0; rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, len / 2).status; i++)
+		cr_assert_lt(i, 10, "there is no room");
+	memcpy(shadow, rig_ptr(&rig, gpa), len / 2);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0).status, VIRTIO_BLK_S_OK);
+	rig_kill(&rig);
+	rig_judge_image(&rig);
+	rig_respawn(&rig);
+	for (uint64_t off = 0; off < (uint64_t)written * len; off += len) {
+		cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, off / 512, gpa, len).status,
+			     VIRTIO_BLK_S_OK);
+		cr_assert(!memcmp(rig_ptr(&rig, gpa), shadow + off, len), "differs at %llu",
+			  (unsigned long long)off);
+	}
+	rig_stop(&rig);
+}
+
+/* ---- FAULTS 55 and 58 ---- */
+
+/* What is gone is an error, be it data or a table, and the server stays. */
+Test(blk_qcow2, f55_image_truncated_underneath)
+{
+	struct rig_options options = options_of(&images[0]);
+	struct rig_done done;
+	struct rig rig;
+	uint64_t gpa;
+
+	need_qemu();
+	options.make =
+	    "qemu-img create -q -f qcow2 image 16M && qemu-io -f qcow2 -c 'write -q -P 6 0 8M' image";
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, 65536, 4096);
+	done = rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 65536);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(ftruncate(rig.image_fd, 4 << 20), 0);
+	done = rig_request(&rig, 0, VIRTIO_BLK_T_IN, (6 << 20) / 512, gpa, 65536);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_IOERR);
+	done = rig_request(&rig, 0, VIRTIO_BLK_T_IN, (1 << 20) / 512, gpa, 65536);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	/* Whoever comes next finds no tables. */
+	cr_assert_eq(ftruncate(rig.image_fd, 65536), 0);
+	done = rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 65536);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_IOERR);
+	rig_request(&rig, 0, VIRTIO_BLK_T_OUT, (12 << 20) / 512, gpa, 65536);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_GET_ID, 0, gpa, 20).status, VIRTIO_BLK_S_OK);
+	rig_stop(&rig);
+}
+
+/* A raw disk is one whatever its driver writes there: the next server looks for no format either. */
+Test(blk_qcow2, f58_a_driver_writes_a_header_to_a_raw_disk)
+{
+	struct rig_options options = { 0 };
+	struct rig rig;
+	uint64_t gpa;
+	uint8_t *data;
+	FILE *f;
+
+	need_qemu();
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, 65536, 4096);
+	data = rig_ptr(&rig, gpa);
+	f = popen("t=$(mktemp) && qemu-img create -q -f qcow2 -u -b /etc/passwd -F raw $t 99M && head -c "
+		  "65536 $t; rm -f $t",
+		  "re");
+	cr_assert_not_null(f);
+	cr_assert_eq(fread(data, 1, 65536, f), 65536);
+	pclose(f);
+	cr_assert(!memcmp(data, "QFI\xfb", 4));
+	memcpy(shadow, data, 65536);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_OUT, 0, gpa, 65536).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0).status, VIRTIO_BLK_S_OK);
+	rig_kill(&rig);
+	rig_respawn(&rig);
+	cr_assert_eq(rig.config.capacity, (16 << 20) / 512);
+	memset(data, 0, 65536);
+	cr_assert_eq(rig_request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 65536).status, VIRTIO_BLK_S_OK);
+	cr_assert(!memcmp(data, shadow, 65536));
+	rig_stop(&rig);
 }

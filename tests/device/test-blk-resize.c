@@ -2,6 +2,7 @@
 /* A disk that grows while it is in use. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,15 +20,21 @@ TestSuite(blk_resize, .timeout = 60);
 
 static struct rig rig;
 
-static void set_up(struct supervisor *s, bool readonly)
+static void start(struct supervisor *s, struct rig_options options)
 {
 	static const char *args[] = { "--id", "disk0", "--bus", NULL, NULL };
-	struct rig_options options = { .args = args, .queues = 2, .readonly = readonly };
 
 	supervisor_open(s);
 	args[3] = s->dir;
+	options.args = args;
+	options.queues = 2;
 	rig_start(&rig, &options);
 	supervisor_expect(s, &rig);
+}
+
+static void set_up(struct supervisor *s, bool readonly)
+{
+	start(s, (struct rig_options) { .readonly = readonly });
 }
 
 static void tear_down(struct supervisor *s)
@@ -146,5 +153,64 @@ Test(blk_resize, a_spare_that_was_opened_before_has_the_new_size)
 	rig_respawn_spare(&rig, grow_when_ready, &s);
 	cr_assert_eq(rig.config.capacity * 512, NEW);
 	check_end(NEW);
+	tear_down(&s);
+}
+
+/* ---- qcow2 ---- */
+
+/* A disk that is shorter than what is below it: what it gets reads as zeroes. */
+#define OVERLAY(options)                                                                                     \
+	"yes x | head -c 20M >base && qemu-img create -q -f qcow2 " options " -F raw -b base image 16M"
+
+static void need_qemu(void)
+{
+	if (system("command -v qemu-img >/dev/null"))
+		cr_skip_test("qemu-img (qemu-utils) is not installed");
+}
+
+Test(blk_resize, a_qcow2_disk_grows_into_zeroes)
+{
+	struct supervisor s;
+	uint64_t gpa;
+
+	need_qemu();
+	start(&s, (struct rig_options) { .make = OVERLAY(""), .backing = true });
+	cr_assert_eq(capacity(), OLD);
+	check_end(OLD);
+	gpa = rig_alloc(&rig, 1 << 20, 4096);
+	cr_assert_eq(supervisor_set(&s, "size", "24M", NULL), 0);
+	supervisor_until(&s, rig.config_changes == 1);
+	cr_assert_eq(capacity(), NEW);
+	for (uint64_t off = OLD; off < NEW; off += 1 << 20) {
+		const uint8_t *data = rig_ptr(&rig, gpa);
+
+		cr_assert_eq(rig_request(&rig, 1, VIRTIO_BLK_T_IN, off / 512, gpa, 1 << 20).status,
+			     VIRTIO_BLK_S_OK);
+		cr_assert(!data[0] && !memcmp(data, data + 1, (1 << 20) - 1), "at %llu",
+			  (unsigned long long)off);
+	}
+	check_end(NEW);
+	rig_kill(&rig);
+	rig_judge_image(&rig);
+	s.hello = s.ready = false;
+	rig_respawn(&rig);
+	cr_assert_eq(rig.config.capacity * 512, NEW, "a successor has the new size");
+	bus_expect(s.bus, rig.pid);
+	supervisor_until(&s, s.ready);
+	check_end(NEW);
+	tear_down(&s);
+}
+
+Test(blk_resize, a_qcow2_disk_that_can_not_hide_what_is_below_says_so)
+{
+	struct supervisor s;
+	const char *why;
+
+	need_qemu();
+	start(&s, (struct rig_options) { .make = OVERLAY("-o compat=0.10"), .backing = true });
+	cr_assert_neq(supervisor_set(&s, "size", "24M", &why), 0);
+	cr_assert(strstr(why, "version 2"), "%s", why);
+	cr_assert_eq(capacity(), OLD);
+	check_end(OLD);
 	tear_down(&s);
 }
