@@ -262,6 +262,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 	disk->can_discard = can_punch(disk);
 	disk->files.fd[0] = disk->fd;
 	disk->files.n = 1;
+	disk->files.fence = disk->fence.fd;
 	for (unsigned i = 0; i < disk->nbacking; i++)
 		disk->files.fd[disk->files.n++] = owner_fd(disk->owner, i + 1);
 	disk->engine = engine_tested(disk->engine);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "fence.h"
 #include "loop.h"
 #include "onerror.h"
 #include "qcow2.h"
@@ -53,9 +54,10 @@ struct disk {
 	_Atomic bool write_through;      /* as the driver chose: what is written is stable when it is told */
 	bool serving;                    /* a driver has seen it; the main thread's */
 	struct engine_files files;       /* that the engines move */
-	bool null;                       /* they move nothing, and neither does anybody else */
-	struct owner *owner;             /* of a qcow2 image's tables (owner.h); NULL: raw */
-	uint64_t cluster;                /* of a qcow2 image */
+	struct fence fence;
+	bool null;           /* they move nothing, and neither does anybody else */
+	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
+	uint64_t cluster;    /* of a qcow2 image */
 
 	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
 	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */

@@ -22,6 +22,7 @@ struct engine;
 struct engine_files {
 	int fd[ENGINE_FILES_MAX]; /* the first is meant where a transfer names none */
 	unsigned n;
+	int fence; /* one more that is only kept open, until all that was submitted is done; -1: none */
 };
 
 enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC };
@@ -41,6 +42,7 @@ struct engine_io {
 struct engine_ops {
 	const char *name;
 	const struct blk_calls *calls; /* the system calls that it needs (syscalls.h) */
+	bool lingers;                  /* what a process submitted may go on after it was reaped (fence.h) */
 
 	/* With at most depth transfers at a time. 0 or -errno. May block. */
 	int (*open)(const struct engine_files *files, unsigned depth, struct engine **out);
@@ -66,17 +68,25 @@ struct engine_ops {
 	 * if that can't be told. */
 	bool (*drained)(void);
 
-	/* True if reap or submit would get on now, without any descriptor becoming readable. */
+	/* True if reap or submit would get on now, without any descriptor becoming readable. If not, event_fd announces when they
+	 * would, until reap is called. */
 	bool (*pending)(const struct engine *engine);
 };
 
 extern const struct engine_ops engine_aio;
+extern const struct engine_ops engine_io_uring;
 extern const struct engine_ops engine_null; /* moves nothing */
 
-#define ENGINE_NAMES "aio or null"
+#define ENGINE_NAMES "aio, io_uring or null"
 
 /* By its name; NULL: there is none. */
 const struct engine_ops *engine_find(const char *name);
+
+/* For engines: puts what is new in the place of what is old among those that are open; NULL: none. False if that is
+ * nowhere. */
+bool engine_list(struct engine *old, struct engine *new);
+/* Whether it is so with all that are open; by no system call but its own. */
+bool engine_all(bool (*is)(const struct engine *engine));
 
 /* What stands between the disk and an engine: nothing, unless a test wants faults there. */
 #ifdef BH_CRASH_POINTS

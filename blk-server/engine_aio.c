@@ -65,21 +65,7 @@ struct engine {
 	struct engine_io **failed; /* refused by io_submit */
 };
 
-static _Atomic(struct engine *) engines[ENGINE_MAX]; /* those that are open */
-
 _Static_assert(sizeof(struct iocb) <= sizeof(((struct engine_io *)0)->priv), "an iocb fits an engine_io");
-
-/* Puts what is new in the place of what is old; false if that is nowhere. */
-static bool replace(struct engine *old, struct engine *new)
-{
-	for (size_t i = 0; i < ENGINE_MAX; i++) {
-		struct engine *expected = old;
-
-		if (atomic_compare_exchange_strong(&engines[i], &expected, new))
-			return true;
-	}
-	return false;
-}
 
 static void aio_close(struct engine *e)
 {
@@ -89,7 +75,7 @@ static void aio_close(struct engine *e)
 	e->ring = NULL;
 	if (e->context)
 		io_destroy(e->context);
-	replace(e, NULL);
+	engine_list(e, NULL);
 	if (e->event >= 0)
 		close(e->event);
 	free(e->staged);
@@ -119,7 +105,7 @@ static int aio_open(const struct engine_files *files, unsigned depth, struct eng
 	if (ring->magic == RING_MAGIC && !ring->incompat_features && ring->header_length == sizeof(*ring) &&
 	    ring->nr >= depth)
 		e->ring = ring;
-	if (!replace(NULL, e)) {
+	if (!engine_list(NULL, e)) {
 		aio_close(e);
 		return -EMFILE;
 	}
@@ -318,13 +304,7 @@ static bool is_drained(const struct engine *e)
 
 static bool aio_drained(void)
 {
-	for (size_t i = 0; i < ENGINE_MAX; i++) {
-		const struct engine *e = atomic_load_explicit(&engines[i], memory_order_acquire);
-
-		if (e && !is_drained(e))
-			return false;
-	}
-	return true;
+	return engine_all(is_drained);
 }
 
 const struct engine_ops engine_aio = {

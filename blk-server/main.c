@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "log.h"
 #include "num.h"
@@ -16,6 +17,7 @@ _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine"
 
 /* Words of the device's state: the limits come first. */
 #define WORD_FLUSH QUOTA_WORDS
+#define WORD_FENCE (WORD_FLUSH + 1)
 
 static struct server_device device;
 
@@ -113,6 +115,7 @@ static int set_engine(void *dev, const char *value)
 	device.steady = engine->calls->steady;
 	device.io = engine->calls->io;
 	device.drain = engine->calls->drain;
+	device.locks_memory = engine->calls->locks_memory;
 	return 0;
 }
 
@@ -185,6 +188,30 @@ static const struct server_option options[] = {
 
 /* ---- the device ---- */
 
+/* The fence of an engine that needs one. A server that opens an image by name has another one: the image's lock is held
+ * as long as a ring has the image. But those that only read share it. */
+static int open_fence(struct blk *blk, const struct server_settings *settings)
+{
+	int err;
+
+	if (!blk->disk.engine->lingers)
+		return 0;
+	if (settings->state_fd >= 0) {
+		err = fence_open(&blk->disk.fence, settings->state_fd,
+				 &state_words(settings->state)[WORD_FENCE]);
+		if (err)
+			log_error_errno(err, "--engine %s: --state-fd can't be opened once more",
+					blk->disk.engine->name);
+		return err;
+	}
+	if (blk->disk.image && !blk->disk.readonly)
+		return 0;
+	log_error("--engine %s needs --state-fd here, by which a successor learns when it may begin; "
+		  "--engine aio does not",
+		  blk->disk.engine->name);
+	return -EINVAL;
+}
+
 static int blk_open(void *dev, const struct server_settings *settings, uint64_t *features)
 {
 	struct blk *blk = dev;
@@ -205,6 +232,8 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 		log_error("--backing is for --format qcow2");
 		return -EINVAL;
 	}
+	if (open_fence(blk, settings) < 0)
+		return -EINVAL;
 	blk->queues = settings->queues;
 	blk->disk.flush_word = &state_words(settings->state)[WORD_FLUSH];
 	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
@@ -214,7 +243,12 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 
 static void blk_close(void *dev)
 {
-	disk_close(&((struct blk *)dev)->disk);
+	struct disk *disk = &((struct blk *)dev)->disk;
+
+	/* The queues are closed, and waited for their transfers. */
+	fence_end(&disk->fence);
+	fence_close(&disk->fence);
+	disk_close(disk);
 	throttle_close(&((struct blk *)dev)->disk.throttle);
 }
 
@@ -225,8 +259,14 @@ static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
 
 static void blk_started(void *dev, bool live, uint64_t features)
 {
+	int err = fence_begin(&((struct blk *)dev)->disk.fence);
+
 	(void)live;
 	(void)features;
+	if (err) {
+		log_error_errno(err, "what a predecessor left to the kernel can't be waited for; ending");
+		_exit(1);
+	}
 	/* A spare was opened before. */
 	disk_remember_flush(&((struct blk *)dev)->disk);
 	((struct blk *)dev)->disk.serving = true;
@@ -351,7 +391,12 @@ static void blk_forget(void *state)
 
 static bool blk_drained(void *dev)
 {
-	return ((struct blk *)dev)->disk.engine->drained();
+	struct disk *disk = &((struct blk *)dev)->disk;
+
+	if (!disk->engine->drained())
+		return false;
+	fence_end(&disk->fence);
+	return true;
 }
 
 static void blk_stats(void *dev, server_stat_fn add, void *arg)
@@ -399,7 +444,8 @@ static struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct blk blk = { .disk = { .image_fd = -1, .fd = -1, .throttle.group_fd = -1 } };
+	static struct blk blk = { .disk = {
+				      .image_fd = -1, .fd = -1, .fence.fd = -1, .throttle.group_fd = -1 } };
 
 	set_engine(&blk, "aio");
 	return server_main(argc, argv, &device, &blk);

@@ -4,6 +4,7 @@
 #include "syscalls.h"
 
 #include <linux/falloc.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -58,7 +59,54 @@ const struct sandbox_rule *const blk_aio_stage_one[] = {
 };
 const struct sandbox_rule *const blk_aio_steady[] = { steady, aio_io, aio_end, NULL };
 const struct sandbox_rule *const blk_aio_io[] = { aio_io, NULL };
-const struct blk_calls blk_aio = { blk_aio_stage_one, blk_aio_steady, blk_aio_io, aio_drain };
+const struct blk_calls blk_aio = {
+	.stage_one = blk_aio_stage_one,
+	.steady = blk_aio_steady,
+	.io = blk_aio_io,
+	.drain = aio_drain,
+};
+
+/* ---- io_uring ---- */
+
+static const struct sandbox_rule uring_setup[] = {
+	{ .nr = __NR_io_uring_setup, .why = "a ring for each queue" },
+	{ .nr = __NR_io_uring_register,
+	  .why = "its files, and its restriction to reading and writing these" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule uring_io[] = {
+	{ .nr = __NR_io_uring_enter,
+	  .why = "transfers to and from the image; the rings are restricted to these" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule uring_begin[] = {
+	{ .nr = __NR_flock,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = LOCK_EX } },
+	  .why = "to wait until no predecessor's ring is there" },
+	{ .nr = __NR_flock,
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = LOCK_SH } },
+	  .why = "to have a successor wait" },
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule uring_drain[] = {
+	{ .nr = __NR_clock_nanosleep, .why = "between looks at what a dead process left to the kernel" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const blk_uring_stage_one[] = { steady,   stage_one,   uring_setup,
+							   uring_io, uring_begin, NULL };
+const struct sandbox_rule *const blk_uring_steady[] = { steady, uring_io, uring_begin, NULL };
+const struct sandbox_rule *const blk_uring_io[] = { uring_io, NULL };
+const struct blk_calls blk_uring = {
+	.stage_one = blk_uring_stage_one,
+	.steady = blk_uring_steady,
+	.io = blk_uring_io,
+	.drain = uring_drain,
+	.locks_memory = true,
+};
 
 /* ---- null ---- */
 
@@ -67,4 +115,9 @@ static const struct sandbox_rule nothing[] = { { .why = NULL } };
 static const struct sandbox_rule *const null_stage_one[] = { steady, stage_one, NULL };
 static const struct sandbox_rule *const null_steady[] = { steady, NULL };
 static const struct sandbox_rule *const null_io[] = { NULL };
-const struct blk_calls blk_null = { null_stage_one, null_steady, null_io, nothing };
+const struct blk_calls blk_null = {
+	.stage_one = null_stage_one,
+	.steady = null_steady,
+	.io = null_io,
+	.drain = nothing,
+};

@@ -11,9 +11,12 @@ struct blk_calls {
 	const struct sandbox_rule *const *steady;
 	const struct sandbox_rule *const *io;
 	const struct sandbox_rule *drain;
+	bool locks_memory;
 };
 
 extern const struct sandbox_rule *const blk_aio_stage_one[], *const blk_aio_steady[], *const blk_aio_io[];
-extern const struct blk_calls blk_aio, blk_null;
+extern const struct sandbox_rule *const blk_uring_stage_one[], *const blk_uring_steady[],
+								   *const blk_uring_io[];
+extern const struct blk_calls blk_aio, blk_uring, blk_null;
 
 #endif

@@ -285,7 +285,7 @@ const struct option_def option_table[] = {
 	  .parse = parse_cpu },
 	{ "disk",
 	  "path=FILE[,id=ID][,format=raw|qcow2][,backing=FILE]...[,readonly=on|off][,queues=N][,cache=direct|"
-	  "buffered][,engine=aio|null]"
+	  "buffered][,engine=aio|io_uring|null]"
 	  "[,on-error=report|stop|enospc|retry]"
 	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
 	  "[,io-threads=N|NAME[@CPUS]:...][,map=QUEUE:NAME,...|1:1|round-robin][,poll-max-us=N]"

@@ -56,7 +56,7 @@ static int disk_engine(struct vmconf_device *device, const char *value, struct v
 			device->disk.engine = (enum vmconf_engine)i;
 			return 0;
 		}
-	return vmconf_refuse(error, "engine=\"%s\" is not possible; allowed: aio, null", value);
+	return vmconf_refuse(error, "engine=\"%s\" is not possible; allowed: aio, io_uring, null", value);
 }
 
 static int disk_on_error(struct vmconf_device *device, const char *value, struct vmconf_error *error)

@@ -264,6 +264,7 @@ const char *const vmconf_limit_names[LIMITS] = {
 
 const char *const vmconf_engine_names[ENGINES] = {
 	[ENGINE_AIO] = "aio",
+	[ENGINE_IO_URING] = "io_uring",
 	[ENGINE_NULL] = "null",
 };
 

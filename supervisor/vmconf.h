@@ -40,7 +40,7 @@ __attribute__((format(printf, 2, 3))) int vmconf_refuse(struct vmconf_error *err
 
 enum vmconf_console { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_SOCKET };
 enum vmconf_cache { CACHE_DEFAULT, CACHE_DIRECT, CACHE_BUFFERED };
-enum vmconf_engine { ENGINE_AIO, ENGINE_NULL, ENGINES };
+enum vmconf_engine { ENGINE_AIO, ENGINE_IO_URING, ENGINE_NULL, ENGINES };
 enum vmconf_on_error { ERROR_DEFAULT, ERROR_REPORT, ERROR_STOP, ERROR_ENOSPC, ERROR_RETRY };
 enum vmconf_log { LOG_TO_STDERR, LOG_TO_SYSLOG };
 

@@ -142,7 +142,10 @@ static int confine(struct server *s, struct later *later)
 {
 	struct sandbox_enter enter = {
 		.bus_dir = s->opts.bus,
-		.limits = { .files = LIMIT_FILES, .processes = LIMIT_THREADS, .file_size = UINT64_MAX },
+		.limits = { .files = LIMIT_FILES,
+			    .processes = LIMIT_THREADS,
+			    .file_size = UINT64_MAX,
+			    .memlock = s->device->locks_memory ? UINT64_MAX : 0 },
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "filters";
@@ -360,8 +363,6 @@ static int open_state(struct server *s)
 	err = state_map(fd, &s->state);
 	if (err)
 		log_error_errno(err, "--state-fd %d: must be memory made for it", fd);
-	else
-		close(fd);
 	return err;
 }
 
@@ -385,6 +386,7 @@ static int serve(void *arg)
 	struct server_settings settings = { .id = s->opts.id,
 					    .queues = s->opts.queues,
 					    .sandbox = s->opts.sandbox,
+					    .state_fd = s->opts.state_fd,
 					    .supervised = s->opts.bus };
 	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
 	int status, listener = -1;
@@ -397,6 +399,8 @@ static int serve(void *arg)
 	threads_load(s);
 	if (s->device->open(s->dev, &settings, &s->features) < 0)
 		return 2;
+	if (s->opts.state_fd >= 0)
+		close(s->opts.state_fd);
 	if (s->opts.socket) {
 		listener = listen_open(s->opts.socket);
 		if (listener < 0)

@@ -36,6 +36,7 @@ struct server_settings {
 	unsigned queues; /* sets of rings */
 	bool sandbox;
 	bool supervised; /* there is a control bus */
+	int state_fd;    /* that memory's descriptor, as long as open takes; -1: nobody else has it */
 	struct state
 	    *state; /* what a successor is to know beside the rings (lib/state), the server's; never NULL */
 };
@@ -61,6 +62,8 @@ struct server_device {
 	const struct sandbox_rule *const *stage_one;
 	const struct sandbox_rule *const *steady;
 	const struct sandbox_rule *const *io;
+	/* The kernel counts what its queues have there as locked memory, so that limit stays as it is; else there is none. */
+	bool locks_memory;
 
 	/*
 	 * Options are parsed, nothing is confined yet: opens what the device needs and sets *features to its

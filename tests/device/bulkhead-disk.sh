@@ -61,16 +61,18 @@ refused "a group without a name" 'names no group' --limit-group bps=1M
 refused "a rate that is none" 'bps="fast" is not a number up to 1T' --disk path="$tmp/disk.img",bps=fast
 refused "a burst that is too large" 'bps-burst="5G" is not a number up to 4G' --limit-group id=a,bps-burst=5G
 # ---- engines ----
-start m --disk path="$tmp/disk.img",id=disk0,engine=null --disk path="$tmp/disk1.img",id=disk1
+truncate -s 1M "$tmp/disk2.img"
+start m --disk path="$tmp/disk.img",id=disk0,engine=null --disk path="$tmp/disk1.img",id=disk1 \
+	--disk path="$tmp/disk2.img",id=disk2,engine=io_uring
 wait_running m
 like "the server is told of the engine" "$(words "$(device m disk0 pid)")" ' --engine null '
 unlike "... and only that one" "$(words "$(device m disk1 pid)")" ' --engine '
-is "the status tells" "$(device m disk0 engine) $(device m disk1 engine)" "null aio"
+is "the status tells" "$(device m disk0 engine) $(device m disk1 engine) $(device m disk2 engine)" "null aio io_uring"
 like "... and people of one that is not the default" "$(ctl m status | grep disk)" 'disk0 [^\n]*, engine null'
 unlike "... only" "$(ctl m status | grep disk1)" 'engine'
 ctl m quit
 ends_with "ends" 0 "$pid" m
-refused "an engine that is none" 'engine="fast" is not possible; allowed: aio, null' --disk path="$tmp/disk.img",engine=fast
+refused "an engine that is none" 'engine="fast" is not possible; allowed: aio, io_uring, null' --disk path="$tmp/disk.img",engine=fast
 refused "tables that nothing is read of" 'engine=null goes with format=raw only' --disk path="$tmp/disk.img",engine=null,format=qcow2
 # ---- what the host refuses ----
 start m --disk path="$tmp/disk.img",id=disk0,on-error=enospc --disk path="$tmp/disk1.img",id=disk1

@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -20,6 +21,7 @@
 #include "inflight.h"
 #include "num.h"
 #include "rig_priv.h"
+#include "state.h"
 #include "temp_dir.h"
 
 #define MEMORY_BYTES (64ULL << 20)
@@ -284,9 +286,33 @@ static void make_inflight(struct rig *rig)
 		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
 }
 
+/* What an engine needs: a kernel that has it, and memory in which its servers leave word to each other. */
+static void prepare_engine(struct rig *rig)
+{
+	struct {
+		uint32_t word[30];
+	} params = { 0 };
+	int fd;
+
+	rig->state_fd = -1;
+	if (!rig->options.engine)
+		return;
+	if (!strcmp(rig->options.engine, "io_uring")) {
+		fd = (int)syscall(SYS_io_uring_setup, 1, &params);
+		if (fd < 0)
+			cr_skip_test("no io_uring here: %s", strerror(errno));
+		close(fd);
+	}
+	if (rig->options.state_fd)
+		return;
+	rig->state_fd = rig->options.state_fd = state_create();
+	cr_assert_gt(rig->state_fd, 0);
+}
+
 void rig_start(struct rig *rig, const struct rig_options *options)
 {
 	*rig = (struct rig) { .options = *options };
+	prepare_engine(rig);
 	if (!rig->options.image_bytes)
 		rig->options.image_bytes = 16ULL << 20;
 	rig->queues = MAX(options->queues, 1U);
@@ -369,6 +395,8 @@ void rig_stop(struct rig *rig)
 	close(rig->inflight_fd);
 	munmap(rig->told, sizeof(*rig->told));
 	close(rig->go_fd);
+	if (rig->state_fd >= 0)
+		close(rig->state_fd);
 	guest_free(&rig->guest);
 	if (!rig->options.net) {
 		close(rig->image_fd);

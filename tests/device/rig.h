@@ -51,11 +51,13 @@ struct rig_options {
 	uint64_t file_limit;     /* RLIMIT_FSIZE of the server; 0: none */
 	int flight_fd;           /* the flight recorder's memory; 0: none */
 	int state_fd;            /* of a disk: what its successors are to know; 0: nothing */
-	int group_fd;            /* of a disk: the limits of its group; 0: it has none */
-	const char *crash;  /* runs the program with crash points, under this order (crashes.h); may change */
-	int log_fd;         /* the server's standard error, with warnings; 0: this process's, errors only */
-	bool may_refuse;    /* a server need not take what the front end asks for */
-	uint16_t start_at;  /* index that the rings start from */
+	const char
+	    *engine;       /* of a disk; NULL: the default. The test is skipped where the kernel has it not */
+	int group_fd;      /* of a disk: the limits of its group; 0: it has none */
+	const char *crash; /* runs the program with crash points, under this order (crashes.h); may change */
+	int log_fd;        /* the server's standard error, with warnings; 0: this process's, errors only */
+	bool may_refuse;   /* a server need not take what the front end asks for */
+	uint16_t start_at; /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
 	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */
 };
@@ -85,6 +87,7 @@ struct rig {
 	uint64_t inflight_bytes;
 	int image_fd; /* for the test's own look at the image, past the cache's back if that is off */
 	int lock_fd;  /* what the server gets */
+	int state_fd; /* made for the engine; -1: the options' */
 	pid_t pid;
 	int pidfd;
 	int go_fd; /* shared with a server that has crash points */

@@ -158,6 +158,10 @@ int rig_spawn(struct rig *rig)
 		argv[n++] = "--readonly";
 	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
 		argv[n++] = *arg;
+	if (rig->options.engine) {
+		argv[n++] = "--engine";
+		argv[n++] = rig->options.engine;
+	}
 	if (rig->options.make) {
 		argv[n++] = "--format";
 		argv[n++] = "qcow2";

@@ -40,8 +40,9 @@ refused 'a value too many' '--readonly takes no value' "${s[@]}" --readonly=on
 refused 'an option twice' '--image is given twice' "${s[@]}" --image "$tmp/image"
 refused 'a format' '--format vmdk: must be raw or qcow2' "${s[@]}" --format vmdk
 refused 'a cache mode' '--cache none: must be direct or buffered' "${s[@]}" --cache none
-refused 'an engine' '--engine fast: must be aio or null' "${s[@]}" --engine fast
+refused 'an engine' '--engine fast: must be aio, io_uring or null' "${s[@]}" --engine fast
 refused 'the null engine with tables' '--engine null is for --format raw' "${s[@]}" --engine null --format qcow2
+refused 'io_uring without a fence' '--engine io_uring needs --state-fd here' "${s[@]}" --engine io_uring --readonly
 refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
 refused 'a missing image' "--image $tmp/none: No such file" --socket "$tmp/s" --image "$tmp/none"
 refused 'a directory' "--image $tmp: Is a directory" --socket "$tmp/s" --image "$tmp"

@@ -28,11 +28,18 @@ TestSuite(blk_crash, .timeout = 3600);
 #define POINTS_MAX 128
 #define MISSES_MAX 50 /* deaths in a row after which a recovery did not come to the point */
 
+static bool is_long(void)
+{
+	const char *all = getenv("BULKHEAD_LONG");
+
+	return all && *all;
+}
+
 static unsigned wanted_hits(void)
 {
-	const char *hits = getenv("BULKHEAD_HITS"), *all = getenv("BULKHEAD_LONG");
+	const char *hits = getenv("BULKHEAD_HITS");
 
-	return hits ? (unsigned)atoi(hits) : all && *all ? 100 : 3;
+	return hits ? (unsigned)atoi(hits) : is_long() ? 100 : 3;
 }
 
 struct table {
@@ -52,8 +59,15 @@ static bool has_word(const char *text, const char *word)
 	return strstr(text, word) != NULL;
 }
 
+/* Those where another engine does something else; with BULKHEAD_LONG all. */
+static bool is_engines(const char *label)
+{
+	return is_long() || begins(label, "submit ") || begins(label, "completion ") ||
+	       begins(label, "resubmit ");
+}
+
 /* The points of one ring format, as the program itself names them; a label may stand in several places. */
-static void read_table(struct table *t, bool packed, bool qcow2)
+static void read_table(struct table *t, bool packed, bool qcow2, const char *engine)
 {
 	char *rest = t->text, *label;
 
@@ -63,7 +77,7 @@ static void read_table(struct table *t, bool packed, bool qcow2)
 
 		if (!*label || begins(label, packed ? "split " : "packed ") || has_word(label, "unmark") ||
 		    begins(label, "move ") || /* test-blk-move's */
-		    begins(label, "qcow2 ") != qcow2)
+		    begins(label, "qcow2 ") != qcow2 || (engine && !is_engines(label)))
 			continue;
 		while (i < t->n && strcmp(t->label[i], label))
 			i++;
@@ -71,7 +85,7 @@ static void read_table(struct table *t, bool packed, bool qcow2)
 		t->label[i] = label;
 		t->n = MAX(t->n, i + 1);
 	}
-	cr_assert_gt(t->n, qcow2 ? 2U : 30U, "only %u points", t->n);
+	cr_assert_gt(t->n, qcow2 || engine ? 2U : 30U, "only %u points", t->n);
 }
 
 static bool in_recovery(const char *label)
@@ -217,7 +231,7 @@ static void hit(struct scene *s, const char *label)
 static const char make_qcow2[] =
     "truncate -s 16M base && qemu-img create -q -f qcow2 -o cluster_size=4096 -b base -F raw image 16M";
 
-static void play(struct table *t, unsigned point, uint64_t features, bool qcow2)
+static void play(struct table *t, unsigned point, uint64_t features, bool qcow2, const char *engine)
 {
 	static struct scene s;
 	struct rig_options options = { .ring_features = features,
@@ -225,6 +239,7 @@ static void play(struct table *t, unsigned point, uint64_t features, bool qcow2)
 				       .io_threads = 1 + point % 2,
 				       .make = qcow2 ? make_qcow2 : NULL,
 				       .backing = qcow2,
+				       .engine = engine,
 				       .crash = s.order };
 	const char *label = t->label[point];
 	bool packed = features & RING_F_PACKED, serving = !in_recovery(label);
@@ -266,7 +281,7 @@ static void print(const struct table *t, const char *what)
 	cr_assert_eq(covered, t->n);
 }
 
-static void all_points(const char *what, uint64_t features, bool qcow2)
+static void all_points(const char *what, uint64_t features, bool qcow2, const char *engine)
 {
 	static struct table t;
 
@@ -274,30 +289,35 @@ static void all_points(const char *what, uint64_t features, bool qcow2)
 	cr_skip_test("each of the many servers would wait for the thread sanitizer's start; "
 		     "test-blk-kill does");
 #endif
-	read_table(&t, features & RING_F_PACKED, qcow2);
+	read_table(&t, features & RING_F_PACKED, qcow2, engine);
 	for (unsigned i = 0; i < t.n; i++)
-		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0), qcow2);
+		play(&t, i, features | (i % 3 ? RING_F_EVENT_IDX : 0), qcow2, engine);
 	print(&t, what);
 }
 
 Test(blk_crash, f52_every_point_split_direct)
 {
-	all_points("split direct", 0, false);
+	all_points("split direct", 0, false, NULL);
 }
 
 Test(blk_crash, f52_every_point_split_indirect)
 {
-	all_points("split indirect", RING_F_INDIRECT, false);
+	all_points("split indirect", RING_F_INDIRECT, false, NULL);
 }
 
 Test(blk_crash, f52_every_point_packed_direct)
 {
-	all_points("packed direct", RING_F_PACKED, false);
+	all_points("packed direct", RING_F_PACKED, false, NULL);
 }
 
 Test(blk_crash, f52_every_point_packed_indirect)
 {
-	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT, false);
+	all_points("packed indirect", RING_F_PACKED | RING_F_INDIRECT, false, NULL);
+}
+
+Test(blk_crash, f52_every_point_io_uring)
+{
+	all_points("io_uring", RING_F_INDIRECT, false, "io_uring");
 }
 
 /* Those of the thread that owns a qcow2 image's tables; the image is judged after each death. */
@@ -305,5 +325,5 @@ Test(blk_crash, f52_every_point_qcow2)
 {
 	if (system("command -v qemu-img >/dev/null"))
 		cr_skip_test("qemu-img (qemu-utils) is not installed");
-	all_points("qcow2", RING_F_INDIRECT, true);
+	all_points("qcow2", RING_F_INDIRECT, true, NULL);
 }

@@ -28,6 +28,21 @@ TestSuite(blk_errors, .timeout = 120);
 static struct rig rig;
 static uint64_t gpa;
 static unsigned threads; /* 0: one */
+static const char *engine; /* NULL: the default */
+
+/* A test that each engine has to stand. */
+#define EACH_ENGINE(name)                                                                                    \
+	static void name(void);                                                                              \
+	Test(blk_errors, name)                                                                               \
+	{                                                                                                    \
+		name();                                                                                      \
+	}                                                                                                    \
+	Test(blk_errors, name##_io_uring)                                                                    \
+	{                                                                                                    \
+		engine = "io_uring";                                                                         \
+		name();                                                                                      \
+	}                                                                                                    \
+	static void name(void)
 
 /* Where a request lies: at the start of the disk, amid it, at its end. */
 static const uint64_t places[] = { 0, IMAGE / 2, IMAGE - BLOCK };
@@ -50,7 +65,7 @@ static const struct call {
 static void start_with(const char *const *args, int state_fd)
 {
 	struct rig_options options = {
-		.crash = "", .args = args, .state_fd = state_fd, .queues = 2, .io_threads = threads
+		.crash = "", .args = args, .state_fd = state_fd, .engine = engine, .queues = 2, .io_threads = threads
 	};
 
 	rig_start(&rig, &options);
@@ -163,7 +178,7 @@ static void matrix(const int *errors, size_t n)
 	rig_stop(&rig);
 }
 
-Test(blk_errors, f49_no_room_on_each_call_at_each_place)
+EACH_ENGINE(f49_no_room_on_each_call_at_each_place)
 {
 	static const int errors[] = { ENOSPC, EDQUOT, EFBIG };
 
@@ -171,7 +186,7 @@ Test(blk_errors, f49_no_room_on_each_call_at_each_place)
 	matrix(errors, ARRAY_SIZE(errors));
 }
 
-Test(blk_errors, f50_broken_medium_on_each_call_at_each_place)
+EACH_ENGINE(f50_broken_medium_on_each_call_at_each_place)
 {
 	static const int errors[] = { EIO, EREMOTEIO, ENODATA, ETIMEDOUT, ENOMEM };
 
@@ -186,7 +201,7 @@ static uint8_t flush(void)
 }
 
 /* Whatever it failed with: no later one may say that all is well, of this server or the next ones. */
-Test(blk_errors, f50_a_failed_flush_is_never_retried_into_success)
+EACH_ENGINE(f50_a_failed_flush_is_never_retried_into_success)
 {
 	static const int errors[] = { EIO, ENOSPC, EDQUOT, EREMOTEIO, ENOMEM };
 
@@ -208,7 +223,7 @@ Test(blk_errors, f50_a_failed_flush_is_never_retried_into_success)
 }
 
 /* What comes back short is carried on from there, also if the rest then fails. */
-Test(blk_errors, f51_short_transfers_at_each_place)
+EACH_ENGINE(f51_short_transfers_at_each_place)
 {
 	static const int64_t parts[] = { 512, 4096, BLOCK - 512 };
 
@@ -238,7 +253,7 @@ Test(blk_errors, f51_short_transfers_at_each_place)
 	rig_stop(&rig);
 }
 
-Test(blk_errors, f51_interrupted_transfers_go_on)
+EACH_ENGINE(f51_interrupted_transfers_go_on)
 {
 	start();
 	write_image(1);
@@ -253,7 +268,7 @@ Test(blk_errors, f51_interrupted_transfers_go_on)
 }
 
 /* A queue whose submissions are refused for now, taken in part, or interrupted, loses nothing and repeats nothing. */
-Test(blk_errors, f51_submissions_taken_later_or_in_part)
+EACH_ENGINE(f51_submissions_taken_later_or_in_part)
 {
 	static const int64_t results[] = { -EAGAIN, -EINTR, 1, 3 };
 
@@ -278,7 +293,7 @@ Test(blk_errors, f51_submissions_taken_later_or_in_part)
 }
 
 /* One transfer of a batch that is refused for good takes no other with it. */
-Test(blk_errors, f51_a_submission_refused_for_good)
+EACH_ENGINE(f51_a_submission_refused_for_good)
 {
 	unsigned failed = 0;
 

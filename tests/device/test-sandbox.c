@@ -64,6 +64,14 @@ static const struct probe_subject subjects[] = {
 	  .thread = server_io,
 	  .thread_more = blk_aio_io,
 	  .limits = LIMITS },
+	{ .name = "blk-server with io_uring",
+	  .one = server_stage_one,
+	  .one_more = blk_uring_stage_one,
+	  .steady = server_steady_bus,
+	  .steady_more = blk_uring_steady,
+	  .thread = server_io,
+	  .thread_more = blk_uring_io,
+	  .limits = LIMITS },
 	{ .name = "net-server",
 	  .one = server_stage_one,
 	  .one_more = net_stage_one,
@@ -229,8 +237,10 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "net-user, all threads", user_steady_bus, NULL, 42 },
 		{ "net-server, I/O thread", server_io, net_io, 18 },
 		{ "net-server, all threads", server_steady_bus, net_steady, 40 },
-		{ "blk-server, all threads", server_steady_bus, blk_aio_steady,
-		  42 }, /* nng's and workers' too */
+		/* nng's and workers' too. */
+		{ "blk-server, all threads", server_steady_bus, blk_aio_steady, 42 },
+		{ "blk-server, I/O thread with io_uring", server_io, blk_uring_io, 17 },
+		{ "blk-server, all threads with io_uring", server_steady_bus, blk_uring_steady, 42 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {

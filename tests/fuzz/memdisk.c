@@ -340,7 +340,7 @@ void memdisk_make(uint8_t how)
 	memset(image, 0xd5, MEMDISK_BYTES);
 	memset(&disk, 0, sizeof(disk));
 	disk.image_fd = disk.fd = image_fd;
-	disk.files = (struct engine_files) { .fd = { image_fd }, .n = 1 };
+	disk.files = (struct engine_files) { .fd = { image_fd }, .n = 1, .fence = -1 };
 	disk.name = "memory";
 	disk.bytes = MEMDISK_BYTES;
 	disk.engine = &memory;

@@ -84,7 +84,7 @@ storm_end
 slow=
 if [ -w /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
 	at_exit umount -l "$tmp/slow.img"
-	"$guest/slow-file" "$tmp/slow.img" "$tmp/disk.img" >"$tmp/slow.out" 2>&1 &
+	"$top_builddir/tests/support/slow-file" "$tmp/slow.img" "$tmp/disk.img" >"$tmp/slow.out" 2>&1 &
 	slow=$!
 	tap_pids+=("$slow")
 	wait_for 5 grep -q ready "$tmp/slow.out" || slow=

@@ -161,7 +161,7 @@ static void open_disk(const struct engine_ops *engine, int fd, bool qcow2)
 					 .throttle.group_fd = -1,
 					 .flush_word = &words[QUOTA_WORDS],
 					 .engine = engine,
-					 .files = { .fd = { fd }, .n = 1 } };
+					 .files = { .fd = { fd }, .n = 1, .fence = -1 } };
 	cr_assert_eq(throttle_open(&blk_bench.disk.throttle, words), 0);
 	blk_bench.server.features = 1ULL << VIRTIO_BLK_F_FLUSH;
 	cr_assert_eq(flight_alloc(1, &blk_bench.server.memory), 0);

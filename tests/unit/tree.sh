@@ -47,6 +47,8 @@ is "KVM's headers stay in vmm-core" \
 	"$(grep -rl '#include <linux/kvm' --include='*.[ch]' lib blk-server net-server net-user supervisor)" ""
 is "libaio's header stays in one file of blk-server" \
 	"$(grep -rl '#include <libaio.h>' --include='*.[ch]' lib vmm-core blk-server net-server net-user supervisor | wc -l)" 1
+is "liburing's header stays in one file of blk-server" \
+	"$(grep -rl '#include <liburing.h>' --include='*.[ch]' lib vmm-core blk-server net-server net-user supervisor | wc -l)" 1
 is "vmm-core never walks a ring" "$(grep -l '#include "virtq.h"' vmm-core/*.[ch])" ""
 is "every source begins with its licence" \
 	"$(find lib vmm-core blk-server net-server net-user supervisor tests bench proto -name '*.[chS]' -o -name '*.proto' | while read -r f; do

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * slow-file FILE BACKING: a file whose reads and writes the kernel holds for as long as wanted, mounted over FILE by FUSE. It has
- * BACKING's bytes. SIGUSR1: answers no reads and writes from now on; SIGUSR2: answers them all again; SIGTERM: ends.
- * Prints "ready" once it is mounted.
+ * BACKING's bytes. SIGUSR1: answers no reads and writes from now on; SIGHUP: answers those that come now, but not those that it
+ * holds; SIGUSR2: answers all again; SIGTERM: ends. Prints "ready" once it is mounted, "held" for each request that it holds, and
+ * "holding", "passing" or "free" when it has done what a signal asked for.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,8 @@
 #define REQUEST_MAX (1U << 18)
 #define BACKGROUND  1024 /* requests that the kernel passes on at a time: more than a queue has */
 
+enum mode { FREE, PASSING, HOLDING };
+
 struct held {
 	struct held *next;
 	uint32_t len;
@@ -29,14 +32,14 @@ struct held {
 
 static int fuse_fd, backing_fd;
 static struct held *first, **last = &first;
-static volatile sig_atomic_t holding, ending;
+static volatile sig_atomic_t mode = FREE, ending;
 
 static void on_signal(int sig)
 {
 	if (sig == SIGTERM)
 		ending = 1;
 	else
-		holding = sig == SIGUSR1;
+		mode = sig == SIGUSR1 ? HOLDING : sig == SIGHUP ? PASSING : FREE;
 }
 
 static void reply(const struct fuse_in_header *in, int error, const void *data, size_t len)
@@ -114,6 +117,8 @@ static void hold(const struct fuse_in_header *in)
 	memcpy(h->request, in, in->len);
 	*last = h;
 	last = &h->next;
+	puts("held");
+	fflush(stdout);
 }
 
 static void release(void)
@@ -151,7 +156,7 @@ static void serve(const struct fuse_in_header *in)
 		break;
 	case FUSE_READ:
 	case FUSE_WRITE:
-		if (holding)
+		if (mode == HOLDING)
 			hold(in);
 		else
 			transfer(in, arg);
@@ -185,6 +190,14 @@ static int mount_it(const char *file, const char *backing)
 	return mount("slow-file", file, "fuse", MS_NOSUID | MS_NODEV, data);
 }
 
+static void tell(enum mode now)
+{
+	static const char *const names[] = { [FREE] = "free", [PASSING] = "passing", [HOLDING] = "holding" };
+
+	puts(names[now]);
+	fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	static union {
@@ -193,11 +206,12 @@ int main(int argc, char **argv)
 	} buf;
 	struct sigaction sa = { .sa_handler = on_signal };
 	struct pollfd p = { .events = POLLIN };
+	enum mode was = FREE;
 	sigset_t block, open;
 
 	sigemptyset(&block);
-	for (unsigned i = 0; i < 3; i++) {
-		static const int signals[] = { SIGUSR1, SIGUSR2, SIGTERM };
+	for (unsigned i = 0; i < 4; i++) {
+		static const int signals[] = { SIGUSR1, SIGHUP, SIGUSR2, SIGTERM };
 
 		sigaddset(&block, signals[i]);
 		sigaction(signals[i], &sa, NULL);
@@ -216,8 +230,10 @@ int main(int argc, char **argv)
 			serve(&buf.in);
 		else if (p.revents & POLLERR)
 			break; /* unmounted */
-		if (!holding)
+		if (mode == FREE)
 			release();
+		if (was != (enum mode)mode)
+			tell(was = (enum mode)mode);
 	}
 	release();
 	umount2(argv[1], MNT_DETACH);

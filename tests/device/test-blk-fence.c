@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a dead server left to the kernel lands before its successor begins, or never: its storage holds a request while it is
+ * killed and reaped, and gives it back when the driver has long gone on. With io_uring being reaped is no fence (blk-server's
+ * fence.h). FAULTS 48.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "locks.h"
+#include "rig.h"
+#include "temp_dir.h"
+
+TestSuite(blk_fence, .timeout = 120);
+
+#define BLOCK 4096
+#define IMAGE (1 << 20)
+
+static struct scene {
+	struct rig rig;
+	char dir[128], file[160], backing[160];
+	int backing_fd;
+	pid_t slow;
+	FILE *words; /* what slow-file says */
+	_Atomic bool stop, waited;
+	uint64_t gpa;
+} s;
+
+/* ---- slow storage ---- */
+
+/* Waits for the next line, which is to be this one. */
+static void expect(const char *line)
+{
+	char text[32] = "";
+
+	cr_assert_not_null(fgets(text, sizeof(text), s.words), "slow-file is gone");
+	text[strcspn(text, "\n")] = '\0';
+	cr_assert_str_eq(text, line);
+}
+
+static void tell(int sig, const char *answer)
+{
+	cr_assert_eq(kill(s.slow, sig), 0);
+	expect(answer);
+}
+
+static void start_slow_file(void)
+{
+	const char *top = getenv("top_builddir");
+	char program[4096], ready[32] = "";
+	int ends[2];
+
+	cr_assert_eq(pipe(ends), 0);
+	snprintf(program, sizeof(program), "%s/tests/support/slow-file", top ? top : "../..");
+	s.slow = fork();
+	cr_assert_geq(s.slow, 0);
+	if (!s.slow) {
+		prctl(PR_SET_PDEATHSIG, SIGTERM); /* a failed test leaves none behind */
+		dup2(ends[1], 1);
+		close(ends[0]);
+		close(ends[1]);
+		execl(program, "slow-file", s.file, s.backing, NULL);
+		_exit(127);
+	}
+	close(ends[1]);
+	s.words = fdopen(ends[0], "r");
+	if (!fgets(ready, sizeof(ready), s.words) || strcmp(ready, "ready\n"))
+		cr_skip_test("no FUSE file can be mounted here");
+}
+
+static void start(bool readonly)
+{
+	struct rig_options options = { .engine = "io_uring",
+				       .device = s.file,
+				       .image_bytes = IMAGE,
+				       .readonly = readonly,
+				       .ring_features = RING_F_EVENT_IDX };
+	static uint8_t block[BLOCK];
+	int fd;
+
+	if (geteuid() != 0)
+		cr_skip_test("only root can mount a file of its own");
+	cr_assert(temp_dir_make(s.dir, sizeof(s.dir)));
+	snprintf(s.file, sizeof(s.file), "%s/slow", s.dir);
+	snprintf(s.backing, sizeof(s.backing), "%s/backing", s.dir);
+	fd = open(s.file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	s.backing_fd = open(s.backing, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cr_assert_geq(s.backing_fd, 0);
+	cr_assert_eq(ftruncate(s.backing_fd, IMAGE), 0);
+	rig_fill(block, 0, BLOCK, 1);
+	cr_assert_eq(pwrite(s.backing_fd, block, BLOCK, 0), BLOCK);
+	start_slow_file();
+	rig_start(&s.rig, &options);
+	s.gpa = rig_alloc(&s.rig, BLOCK, BLOCK);
+}
+
+static void stop(void)
+{
+	int status;
+
+	rig_stop(&s.rig);
+	kill(s.slow, SIGTERM);
+	cr_assert_eq(waitpid(s.slow, &status, 0), s.slow);
+	fclose(s.words);
+	close(s.backing_fd);
+	unlink(s.backing);
+	unlink(s.file);
+	rmdir(s.dir);
+}
+
+static bool disk_has(uint64_t seed)
+{
+	static uint8_t block[BLOCK];
+
+	cr_assert_eq(pread(s.backing_fd, block, BLOCK, 0), BLOCK);
+	return rig_check(block, 0, BLOCK, seed);
+}
+
+/* ---- the successor ---- */
+
+/* The storage gives back what it holds when the successor waits for that. */
+static void *release_when_waited_for(void *arg)
+{
+	const struct timespec pause = { .tv_nsec = NS_PER_MS };
+
+	(void)arg;
+	while (!atomic_load(&s.stop) && !atomic_load(&s.waited)) {
+		if (locks_waited_for(s.rig.state_fd)) {
+			atomic_store(&s.waited, true);
+			kill(s.slow, SIGUSR2);
+		}
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+/* Has the storage hold a request, kills the server meanwhile, and has another one take it up. */
+static void die_with(uint32_t type)
+{
+	pthread_t thread;
+
+	tell(SIGUSR1, "holding");
+	rig_add(&s.rig, 0, type, 0, s.gpa, BLOCK);
+	expect("held");
+	rig_kill(&s.rig);
+	tell(SIGHUP, "passing");
+	cr_assert_eq(pthread_create(&thread, NULL, release_when_waited_for, NULL), 0);
+	rig_respawn(&s.rig);
+	cr_assert_eq(rig_wait(&s.rig, 0).status, VIRTIO_BLK_S_OK);
+	atomic_store(&s.stop, true);
+	pthread_join(thread, NULL);
+}
+
+/* What was held is given back now, unless that was before. */
+static void release(void)
+{
+	if (!atomic_load(&s.waited))
+		kill(s.slow, SIGUSR2);
+	expect("free");
+}
+
+Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
+{
+	start(false);
+	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
+	die_with(VIRTIO_BLK_T_OUT);
+	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
+	cr_assert_eq(rig_request(&s.rig, 0, VIRTIO_BLK_T_OUT, 0, s.gpa, BLOCK).status, VIRTIO_BLK_S_OK);
+	cr_assert(disk_has(3));
+	release();
+	cr_expect(disk_has(3), "a write of the dead server landed on one of its successor");
+	cr_expect(atomic_load(&s.waited), "the successor did not wait");
+	stop();
+}
+
+/* The guest has its buffer back, and what the dead server reads there would overwrite what it does with it. */
+Test(blk_fence, f48_no_read_of_the_dead_lands_in_a_buffer_that_was_given_back)
+{
+	start(true);
+	die_with(VIRTIO_BLK_T_IN);
+	cr_assert(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 1));
+	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
+	release();
+	cr_expect(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3), "a read of the dead server landed");
+	cr_expect(atomic_load(&s.waited), "the successor did not wait");
+	stop();
+}
