@@ -27,7 +27,7 @@ TestSuite(blk_errors, .timeout = 120);
 
 static struct rig rig;
 static uint64_t gpa;
-static unsigned threads; /* 0: one */
+static unsigned threads;   /* 0: one */
 static const char *engine; /* NULL: the default */
 
 /* A test that each engine has to stand. */
@@ -64,9 +64,12 @@ static const struct call {
 
 static void start_with(const char *const *args, int state_fd)
 {
-	struct rig_options options = {
-		.crash = "", .args = args, .state_fd = state_fd, .engine = engine, .queues = 2, .io_threads = threads
-	};
+	struct rig_options options = { .crash = "",
+				       .args = args,
+				       .state_fd = state_fd,
+				       .engine = engine,
+				       .queues = 2,
+				       .io_threads = threads };
 
 	rig_start(&rig, &options);
 	cr_assert_not(rig.lost);

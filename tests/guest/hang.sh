@@ -112,18 +112,28 @@ kill -USR2 "$slow"
 check "... it is replaced once its storage gives the requests back" wait_for 20 storm_successor "$old"
 
 # ---- killed with writes in the storage ----
-storm_serving
-old=$storm_pid
-storm_say n
-kill -USR1 "$slow"
-pause_at_least 1
-kill -KILL "$old"
-pause_at_least 3
-check "fault 48: killed while its storage holds requests" gone "$old"
-storm_successor "$old"
-is "... it is not replaced as long as it does" $? 1
-kill -USR2 "$slow"
-check "... but once it gives them back" wait_for 20 storm_successor "$old"
-like "... and its death is told as it was" "$(storm_status)" '"last_death":"diedofsignal9'
-storm_end
+die_with_writes() {
+	storm_serving
+	old=$storm_pid
+	storm_say n
+	kill -USR1 "$slow"
+	pause_at_least 1
+	kill -KILL "$old"
+	pause_at_least "$1"
+	check "fault 48: killed while its storage holds requests" gone "$old"
+	storm_successor "$old"
+	is "... it is not replaced as long as it does" $? 1
+	kill -USR2 "$slow"
+	check "... but once it gives them back" wait_for 20 storm_successor "$old"
+	like "... and its death is told as it was" "$(storm_status)" '"last_death":"diedofsignal9'
+	storm_end
+}
+die_with_writes 3
+if [ "$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)" != 0 ]; then
+	skip "fault 48: the same with io_uring" "this kernel does not allow it"
+else
+	new_disk
+	storm_start storm --disk "path=$tmp/slow.img,engine=io_uring" || not_ok "the guest starts with io_uring"
+	die_with_writes 3
+fi
 kill -TERM "$slow"

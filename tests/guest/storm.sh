@@ -26,12 +26,12 @@ storm_prepared() {
 	storm_serving
 }
 
-# storm SPARE TARGET-MS: the issue's target is for the p99.
+# storm SPARE TARGET-MS [ENGINE]: the issue's target is for the p99.
 storm() {
-	local spare=$1 target=$2 n=0 met=missed
+	local spare=$1 target=$2 engine=${3-aio} n=0 met=missed
 	rm -f "$disk" "$tmp/deaths"
 	truncate -s 16M "$disk"
-	storm_start storm --disk "path=$disk,spare=$spare" || not_ok "spare=$spare: the guest starts"
+	storm_start storm --disk "path=$disk,spare=$spare,engine=$engine" || not_ok "$engine, spare=$spare: the guest starts"
 	while [ $n -lt $kills ]; do
 		# To ask is to disturb, on a machine with two processors: that is in windows that do not count.
 		wait_for 20 storm_prepared "$spare" || break
@@ -41,17 +41,17 @@ storm() {
 		n=$((n + 1))
 		storm_say w || break
 	done
-	is "spare=$spare: blk-server was killed and came back $kills times" "$n" "$kills"
+	is "$engine, spare=$spare: blk-server was killed and came back $kills times" "$n" "$kills"
 	storm_end
 	sed -n 's/^stall //p' "$tmp/said" >"$tmp/stalls"
 	sed -n 's/^noise //p' "$tmp/said" >"$tmp/noise"
 	sed -n 's/.*disk0 is back after \([0-9.]*\) ms.*/\1/p' "$tmp/log" | awk '{ printf "%d\n", $1 * 1000 }' >"$tmp/back"
-	is "spare=$spare: every kill has its stall" "$(wc -l <"$tmp/stalls")" "$kills"
+	is "$engine, spare=$spare: every kill has its stall" "$(wc -l <"$tmp/stalls")" "$kills"
 	p99_at_most "$tmp/stalls" "$target" && met=met
-	diag "spare=$spare: stall in us: $(figures "$tmp/stalls"); the target, p99 at most $target ms, is $met" \
-		"spare=$spare: ... of which the process took to die: $(figures "$tmp/deaths")" \
-		"spare=$spare: as the supervisor sees it: $(figures "$tmp/back")" \
-		"spare=$spare: in windows without a kill: $(figures "$tmp/noise")"
+	diag "$engine, spare=$spare: stall in us: $(figures "$tmp/stalls"); the target, p99 at most $target ms, is $met" \
+		"$engine, spare=$spare: ... of which the process took to die: $(figures "$tmp/deaths")" \
+		"$engine, spare=$spare: as the supervisor sees it: $(figures "$tmp/back")" \
+		"$engine, spare=$spare: in windows without a kill: $(figures "$tmp/noise")"
 }
 # check_stalls SPARE TARGET-MS: the long form judges the p99, on a machine on which a guest that nobody disturbs waits for
 # less than half of that; the short one, which may run on a busy machine, only wants nobody to wait for a back-off.
@@ -73,3 +73,10 @@ storm off 50
 check_stalls off 50
 storm on 5
 check_stalls on 5
+if [ "$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)" != 0 ]; then
+	skip "the same with io_uring" "this kernel does not allow it"
+else
+	[ -n "${BULKHEAD_LONG-}" ] || kills=8
+	storm on 5 io_uring
+	check_stalls "on, engine=io_uring" 5
+fi

@@ -27,7 +27,7 @@ enum mode { FREE, PASSING, HOLDING };
 struct held {
 	struct held *next;
 	uint32_t len;
-	char request[];
+	_Alignas(uint64_t) char request[];
 };
 
 static int fuse_fd, backing_fd;
