@@ -95,3 +95,43 @@ Test(net_command, packed_a_drain_does_not_wait_for_one_that_waits)
 {
 	a_drain_while_a_command_waits(RING_F_PACKED | RING_F_INDIRECT);
 }
+
+/* ---- a driver that knows of one pair: its control ring is where the second pair has its first one ---- */
+
+static void command_on(unsigned ring)
+{
+	const uint8_t command[] = { VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 1, 0xee };
+	const uint64_t at = n.frame;
+	const struct ring_buf bufs[] = { { .gpa = at, .len = 3 },
+					 { .gpa = at + 3, .len = 1, .write = true } };
+
+	memcpy(rig_ptr(&n.rig, at), command, sizeof(command));
+	cr_assert_eq(rig_raw(&n.rig, ring, bufs, 2), 1);
+	cr_assert_eq(*rig_ptr(&n.rig, at + 3), VIRTIO_NET_OK);
+}
+
+/* It moves with that pair, and no thread that does not serve it has to do with its commands any more. */
+Test(net_command, answers_come_on_the_thread_that_the_ring_is_moved_to)
+{
+	enum { RING = 2, COMMANDS = 50 };
+	struct bus_msg msg = { .type = BUS_MOVE_QUEUE, .move_queue = { .queue = RING / 2, .thread = "a" } };
+	const struct rig_options rig = { .queues = 2,
+					 .thread_names = "a:b",
+					 .refuse = 1ULL << VIRTIO_NET_F_MQ };
+	uint64_t before;
+
+	set_up(&rig);
+	before = supervisor_stat(&s, "b.sleeps");
+	command_on(RING);
+	supervisor_until(&s, supervisor_stat(&s, "b.sleeps") > before);
+	supervisor_ask(&s, &msg);
+	supervisor_until(&s, s.answered);
+	cr_assert_eq(s.err, 0);
+	command_on(RING);
+	before = supervisor_stat(&s, "b.sleeps");
+	for (unsigned i = 0; i < COMMANDS; i++)
+		command_on(RING);
+	cr_assert_lt(supervisor_stat(&s, "b.sleeps") - before, COMMANDS / 2,
+		     "the thread that it left answers");
+	tear_down();
+}
