@@ -9,6 +9,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -108,6 +109,24 @@ static void open_tap(struct net *n, unsigned queues)
 	cr_assert_eq(bind(n->peer, (const struct sockaddr *)&addr, sizeof(addr)), 0);
 	n->backend.option = "--tap-fd";
 	n->backend.n_fds = queues;
+}
+
+void net_delete_tap(struct net *n)
+{
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg info;
+	} request = { .header = { .nlmsg_len = sizeof(request),
+				  .nlmsg_type = RTM_DELLINK,
+				  .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK } };
+	uint8_t answer[256];
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	request.info.ifi_index = (int)if_nametoindex(n->name);
+	cr_assert_eq(send(fd, &request, sizeof(request), 0), (ssize_t)sizeof(request));
+	cr_assert_gt(recv(fd, answer, sizeof(answer), 0), 0);
+	cr_assert_eq(if_nametoindex(n->name), 0);
+	close(fd);
 }
 
 void net_start(struct net *n, const struct net_options *options)

@@ -51,6 +51,9 @@ struct net {
 void net_start(struct net *n, const struct net_options *options);
 void net_stop(struct net *n);
 
+/* Takes the interface away from under a server on a tap. */
+void net_delete_tap(struct net *n);
+
 /* ---- the test's end ---- */
 
 /* A frame whose bytes the number says; its length is at least 18. */

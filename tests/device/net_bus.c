@@ -5,13 +5,20 @@
 #include <criterion/criterion.h>
 
 #include "clock.h"
+#include "num.h"
 
 void net_bus_start(struct net *n, struct supervisor *s, struct net_options *options)
 {
-	static const char *args[] = { "--id", "net0", "--bus", NULL, NULL };
+	static const char *args[16] = { "--id", "net0", "--bus" };
+	unsigned count = 3;
 
 	supervisor_open(s);
-	args[3] = s->dir;
+	args[count++] = s->dir;
+	for (const char *const *own = options->rig.args; own && *own; own++) {
+		cr_assert_lt(count, ARRAY_SIZE(args) - 1);
+		args[count++] = *own;
+	}
+	args[count] = NULL;
 	options->rig.args = args;
 	net_start(n, options);
 	supervisor_expect(s, &n->rig);

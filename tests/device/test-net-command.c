@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands of net-server's control ring that are under way when something else happens. */
 #include <criterion/criterion.h>
+#include <linux/if_ether.h>
 #include <string.h>
 
 #include "clock.h"
@@ -134,4 +135,42 @@ Test(net_command, answers_come_on_the_thread_that_the_ring_is_moved_to)
 	cr_assert_lt(supervisor_stat(&s, "b.sleeps") - before, COMMANDS / 2,
 		     "the thread that it left answers");
 	tear_down();
+}
+
+/* ---- FAULTS 16 for commands: a header, and what follows it, in pieces of one byte ---- */
+
+static void commands_in_pieces(uint64_t ring_features)
+{
+	const uint8_t command[] = {
+		VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, 2, 0, 0, 0, 0, 1, 0xee
+	};
+	const struct rig_options rig = { .ring_features = ring_features };
+	struct ring_buf bufs[sizeof(command)];
+	uint8_t mac[ETH_ALEN];
+	uint64_t at;
+
+	set_up(&rig);
+	at = rig_alloc(&n.rig, 64 * sizeof(command), 64);
+	for (uint8_t last = 1; last < 20; last++) {
+		for (unsigned i = 0; i < sizeof(command); i++) {
+			bufs[i] = (struct ring_buf) { .gpa = at + 64U * i, .len = 1 };
+			*rig_ptr(&n.rig, bufs[i].gpa) = i == 7 ? last : command[i];
+		}
+		bufs[sizeof(command) - 1].write = true;
+		cr_assert_eq(rig_raw(&n.rig, 2, bufs, sizeof(command)), 1, "FAULTS 20: used.len");
+		cr_assert_eq(*rig_ptr(&n.rig, bufs[sizeof(command) - 1].gpa), VIRTIO_NET_OK);
+		rig_get_config(&n.rig, 0, mac, sizeof(mac));
+		cr_assert_eq(mac[5], last);
+	}
+	tear_down();
+}
+
+Test(net_command, split_f16_in_pieces)
+{
+	commands_in_pieces(0);
+}
+
+Test(net_command, packed_f16_in_pieces)
+{
+	commands_in_pieces(RING_F_PACKED | RING_F_INDIRECT);
 }

@@ -4,11 +4,9 @@
 #include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -205,31 +203,12 @@ Test(net_control, pairs)
 	net_stop(&n);
 }
 
-/* Takes the interface away from under the server. */
-static void delete_tap(void)
-{
-	struct {
-		struct nlmsghdr header;
-		struct ifinfomsg info;
-	} request = { .header = { .nlmsg_len = sizeof(request),
-				  .nlmsg_type = RTM_DELLINK,
-				  .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK } };
-	uint8_t answer[256];
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-	request.info.ifi_index = (int)if_nametoindex(n.name);
-	cr_assert_eq(send(fd, &request, sizeof(request), 0), (ssize_t)sizeof(request));
-	cr_assert_gt(recv(fd, answer, sizeof(answer), 0), 0);
-	cr_assert_eq(if_nametoindex(n.name), 0);
-	close(fd);
-}
-
 Test(net_control, what_the_host_refuses_is_refused)
 {
 	const uint64_t some = 1ULL << VIRTIO_NET_F_GUEST_CSUM;
 
 	start(NET_TAP, 1, 0);
-	delete_tap();
+	net_delete_tap(&n);
 	cr_assert_eq(net_command(&n, OFFLOADS, 0, &some, 8), BAD);
 	net_stop(&n);
 }
@@ -240,7 +219,7 @@ Test(net_control, pairs_of_a_tap_that_is_gone_are_refused)
 
 	start(NET_TAP, 2, 0);
 	use_pairs(2);
-	delete_tap();
+	net_delete_tap(&n);
 	cr_assert_eq(net_command(&n, MQ, 0, one, 2), BAD);
 	cr_assert_eq(net_command(&n, MQ, 0, two, 2), GOOD, "nothing is to change for that");
 	net_stop(&n);

@@ -278,6 +278,48 @@ Test(net_faults, f25_memory_changes_under_waiting_buffers)
 	net_stop(&n);
 }
 
+/*
+ * A frame has filled some buffers and waits for more while the memory of those goes away: nothing is written there any more,
+ * neither the rest nor the number of buffers, which comes last and first of all (CVE-2021-3748).
+ */
+Test(net_faults, f25_memory_goes_under_a_frame_that_waits)
+{
+	struct mem_region extra = { .gpa = 1ULL << 32, .size = 1 << 20, .user_addr = 1ULL << 46 };
+	struct ring_buf buf = { .gpa = extra.gpa, .len = 300, .write = true };
+	int fd = fd_sealed_memfd("more", extra.size);
+	uint8_t *there = mmap(NULL, extra.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	struct pollfd err = { .events = POLLIN };
+
+	start(NET_PACKET, 0);
+	/* From a large frame on they are read into the driver's buffers at once. */
+	net_fill(frame, 9000, 0);
+	net_post_many(&n, 0, 1526, 6);
+	net_peer_send(&n, frame, 9000);
+	net_receive(&n, 0, &f);
+	cr_assert_eq(f.buffers, 6);
+	rig_change_memory(&n.rig, &extra, fd, true);
+	for (unsigned i = 0; i < 2; i++, buf.gpa += 4096)
+		cr_assert_geq(ring_add(&n.rig.queue[0].ring, &buf, 1, false), 0);
+	rig_publish(&n.rig, 0);
+	net_fill(frame, 1500, 1);
+	net_peer_send(&n, frame, 1500);
+	rig_until(&n.rig, there[NET_HEADER] == 0xff && there[4096] == frame[300 - NET_HEADER]);
+	rig_change_memory(&n.rig, &extra, fd, false);
+	memset(there, 0xcd, extra.size);
+	/* The two are in the ring again, where there is no such memory: it is given up. */
+	err.fd = n.rig.queue[0].err;
+	rig_until(&n.rig, poll(&err, 1, 0) == 1);
+	net_post_many(&n, 0, 1526, 4);
+	net_fill(rig_ptr(&n.rig, n.frame), 300, 78);
+	cr_assert_eq(net_send(&n, 0, 300, NULL, 0), 0);
+	cr_assert_eq(net_peer_receive(&n, frame), 300);
+	for (unsigned i = 0; i < extra.size; i++)
+		cr_assert_eq(there[i], 0xcd, "byte %u", i);
+	munmap(there, extra.size);
+	close(fd);
+	net_stop(&n);
+}
+
 /* A queue stops with buffers out and frames on their way; none of them is written to afterwards. */
 Test(net_faults, f25_nothing_is_written_after_the_stop)
 {
