@@ -373,6 +373,16 @@ int qcow2_reclaim(struct qcow2 *q)
 	return first_err == -WHAT_IS_WRONG ? 0 : first_err;
 }
 
+int alloc_settle(struct qcow2 *q)
+{
+	int err = qcow2_commit(q);
+
+	/* What was given up meanwhile comes in a second turn. */
+	for (unsigned i = 0; i < 3 && q->freed->n && !err; i++)
+		err = qcow2_reclaim(q);
+	return err;
+}
+
 /* Nobody moves data any more. */
 int alloc_finish(struct qcow2 *q)
 {
@@ -380,8 +390,7 @@ int alloc_finish(struct qcow2 *q)
 
 	if (!q->freed || !q->reftable)
 		return 0;
-	while (q->freed->n && !err)
-		err = qcow2_reclaim(q);
+	err = alloc_settle(q);
 	for (unsigned i = 0; i < q->pool.nruns && !err; i++)
 		err = ref_add(q, q->pool.run[i].first, q->pool.run[i].n, -1);
 	q->pool.nruns = 0;

@@ -236,6 +236,8 @@ int alloc_extend(struct qcow2 *q, uint64_t end);
 bool alloc_free(struct qcow2 *q, uint64_t host, uint64_t n);
 void alloc_free_cluster(struct qcow2 *q, const struct cluster *c);
 bool alloc_has_room(const struct qcow2 *q, unsigned n);
+/* Makes all that was asked for so, while nobody moves data. */
+int alloc_settle(struct qcow2 *q);
 int alloc_finish(struct qcow2 *q);
 
 /* ---- epoch.c ---- */

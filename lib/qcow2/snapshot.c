@@ -199,6 +199,9 @@ int qcow2_snapshot_revert(struct qcow2 *q, const char *which)
 	uint64_t off, flags = 0, *old = q->l1;
 	int err = q->readonly ? -EROFS : find(q, which, &s);
 
+	/* A count of what was given up, and is not lowered yet, could have no room for one more. */
+	if (!err)
+		err = alloc_settle(q);
 	if (!err)
 		err = snapshot_load_l1(q, &s, &l1);
 	if (!err && (!s.l1_entries || s.l1_entries < entries_for(q, s.told.bytes)))

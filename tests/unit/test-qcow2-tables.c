@@ -119,6 +119,29 @@ Test(qcow2_tables, snapshots_are_listed_and_reverted_to)
 	}
 }
 
+/* Counts of two bits, and three references at most: what was given up before does not count any more. */
+Test(qcow2_tables, small_counts_do_not_run_over_when_reverted)
+{
+	struct rig_image im = { .options = { 0 } };
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 -o refcount_bits=2,cluster_size=4k disk %u && qemu-io -f qcow2 "
+	       "-c 'write -q -P "
+	       "77 0 4M' disk && qemu-img snapshot -c one disk",
+	       RIG_BYTES);
+	rig_qemu_reads("disk", theirs, RIG_BYTES);
+	rig_open(&im, &plain);
+	for (unsigned i = 0; i < 6; i++) {
+		memset(ours, (int)i + 1, 1 << 20);
+		cr_assert_eq(qcow2_write(im.image, i << 19, ours, 1 << 20), 0);
+		cr_assert_eq(qcow2_snapshot_revert(im.image, "one"), 0, "the time after %u", i);
+	}
+	rig_read_all(&im, ours, RIG_BYTES);
+	cr_assert(!memcmp(ours, theirs, RIG_BYTES));
+	rig_close(&im);
+	rig_qemu_checks("disk", false);
+}
+
 /* ---- growth ---- */
 
 Test(qcow2_tables, disks_grow)
