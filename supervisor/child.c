@@ -96,21 +96,6 @@ static void log_death(const struct child *c, const struct child_death *death)
 
 /* ---- reports ---- */
 
-/* Has what remains of a dead process reaped, and waits for that. */
-static void bury(struct child *c)
-{
-	int code, status, err;
-
-	if (c->remains < 0)
-		return;
-	loop_del_fd(TAKE_PTR(c->remains_watch));
-	clean_fd(&c->remains);
-	c->remains = -1;
-	err = keeper_reap(c->keeper, c->index, &code, &status);
-	if (err)
-		say_error_errno(err, "%s: process %d can't be reaped", c->id, (int)c->pid);
-}
-
 /* Has the report of its last death written, if there is one to be written. */
 static void write_report(void *arg)
 {
@@ -177,18 +162,6 @@ static void over(struct child *c, int code, int status)
 	c->ops->died(c->arg, c, &death);
 }
 
-static void on_vanished(void *arg, uint32_t events)
-{
-	struct child *c = arg;
-
-	(void)events;
-	bury(c);
-	if (*c->report)
-		loop_arm_timer(c->report_timer, clock_ns() + REPORT_AFTER_NS);
-	if (c->ops->vanished)
-		c->ops->vanished(c->arg, c);
-}
-
 /* The anchor says that it is dead. Should it hang in finding out what the kernel does, the pidfd will tell. */
 static void on_dead(struct child *c, const struct sandbox_death *death)
 {
@@ -204,11 +177,7 @@ static void on_drained(struct child *c)
 	c->times.reaped = clock_ns();
 	write_report(c);
 	loop_del_fd(TAKE_PTR(c->watch));
-	c->remains = take_fd(&c->pidfd);
-	if (loop_add_fd(c->loop, c->remains, EPOLLIN, on_vanished, c, &c->remains_watch)) {
-		keeper_kill(c->keeper, c->index);
-		bury(c);
-	}
+	child_keep_remains(c, take_fd(&c->pidfd));
 	over(c, c->death.code, c->death.status);
 	if (child_remains(c))
 		keeper_kill(c->keeper, c->index);
@@ -549,7 +518,7 @@ int child_init(struct child *c, const char *bus_path)
 
 void child_fini(struct child *c)
 {
-	bury(c);
+	child_bury(c);
 	if (c->report_timer)
 		write_report(c);
 	loop_del_fd(TAKE_PTR(c->watch));

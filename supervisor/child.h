@@ -86,6 +86,8 @@ struct child {
 	struct loop_fd *anchor_watch;
 	int remains; /* the same as pidfd, of one that is dead as its anchor said, until it is reaped; -1: none */
 	struct loop_fd *remains_watch;
+	bool
+	    stray; /* ... and a predecessor's: it was killed, but may write until its end, and nobody knows for whom */
 	struct loop_timer *timer;      /* deadline, by state */
 	struct loop_timer *ping_timer; /* asks for a sign of life */
 	struct bus *bus;
@@ -121,9 +123,11 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 int child_adopt(struct child *c, struct keeper_found *found);
 
 /*
- * The same for whatever the keeper has in its place. If that is another process, or one that may just have been given to
- * the core although it was not to be (unless_given), it is ended; then *lost tells that the one which the fields are
- * about died unseen, and child_lost is to follow once all children are claimed. *found has what else was held. -errno.
+ * The same for whatever the keeper has in its place, without waiting for anybody's end. Another process than the fields
+ * know is killed, and its death will be that of the one which they know. It is killed and a stray where they know none, or
+ * where it may just have been given to the core although it was not to be (unless_given). If there is nothing, *lost tells
+ * that the one which the fields know died unseen, and child_lost is to follow once all children are claimed. *found has
+ * what else was held. -errno.
  */
 int child_claim(struct child *c, bool unless_given, struct keeper_found *found, bool *lost);
 void child_lost(struct child *c, bool by_order);
@@ -133,6 +137,12 @@ static inline bool child_remains(const struct child *c)
 {
 	return c->remains >= 0;
 }
+
+/* Watches what remains of it, of which pidfd is its own from then on; ops->vanished follows. */
+void child_keep_remains(struct child *c, int pidfd);
+
+/* Has what remains of it reaped, and waits for that. */
+void child_bury(struct child *c);
 
 /* Asks it to end in order, and kills it after deadline_ns; ops->died follows. False if there is no process. */
 bool child_stop(struct child *c, uint64_t deadline_ns);

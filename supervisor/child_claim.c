@@ -3,8 +3,9 @@
  * The processes of a supervisor that died. Theory of operation: a child's fields say how things stood after the last turn
  * of that supervisor's loop, the keeper what processes there are. What happened in between is told from that: a process
  * that the fields don't know was just started, one that the keeper doesn't have was just reaped, and a spare whose
- * socket the keeper doesn't hold was just being given to the core. Those of the first and last kind are ended at once,
- * since nobody depends on them or can tell whether anybody does; a death is a death whoever saw it. From there on
+ * socket the keeper doesn't hold was just being given to the core. Those of the first and last kind are killed at once,
+ * since nobody depends on them or can tell whether anybody does, and nobody takes their place before they have ended,
+ * which takes a while in the middle of slow I/O and holds up nothing else; a death is a death whoever saw it. From there on
  * everything goes its usual way, with each process saying HELLO and READY once more. Processes are told apart by the
  * keeper's numbers and reached by pidfds, never by their ids, which others may have by now.
  */
@@ -15,6 +16,7 @@
 #include "child.h"
 #include "clean.h"
 #include "clock.h"
+#include "fd.h"
 
 static void close_all(struct keeper_found *found)
 {
@@ -26,24 +28,43 @@ static void close_all(struct keeper_found *found)
 	}
 }
 
+/* A predecessor started it, or gave it away, as the last thing that it did. */
+static void strand(struct child *c, struct keeper_found *found)
+{
+	c->pid = c->started_pid = found->pid;
+	c->serial = found->serial;
+	c->state = CHILD_IDLE;
+	c->stray = true;
+	say_info("%s: process %d is ended, it is not known what became of it", c->id, (int)c->pid);
+	child_keep_remains(c, take_fd(&found->pidfd));
+	if (child_remains(c))
+		keeper_kill(c->keeper, c->index);
+	close_all(found);
+}
+
 int child_claim(struct child *c, bool unless_given, struct keeper_found *found, bool *lost)
 {
-	int err = keeper_fetch(c->keeper, c->index, found), code, status;
 	bool known = c->state != CHILD_IDLE;
-	bool same = !err && known && found->pidfd >= 0 && found->serial == c->serial;
+	int err = keeper_fetch(c->keeper, c->index, found);
+	bool same = !err && known && found->serial == c->serial;
 
 	*lost = false;
 	if (err)
 		return err;
-	if (same && !(unless_given && found->held[KEEPER_HELD_FRONT] < 0 && c->state != CHILD_STOPPING))
-		return child_adopt(c, found);
-	if (found->pidfd >= 0) {
-		keeper_kill(c->keeper, c->index);
-		err = keeper_reap(c->keeper, c->index, &code, &status);
+	if (found->pidfd < 0) {
+		close_all(found);
+		*lost = known;
+		c->state = CHILD_IDLE;
+	} else if (!known || (same && unless_given && found->held[KEEPER_HELD_FRONT] < 0 &&
+			      c->state != CHILD_STOPPING)) {
+		strand(c, found);
+	} else {
+		if (!same)
+			c->pid = found->pid;
+		err = child_adopt(c, found);
+		if (!err && !same)
+			child_kill(c, "its supervisor died as it started it");
 	}
-	close_all(found);
-	*lost = known && !(same && unless_given);
-	c->state = CHILD_IDLE;
 	return err;
 }
 

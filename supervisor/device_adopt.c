@@ -37,7 +37,7 @@ int device_adopt(struct device *d)
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (lost[i])
 			child_lost(&d->slot[i], by_order[i]);
-	/* What remained of a spare that was to make room is gone with the claim. */
+	/* A spare that was to make room may be gone. */
 	device_upgrade_vanished(d);
 	return 0;
 }

@@ -101,8 +101,8 @@ static void start(struct device *d)
 {
 	struct device_helper *h = &d->helper;
 
-	h->waiting = false;
-	if (!child_start(&h->child, NULL, 0, NULL, 0))
+	h->waiting = child_remains(&h->child); /* on_vanished goes on */
+	if (h->waiting || !child_start(&h->child, NULL, 0, NULL, 0))
 		return;
 	snprintf(h->last_death, sizeof(h->last_death), "could not be started");
 	if (h->upgrading)
@@ -255,6 +255,15 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	     !served || clock_ns() - child->times.ready < device_pace_ns(d));
 }
 
+static void on_vanished(void *arg, struct child *child)
+{
+	struct device *d = arg;
+
+	(void)child;
+	if (d->helper.waiting)
+		loop_arm_timer(d->helper.timer, clock_ns());
+}
+
 static void on_message(void *arg, struct child *child, const struct bus_msg *msg)
 {
 	(void)arg;
@@ -271,6 +280,7 @@ static bool may_end(void *arg)
 static const struct child_ops helper_ops = {
 	.ready = on_ready,
 	.died = on_died,
+	.vanished = on_vanished,
 	.message = on_message,
 	.may_end = may_end,
 };

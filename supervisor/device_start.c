@@ -118,6 +118,8 @@ static bool find_slot(struct device *d)
 {
 	bool same_program = d->upgrade.step == UPGRADE_NONE || d->upgrade.step == UPGRADE_REVERTING;
 
+	if (device_active(d)->stray || device_spare(d)->stray)
+		return false; /* it may serve the core until its end */
 	if (!child_remains(device_active(d)))
 		return true;
 	if (!same_program || device_spare(d)->state != CHILD_IDLE || child_remains(device_spare(d)))

@@ -197,7 +197,8 @@ void machine_on_all_ended(void *arg)
 	clean_fd(&m->desc_fd);
 	m->desc_fd = -1;
 	if (m->again) {
-		start_generation(m);
+		if (!child_remains(&m->core)) /* else on_core_vanished goes on */
+			start_generation(m);
 		return;
 	}
 	m->state = MACHINE_ENDED;
@@ -298,6 +299,14 @@ static void on_core_died(void *arg, struct child *core, const struct child_death
 {
 	(void)core;
 	core_ended(arg, death->code, death->status);
+}
+
+static void on_core_vanished(void *arg, struct child *core)
+{
+	struct machine *m = arg;
+
+	(void)core;
+	loop_bh_post(&m->ended_bh);
 }
 
 static void look_for_failures(struct machine *m)
@@ -478,6 +487,7 @@ const struct child_ops machine_core_ops = {
 	.back = on_core_back,
 	.ready = on_core_ready,
 	.died = on_core_died,
+	.vanished = on_core_vanished,
 	.message = on_core_message,
 };
 

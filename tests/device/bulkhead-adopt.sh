@@ -266,7 +266,9 @@ ends_with "before all is started a machine ends with its supervisor's word: exit
 rm "$bin/disk0.do"
 start m "${disk[@]}" "${keep[@]}" --restarts 2/60
 wait_running m
+wait_for 10 spare_is ready
 script disk0 exit=1
+slay "$(device m disk0 spare_pid)"
 slay "$(device m disk0 pid)"
 quarantined() { [ "$(device m disk0 state)" = failed ]; }
 check "a device in quarantine" wait_for 30 quarantined
@@ -317,6 +319,49 @@ check "... a new one that dies with the supervisor: the old one is told to serve
 is "... and does" "$(device m disk0 pid) $(device m disk0 state)" "$old up"
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" m
+
+# pin PID: process 1 of a sandbox, which can't end before the last process in its namespace is reaped; unpin.
+pin() {
+	spawn nsenter -t "$1" -p sleep 1000
+	pinned=$pid
+	wait_for 5 pgrep -P "$pinned" && kill -STOP "$pinned"
+}
+unpin() { kill -CONT "$pinned"; }
+# A process that the supervisor asked for and never knew, and that takes its time to end.
+if [ "$(id -u)" -ne 0 ] || ! command -v nsenter >/dev/null; then
+	skip "adoption waits for no process that takes its time to end" "needs root and nsenter to make one"
+else
+	start m --disk "path=$tmp/disk.img,spare=off" --disk "path=$tmp/disk1.img,spare=off" "${keep[@]}" --restarts 2/60
+	wait_running m
+	script disk0 exit=1
+	slay "$(device m disk0 pid)"
+	wait_for 30 quarantined
+	rm "$bin/disk0.do"
+	keeper=$(pgrep -P "$pid")
+	kill -STOP "$keeper"
+	ctl m revive disk0 >"$tmp/revive" 2>&1 &
+	tap_pids+=($!)
+	asks() { [ "$(cut -d ' ' -f 1 "/proc/$pid/syscall")" = 47 ]; } # recvmsg, of the keeper's answer
+	check "the supervisor asks for a process" wait_for 10 asks
+	kill -KILL "$pid"
+	kill -CONT "$keeper"
+	wait_exit 10 "$pid"
+	wait_for 10 is_alone
+	late=$(pgrep -P "$keeper" -f -- '--id disk0 ')
+	check "... which the keeper starts when nobody is there any more" test -n "$late"
+	pin "$late"
+	adopt
+	check "it takes its time to end: adoption does not wait for that" wait_for 10 answers
+	is "... its device waits" "$(device m disk0 state)" waiting
+	is "... the other serves" "$(device m disk1 state)" up
+	check "... it was killed" adopted "disk0: process $late is ended, it is not known what became of it"
+	check "... but has not ended" test -d "/proc/$late"
+	unpin
+	check "... once it has ended the device is back" wait_for 10 back
+	unlike "... with another one" "$(device m disk0 pid)" "^$late$"
+	kill -TERM "$pid"
+	ends_with "ends" 0 "$pid" m
+fi
 
 # Being told to end.
 script core stay
