@@ -118,7 +118,7 @@ like "... and the status" "$(device m disk0 last_death)" '^was killed: queue 1 m
 is "... by its spare" "$(device m disk0 last_recovery_by)" spare
 tell core hang disk7
 check "a device that does not exist is no harm" wait_for 5 logged m 'core: it speaks of a device that does not exist'
-script disk0 slow-ready=4000
+script disk0 slow-ready=8000
 tell core hang disk0
 wait_for 20 up_after 2
 slay "$(device m disk0 pid)"

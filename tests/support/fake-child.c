@@ -2,8 +2,8 @@
 /*
  * Stands in for vmm-core, a server or net-user under the supervisor, and misbehaves on command. Called as DIR/vmm-core,
  * DIR/blk-server, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl,
- * a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do and .ctl. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console.
- * It writes a byte to each device's socket, so that a server knows when it is no spare any more; until then a server
+ * a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do and .ctl. As the
+ * core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console. It writes a byte to each device's socket, so that a server knows when it is no spare any more; until then a server
  * takes its commands from DIR/ID.spare.ctl.
  *
  *   words:    exit=N (at once)  hello-exit=N (after HELLO)  no-hello  no-ready  wrong-name  mute (answers nothing but
@@ -19,10 +19,6 @@
  *             frame TEXT (as net-server or net-user, to the other one, which logs it)
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <nng/nng.h>
-#include <nng/protocol/pair0/pair.h>
-#include <nng/supplemental/util/platform.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,42 +28,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bus.h"
 #include "clean.h"
 #include "clock.h"
+#include "fake_child.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "num.h"
 
-#define DEVICES_MAX 16
-
-struct device {
-	char id[BUS_NAME_MAX];
-	int fd;
-	bool rejected;
-	struct loop_fd *watch;
-};
-
-static struct {
-	bool core, user, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore,
-	    reject;
-	struct loop_timer *exit_timer, *ready_timer;
-	struct loop_fd *command_watch;
-	char dir[200];
-	const char *id, *bus_dir, *kind;
-	char script[512];
-	int desc_fd, console_fd, vhost_fd, packet_fd;
-	struct loop *loop;
-	struct bus *bus;
-	struct bus_msg ended; /* BUS_NONE: the guest runs */
-	struct device device[DEVICES_MAX];
-	size_t declared, linked;
-	FILE *commands;
-} fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1 };
+struct fake fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1 };
 
 /* An event that can't be sent would look like misbehaviour that no test asked for. */
-static void send_event(const struct bus_msg *msg)
+void fake_send_event(const struct bus_msg *msg)
 {
 	int err = bus_event(fake.bus, msg);
 
@@ -75,8 +46,7 @@ static void send_event(const struct bus_msg *msg)
 		log_error_errno(err, "event %d is lost", (int)msg->type);
 }
 
-/* The value of "word=N" in the script, -1 if it is not there; a bare word is 1. */
-static int script_word(const char *word)
+int fake_script_word(const char *word)
 {
 	size_t len = strlen(word);
 
@@ -91,262 +61,19 @@ static int script_word(const char *word)
 	return -1;
 }
 
-static void flood(int lines)
-{
-	for (int i = 0; i < lines; i++)
-		log_info("line %d of %d of a flood", i + 1, lines);
-}
-
-/* Messages that no encoder would make, on a connection of its own: it is this process's endpoint all the same. */
-static void send_junk(const char *path, int count)
-{
-	char bytes[64];
-	nng_socket sock;
-
-	if (nng_pair0_open(&sock))
-		return;
-	memset(bytes, 0xff, sizeof(bytes));
-	nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, 300);
-	if (!nng_dial(sock, path, NULL, 0))
-		while (count-- > 0 && !nng_send(sock, bytes, sizeof(bytes), 0))
-			;
-	nng_msleep(300);
-	nng_close(sock);
-}
-
-/*
- * Again and again, until it is killed for it: while the supervisor still holds the connection before, it refuses this one
- * and loses what was sent.
- */
-static void junk(int count)
-{
-	uint64_t end = clock_ns() + 60 * NS_PER_S;
-	char path[256];
-
-	bus_close(TAKE_PTR(fake.bus));
-	snprintf(path, sizeof(path), "ipc://%s/bus", fake.bus_dir);
-	while (clock_ns() < end)
-		send_junk(path, count);
-	log_error("no end for junk");
-}
-
-static void list_fds(void)
-{
-	for (int fd = 0; fd < 64; fd++) {
-		char path[32], target[200];
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		n = readlink(path, target, sizeof(target) - 1);
-		if (n > 0)
-			log_info("fd %d is %.*s", fd, (int)n, target);
-	}
-}
-
-static void tell_of_hang(const char *id)
-{
-	struct bus_msg msg = { .type = BUS_DEVICE_HUNG,
-			       .device_hung = {
-				   .queue = 1, .stalled_ns = 1500 * NS_PER_MS, .reason = "says the test" } };
-
-	snprintf(msg.device_hung.device, sizeof(msg.device_hung.device), "%s", id);
-	send_event(&msg);
-}
-
-static void tell_of_error(const char *why)
-{
-	struct bus_msg msg = { .type = BUS_IO_ERROR };
-
-	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", why);
-	send_event(&msg);
-}
-
-static void tell_of_end(const char *id, const char *reason)
-{
-	struct bus_msg msg = { .type = BUS_DEVICE_DOWN };
-
-	snprintf(msg.device_down.device, sizeof(msg.device_down.device), "%s", id);
-	snprintf(msg.device_down.reason, sizeof(msg.device_down.reason), "%s", reason);
-	send_event(&msg);
-}
-
-static void end_guest(const char *how)
-{
-	static const char *const names[] = { [BUS_END_POWEROFF] = "poweroff",
-					     [BUS_END_RESET] = "reset",
-					     [BUS_END_PANIC] = "panic",
-					     [BUS_END_CRASH] = "crash" };
-	struct bus_msg msg = { .type = BUS_GUEST_ENDED };
-
-	msg.guest_ended.end = BUS_END_DEBUG_EXIT;
-	msg.guest_ended.code = atoi(how);
-	for (size_t i = 1; i < ARRAY_SIZE(names); i++)
-		if (!strcmp(how, names[i]))
-			msg.guest_ended.end = (enum bus_end)i;
-	fake.ended = msg;
-	if (bus_is_connected(fake.bus))
-		send_event(&msg); /* else when there is somebody to tell */
-}
-
-static void obey(char *line)
-{
-	char *rest = strchr(line, ' ');
-
-	if (rest)
-		*rest++ = '\0';
-	else
-		rest = line + strlen(line);
-	if (!strcmp(line, "end"))
-		end_guest(rest);
-	else if (!strcmp(line, "crash"))
-		abort();
-	else if (!strcmp(line, "exit"))
-		_exit(atoi(rest));
-	else if (!strcmp(line, "mute"))
-		fake.mute = true;
-	else if (!strcmp(line, "junk"))
-		junk(atoi(rest));
-	else if (!strcmp(line, "flood"))
-		flood(atoi(rest));
-	else if (!strcmp(line, "log"))
-		log_info("%s", rest);
-	else if (!strcmp(line, "raw"))
-		dprintf(STDERR_FILENO, "%s\n", rest);
-	else if (!strcmp(line, "say"))
-		dprintf(fake.console_fd, "%s\r\n", rest);
-	else if (!strcmp(line, "fds"))
-		list_fds();
-	else if (!strcmp(line, "hang"))
-		tell_of_hang(rest);
-	else if (!strcmp(line, "io-error"))
-		tell_of_error(rest);
-	else if (!strcmp(line, "ignore"))
-		fake.ignore = true;
-	else if (!strcmp(line, "reject"))
-		fake.reject = true;
-	else if (!strcmp(line, "frame") && send(fake.packet_fd, rest, strlen(rest), MSG_DONTWAIT) < 0)
-		log_error_errno(-errno, "the frame is lost");
-}
-
-static void on_command(void *arg, uint32_t events)
-{
-	char line[512];
-
-	(void)arg;
-	(void)events;
-	while (fgets(line, sizeof(line), fake.commands)) {
-		line[strcspn(line, "\n")] = '\0';
-		obey(line);
-	}
-	clearerr(fake.commands);
-}
-
-/* ---- the core's part ---- */
-
-static void on_device_gone(void *arg, uint32_t events)
-{
-	struct device *d = arg;
-	char byte;
-
-	(void)events;
-	if (recv(d->fd, &byte, 1, MSG_DONTWAIT) > 0)
-		return;
-	loop_del_fd(TAKE_PTR(d->watch));
-	close(d->fd);
-	d->fd = -1;
-	if (!fake.silent_down)
-		tell_of_end(d->id, "its connection was closed");
-}
-
-static void say_ready(void)
+void fake_say_ready(void)
 {
 	struct bus_msg msg = { .type = BUS_READY };
 
-	if (fake.said_ready || script_word("no-ready") > 0)
+	if (fake.said_ready || fake_script_word("no-ready") > 0)
 		return;
-	if (script_word("slow-ready") > 0 && !fake.late) {
+	if (fake_script_word("slow-ready") > 0 && !fake.late) {
 		loop_arm_timer(fake.ready_timer,
-			       clock_ns() + (uint64_t)script_word("slow-ready") * NS_PER_MS);
+			       clock_ns() + (uint64_t)fake_script_word("slow-ready") * NS_PER_MS);
 		return;
 	}
 	fake.said_ready = true;
-	send_event(&msg);
-}
-
-static void on_ready_timer(void *arg)
-{
-	(void)arg;
-	fake.late = true;
-	say_ready();
-}
-
-static void core_progress(void)
-{
-	if (!fake.bus || !bus_is_connected(fake.bus))
-		return;
-	for (size_t i = 0; i < fake.linked; i++) {
-		struct device *d = &fake.device[i];
-		struct bus_msg msg = { .type = BUS_DEVICE_UP, .device_up = { .resumed = fake.runs } };
-
-		if (d->watch || d->fd < 0 || d->rejected)
-			continue;
-		snprintf(msg.device_up.device, sizeof(msg.device_up.device), "%s", d->id);
-		d->rejected = fake.reject;
-		fake.reject = false;
-		if (d->rejected) {
-			tell_of_end(d->id, "the test rejects it");
-			continue;
-		}
-		loop_add_fd(fake.loop, d->fd, EPOLLIN, on_device_gone, d, &d->watch);
-		if (!fake.ignore)
-			send_event(&msg);
-		fake.ignore = false;
-	}
-	if (fake.linked == fake.declared)
-		say_ready();
-}
-
-static void on_descriptor(void *arg, uint32_t events)
-{
-	char id[BUS_NAME_MAX];
-	struct device *d = NULL;
-	size_t nfds;
-	int fds[2], fd;
-
-	(void)arg;
-	(void)events;
-	if (fd_recv(fake.desc_fd, id, sizeof(id), fds, ARRAY_SIZE(fds), &nfds) != sizeof(id) || !nfds)
-		log_die(1, 0, "bad message on the descriptor socket");
-	while (nfds > 1)
-		close(fds[--nfds]);
-	fd = fds[0];
-	if (send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		log_info("%s is gone already", id);
-	for (size_t i = 0; i < fake.linked; i++)
-		if (!strcmp(fake.device[i].id, id))
-			d = &fake.device[i];
-	if (!d) {
-		d = &fake.device[fake.linked++];
-		d->fd = -1;
-	}
-	loop_del_fd(TAKE_PTR(d->watch));
-	clean_fd(&d->fd);
-	memcpy(d->id, id, sizeof(id));
-	d->fd = fd;
-	d->rejected = false;
-	core_progress();
-}
-
-static void on_console(void *arg, uint32_t events)
-{
-	char buf[256];
-	ssize_t n = read(fake.console_fd, buf, sizeof(buf));
-
-	(void)arg;
-	(void)events;
-	if (n <= 0)
-		return;
-	dprintf(fake.console_fd, "[%.*s]", (int)n, buf);
+	fake_send_event(&msg);
 }
 
 /* ---- the bus ---- */
@@ -365,18 +92,18 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
 		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
 	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay) ||
-	    (msg->type == BUS_DRAIN && script_word("no-drain") > 0) ||
-	    (msg->type == BUS_RESUME && script_word("no-resume") > 0))
+	    (msg->type == BUS_DRAIN && fake_script_word("no-drain") > 0) ||
+	    (msg->type == BUS_RESUME && fake_script_word("no-resume") > 0))
 		return;
-	if (msg->type == BUS_RESUME && script_word("resume-exit") >= 0)
-		_exit(script_word("resume-exit"));
+	if (msg->type == BUS_RESUME && fake_script_word("resume-exit") >= 0)
+		_exit(fake_script_word("resume-exit"));
 	if (msg->type == BUS_SET && !strcmp(msg->set.key, "wrong")) {
 		bus_reply_error(fake.bus, msg->id, -EINVAL, "it has no such key");
 		return;
 	}
 	if (msg->type == BUS_SET)
 		log_info("set %s to %s", msg->set.key, msg->set.value);
-	if (msg->type == BUS_SET && !strcmp(msg->set.value, "up") && script_word("no-peer") > 0) {
+	if (msg->type == BUS_SET && !strcmp(msg->set.value, "up") && fake_script_word("no-peer") > 0) {
 		bus_reply_error(fake.bus, msg->id, -ENOTCONN, "nobody is at the other end");
 		return;
 	}
@@ -393,7 +120,7 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	if (msg->type == BUS_RESUME && fake.console_fd >= 0)
 		dprintf(fake.console_fd, "fake guest runs\r\n");
 	if (msg->type == BUS_POWER_BUTTON && !fake.deaf)
-		end_guest("poweroff");
+		fake_end_guest("poweroff");
 }
 
 static void on_connected(void *arg, bool up)
@@ -410,19 +137,19 @@ static void on_connected(void *arg, bool up)
 	hello.hello.protocol = BUS_PROTOCOL;
 	snprintf(hello.hello.kind, sizeof(hello.hello.kind), "%s", fake.kind);
 	snprintf(hello.hello.name, sizeof(hello.hello.name), "%s",
-		 script_word("wrong-name") > 0 ? "somebody" : fake.id);
+		 fake_script_word("wrong-name") > 0 ? "somebody" : fake.id);
 	snprintf(hello.hello.version, sizeof(hello.hello.version), "fake-%.20s", strrchr(fake.dir, '/') + 1);
-	send_event(&hello);
-	if (script_word("hello-exit") >= 0) {
+	fake_send_event(&hello);
+	if (fake_script_word("hello-exit") >= 0) {
 		bus_flush(fake.bus, NS_PER_S);
-		_exit(script_word("hello-exit"));
+		_exit(fake_script_word("hello-exit"));
 	}
 	if (fake.core)
-		core_progress();
+		fake_core_progress();
 	if (fake.ended.type)
-		send_event(&fake.ended);
+		fake_send_event(&fake.ended);
 	if (!fake.core)
-		say_ready();
+		fake_say_ready();
 }
 
 static void on_malformed(void *arg, unsigned count, const char *what)
@@ -433,7 +160,12 @@ static void on_malformed(void *arg, unsigned count, const char *what)
 
 static const struct bus_ops ops = { on_message, on_connected, on_malformed };
 
-static void open_commands(void);
+static void on_ready_timer(void *arg)
+{
+	(void)arg;
+	fake.late = true;
+	fake_say_ready();
+}
 
 static void on_exit_timer(void *arg)
 {
@@ -446,7 +178,7 @@ static void tell_recovered(bool early)
 	uint64_t now = clock_ns(), then = early ? 1 : now;
 	struct bus_msg msg = { .type = BUS_RECOVERED, .recovered = { 5, 1, then, then, then } };
 
-	send_event(&msg);
+	fake_send_event(&msg);
 }
 
 static void on_frame(void *arg, uint32_t events)
@@ -475,14 +207,14 @@ static void take_frames(void)
 static void become_active(void)
 {
 	fake.active = true;
-	open_commands();
+	fake_open_commands();
 	take_frames();
-	if (script_word("active-exit") >= 0)
+	if (fake_script_word("active-exit") >= 0)
 		loop_arm_timer(fake.exit_timer,
-			       clock_ns() + (uint64_t)script_word("active-exit") * NS_PER_MS);
-	if (script_word("recovered") > 0)
+			       clock_ns() + (uint64_t)fake_script_word("active-exit") * NS_PER_MS);
+	if (fake_script_word("recovered") > 0)
 		tell_recovered(false);
-	if (script_word("recovered-early") > 0)
+	if (fake_script_word("recovered-early") > 0)
 		tell_recovered(true);
 }
 
@@ -539,30 +271,12 @@ static void read_script(void)
 	f = fopen(path, "re");
 	n = f ? fread(fake.script, 1, sizeof(fake.script) - 1, f) : 0;
 	fake.script[n] = '\0';
-	if (script_word("free-only") > 0 && fake.restricted)
+	if (fake_script_word("free-only") > 0 && fake.restricted)
 		fake.script[0] = '\0';
-	fake.mute = script_word("mute") > 0;
-	fake.deaf = script_word("deaf") > 0;
-	fake.stay = script_word("stay") > 0;
-	fake.silent_down = script_word("unlink-late") > 0;
-}
-
-static void open_commands(void)
-{
-	char path[300];
-	int fd;
-
-	loop_del_fd(TAKE_PTR(fake.command_watch));
-	if (fake.commands)
-		fclose(fake.commands);
-	snprintf(path, sizeof(path), "%s/%s%s.ctl", fake.dir, fake.id,
-		 fake.user                  ? ".user"
-		 : fake.core || fake.active ? ""
-					    : ".spare");
-	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	fake.commands = fd < 0 ? NULL : fdopen(fd, "r");
-	if (fake.commands)
-		loop_add_fd(fake.loop, fd, EPOLLIN, on_command, NULL, &fake.command_watch);
+	fake.mute = fake_script_word("mute") > 0;
+	fake.deaf = fake_script_word("deaf") > 0;
+	fake.stay = fake_script_word("stay") > 0;
+	fake.silent_down = fake_script_word("unlink-late") > 0;
 }
 
 int main(int argc, char **argv)
@@ -585,24 +299,24 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_CORE, &no_core);
 	read_options(argc, argv);
 	read_script();
-	flood(script_word("flood"));
-	if (script_word("exit") >= 0)
-		return script_word("exit");
+	fake_flood(fake_script_word("flood"));
+	if (fake_script_word("exit") >= 0)
+		return fake_script_word("exit");
 	if (loop_new("fake", &fake.loop) ||
 	    loop_add_timer(fake.loop, on_exit_timer, NULL, &fake.exit_timer) ||
 	    loop_add_timer(fake.loop, on_ready_timer, NULL, &fake.ready_timer))
 		return 1;
-	open_commands();
+	fake_open_commands();
 	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);
-	if (script_word("no-hello") < 0 && bus_dial(fake.loop, path, &ops, NULL, &fake.bus))
+	if (fake_script_word("no-hello") < 0 && bus_dial(fake.loop, path, &ops, NULL, &fake.bus))
 		log_die(1, 0, "no bus at %s", path);
 	if (fake.desc_fd >= 0)
-		loop_add_fd(fake.loop, fake.desc_fd, EPOLLIN, on_descriptor, NULL, &watch);
+		loop_add_fd(fake.loop, fake.desc_fd, EPOLLIN, fake_core_on_descriptor, NULL, &watch);
 	/* The real core drops what its console does not take. */
 	if (fake.console_fd >= 0)
 		fd_set_nonblock(fake.console_fd, true);
 	if (fake.console_fd >= 0)
-		loop_add_fd(fake.loop, fake.console_fd, EPOLLIN, on_console, NULL, &watch);
+		loop_add_fd(fake.loop, fake.console_fd, EPOLLIN, fake_core_on_console, NULL, &watch);
 	if (fake.user)
 		take_frames();
 	if (fake.vhost_fd >= 0)

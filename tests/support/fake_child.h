@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of fake-child share. */
+#ifndef FAKE_CHILD_H
+#define FAKE_CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "bus.h"
+#include "loop.h"
+
+#define DEVICES_MAX 16
+
+struct device {
+	char id[BUS_NAME_MAX];
+	int fd;
+	bool rejected;
+	struct loop_fd *watch;
+};
+
+struct fake {
+	bool core, user, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore,
+	    reject;
+	struct loop_timer *exit_timer, *ready_timer;
+	struct loop_fd *command_watch;
+	char dir[200];
+	const char *id, *bus_dir, *kind;
+	char script[512];
+	int desc_fd, console_fd, vhost_fd, packet_fd;
+	struct loop *loop;
+	struct bus *bus;
+	struct bus_msg ended; /* BUS_NONE: the guest runs */
+	struct device device[DEVICES_MAX];
+	size_t declared, linked;
+	FILE *commands;
+};
+extern struct fake fake;
+
+/* ---- fake-child.c ---- */
+
+/* The value of "word=N" in the script, -1 if it is not there; a bare word is 1. */
+int fake_script_word(const char *word);
+
+void fake_send_event(const struct bus_msg *msg);
+
+/* Once, unless the script has it not be. */
+void fake_say_ready(void);
+
+/* ---- fake_command.c ---- */
+
+/* Takes commands from here on: those of a spare, until it is none any more. */
+void fake_open_commands(void);
+
+void fake_flood(int lines);
+void fake_end_guest(const char *how);
+
+/* ---- fake_core.c ---- */
+
+/* Says what there is to say of its devices. */
+void fake_core_progress(void);
+
+void fake_core_on_descriptor(void *arg, uint32_t events);
+void fake_core_on_console(void *arg, uint32_t events);
+
+#endif
