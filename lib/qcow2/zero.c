@@ -172,6 +172,8 @@ int zero_beyond(struct qcow2 *q, uint64_t to, const char **why)
 		else
 			err = zero_cluster(q, i, i < hidden);
 	}
+	if (err == -EOPNOTSUPP)
+		*why = "it was longer once, and a version 2 image can't hide what is left there";
 	if (!err)
 		err = qcow2_commit(q);
 	return err ? err : file_sync(q);
