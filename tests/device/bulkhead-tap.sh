@@ -131,7 +131,7 @@ kill "$other"
 wait_exit 10 "$other"
 # A stranger can't keep one away by a name.
 spawn setpriv --reuid 65534 --clear-groups perl -MSocket -e \
-	'socket(my $s, AF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un("\0bulkhead-tap-many0")) or die; sleep 1000'
+	'socket(my $s, AF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un("\0bulkhead-tap-many0")) or die; sleep'
 check "a stranger has taken a name" wait_for 10 grep -q "@bulkhead-tap-many0" /proc/net/unix
 start m --net tap=many0
 wait_running m

@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ TestSuite(blk_limits, .timeout = 300);
 #define DEPTH   8 /* requests of a queue at a time */
 #define QUEUES  2
 #define TRIES   3
+#define DISKS   2
 #define WARM_UP (300 * NS_PER_MS) /* burst and debt are used up by then */
 
 struct disk {
@@ -83,6 +85,21 @@ static bool step(struct disk *d)
 	return any;
 }
 
+/* Sleeps until one of the disks calls, or a moment. */
+static void wait_for_call(struct disk *d, size_t n)
+{
+	struct pollfd fds[DISKS * QUEUES];
+	nfds_t count = 0;
+
+	for (size_t i = 0; i < n; i++)
+		for (unsigned q = 0; q < QUEUES; q++)
+			fds[count++] = (struct pollfd) { .fd = d[i].rig.queue[q].call, .events = POLLIN };
+	cr_assert_geq(poll(fds, count, 20), 0);
+	for (nfds_t i = 0; i < count; i++)
+		if (fds[i].revents)
+			fd_event_clear(fds[i].fd);
+}
+
 static void run(struct disk *d, size_t n, uint64_t ns)
 {
 	uint64_t end = clock_ns() + ns;
@@ -95,7 +112,7 @@ static void run(struct disk *d, size_t n, uint64_t ns)
 			any |= step(&d[i]);
 		}
 		if (!any)
-			usleep(500); /* nothing waits for it: this only spares the processor */
+			wait_for_call(d, n);
 	}
 }
 
@@ -179,7 +196,7 @@ Test(blk_limits, a_group_shares_what_it_has)
 {
 	const char *const first[] = { "--bps", "6M", NULL };
 	const uint64_t numbers[QUOTA_KEYS] = { [QUOTA_BPS] = 16 << 20 };
-	static struct disk d[2];
+	static struct disk d[DISKS];
 	struct state *state;
 	int fd = state_create();
 
@@ -207,7 +224,7 @@ Test(blk_limits, a_group_shares_what_it_has)
 Test(blk_limits, a_group_is_not_his_who_kicks)
 {
 	const uint64_t numbers[QUOTA_KEYS] = { [QUOTA_IOPS] = 200, [QUOTA_IOPS_BURST] = 1 };
-	static struct disk d[2];
+	static struct disk d[DISKS];
 	struct state *state;
 	int fd = state_create();
 	uint64_t end, all;
