@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Compares blk-server with qemu-storage-daemon through the same front end; README.md has the method.
+# Compares blk-server with qemu-storage-daemon, or one engine of it with another, through the same front end; README.md has
+# the method.
 set -euo pipefail
 export LC_ALL=C
 
@@ -11,6 +12,8 @@ usage: bench/blk.sh [options]
   --build DIR      the build tree (the present directory)
   --server FILE    blk-server, if not the build tree's
   --disk-dir DIR   where the file on a disk is made (the build tree)
+  --engine NAME    of blk-server: aio, io_uring or null (aio); qemu-storage-daemon uses the same
+  --peer NAME      qsd, or the engine of another blk-server that it is compared with (qsd)
   --pairs N        A B pairs for each cell, at least 5 (5)
   --seconds N      of each run (2)
   --size SIZE      of the file, as head(1) understands it (1G)
@@ -19,11 +22,11 @@ usage: bench/blk.sh [options]
 END
 }
 
-build=$PWD server="" disk_dir="" pairs=5 seconds=2 size=1G cells=. json=""
+build=$PWD server="" engine=aio peer=qsd disk_dir="" pairs=5 seconds=2 size=1G cells=. json=""
 while [ $# -gt 0 ]; do
 	case $1 in
 	--help) usage; exit 0 ;;
-	--build | --server | --disk-dir | --pairs | --seconds | --size | --cells | --json)
+	--build | --server | --engine | --peer | --disk-dir | --pairs | --seconds | --size | --cells | --json)
 		[ $# -gt 1 ] || { echo "blk.sh: $1 takes a value" >&2; exit 2; }
 		name=${1#--}
 		printf -v "${name//-/_}" %s "$2"
@@ -40,7 +43,13 @@ bench=$build/bench/vhost-blk-bench
 for program in "$bench" "$server"; do
 	[ -x "$program" ] || { echo "blk.sh: $program is missing: run make and make -C bench check" >&2; exit 2; }
 done
-command -v qemu-storage-daemon >/dev/null ||
+case $engine in
+aio) aio=native ;;
+io_uring) aio=io_uring ;;
+null) aio= ;;
+*) echo "blk.sh: --engine $engine: aio, io_uring or null" >&2; exit 2 ;;
+esac
+[ "$peer" != qsd ] || command -v qemu-storage-daemon >/dev/null ||
 	{ echo "blk.sh: qemu-storage-daemon is missing (Debian: qemu-system-common)" >&2; exit 2; }
 
 # Everything made is under these two, and goes with them; so does the server that runs.
@@ -66,17 +75,19 @@ if [ "$(nproc)" -ge 2 ]; then
 	on_server='taskset -c 1' on_bench='taskset -c 0'
 fi
 
-start_server() # PROGRAM IMAGE SOCKET
+start_server() # PROGRAM IMAGE SOCKET QUEUES
 {
+	local as=$engine node="driver=file,node-name=f,filename=$2,cache.direct=on,aio=$aio"
 	rm -f "$3"
-	case $1 in
-	blk-server)
-		$on_server "$server" --socket "$3" --image "$2" --cache direct --log-level error &
+	[ -n "$aio" ] || node="driver=null-co,node-name=f,size=$(stat -c %s "$2"),read-zeroes=on"
+	case $1,$peer in
+	qsd,qsd)
+		$on_server qemu-storage-daemon --blockdev "$node" \
+			--export "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=$3,writable=on,num-queues=$4" &
 		;;
-	qsd)
-		$on_server qemu-storage-daemon \
-			--blockdev "driver=file,node-name=f,filename=$2,cache.direct=on,aio=native" \
-			--export "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=$3,writable=on,num-queues=1" &
+	*)
+		[ "$1" = blk-server ] || as=$peer
+		$on_server "$server" --socket "$3" --image "$2" --cache direct --engine "$as" --queues "$4" --log-level error &
 		;;
 	esac
 	pid=$!
@@ -92,9 +103,10 @@ stop_server()
 # One run; appends "PROGRAM IOPS CPU_US P99_US" to the cell's file.
 run() # CELL PROGRAM IMAGE OPTIONS...
 {
-	local cell=$1 program=$2 image=$3 line
+	local cell=$1 program=$2 image=$3 line queues=1
 	shift 3
-	start_server "$program" "$image" "$tmpfs/socket"
+	[[ " $* " =~ " --queues "([0-9]+) ]] && queues=${BASH_REMATCH[1]}
+	start_server "$program" "$image" "$tmpfs/socket" "$queues"
 	line=$($on_bench "$bench" --socket "$tmpfs/socket" --pid "$pid" --seconds "$seconds" "$@")
 	stop_server
 	sed -E "s/.*\"iops\": ([0-9.]+).*\"cpu_us_per_request\": ([0-9.]+).*\"p99_us\": ([0-9.]+).*/$program \1 \2 \3/" \
@@ -145,9 +157,13 @@ tmpfs-read-d1 tmpfs --depth 1
 tmpfs-read-d32 tmpfs --depth 32
 tmpfs-read-d32-poll tmpfs --depth 32 --poll
 tmpfs-write-d32-poll tmpfs --depth 32 --poll --writes 100
+tmpfs-read-4q-d32 tmpfs --queues 4 --depth 32
+tmpfs-write-4q-d32 tmpfs --queues 4 --depth 32 --writes 100
 disk-read-d1 disk --depth 1
 disk-read-d32 disk --depth 32
 disk-write-d32 disk --depth 32 --writes 100
+disk-read-4q-d32 disk --queues 4 --depth 32
+disk-write-4q-d32 disk --queues 4 --depth 32 --writes 100
 '
 
 echo "making the files" >&2
@@ -156,7 +172,10 @@ cp "$tmpfs/image" "$disk/image"
 sync "$disk/image"
 
 echo "4 KiB requests, median (min-max) of $pairs pairs of $seconds s; thousand IOPS, and microseconds of the server's CPU a request"
-printf '%-21s %-29s | %-29s | %s\n' cell "blk-server IOPS          CPU" "qemu-storage-daemon      CPU" "ratio of IOPS       of CPU"
+other=qemu-storage-daemon
+[ "$peer" = qsd ] || other="blk-server, $peer"
+printf '%-21s %-29s | %-29s | %s\n' cell "$(printf '%-24s CPU' "blk-server, $engine")" \
+	"$(printf '%-24s CPU' "$other")" "ratio of IOPS       of CPU"
 list=
 while read -r cell where options; do
 	[[ -n $cell && $cell =~ $cells ]] || continue
@@ -173,6 +192,6 @@ while read -r cell where options; do
 	list+="${list:+,
 }$(summarise "$cell" json)"
 done <<<"$all_cells"
-printf '{"machine": {"cpus": %d, "kernel": "%s"}, "seconds": %d, "cells": [\n%s\n]}\n' \
-	"$(nproc)" "$(uname -r)" "$seconds" "$list" >"$json"
+printf '{"engine": "%s", "peer": "%s", "machine": {"cpus": %d, "kernel": "%s"}, "seconds": %d, "cells": [\n%s\n]}\n' \
+	"$engine" "$peer" "$(nproc)" "$(uname -r)" "$seconds" "$list" >"$json"
 echo "figures: $json" >&2
