@@ -281,6 +281,10 @@ int rig_spawn_by_hand(struct rig *rig)
 
 	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
 		argv[n++] = *arg;
+	if (rig->options.engine) {
+		argv[n++] = "--engine";
+		argv[n++] = rig->options.engine;
+	}
 	rig->pid = start_program(argv, -1);
 	rig->pidfd = (int)syscall(SYS_pidfd_open, rig->pid, 0);
 	cr_assert(rig->pidfd >= 0);

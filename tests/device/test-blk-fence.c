@@ -77,12 +77,13 @@ static void start_slow_file(void)
 		cr_skip_test("no FUSE file can be mounted here");
 }
 
-static void start(bool readonly)
+static void start(bool readonly, bool by_hand)
 {
 	struct rig_options options = { .engine = "io_uring",
 				       .device = s.file,
 				       .image_bytes = IMAGE,
 				       .readonly = readonly,
+				       .by_hand = by_hand,
 				       .ring_features = RING_F_EVENT_IDX };
 	static uint8_t block[BLOCK];
 	int fd;
@@ -172,7 +173,7 @@ static void release(void)
 
 Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
 {
-	start(false);
+	start(false, false);
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
 	die_with(VIRTIO_BLK_T_OUT);
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
@@ -187,12 +188,35 @@ Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
 /* The guest has its buffer back, and what the dead server reads there would overwrite what it does with it. */
 Test(blk_fence, f48_no_read_of_the_dead_lands_in_a_buffer_that_was_given_back)
 {
-	start(true);
+	start(true, false);
 	die_with(VIRTIO_BLK_T_IN);
 	cr_assert(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 1));
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
 	release();
 	cr_expect(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3), "a read of the dead server landed");
 	cr_expect(atomic_load(&s.waited), "the successor did not wait");
+	stop();
+}
+
+/* Who opens the image by name has its lock, which goes when the ring goes that has the image. */
+Test(blk_fence, f48_an_image_by_name_stays_locked_as_long)
+{
+	char socket[160], out[1024];
+	const char *const args[] = { "blk-server", "--socket", socket,      "--image", s.file,
+				     "--engine",   "io_uring", "--sandbox", "off",     NULL };
+
+	start(false, true);
+	snprintf(socket, sizeof(socket), "%s/other", s.dir);
+	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
+	tell(SIGUSR1, "holding");
+	rig_add(&s.rig, 0, VIRTIO_BLK_T_OUT, 0, s.gpa, BLOCK);
+	expect("held");
+	rig_kill(&s.rig);
+	cr_assert_eq(rig_run(args, out, sizeof(out)), 2);
+	cr_assert(strstr(out, "is in use by another process"), "%s", out);
+	tell(SIGUSR2, "free");
+	rig_respawn(&s.rig);
+	cr_assert_eq(rig_wait(&s.rig, 0).status, VIRTIO_BLK_S_OK);
+	cr_assert(disk_has(2));
 	stop();
 }
