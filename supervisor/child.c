@@ -21,13 +21,10 @@
 #include "clock.h"
 #include "fd.h"
 
-#define PING_EVERY_NS   (2 * NS_PER_S)
-#define PING_ANSWER_NS  (5 * NS_PER_S)
 #define STOP_AGAIN_NS   (5 * NS_PER_S)
 #define REPORT_AFTER_NS (200 * NS_PER_MS)
 #define DRAIN_NS        (2 * NS_PER_S) /* for the anchor of a dead process: it gives up after a second of silence */
 #define DOUBT_NS        (1 * NS_PER_S) /* from a lost connection to the death that it is the first sign of */
-#define PING_MISSES     2              /* in a row; one alone may be a supervisor that was itself stopped */
 
 /* ---- dying ---- */
 
@@ -141,7 +138,7 @@ static void forget_process(struct child *c)
 	forget_anchor(c);
 	logs_pipe_free(TAKE_PTR(c->log));
 	loop_disarm_timer(c->timer);
-	loop_disarm_timer(c->ping_timer);
+	loop_disarm_timer(c->life_timer);
 	c->state = CHILD_IDLE;
 }
 
@@ -248,31 +245,6 @@ static void on_death(void *arg, uint32_t events)
 	over(c, code, status);
 }
 
-/* ---- signs of life ---- */
-
-static void on_ping_answer(void *arg, int err, const struct bus_msg *reply)
-{
-	struct child *c = arg;
-
-	(void)reply;
-	if (c->state != CHILD_READY || err == -ECANCELED)
-		return;
-	c->missed = err == -ETIMEDOUT || err == -EPIPE ? c->missed + 1 : 0;
-	if (c->missed >= PING_MISSES)
-		child_kill(c, "it does not answer");
-	else
-		loop_arm_timer(c->ping_timer, clock_ns() + PING_EVERY_NS);
-}
-
-static void on_ping_timer(void *arg)
-{
-	struct child *c = arg;
-	struct bus_msg ping = { .type = BUS_PING };
-
-	if (c->state == CHILD_READY && bus_request(c->bus, &ping, PING_ANSWER_NS, on_ping_answer, c))
-		on_ping_answer(c, -EPIPE, NULL);
-}
-
 /* ---- what it says ---- */
 
 static void on_shutdown_answer(void *arg, int err, const struct bus_msg *reply)
@@ -312,7 +284,7 @@ static void on_back(struct child *c)
 {
 	c->adopted = false;
 	in_time(c);
-	loop_arm_timer(c->ping_timer, clock_ns() + PING_EVERY_NS);
+	child_life_watch(c);
 	say_debug("%s: process %d is back on the bus", c->id, (int)c->pid);
 	if (c->ops->back)
 		c->ops->back(c->arg, c);
@@ -328,7 +300,7 @@ static void on_ready(struct child *c)
 	c->state = CHILD_READY;
 	c->times.ready = clock_ns();
 	in_time(c);
-	loop_arm_timer(c->ping_timer, c->times.ready + PING_EVERY_NS);
+	child_life_watch(c);
 	c->ops->ready(c->arg, c);
 }
 
@@ -488,7 +460,7 @@ bool child_stop(struct child *c, uint64_t deadline_ns)
 	if (c->state == CHILD_STOPPING)
 		return true;
 	c->state = CHILD_STOPPING;
-	loop_disarm_timer(c->ping_timer);
+	loop_disarm_timer(c->life_timer);
 	loop_arm_timer(c->timer, clock_ns() + deadline_ns);
 	/* One that was taken over is told when it is back on the bus. */
 	if (!c->adopted || !deadline_ns)
@@ -504,7 +476,7 @@ int child_init(struct child *c, const char *bus_path)
 	c->pidfd = c->anchor = c->remains = -1;
 	c->state = CHILD_IDLE;
 	if (!err)
-		err = loop_add_timer(c->loop, on_ping_timer, c, &c->ping_timer);
+		err = loop_add_timer(c->loop, child_life_look, c, &c->life_timer);
 	if (!err)
 		err = loop_add_timer(c->loop, write_report, c, &c->report_timer);
 	if (err)
@@ -528,5 +500,5 @@ void child_fini(struct child *c)
 	logs_pipe_free(TAKE_PTR(c->log));
 	loop_del_timer(TAKE_PTR(c->report_timer));
 	loop_del_timer(TAKE_PTR(c->timer));
-	loop_del_timer(TAKE_PTR(c->ping_timer));
+	loop_del_timer(TAKE_PTR(c->life_timer));
 }

@@ -22,7 +22,7 @@
 enum child_state {
 	CHILD_IDLE,     /* no process; child_start leads on */
 	CHILD_STARTING, /* started; its deadline runs until READY (CHILD_READY), HELLO is a step on the way */
-	CHILD_READY,    /* it serves, or waits for a front end; is asked for signs of life */
+	CHILD_READY,    /* it serves, or waits for a front end; is looked at for signs of life */
 	CHILD_STOPPING, /* told to end; a deadline runs, then SIGKILL */
 			/* In every state but the first its death leads to CHILD_IDLE. */
 };
@@ -89,12 +89,14 @@ struct child {
 	bool
 	    stray; /* ... and a predecessor's: it was killed, but may write until its end, and nobody knows for whom */
 	struct loop_timer *timer;      /* deadline, by state */
-	struct loop_timer *ping_timer; /* asks for a sign of life */
+	struct loop_timer *life_timer; /* looks for a sign of life */
 	struct bus *bus;
 	struct logs_pipe *log;
-	unsigned missed; /* signs of life that did not come, in a row */
-	bool adopted;    /* it is to say HELLO and READY again before anything is asked of it */
-	bool killed;     /* SIGKILL was sent, for reason */
+	unsigned missed;  /* signs of life that did not come when it was asked, in a row */
+	uint64_t turns;   /* of its main loop at the last look (lib/flight) */
+	uint64_t look_ns; /* until the next look */
+	bool adopted;     /* it is to say HELLO and READY again before anything is asked of it */
+	bool killed;      /* SIGKILL was sent, for reason */
 	bool dead; /* of the death below, as its anchor said: it is over when the kernel is through with it */
 	struct sandbox_death death;
 	bool doubted; /* it is killed for reason, unless it dies of its own first */
@@ -104,6 +106,10 @@ struct child {
 	struct loop_timer *report_timer; /* until the report of its last death is written */
 	char report[REPORT_TEXT_MAX];    /* the words of it; empty: there is none to be written */
 };
+
+/* Signs of life, child_life.c: looks for them from now on, while it is CHILD_READY; the timer's handler. */
+void child_life_watch(struct child *c);
+void child_life_look(void *child);
 
 /* Sets up; bus_path is where its endpoint is to be. Starts nothing. -errno. */
 int child_init(struct child *c, const char *bus_path);

@@ -331,6 +331,8 @@ int core_new(struct core *core, const struct options *opts)
 	core->exit_status = 1;
 	r = loop_new("main", &core->loop);
 	if (r == 0)
+		loop_show(core->loop, &core->log.queue->turns);
+	if (r == 0)
 		r = loop_add_timer(core->loop, on_drained, core, &core->drain_timer);
 	if (r == 0)
 		r = kick_init();

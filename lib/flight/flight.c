@@ -188,6 +188,11 @@ void flight_open_queue(struct flight *f, unsigned i, struct flight_ring *out)
 	open_ring(f, i + 1, (uint16_t)i, out);
 }
 
+const struct flight_queue *flight_main(const struct flight *f)
+{
+	return flight_line(f, 0);
+}
+
 void flight_open_main(struct flight *f, struct flight_ring *out)
 {
 	open_ring(f, 0, UINT16_MAX, out);

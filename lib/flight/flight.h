@@ -61,7 +61,7 @@ _Static_assert(sizeof(struct flight_record) == 32, "the format of files");
 
 /*
  * How a queue gets on; a cache line that only the queue's own thread writes, once in a pass, relaxed. For the main
- * loop only records counts. A reader compares two looks and believes neither.
+ * loop only records and turns count. A reader compares two looks and believes neither.
  */
 struct flight_queue {
 	_Atomic uint64_t passes; /* times that the queue was looked after */
@@ -70,7 +70,8 @@ struct flight_queue {
 	_Atomic uint64_t done;   /* requests completed */
 	_Atomic uint64_t records;
 	_Atomic uint64_t resting; /* 1: an order that was carried out keeps it from taking requests */
-	uint64_t reserved[2];
+	_Atomic uint64_t turns;   /* the main loop's, by loop_show: odd, it sleeps; 0: it does not say */
+	uint64_t reserved;
 };
 _Static_assert(sizeof(struct flight_queue) == 64, "a cache line, and the format of files");
 
@@ -199,8 +200,9 @@ void flight_note_trap(void *f, int nr, uint32_t arch, const char *thread);
 
 /* ---- the readers' side ---- */
 
-/* The line of queue i < flight_queues, or NULL. */
+/* The line of queue i < flight_queues, or NULL; and the main loop's. */
 const struct flight_queue *flight_queue(const struct flight *f, unsigned i);
+const struct flight_queue *flight_main(const struct flight *f);
 
 static inline uint64_t flight_get(const _Atomic uint64_t *word)
 {

@@ -181,6 +181,17 @@ static bool must_not_wait(struct loop *loop)
 	return loop_bh_pending(loop) || atomic_load(&loop->stop);
 }
 
+void loop_show(struct loop *loop, _Atomic uint64_t *turns)
+{
+	loop->turns = turns;
+}
+
+static void show_turn(struct loop *loop)
+{
+	if (loop->turns)
+		atomic_store_explicit(loop->turns, ++loop->nturns, memory_order_relaxed);
+}
+
 /* Sleeps until a descriptor is ready, someone posts, or end_ns. bh.c has the argument why no post is lost. */
 static int sleep_until(struct loop *loop, uint64_t end_ns, uint64_t began_ns)
 {
@@ -196,7 +207,9 @@ static int sleep_until(struct loop *loop, uint64_t end_ns, uint64_t began_ns)
 		err = fetch(loop, 0);
 	} else {
 		loop_count(&loop->stat_sleeps);
+		show_turn(loop);
 		err = fetch(loop, end_ns == UINT64_MAX ? UINT64_MAX : end_ns - now);
+		show_turn(loop);
 	}
 	atomic_store(&loop->asleep, false);
 	if (loop->polling.first) {

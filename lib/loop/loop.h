@@ -7,6 +7,7 @@
 #ifndef LOOP_H
 #define LOOP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +32,10 @@ int loop_run(struct loop *loop);
 /* One pass: dispatches what is ready, waiting for at most timeout_ns (-1: for ever; 0: not at all). For tests, and for
  * who has something to do after each pass. */
 int loop_run_once(struct loop *loop, int64_t timeout_ns);
+
+/* From now on adds one to *turns (shared memory, say; it outlives the loop) whenever the loop goes to sleep and whenever it
+ * wakes, so that others see what it does without waking it: while the number is odd it sleeps. Starts from 0. */
+void loop_show(struct loop *loop, _Atomic uint64_t *turns);
 
 /* Makes loop_run return after the handlers of this pass. Any thread. */
 void loop_stop(struct loop *loop);

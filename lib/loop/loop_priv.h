@@ -87,6 +87,8 @@ struct loop {
 	int nfetched;
 	struct loop_timers timers;
 	struct loop_polling polling;
+	_Atomic uint64_t *turns; /* loop_show; NULL: nobody looks */
+	uint64_t nturns;
 
 	/* Written by the loop's thread, read by any. */
 	_Atomic uint64_t stat_passes, stat_sleeps, stat_poll_hits, stat_poll_misses, stat_poll_ns;

@@ -203,6 +203,7 @@ static int make_loops(struct server *s)
 	if (err)
 		return err;
 	loop_meter_begin(&s->meter, s->main);
+	loop_show(s->main, &s->log.queue->turns);
 	order_list_init(&s->done);
 	loop_bh_init(&s->done_bh, s->main, on_done, s);
 	if (s->life >= 0)

@@ -89,6 +89,18 @@ check "... runs" is_state m running
 check "power-button" ctl m power-button
 ends_with "the guest powers off: exit 0" 0 "$pid" m
 
+# ---- a process that shows what its main loop does ----
+script disk0 sleeps
+start m "${disk[@]}"
+wait_running m
+is "one that sleeps is not woken to ask if it lives" "$(wakes 6 "$(device m disk0 pid)")" 0
+tell disk0 stuck
+check "... and one that is stuck is killed" wait_for 60 logged m 'disk0: killing blk-server .*it does not answer'
+check "... and replaced" wait_for 10 restarts 1
+rm "$bin/disk0.do"
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- ends ----
 for end in poweroff:0 panic:3 crash:4 33:33; do
 	start m "${disk[@]}" --test-devices

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blk-server on the control bus, with the test as its supervisor. */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,62 @@ Test(blk_bus, hello_ready_ping_shutdown)
 	cr_assert_str_eq(s.first.hello.kind, "blk");
 	cr_assert_str_eq(s.first.hello.name, "disk0");
 	supervisor_ask_ok(&s, BUS_PING);
+	tear_down(&s);
+}
+
+/* How often the threads of the server have gone to sleep. */
+static unsigned long sleeps(void)
+{
+	unsigned long sum = 0, n;
+	char path[64], line[256];
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", rig.pid);
+	dir = opendir(path);
+	cr_assert_not_null(dir);
+	while ((entry = readdir(dir))) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/status", rig.pid, entry->d_name);
+		f = *entry->d_name == '.' ? NULL : fopen(path, "re");
+		while (f && fgets(line, sizeof(line), f))
+			if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1)
+				sum += n;
+		if (f)
+			fclose(f);
+	}
+	closedir(dir);
+	cr_assert_gt(sum, 0);
+	return sum;
+}
+
+static void pass_time(uint64_t ns)
+{
+	struct timespec ts = { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
+
+	nanosleep(&ts, NULL);
+}
+
+/* Served, polled, asked: whatever was, nothing wakes it when there is nothing to do. */
+Test(blk_bus, an_idle_server_does_not_wake, .timeout = 120)
+{
+	uint64_t gpa, end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+	unsigned long before;
+	struct supervisor s;
+
+	set_up(&s, 2);
+	gpa = rig_alloc(&rig, 4096, 4096);
+	for (unsigned i = 0; i < 100; i++)
+		cr_assert_eq(rig_request(&rig, i % 2, VIRTIO_BLK_T_IN, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
+	supervisor_ask_ok(&s, BUS_GET_LOOPS);
+	do {
+		cr_assert_lt(clock_ns(), end, "it does not come to rest");
+		before = sleeps();
+		pass_time(11 * NS_PER_S); /* nng wakes once more ten seconds after a connection was made */
+	} while (sleeps() != before);
+	pass_time(5 * NS_PER_S);
+	cr_assert_eq(sleeps(), before, "it woke %lu times", sleeps() - before);
 	tear_down(&s);
 }
 

@@ -10,10 +10,11 @@
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
  *             unlink-late (as the core, tells no end of a device)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
+ *             sleeps (shows that its loop does)
  *             no-peer (as net-server, answers that a link can't come up)  no-drain, no-resume (never answers DRAIN, RESUME)
  *             recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
- *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   junk N   flood N   log TEXT   raw TEXT   say TEXT
+ *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   stuck   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
  *             frame TEXT (as net-server or net-user, to the other one, which logs it)
@@ -35,7 +36,7 @@
 #include "log.h"
 #include "num.h"
 
-struct fake fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1 };
+struct fake fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1, .flight_fd = -1 };
 
 /* An event that can't be sent would look like misbehaviour that no test asked for. */
 void fake_send_event(const struct bus_msg *msg)
@@ -244,6 +245,8 @@ static void read_options(int argc, char **argv)
 			fake.id = value;
 		else if (!strcmp(argv[i], "--bus"))
 			fake.bus_dir = value;
+		else if (!strcmp(argv[i], "--flight-fd"))
+			fake.flight_fd = atoi(value);
 		else if (!strcmp(argv[i], "--desc-fd"))
 			fake.desc_fd = atoi(value);
 		else if (!strcmp(argv[i], "--console-fd"))
@@ -279,6 +282,15 @@ static void read_script(void)
 	fake.silent_down = fake_script_word("unlink-late") > 0;
 }
 
+/* Shows when its loop sleeps, as the real ones do. */
+static void show_sleep(void)
+{
+	if (fake_script_word("sleeps") < 0 || flight_map(fake.flight_fd, true, &fake.flight))
+		return;
+	flight_open_main(fake.flight, &fake.log);
+	loop_show(fake.loop, &fake.log.queue->turns);
+}
+
 int main(int argc, char **argv)
 {
 	const char *slash = strrchr(argv[0], '/');
@@ -306,6 +318,7 @@ int main(int argc, char **argv)
 	    loop_add_timer(fake.loop, on_exit_timer, NULL, &fake.exit_timer) ||
 	    loop_add_timer(fake.loop, on_ready_timer, NULL, &fake.ready_timer))
 		return 1;
+	show_sleep();
 	fake_open_commands();
 	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);
 	if (fake_script_word("no-hello") < 0 && bus_dial(fake.loop, path, &ops, NULL, &fake.bus))

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "bus.h"
+#include "flight.h"
 #include "loop.h"
 
 #define DEVICES_MAX 16
@@ -28,7 +29,9 @@ struct fake {
 	char dir[200];
 	const char *id, *bus_dir, *kind;
 	char script[512];
-	int desc_fd, console_fd, vhost_fd, packet_fd;
+	int desc_fd, console_fd, vhost_fd, packet_fd, flight_fd;
+	struct flight *flight;
+	struct flight_ring log;
 	struct loop *loop;
 	struct bus *bus;
 	struct bus_msg ended; /* BUS_NONE: the guest runs */

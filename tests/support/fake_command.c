@@ -121,6 +121,9 @@ static void obey(char *line)
 		_exit(atoi(rest));
 	else if (!strcmp(line, "mute"))
 		fake.mute = true;
+	else if (!strcmp(line, "stuck"))
+		for (;;)
+			pause();
 	else if (!strcmp(line, "junk"))
 		junk(atoi(rest));
 	else if (!strcmp(line, "flood"))

@@ -119,6 +119,24 @@ soon() { timeout $((10 * tap_patience)) "$@"; }
 # True if no such process is left; for wait_for.
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
+# How often the threads of process $1 have gone to sleep.
+switches() { cat "/proc/$1"/task/*/status 2>/dev/null | awk '/^voluntary_ctxt/ { n += $2 } END { print n + 0 }'; }
+# True after eleven seconds in which none did: nng wakes once more ten seconds after a connection was made.
+tap_rests() {
+	local before
+	before=$(switches "$1")
+	read -rt 11 <> <(:) || :
+	[ "$(switches "$1")" -eq "$before" ]
+}
+# wakes SECONDS PID: how often they wake in that time, once they have come to rest (or do not come to it soon).
+wakes() {
+	local before
+	tap_rests "$2" || tap_rests "$2"
+	before=$(switches "$2")
+	read -rt "$1" <> <(:) || :
+	echo $(($(switches "$2") - before))
+}
+
 wait_exit() {
 	status=timeout
 	wait_for "$1" tap_ended "$2" || return 1

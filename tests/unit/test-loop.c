@@ -496,3 +496,33 @@ Test(loop, freed_with_everything_registered)
 	close(w.fd);
 	make_loop();
 }
+
+static _Atomic uint64_t turns;
+static uint64_t while_awake;
+
+static void on_turn(void *arg)
+{
+	while_awake = atomic_load(&turns);
+	loop_stop(arg);
+}
+
+/* Odd while it sleeps, and another number each time: others see both without waking it. */
+Test(loop, shows_when_it_sleeps)
+{
+	struct loop_timer *timer;
+
+	loop_show(loop, &turns);
+	cr_assert_eq(loop_add_timer(loop, on_turn, loop, &timer), 0);
+	for (uint64_t n = 1; n <= 3; n++) {
+		uint64_t before = atomic_load(&turns);
+
+		loop_arm_timer(timer, clock_ns() + NS_PER_MS);
+		cr_assert_eq(loop_run(loop), 0);
+		cr_assert_gt(while_awake, before);
+		cr_assert_eq(while_awake % 2, 0);
+		cr_assert_eq(atomic_load(&turns), while_awake);
+	}
+	/* What does not sleep does not turn. */
+	cr_assert_eq(loop_run_once(loop, 0), 0);
+	cr_assert_eq(atomic_load(&turns), while_awake);
+}
