@@ -57,17 +57,15 @@ static int make_requests(struct blk_queue *q)
 	return 0;
 }
 
-static void on_throttle_timer(void *arg)
+static void run(void *arg)
 {
 	server_run(((struct blk_queue *)arg)->server);
 }
 
 static void on_completions(void *arg, uint32_t events)
 {
-	struct blk_queue *q = arg;
-
 	(void)events;
-	server_run(q->server);
+	run(arg);
 }
 
 int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_queue **out)
@@ -96,17 +94,21 @@ int blk_queue_open(struct disk *disk, struct server_queue *server, struct blk_qu
 
 int blk_queue_attach(struct blk_queue *q)
 {
+	const struct engine_ops *engine = q->disk->engine;
 	struct loop *loop = server_loop(q->server);
-	int err = loop_add_fd(loop, q->disk->engine->event_fd(q->engine), EPOLLIN | EPOLLET, on_completions,
-			      q, &q->watch);
+	int err = engine->attach ? engine->attach(q->engine, loop, run, q)
+				 : loop_add_fd(loop, engine->event_fd(q->engine), EPOLLIN | EPOLLET,
+					       on_completions, q, &q->watch);
 
 	if (!err)
-		err = loop_add_timer(loop, on_throttle_timer, q, &q->throttle_timer);
+		err = loop_add_timer(loop, run, q, &q->throttle_timer);
 	return err ? err : onerror_attach(q);
 }
 
 void blk_queue_detach(struct blk_queue *q)
 {
+	if (q->disk->engine->detach)
+		q->disk->engine->detach(q->engine);
 	loop_del_fd(q->watch);
 	loop_del_timer(q->throttle_timer);
 	onerror_detach(q);

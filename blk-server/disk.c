@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "config.h"
 #include "crash.h"
 #include "fd.h"
 #include "log.h"
@@ -187,14 +188,14 @@ static void fill_config(struct disk *disk, unsigned queues)
 	uint32_t physical = MAX(disk->io_align, SECTOR);
 	struct stat st;
 
-	if (!disk->is_device && fstat(disk->fd, &st) == 0 && st.st_blksize == ALIGN_MAX)
+	if (!disk->is_device && !disk->nbd && fstat(disk->fd, &st) == 0 && st.st_blksize == ALIGN_MAX)
 		physical = ALIGN_MAX; /* the file system's block: smaller writes make it read first */
 	disk->config = (struct virtio_blk_config) {
 		.capacity = disk_bytes(disk) / SECTOR,
 		.seg_max = DISK_SEG_MAX,
-		.blk_size = SECTOR,
-		.physical_block_exp = (uint8_t)__builtin_ctz(physical / SECTOR),
-		.min_io_size = (uint16_t)(physical / SECTOR),
+		.blk_size = disk->nbd ? physical : SECTOR, /* a server writes no parts of blocks */
+		.physical_block_exp = disk->nbd ? 0 : (uint8_t)__builtin_ctz(physical / SECTOR),
+		.min_io_size = disk->nbd ? 1 : (uint16_t)(physical / SECTOR),
 		.wce = !disk->readonly,
 		.num_queues = (uint16_t)queues,
 	};
@@ -204,7 +205,7 @@ static void fill_config(struct disk *disk, unsigned queues)
 		disk->config.discard_sector_alignment =
 		    disk->owner ? (uint32_t)(disk->cluster / SECTOR) : physical / SECTOR;
 	}
-	if (!disk->readonly) {
+	if (disk->can_zero) {
 		disk->config.max_write_zeroes_sectors = DISK_RANGE_MAX;
 		disk->config.max_write_zeroes_seg = DISK_RANGES;
 		disk->config.write_zeroes_may_unmap = disk->can_discard;
@@ -233,7 +234,44 @@ static int open_qcow2(struct disk *disk)
 	return err;
 }
 
-int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features)
+#ifdef HAVE_LIBNBD
+static int open_export(struct disk *disk, bool sandbox)
+{
+	return nbd_open(disk, sandbox);
+}
+
+static int examine_export(struct disk *disk, unsigned queues)
+{
+	return nbd_examine(disk, queues);
+}
+
+static void close_export(struct disk *disk)
+{
+	nbd_close_disk(disk);
+}
+#else
+static int open_export(struct disk *disk, bool sandbox)
+{
+	(void)disk;
+	(void)sandbox;
+	log_error("--nbd: this program was built without libnbd");
+	return -EOPNOTSUPP;
+}
+
+static int examine_export(struct disk *disk, unsigned queues)
+{
+	(void)disk;
+	(void)queues;
+	return -EOPNOTSUPP;
+}
+
+static void close_export(struct disk *disk)
+{
+	(void)disk;
+}
+#endif
+
+static int open_file(struct disk *disk)
 {
 	int err;
 
@@ -265,27 +303,63 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *feat
 	disk->files.fence = disk->fence.fd;
 	for (unsigned i = 0; i < disk->nbacking; i++)
 		disk->files.fd[disk->files.n++] = owner_fd(disk->owner, i + 1);
+	disk->can_zero = !disk->readonly;
+	disk->can_flush = true;
 	disk->engine = engine_tested(disk->engine);
-	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
+	return 0;
+}
+
+/* What the driver is told. */
+static void offer(struct disk *disk, unsigned queues, uint64_t *features)
+{
 	fill_config(disk, queues);
-	*features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE |
-		    1ULL << VIRTIO_BLK_F_TOPOLOGY | 1ULL << VIRTIO_BLK_F_FLUSH;
+	*features =
+	    1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE | 1ULL << VIRTIO_BLK_F_TOPOLOGY;
+	if (disk->can_flush)
+		*features |= 1ULL << VIRTIO_BLK_F_FLUSH;
 	if (queues > 1)
 		*features |= 1ULL << VIRTIO_BLK_F_MQ;
 	if (disk->readonly)
 		*features |= 1ULL << VIRTIO_BLK_F_RO;
-	else
-		*features |= 1ULL << VIRTIO_BLK_F_WRITE_ZEROES | 1ULL << VIRTIO_BLK_F_CONFIG_WCE;
+	else if (!disk->nbd)
+		*features |= 1ULL << VIRTIO_BLK_F_CONFIG_WCE;
+	if (disk->can_zero)
+		*features |= 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
 	if (disk->can_discard)
 		*features |= 1ULL << VIRTIO_BLK_F_DISCARD;
-	return 0;
+}
+
+int disk_open(struct disk *disk, const char *id, unsigned queues, bool sandbox, uint64_t *features)
+{
+	int err;
+
+	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
+	if (disk->nbd_options.uri) {
+		disk->name = disk->nbd_options.uri;
+		return open_export(disk, sandbox);
+	}
+	err = open_file(disk);
+	if (!err)
+		offer(disk, queues, features);
+	return err;
+}
+
+int disk_examine(struct disk *disk, unsigned queues, uint64_t *features)
+{
+	int err = disk->nbd ? examine_export(disk, queues) : 0;
+
+	if (!err && disk->nbd)
+		offer(disk, queues, features);
+	return err;
 }
 
 void disk_close(struct disk *disk)
 {
 	gate_free(disk->gate);
 	owner_close(disk);
-	close(disk->fd);
+	close_export(disk);
+	if (disk->fd >= 0)
+		close(disk->fd);
 }
 
 int disk_get_config(struct disk *disk, uint32_t off, uint32_t len, uint8_t *buf)

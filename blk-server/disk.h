@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "fence.h"
 #include "loop.h"
+#include "nbd.h"
 #include "onerror.h"
 #include "qcow2.h"
 #include "throttle.h"
@@ -41,6 +42,7 @@ struct disk {
 	int backing_fd[QCOW2_CHAIN_MAX - 1];      /* -1: by name */
 	unsigned nbacking;
 	uint64_t cache_bytes; /* of its tables; 0: as lib/qcow2 likes it */
+	struct nbd_options nbd_options;
 
 	int fd;
 	const char *name;       /* for log lines */
@@ -48,6 +50,8 @@ struct disk {
 	uint32_t mem_align;     /* of buffers; 1 if buffered */
 	uint32_t io_align;      /* of offsets and lengths; 1 if buffered */
 	bool can_discard;       /* holes can be punched */
+	bool can_zero;          /* ranges can be zeroed */
+	bool can_flush;         /* what was written can be made stable */
 	bool is_device;         /* a block device */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct virtio_blk_config config; /* the main thread's */
@@ -58,6 +62,7 @@ struct disk {
 	bool null;           /* they move nothing, and neither does anybody else */
 	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
 	uint64_t cluster;    /* of a qcow2 image */
+	struct nbd *nbd;     /* an export of a server; NULL: a file, fd */
 
 	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
 	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */
@@ -81,7 +86,9 @@ static inline bool disk_takes_writes(const struct disk *disk)
 }
 
 /* Opens and examines the image; *features gets the device's feature bits. Logs why not. 0 or -errno. */
-int disk_open(struct disk *disk, const char *id, unsigned queues, uint64_t *features);
+int disk_open(struct disk *disk, const char *id, unsigned queues, bool sandbox, uint64_t *features);
+/* The same of what is only to be examined in a process that is confined. */
+int disk_examine(struct disk *disk, unsigned queues, uint64_t *features);
 void disk_close(struct disk *disk);
 
 /* What direct I/O on a file needs, of buffers, and of offsets and lengths: asks the kernel, or tries. 0 or -errno. */

@@ -17,15 +17,18 @@
 
 struct blk_calls;
 struct engine;
+struct nbd;
+struct loop;
 
 /* What may be read and written; the descriptors stay the caller's. */
 struct engine_files {
 	int fd[ENGINE_FILES_MAX]; /* the first is meant where a transfer names none */
 	unsigned n;
-	int fence; /* one more that is only kept open, until all that was submitted is done; -1: none */
+	struct nbd *nbd; /* or an export of a server (nbd.h); NULL: they are files */
+	int fence;       /* one more that is only kept open, until all that was submitted is done; -1: none */
 };
 
-enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC };
+enum engine_op { ENGINE_READ, ENGINE_WRITE, ENGINE_FSYNC, ENGINE_DISCARD, ENGINE_ZERO };
 
 /* One transfer, embedded in whatever waits for it. */
 struct engine_io {
@@ -35,13 +38,16 @@ struct engine_io {
 	enum engine_op op;
 	int fd; /* another of the engine's files than the first; -1: that one */
 	uint64_t off;
-	bool dsync;  /* the write is to be on stable storage when it is reaped */
-	int64_t res; /* when reaped: bytes, or -errno */
+	uint64_t len; /* of what is discarded or zeroed, by an engine that can (ranges) */
+	bool unmap;   /* zeroes may give up the space */
+	bool dsync;   /* the write is to be on stable storage when it is reaped */
+	int64_t res;  /* when reaped: bytes, or -errno */
 };
 
 struct engine_ops {
 	const char *name;
 	const struct blk_calls *calls; /* the system calls that it needs (syscalls.h) */
+	bool ranges;                   /* it discards and zeroes, too */
 	bool lingers;                  /* what a process submitted may go on after it was reaped (fence.h) */
 
 	/* With at most depth transfers at a time. 0 or -errno. May block. */
@@ -50,6 +56,11 @@ struct engine_ops {
 
 	/* A descriptor that becomes readable with completions; to be watched edge-triggered, never read. */
 	int (*event_fd)(const struct engine *engine);
+
+	/* Or, where that is NULL: registers what it waits for with the queue's loop, and calls run(arg) there when there are
+	 * completions; and takes that back, while nothing runs. 0 or -errno. */
+	int (*attach)(struct engine *engine, struct loop *loop, void (*run)(void *arg), void *arg);
+	void (*detach)(struct engine *engine);
 
 	/* Stages a transfer; at most depth may be staged and running. */
 	void (*stage)(struct engine *engine, struct engine_io *io);
@@ -76,6 +87,7 @@ struct engine_ops {
 extern const struct engine_ops engine_aio;
 extern const struct engine_ops engine_io_uring;
 extern const struct engine_ops engine_null; /* moves nothing */
+extern const struct engine_ops engine_nbd;  /* of an export, where libnbd is there */
 
 #define ENGINE_NAMES "aio, io_uring or null"
 

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "log.h"
+#include "nbd_uri.h"
 #include "num.h"
 #include "parse.h"
 #include "resize.h"
@@ -38,6 +40,39 @@ static int set_image(void *dev, const char *value)
 static int set_image_fd(void *dev, const char *value)
 {
 	return option_fd(value, &((struct blk *)dev)->disk.image_fd);
+}
+
+/* The sandbox is made for it. */
+static void use_engine(struct blk *blk, const struct engine_ops *engine)
+{
+	blk->disk.engine = engine;
+	device.stage_one = engine->calls->stage_one;
+	device.steady = engine->calls->steady;
+	device.io = engine->calls->io;
+	device.drain = engine->calls->drain;
+	device.locks_memory = engine->calls->locks_memory;
+}
+
+static int set_nbd(void *dev, const char *value)
+{
+	struct nbd_uri uri;
+	const char *why;
+
+	((struct blk *)dev)->disk.nbd_options.uri = value;
+#ifdef HAVE_LIBNBD
+	use_engine(dev, &engine_nbd);
+#endif
+	return nbd_uri_parse(value, &uri, &why);
+}
+
+static int set_dial_fd(void *dev, const char *value)
+{
+	return option_fd(value, &((struct blk *)dev)->disk.nbd_options.dial_fd);
+}
+
+static int set_reconnect(void *dev, const char *value)
+{
+	return option_number(value, 1, 86400, &((struct blk *)dev)->disk.nbd_options.reconnect_s);
 }
 
 static int set_format(void *dev, const char *value)
@@ -103,20 +138,13 @@ static int set_cache(void *dev, const char *value)
 	return strcmp(value, "buffered") && strcmp(value, "direct") ? -EINVAL : 0;
 }
 
-/* The sandbox is made for it. */
 static int set_engine(void *dev, const char *value)
 {
 	const struct engine_ops *engine = engine_find(value);
 
-	if (!engine)
-		return -EINVAL;
-	((struct blk *)dev)->disk.engine = engine;
-	device.stage_one = engine->calls->stage_one;
-	device.steady = engine->calls->steady;
-	device.io = engine->calls->io;
-	device.drain = engine->calls->drain;
-	device.locks_memory = engine->calls->locks_memory;
-	return 0;
+	if (engine)
+		use_engine(dev, engine);
+	return engine ? 0 : -EINVAL;
 }
 
 static int set_on_error(void *dev, const char *value)
@@ -161,6 +189,11 @@ static const struct server_option options[] = {
 	{ "image", "FILE", "Serve this disk image or block device.", "a file", set_image },
 	{ "image-fd", "N", "Serve this inherited descriptor, locked already, instead.",
 	  "a descriptor from 3 to 1023", set_image_fd },
+	{ "nbd", "URI", "Serve this export of an NBD server instead.", NBD_URI_FORM, set_nbd },
+	{ "dial-fd", "N", "Have nbd-dial at the other end of this inherited socket connect to it.",
+	  "a descriptor from 3 to 1023", set_dial_fd },
+	{ "reconnect", "SECONDS", "Let requests fail after so long without a connection to it (30).",
+	  "a number from 1 to 86400", set_reconnect },
 	{ "format", "FORMAT", "Format of the image, raw or qcow2; never guessed (raw).", "raw or qcow2",
 	  set_format },
 	{ "backing", "FILES", "Allow these backing files, nearest first: [raw:|qcow2:]FILE,...",
@@ -216,8 +249,17 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 {
 	struct blk *blk = dev;
 
-	if (!blk->disk.image == (blk->disk.image_fd < 0)) {
-		log_error("give --image FILE or --image-fd N, one of them");
+	if (!!blk->disk.image + (blk->disk.image_fd >= 0) + !!blk->disk.nbd_options.uri != 1) {
+		log_error("give --image FILE or --image-fd N, or --nbd URI, one of them");
+		return -EINVAL;
+	}
+	if (blk->disk.nbd_options.uri && blk->disk.qcow2) {
+		log_error("--nbd: what the export is made of is its server's affair; --format is for files");
+		return -EINVAL;
+	}
+	if (blk->disk.nbd_options.uri && engine_find(blk->disk.engine->name) &&
+	    engine_find(blk->disk.engine->name) != &engine_aio) {
+		log_error("--nbd: --engine is for files");
 		return -EINVAL;
 	}
 	if (onerror_waits_for_order(blk->disk.on_error) && !settings->supervised) {
@@ -238,7 +280,14 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	blk->disk.flush_word = &state_words(settings->state)[WORD_FLUSH];
 	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
 		return -EINVAL;
-	return disk_open(&blk->disk, settings->id, settings->queues, features);
+	return disk_open(&blk->disk, settings->id, settings->queues, settings->sandbox, features);
+}
+
+static int blk_confined(void *dev, uint64_t *features)
+{
+	struct blk *blk = dev;
+
+	return disk_examine(&blk->disk, blk->queues, features);
 }
 
 static void blk_close(void *dev)
@@ -421,6 +470,7 @@ static struct server_device device = {
 	.options = options,
 	.iov_max = REQUEST_IOV,
 	.open = blk_open,
+	.confined = blk_confined,
 	.close = blk_close,
 	.get_config = blk_get_config,
 	.set_config = blk_set_config,
@@ -444,8 +494,11 @@ static struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct blk blk = { .disk = {
-				      .image_fd = -1, .fd = -1, .fence.fd = -1, .throttle.group_fd = -1 } };
+	static struct blk blk = { .disk = { .image_fd = -1,
+					    .fd = -1,
+					    .fence.fd = -1,
+					    .throttle.group_fd = -1,
+					    .nbd_options = { .dial_fd = -1, .reconnect_s = 30 } } };
 
 	set_engine(&blk, "aio");
 	return server_main(argc, argv, &device, &blk);

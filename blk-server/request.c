@@ -33,7 +33,7 @@ static struct request *take_free(struct blk_queue *q, uint16_t head)
 	r->io.fd = -1;
 	r->asked = UINT64_MAX;
 	r->niov = 0;
-	r->left = r->done = 0;
+	r->left = r->done = r->result = 0;
 	r->plain_write = r->tried = r->final = false;
 	r->seq = q->seq++;
 	q->releasing = false;
@@ -73,6 +73,14 @@ void request_finish(struct request *r, uint8_t status)
 	server_push(q->server, r->head, filled ? r->done + 1 : 1, status);
 	CRASH_POINT("push after");
 	put_free(r);
+}
+
+/* A device may be unable to discard, or to discard this range, which loses nothing and is no error of the medium. */
+uint8_t request_status(const struct request *r, int err)
+{
+	if (r->kind == REQUEST_DISCARD && (err == -EOPNOTSUPP || err == -EINVAL))
+		return VIRTIO_BLK_S_UNSUPP;
+	return err ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
 }
 
 void request_flushed(struct request *r, int err)
@@ -124,8 +132,10 @@ static void keep_vectors(struct request *r, const struct iovec *iov, unsigned nu
 
 void request_carry_out(struct request *r)
 {
-	if (r->kind == REQUEST_READ || r->kind == REQUEST_WRITE)
+	if (r->kind == REQUEST_READ || r->kind == REQUEST_WRITE || r->kind == REQUEST_FLUSH)
 		transfer_start(r);
+	else if (r->queue->disk->engine->ranges)
+		transfer_ranges(r);
 	else
 		slow_start(r);
 }
@@ -355,7 +365,10 @@ static void start_zero(struct request *r, struct parts *p, uint64_t sector)
 	(void)sector;
 	r->kind = REQUEST_ZERO;
 	blk_count(&r->queue->stats.zeroes, 1);
-	start_ranges(r, p);
+	if (r->queue->disk->can_zero || !disk_takes_writes(r->queue->disk))
+		start_ranges(r, p);
+	else
+		request_finish(r, VIRTIO_BLK_S_UNSUPP);
 }
 
 static void (*const starts[])(struct request *r, struct parts *p, uint64_t sector) = {

@@ -131,6 +131,8 @@ void request_release(struct blk_queue *q);
 /* Its successor's: the one that waits for the limits; one that has been parked. */
 void request_forget(struct blk_queue *q);
 void request_drop(struct request *r);
+/* The status of a discard, or of zeroes, that came to err: 0 or -errno. */
+uint8_t request_status(const struct request *r, int err);
 
 /* A job's or a transfer's end. status is VIRTIO_BLK_S_*; the request is free afterwards. */
 void request_finish(struct request *r, uint8_t status);
@@ -144,7 +146,10 @@ void request_flushed(struct request *r, int err);
 /* Starts or continues what is left of r. */
 void transfer_start(struct request *r);
 
-/* A transfer or flush that the engine has done. */
+/* Discards or zeroes r's ranges, by an engine that can. */
+void transfer_ranges(struct request *r);
+
+/* What the engine has done. */
 void transfer_done(struct request *r);
 
 /* Copies len bytes between the front of r's vectors and buf, and consumes nothing. */

@@ -49,6 +49,8 @@ static int raw_bytes(const struct disk *disk, uint64_t *bytes)
 static int image_bytes(const struct disk *disk, uint64_t *bytes)
 {
 	*bytes = disk_bytes(disk);
+	if (disk->nbd)
+		return 0;
 	if (disk->owner)
 		return disk->serving ? 0 : owner_look(disk->owner, bytes);
 	return raw_bytes(disk, bytes);
@@ -89,6 +91,8 @@ int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 		return refuse(-EINVAL, why, size,
 			      "a disk in use does not shrink: it has %llu bytes, its image %llu",
 			      (unsigned long long)old, (unsigned long long)now);
+	if (bytes > now && disk->nbd)
+		return refuse(-EOPNOTSUPP, why, size, "an NBD export keeps its size while it is in use");
 	if (bytes > now && disk->is_device && !disk->owner)
 		return refuse(-EINVAL, why, size, "the device has %llu bytes; it must be enlarged first",
 			      (unsigned long long)now);

@@ -215,14 +215,6 @@ static void work(void *arg)
 
 /* ---- back on the queue's thread ---- */
 
-/* A device may be unable to discard, or to discard this range, which loses nothing and is no error of the medium. */
-static uint8_t status_of(const struct request *r)
-{
-	if (r->kind == REQUEST_DISCARD && (r->result == -EOPNOTSUPP || r->result == -EINVAL))
-		return VIRTIO_BLK_S_UNSUPP;
-	return r->result ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
-}
-
 static void done(void *arg)
 {
 	struct request *r = arg, *next = NULL;
@@ -245,7 +237,7 @@ static void done(void *arg)
 	else if (r->kind == REQUEST_READ || (r->kind == REQUEST_WRITE && !g))
 		transfer_answered(r);
 	else if (!r->result || !onerror_keep(r, r->result))
-		request_finish(r, status_of(r));
+		request_finish(r, request_status(r, r->result));
 	server_run(server);
 }
 

@@ -108,9 +108,44 @@ const struct blk_calls blk_uring = {
 	.locks_memory = true,
 };
 
+/* ---- an export of an NBD server, over connections that nbd-dial makes; nothing of a file's ---- */
+
+static const struct sandbox_rule nbd[] = {
+	{ .nr = __NR_sendto, .why = "requests to the NBD server" },
+	{ .nr = __NR_recvfrom, .why = "its answers" },
+	{ .nr = __NR_sendmsg, .why = "questions to nbd-dial, each with the socket for the answer" },
+	{ .nr = __NR_recvmsg, .why = "its answers, with connections" },
+	{ .nr = __NR_shutdown, .why = "a predecessor's connection is to end" },
+	{ .nr = __NR_close, .why = "a connection is over" },
+	SANDBOX_FCNTL(F_GETFL, 0, "a connection is to be non-blocking"),
+	SANDBOX_FCNTL(F_GETFL, O_NONBLOCK, "the same, whatever the third argument holds"),
+	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "the same"),
+	SANDBOX_FCNTL(F_GETFD, 0, "a connection is to be closed on exec, though there is none"),
+	SANDBOX_FCNTL(F_GETFD, O_NONBLOCK, "the same"),
+	SANDBOX_FCNTL(F_SETFD, 0, "the same"),
+	SANDBOX_FCNTL(F_DUPFD_CLOEXEC, 0, "libnbd closes a connection before the loop has let go of it"),
+	{ .why = NULL },
+};
+
+static const struct sandbox_rule nbd_one[] = {
+	{ .nr = __NR_socketpair, .why = "where answers of nbd-dial come" },
+	{ .nr = __NR_poll, .why = "waiting for the first ones, and for the NBD server" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const blk_nbd_stage_one[] = { nbd, nbd_one, NULL };
+const struct sandbox_rule *const blk_nbd_steady[] = { nbd, NULL };
+
 /* ---- null ---- */
 
 static const struct sandbox_rule nothing[] = { { .why = NULL } };
+
+const struct blk_calls blk_nbd = {
+	.stage_one = blk_nbd_stage_one,
+	.steady = blk_nbd_steady,
+	.io = blk_nbd_steady,
+	.drain = nothing,
+};
 
 static const struct sandbox_rule *const null_stage_one[] = { steady, stage_one, NULL };
 static const struct sandbox_rule *const null_steady[] = { steady, NULL };

@@ -17,6 +17,8 @@ struct blk_calls {
 extern const struct sandbox_rule *const blk_aio_stage_one[], *const blk_aio_steady[], *const blk_aio_io[];
 extern const struct sandbox_rule *const blk_uring_stage_one[], *const blk_uring_steady[],
 								   *const blk_uring_io[];
-extern const struct blk_calls blk_aio, blk_uring, blk_null;
+/* An export of an NBD server; steady and of the I/O threads. */
+extern const struct sandbox_rule *const blk_nbd_stage_one[], *const blk_nbd_steady[];
+extern const struct blk_calls blk_aio, blk_uring, blk_null, blk_nbd;
 
 #endif

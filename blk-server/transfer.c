@@ -302,14 +302,57 @@ static void put_bounce(struct request *r)
 	start_bounced(next);
 }
 
+/* Without a connection the flush was not made, and a later one may be; that is no loss of data. */
+static bool is_outage(const struct request *r)
+{
+	return r->queue->disk->nbd && r->io.res == -ENOTCONN;
+}
+
 static void flush_done(struct request *r)
 {
-	if (r->io.res == -EINVAL || r->io.res == -EOPNOTSUPP) {
+	if (is_outage(r)) {
+		if (!onerror_keep(r, -ENOTCONN))
+			request_finish(r, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	if (!r->queue->disk->nbd && (r->io.res == -EINVAL || r->io.res == -EOPNOTSUPP)) {
 		slow_start(r); /* no asynchronous fsync on this file system */
 		return;
 	}
 	r->io.res = CRASH_RESULT("flush", r->io.res);
 	request_flushed(r, disk_flushed(r->queue->disk, r->io.res));
+}
+
+/* ---- ranges ---- */
+
+/* The first that is left goes first; result counts those that are done. */
+void transfer_ranges(struct request *r)
+{
+	const struct range *range = &r->ranges[r->result];
+
+	while ((unsigned)r->result < r->nranges && !range->len) {
+		range++;
+		r->result++;
+	}
+	if ((unsigned)r->result == r->nranges) {
+		request_finish(r, VIRTIO_BLK_S_OK);
+		return;
+	}
+	r->io.op = r->kind == REQUEST_DISCARD ? ENGINE_DISCARD : ENGINE_ZERO;
+	r->io.off = range->off;
+	r->io.len = range->len;
+	r->io.unmap = range->unmap;
+	stage(r);
+}
+
+static void range_done(struct request *r)
+{
+	if (r->io.res >= 0) {
+		r->result++;
+		transfer_ranges(r);
+	} else if (!onerror_keep(r, (int)r->io.res)) {
+		request_finish(r, request_status(r, (int)r->io.res));
+	}
 }
 
 void transfer_done(struct request *r)
@@ -320,6 +363,10 @@ void transfer_done(struct request *r)
 
 	if (r->kind == REQUEST_FLUSH) {
 		flush_done(r);
+		return;
+	}
+	if (r->kind == REQUEST_DISCARD || r->kind == REQUEST_ZERO) {
+		range_done(r);
 		return;
 	}
 	if (r->entered) {

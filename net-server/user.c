@@ -11,13 +11,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "beside.h"
 #include "clean.h"
 #include "clock.h"
 #include "log.h"
 #include "num.h"
-#include "sandbox.h"
 
-#define PATH_BYTES   4096
 #define DEADLINE_NS  (10 * NS_PER_S)
 #define ARP_FRAME    42
 #define GATEWAY_HOST 2 /* of the network's addresses, as net-user has it */
@@ -30,29 +29,6 @@ int user_add(struct user *user, const char *option, const char *value)
 	user->word[user->count++] = option;
 	user->word[user->count++] = value;
 	return 1;
-}
-
-/* Where net-user is: beside this program, or where a build leaves it. */
-static int find_program(char *path, size_t size)
-{
-	static const char *const places[] = { "net-user", "../net-user/net-user" };
-	char self[PATH_BYTES], *slash;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	if (n < 0)
-		return -errno;
-	self[n] = '\0';
-	slash = strrchr(self, '/');
-	if (!slash)
-		return -ENOENT;
-	slash[1] = '\0';
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		int len = snprintf(path, size, "%s%s", self, places[i]);
-
-		if (len > 0 && (size_t)len < size && access(path, X_OK) == 0)
-			return 0;
-	}
-	return -ENOENT;
 }
 
 /* The gateway's address in the network of --net. What is wrong with that net-user says. */
@@ -100,37 +76,21 @@ static int await(int sock, int pidfd, struct in_addr who)
 
 static int spawn(const struct user *user, const char *id, bool sandbox, unsigned mtu, int theirs, int *pidfd)
 {
-	char path[PATH_BYTES], bytes[16];
+	char bytes[16];
 	const char *argv[OWN_WORDS + USER_WORDS_MAX + 1] = { "net-user",  "--packet-fd", "3",     "--id", id,
 							     "--sandbox", "off",         "--mtu", bytes };
+	const struct beside beside = {
+		.program = "net-user", .option = "--user", .argv = argv, .sandbox = sandbox
+	};
 	unsigned own = mtu ? OWN_WORDS : OWN_WORDS - 2;
-	struct sandbox_spawn spawn = { .path = path,
-				       .fds = &theirs,
-				       .nfds = 1,
-				       .stderr_fd = STDERR_FILENO,
-				       .namespaces = sandbox,
-				       .host_network = true,
-				       .uid = SANDBOX_NOBODY,
-				       .die_with_parent = true };
-	const char *what = "";
-	pid_t pid;
-	int err = find_program(path, sizeof(path));
 
-	if (err) {
-		log_error_errno(err, "--user: net-user can't be found beside this program");
-		return err;
-	}
 	if (sandbox)
 		argv[6] = "on";
 	snprintf(bytes, sizeof(bytes), "%u", mtu);
 	argv[own] = NULL;
 	if (user->count)
 		memcpy(argv + own, user->word, user->count * sizeof(*argv));
-	memcpy(&spawn.argv, &(const char *const *) { argv }, sizeof(spawn.argv));
-	err = sandbox_spawn(&spawn, &pid, pidfd, &what);
-	if (err)
-		log_error_errno(err, "--user: %s can't be started (%s)", path, what);
-	return err;
+	return beside_start(&beside, theirs, pidfd);
 }
 
 int user_start(const struct user *user, const char *id, bool sandbox, unsigned mtu)

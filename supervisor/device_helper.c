@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a device needs besides its server: the process that has the host's network for it, so that the server needs none.
+ * What a device needs besides its server: the process that has the host's network for it, so that the server needs none:
+ * net-user for a port, nbd-dial for a disk.
  * The core knows nothing of it, and neither its death nor that of the server is the other's: the socket between them is
  * the keeper's. It is restarted by the device's policy; given up, it stays away until it is revived, and the guest sees
  * a network on which nobody answers, unless the policy wants it to be told: then its device is given up with it.
@@ -49,21 +50,36 @@ static void start_later(struct device *d)
 	loop_arm_timer(h->timer, clock_ns() + wait);
 }
 
+static bool is_port(const struct device *d)
+{
+	return !strcmp(d->kind, "net");
+}
+
+static const char *what_now(const struct device *d)
+{
+	if (d->policy.on_failure == FAILURE_STOP)
+		return "the machine ends";
+	if (d->policy.on_failure == FAILURE_NEEDS_RESET)
+		return "the device is given up with it";
+	return is_port(d) ? "the guest has no network until it is revived"
+			  : "nobody connects to the disk's NBD server until it is revived";
+}
+
+/* What the death of one means to the guest. */
+static const char *what_is_lost(const struct device *d)
+{
+	return is_port(d) ? "the guest's connections through it are reset"
+			  : "the server keeps the connections that it has";
+}
+
 static void give_up(struct device *d, bool wrong)
 {
-	static const char *const what_now[] = {
-		[FAILURE_QUARANTINE] = "the guest has no network until it is revived",
-		[FAILURE_READ_ONLY] = "the guest has no network until it is revived",
-		[FAILURE_NEEDS_RESET] = "the device is given up with it",
-		[FAILURE_STOP] = "the machine ends",
-	};
 	struct device_helper *h = &d->helper;
 
 	h->failed = true;
 	if (!wrong)
 		say_error("%s: %s given up, it died more than %u times in %u s, the last one %s; %s", d->id,
-			  h->process, d->policy.restarts, d->policy.restarts_s, h->last_death,
-			  what_now[d->policy.on_failure]);
+			  h->process, d->policy.restarts, d->policy.restarts_s, h->last_death, what_now(d));
 	answer(d, -EIO, "it died too often again and was given up");
 	d->ops->given_up(d->arg, d, wrong);
 	device_helper_check(d);
@@ -191,7 +207,7 @@ static void upgrade_died(struct device *d, bool by_order)
 		upgrade_failed(d, h->last_death);
 		return;
 	}
-	say_warn("%s: the guest's connections through %s are reset", d->id, h->process);
+	say_warn("%s: %s is replaced; %s", d->id, h->process, what_is_lost(d));
 	h->last_noticed = h->child.times.noticed;
 	start(d);
 }
@@ -247,9 +263,8 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	}
 	h->last_noticed = child->times.noticed;
 	if (served) {
-		say_warn("%s: %s %s; the guest's connections through it are reset", d->id, child->process,
-			 h->last_death);
-		d->ops->event(d->arg, d, "connections-reset", h->last_death);
+		say_warn("%s: %s %s; %s", d->id, child->process, h->last_death, what_is_lost(d));
+		d->ops->event(d->arg, d, is_port(d) ? "connections-reset" : "helper-died", h->last_death);
 	}
 	gone(d, refused && !d->was_up && !served,
 	     !served || clock_ns() - child->times.ready < device_pace_ns(d));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a device needs besides its server: net-user, which has the host's network. All on the loop's thread; all do
+/* What a device needs besides its server: net-user or nbd-dial, which has the host's network. All on the loop's thread; all do
  * nothing for a device without one. */
 #ifndef SUPERVISOR_DEVICE_HELPER_H
 #define SUPERVISOR_DEVICE_HELPER_H

@@ -49,8 +49,8 @@ static int init_device(struct machine *m, size_t i)
 	d->streams = conf->net.link == LINK_STREAM;
 	d->kind = conf->kind == KIND_NET ? "net" : "blk";
 	d->process = conf->vhost_user ? "vhost-user" : conf->kind == KIND_NET ? "net-server" : "blk-server";
-	d->helper.process = conf->net.link == LINK_USER ? "net-user" : NULL;
-	if (conf->kind == KIND_DISK && !conf->vhost_user)
+	d->helper.process = vmconf_helper(conf);
+	if (conf->kind == KIND_DISK && !conf->vhost_user && !conf->disk.nbd)
 		d->engine = vmconf_engine_names[conf->disk.engine];
 	d->policy = (struct device_policy) { .restarts = conf->restarts,
 					     .restarts_s = conf->restarts_s,

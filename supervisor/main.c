@@ -50,7 +50,7 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 	char folder[RUNDIR_SLOT_MAX];
 
 	for (size_t slot = 0; slot < KEEPER_PLACES && !device->vhost_user; slot++) {
-		if (slot == KEEPER_HELPER && device->net.link != LINK_USER)
+		if (slot == KEEPER_HELPER && !vmconf_helper(device))
 			continue;
 		rundir_slot(folder, device->id, slot);
 		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))

@@ -284,7 +284,8 @@ const struct option_def option_table[] = {
 	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named",
 	  .parse = parse_cpu },
 	{ "disk",
-	  "path=FILE[,id=ID][,format=raw|qcow2][,backing=FILE]...[,readonly=on|off][,queues=N][,cache=direct|"
+	  "path=FILE|nbd=URI[,reconnect=SECONDS][,id=ID][,format=raw|qcow2][,backing=FILE]...[,readonly=on|"
+	  "off][,queues=N][,cache=direct|"
 	  "buffered][,engine=aio|io_uring|null]"
 	  "[,on-error=report|stop|enospc|retry]"
 	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
@@ -292,8 +293,9 @@ const struct option_def option_table[] = {
 	  "[,spare=on|off][,restarts=N/"
 	  "SECONDS][,on-failure=quarantine|read-only|needs-reset|stop][,hang-timeout=MS] | "
 	  "vhost-user=SOCKET[,id=ID][,restarts=...][,on-failure=...]",
-	  NULL, "a disk: an image, or the socket of a vhost-user back end; repeatable", .repeats = true,
-	  .parse = parse_disk },
+	  NULL,
+	  "a disk: an image, the export of an NBD server, or the socket of a vhost-user back end; repeatable",
+	  .repeats = true, .parse = parse_disk },
 	{ "limit-group", "id=ID[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N]", NULL,
 	  "limits that the disks with group=ID share; repeatable", .repeats = true,
 	  .parse = options_limit_group },

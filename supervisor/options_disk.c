@@ -2,12 +2,35 @@
 /* What --disk takes. */
 #include <string.h>
 
+#include "nbd_uri.h"
 #include "options_priv.h"
 #include "parse.h"
 
 static int disk_path(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
 	return options_keep(&device->disk.path, value, error);
+}
+
+static int disk_nbd(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	struct nbd_uri uri;
+	const char *why;
+
+	if (nbd_uri_parse(value, &uri, &why))
+		return vmconf_refuse(error, "nbd=\"%s\" is not possible: %s; allowed: " NBD_URI_FORM, value,
+				     why);
+	return options_keep(&device->disk.nbd, value, error);
+}
+
+static int disk_reconnect(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	uint64_t seconds;
+
+	if (parse_u64(value, 1, 86400, &seconds))
+		return vmconf_refuse(error, "reconnect=\"%s\" is not possible; allowed: 1 to 86400 seconds",
+				     value);
+	device->disk.reconnect_s = (unsigned)seconds;
+	return 0;
 }
 
 static int disk_format(struct vmconf_device *device, const char *value, struct vmconf_error *error)
@@ -73,6 +96,8 @@ static int disk_on_error(struct vmconf_device *device, const char *value, struct
 static const struct options_key keys[] = {
 	{ .key = "path", .parse = disk_path, .own = true },
 	{ .key = "id", .parse = options_id },
+	{ .key = "nbd", .parse = disk_nbd, .own = true },
+	{ .key = "reconnect", .parse = disk_reconnect, .own = true },
 	{ .key = "format", .parse = disk_format, .own = true },
 	{ .key = "backing", .parse = disk_backing, .own = true, .repeats = true },
 	{ .key = "readonly", .parse = disk_readonly, .own = true },
@@ -98,11 +123,26 @@ static const struct options_key keys[] = {
 
 static const struct options_kind kind = {
 	.name = "disk",
-	.form = "path=FILE[,KEY=VALUE...]",
+	.form = "path=FILE[,KEY=VALUE...] or nbd=URI[,KEY=VALUE...]",
 	.bare = "an image is path=",
 	.beside = "id, restarts, on-failure",
 	.keys = keys,
 };
+
+/* What an export is made of, and how it is cached, is its server's affair. */
+static int check_nbd(const struct vmconf_disk *disk, struct vmconf_error *error)
+{
+	if (disk->reconnect_s && !disk->nbd)
+		return vmconf_refuse(error, "reconnect=\"%u\" goes with nbd only", disk->reconnect_s);
+	if (!disk->nbd)
+		return 0;
+	if (disk->path)
+		return vmconf_refuse(error, "path=\"%s\" does not go with nbd", disk->path);
+	if (disk->qcow2 || disk->backing.n || disk->cache != CACHE_DEFAULT || disk->engine)
+		return vmconf_refuse(error, "format, backing, cache and engine do not go with nbd: they are "
+					    "for files");
+	return 0;
+}
 
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error)
 {
@@ -111,9 +151,12 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 
 	if (err)
 		return err;
-	if (!device->disk.path && !device->vhost_user)
-		return vmconf_refuse(
-		    error, "names no image; allowed: path=FILE[,KEY=VALUE...] or vhost-user=SOCKET");
+	if (!device->disk.path && !device->disk.nbd && !device->vhost_user)
+		return vmconf_refuse(error, "names no image; allowed: path=FILE[,KEY=VALUE...], "
+					    "nbd=URI[,KEY=VALUE...] or vhost-user=SOCKET");
+	err = check_nbd(&device->disk, error);
+	if (err)
+		return err;
 	if (device->disk.backing.n && !device->disk.qcow2)
 		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
 				     device->disk.backing.word[0]);

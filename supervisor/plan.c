@@ -98,11 +98,26 @@ static int make_state(const struct vmconf_device *device, struct plan_files *fil
 	return 0;
 }
 
+/* A device's server and the process with the host's network. */
+static int join(const struct vmconf_device *device, struct plan_files *files, size_t i,
+		struct vmconf_error *error)
+{
+	if (!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, files->packet[i]))
+		return 0;
+	return vmconf_refuse(error, "--%s: id=\"%s\": no sockets: %s", vmconf_kind_name(device->kind),
+			     device->id, strerror(errno));
+}
+
 static int open_disk(const struct vmconf *conf, size_t i, struct plan_files *files,
 		     struct vmconf_error *error)
 {
 	struct vmconf_error why;
 
+	if (conf->device[i].disk.nbd)
+		return join(&conf->device[i], files, i, error) ||
+			       make_state(&conf->device[i], files, i, error)
+			   ? -EINVAL
+			   : 0;
 	if (check_twice(conf, i, error))
 		return -EINVAL;
 	files->image[i] = files_open_image(&conf->device[i].disk, &files->direct[i], &why);
@@ -183,10 +198,7 @@ static int open_net(const struct vmconf_device *port, struct plan_files *files, 
 		return -EINVAL;
 	if (port->net.link == LINK_TAP && files_open_tap(port, &files->tap[i], &why))
 		return vmconf_refuse(error, "--net: id=\"%s\": %s", port->id, why.text);
-	if (port->net.link == LINK_USER &&
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, files->packet[i]))
-		return vmconf_refuse(error, "--net: id=\"%s\": no sockets: %s", port->id, strerror(errno));
-	return 0;
+	return port->net.link == LINK_USER ? join(port, files, i, error) : 0;
 }
 
 int plan_open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)
@@ -220,7 +232,7 @@ static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files
 
 	for (size_t slot = 0; slot < KEEPER_SLOTS && !device->vhost_user && !err; slot++)
 		err = make_recorder(files, KEEPER_INDEX(i, slot), rings, error);
-	if (!err && device->net.link == LINK_USER)
+	if (!err && vmconf_helper(device))
 		err = make_recorder(files, KEEPER_INDEX(i, KEEPER_HELPER), 0, error);
 	return err;
 }
@@ -260,6 +272,8 @@ static int find_programs(const struct vmconf *conf, struct plan_files *files, st
 			return -EINVAL;
 		if (device->net.link == LINK_USER && !files->user &&
 		    find_program("net-user", &files->user, error))
+			return -EINVAL;
+		if (device->disk.nbd && !files->dial && find_program("nbd-dial", &files->dial, error))
 			return -EINVAL;
 	}
 	return 0;
@@ -342,4 +356,5 @@ void plan_close(struct plan_files *files)
 	free(files->blk);
 	free(files->net);
 	free(files->user);
+	free(files->dial);
 }

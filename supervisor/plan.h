@@ -16,14 +16,14 @@ struct plan_files {
 	bool direct[VMCONF_DEVICES_MAX];
 	struct files_tap tap[VMCONF_DEVICES_MAX];
 	int packet[VMCONF_DEVICES_MAX]
-		  [2]; /* between a port's server and the process with the host's network */
+		  [2]; /* between a device's server and the process with the host's network */
 	int listener[VMCONF_DEVICES_MAX]; /* on which peers connect */
 	const char *listens_at[VMCONF_DEVICES_MAX];
 	int state[VMCONF_DEVICES_MAX]; /* memory that all servers of a device share, one after the other */
 	int group[VMCONF_GROUPS_MAX];  /* the limits of each, shared by the servers of its disks */
 	/* Flight recorders, by index in the keeper's plan: for the child, and to be read; -1: it has none. */
 	int flight[KEEPER_CHILDREN_MAX], flight_reader[KEEPER_CHILDREN_MAX];
-	char *core, *blk, *net, *user; /* programs */
+	char *core, *blk, *net, *user, *dial; /* programs */
 };
 
 /* Checks and opens all that conf names but networks; changes nothing. -EINVAL with one line that names the option. */

@@ -213,7 +213,16 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 
 	begin_server(&a, child, conf, device, slot, files->blk, dir);
 	child->restricted = "--refuse-writes";
-	add_fixed(&a, child, "--image-fd", files->image[i]);
+	if (device->disk.nbd) {
+		add_pair(&a, "--nbd", device->disk.nbd);
+		add_fixed(&a, child, "--dial-fd", files->packet[i][0]);
+	} else {
+		add_fixed(&a, child, "--image-fd", files->image[i]);
+	}
+	if (device->disk.reconnect_s) {
+		add(&a, "--reconnect");
+		add(&a, "%u", device->disk.reconnect_s);
+	}
 	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_disk_limits(&a, child, conf, &device->disk, files);
@@ -227,7 +236,8 @@ static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_
 	if (device->disk.readonly)
 		add(&a, "--readonly");
 	add_queues(&a, device);
-	add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
+	if (!device->disk.nbd)
+		add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
 	return finish(child, &a);
 }
 
@@ -320,6 +330,21 @@ static int fill_user(struct keeper_child *child, const struct vmconf *conf, size
 	return finish(child, &a);
 }
 
+/* The process that connects to a disk's NBD server. */
+static int fill_dial(struct keeper_child *child, const struct vmconf *conf, size_t i,
+		     const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	struct args a = { 0 };
+
+	begin_server(&a, child, conf, device, KEEPER_HELPER, files->dial, dir);
+	child->host_network = true;
+	add_fixed(&a, child, "--socket-fd", files->packet[i][1]);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, KEEPER_HELPER)]);
+	add_pair(&a, "--uri", device->disk.nbd);
+	return finish(child, &a);
+}
+
 /* ---- the whole ---- */
 
 static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size_t i,
@@ -332,8 +357,9 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 	for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !device->vhost_user; slot++)
 		err = (device->kind == KIND_NET ? fill_net : fill_blk)(&plan->child[KEEPER_INDEX(i, slot)],
 								       conf, i, slot, files, dir);
-	if (!err && device->net.link == LINK_USER)
-		err = fill_user(&plan->child[KEEPER_INDEX(i, KEEPER_HELPER)], conf, i, files, dir);
+	if (!err && vmconf_helper(device))
+		err = (device->kind == KIND_NET ? fill_user : fill_dial)(
+		    &plan->child[KEEPER_INDEX(i, KEEPER_HELPER)], conf, i, files, dir);
 	plan->tap[i] = &files->tap[i];
 	plan->listens_at[i] = files->listens_at[i];
 	return err;

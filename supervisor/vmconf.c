@@ -67,6 +67,7 @@ static void free_device(struct vmconf_device *device)
 	free(device->io_threads);
 	free(device->map);
 	free(device->disk.path);
+	free(device->disk.nbd);
 	free_words(&device->disk.backing);
 	free(device->net.stream);
 	free(device->net.subnet);
@@ -93,6 +94,13 @@ void vmconf_free(struct vmconf *conf)
 	free(conf->crash_dir);
 	free(conf->config);
 	free(conf->words);
+}
+
+const char *vmconf_helper(const struct vmconf_device *device)
+{
+	if (device->disk.nbd)
+		return "nbd-dial";
+	return device->net.link == LINK_USER ? "net-user" : NULL;
 }
 
 int vmconf_note(struct vmconf *conf, const char *option, const char *value)

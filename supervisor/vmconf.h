@@ -59,7 +59,9 @@ struct vmconf_words {
 
 /* What only a disk has. */
 struct vmconf_disk {
-	char *path; /* the image, or NULL */
+	char *path;           /* the image, or NULL */
+	char *nbd;            /* the export of an NBD server in its place, or NULL */
+	unsigned reconnect_s; /* of that; 0: blk-server's own */
 	bool qcow2;
 	struct vmconf_words backing; /* the files that may be below it, nearest first: [FORMAT:]FILE */
 	bool readonly;
@@ -138,6 +140,9 @@ struct vmconf {
 	char *words;                   /* "option\0value\0..." of all that was set, in that order */
 	size_t words_len;
 };
+
+/* The process that a device needs besides its server, as it has the host's network; NULL: none. */
+const char *vmconf_helper(const struct vmconf_device *device);
 
 /* What the option of a kind is called. */
 const char *vmconf_kind_name(enum vmconf_kind kind);

@@ -79,7 +79,7 @@ int sandbox_enter(const struct sandbox_enter *enter, const char **what)
 	err = check_inside();
 	if (err)
 		return err;
-	err = root_enter(enter->bus_dir, enter->file, what);
+	err = root_enter(enter->bus_dir, enter->dir, enter->file, what);
 	if (err)
 		return err;
 	*what = "set the host name";

@@ -5,8 +5,8 @@
  * Theory of operation. The new root is a tmpfs made by descriptor (fsopen, fsmount), so it needs no directory
  * of the host to stand on: it is attached over "/" itself, which the path "/" still sees below, and is reached
  * through its descriptor. /bus is a copy of the mount of bus_dir, made read-only, nosuid, nodev and noexec before
- * it is attached. Connecting to a socket there needs no writable mount. A file that is to stay is treated alike, on an
- * empty one of the same name. Then pivot_root(".", ".") swaps the two,
+ * it is attached. Connecting to a socket there needs no writable mount. Another folder becomes /dir alike, and a file that
+ * is to stay is put on an empty one of the same name. Then pivot_root(".", ".") swaps the two,
  * which leaves the old root stacked on the new one, and one umount2 takes off it and all that hangs below.
  *
  * The order matters: the old tree must be private first, or the changes would travel to the host; bus_dir must be
@@ -82,9 +82,19 @@ static int make_place(int root, const char *path)
 /* What stays of the host's files. */
 struct kept {
 	int bus; /* -1: none */
+	int dir;
 	int file;
 	const char *path; /* of file */
 };
+
+static int attach_folder(int root, int mount_fd, const char *name)
+{
+	if (mount_fd < 0)
+		return 0;
+	if (mkdirat(root, name, 0555) < 0)
+		return -1;
+	return move_mount(mount_fd, "", root, name, MOVE_MOUNT_F_EMPTY_PATH);
+}
 
 /* Puts the new root over the old, with what is kept inside, and makes it the working directory. */
 static int attach(int root, const struct kept *kept, const char **what)
@@ -92,12 +102,12 @@ static int attach(int root, const struct kept *kept, const char **what)
 	*what = "attach the new root";
 	if (move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
-	if (kept->bus >= 0) {
-		*what = "attach the bus directory";
-		if (mkdirat(root, "bus", 0555) < 0 ||
-		    move_mount(kept->bus, "", root, "bus", MOVE_MOUNT_F_EMPTY_PATH) < 0)
-			return -errno;
-	}
+	*what = "attach the bus directory";
+	if (attach_folder(root, kept->bus, "bus") < 0)
+		return -errno;
+	*what = "attach the folder that stays";
+	if (attach_folder(root, kept->dir, "dir") < 0)
+		return -errno;
 	if (kept->file >= 0) {
 		int err = make_place(root, kept->path);
 
@@ -127,11 +137,12 @@ static int swap_roots(const char **what)
 	return chdir("/") < 0 ? -errno : 0;
 }
 
-int root_enter(const char *bus_dir, const char *file, const char **what)
+int root_enter(const char *bus_dir, const char *dir, const char *file, const char **what)
 {
-	struct kept kept = { .bus = -1, .file = -1, .path = file };
+	struct kept kept = { .bus = -1, .dir = -1, .file = -1, .path = file };
 	CLEAN_FD int root = -1;
 	CLEAN_FD int bus = -1;
+	CLEAN_FD int folder = -1;
 	CLEAN_FD int copy = -1;
 	int err;
 
@@ -143,6 +154,12 @@ int root_enter(const char *bus_dir, const char *file, const char **what)
 		kept.bus = bus = copy_mount(bus_dir);
 		if (bus < 0)
 			return bus;
+	}
+	if (dir) {
+		*what = "copy the mount of the folder that stays (may this uid search it?)";
+		kept.dir = folder = copy_mount(dir);
+		if (folder < 0)
+			return folder;
 	}
 	if (file) {
 		*what = "copy the mount of the file that stays (may this uid reach it?)";

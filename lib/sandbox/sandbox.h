@@ -143,6 +143,9 @@ struct sandbox_enter {
 	const char
 	    *file; /* an absolute path that stays there, read-only, with what it names at this time (later
 				changes only if they are written in place); NULL: none. Nothing else remains */
+	const char *
+	    dir; /* another folder, which becomes /dir in the same way; sockets in it can be connected to, whoever
+				makes them when. NULL: none */
 	bool
 	    host_network; /* as the process was started: Landlock leaves TCP alone, but for abstract sockets */
 	struct sandbox_limits limits;

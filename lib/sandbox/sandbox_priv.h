@@ -42,9 +42,9 @@ __attribute__((noreturn)) void birth_fail(int sock, enum birth_step step, int er
  * on with this glibc has the kernel write its own there. */
 void *tid_address(void);
 
-/* Replaces the root by an empty read-only one with bus_dir (or NULL) as /bus and file (or NULL) where it was, and detaches
- * the old. */
-int root_enter(const char *bus_dir, const char *file, const char **what);
+/* Replaces the root by an empty read-only one with bus_dir as /bus, dir as /dir and file where it was (or NULL each), and
+ * detaches the old. */
+int root_enter(const char *bus_dir, const char *dir, const char *file, const char **what);
 
 /* No capabilities in any set, none to be had from an exec, no_new_privs, not dumpable. */
 int caps_drop(const char **what);

@@ -287,6 +287,10 @@ static int live(struct server *s, int listener)
 
 	if (s->opts.sandbox)
 		err = confine(s, &later);
+	if (!err && s->device->confined && s->device->confined(s->dev, &s->features) < 0) {
+		later_free(&later);
+		return 2;
+	}
 	if (!err)
 		err = set_up(s);
 	if (!err && s->opts.sandbox)

@@ -73,6 +73,10 @@ struct server_device {
 	int (*open)(void *dev, const struct server_settings *settings, uint64_t *features);
 	void (*close)(void *dev);
 
+	/* In stage one, before there are threads: what open must not do, as it reads what strangers write. It may change
+	 * *features. The same; may be NULL. */
+	int (*confined)(void *dev, uint64_t *features);
+
 	/* Configuration space: all len bytes from off or -EINVAL. set_config may be NULL. */
 	int (*get_config)(void *dev, uint32_t off, uint32_t len, uint8_t *buf);
 	int (*set_config)(void *dev, uint32_t off, uint32_t len, const uint8_t *buf);

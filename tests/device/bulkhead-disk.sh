@@ -31,6 +31,23 @@ is "... for reading" "$(awk '/^flags/ { print $2 % 10 }' "/proc/$(device m disk0
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ---- an export of an NBD server ----
+start m --disk nbd=nbd://192.0.2.1/x,id=disk0,reconnect=7
+wait_running m
+like "the server is told of the export, and where to ask for connections" "$(words "$(device m disk0 pid)")" \
+	'--nbd nbd://192.0.2.1/x --dial-fd 3 --reconnect 7 '
+like "nbd-dial is told of the server" "$(words "$(device m disk0 helper.pid)")" 'nbd-dial --id disk0 .*--socket-fd 3 .*--uri nbd://192.0.2.1/x'
+is "nbd-dial has this host's network, and the server none" \
+	"$(readlink "/proc/$(device m disk0 helper.pid)/ns/net") $([ "$(readlink "/proc/$(device m disk0 pid)/ns/net")" != "$(readlink /proc/self/ns/net)" ] && echo none)" \
+	"$(readlink /proc/self/ns/net) none"
+old=$(device m disk0 helper.pid) server=$(device m disk0 pid)
+slay "$old"
+check "a dead nbd-dial is replaced" wait_for 10 eval '[ "$(device m disk0 helper.state)" = up ] && [ "$(device m disk0 helper.pid)" != "$old" ]'
+is "... the server serves on" "$(device m disk0 pid)" "$server"
+check "... the log tells" logged m 'disk0: nbd-dial died of signal 9 .*; the server keeps the connections that it has'
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- limits ----
 refused() {
 	local out

@@ -33,6 +33,12 @@ struct rig_net {
 	int state_fd; /* 0: none */
 };
 
+/* A disk that is an export of an NBD server, device being what that serves; nbd.h. */
+struct rig_nbd {
+	const char *uri;
+	int fd, its_fd; /* of the socket between blk-server and nbd-dial */
+};
+
 struct rig_options {
 	const struct rig_net *net; /* NULL: blk-server */
 	uint64_t image_bytes;      /* 0: 16 MiB */
@@ -40,7 +46,8 @@ struct rig_options {
 	const char *device;        /* a block device in place of an image of its own */
 	const char *
 	    make; /* a line of shell that makes "image" (or what is on the device), a qcow2 one, in the folder that it runs in */
-	bool backing;             /* that has a raw backing file, "base" */
+	bool backing; /* that has a raw backing file, "base" */
+	const struct rig_nbd *nbd;
 	uint64_t ring_features;   /* RING_F_* */
 	uint64_t refuse;          /* device features that the driver does not accept */
 	unsigned queues;          /* 0: 1 */

@@ -89,6 +89,11 @@ static unsigned give_backend(struct rig *rig, const char **argv, int *fds)
 
 	argv[0] = "--image-fd";
 	argv[1] = "4";
+	if (rig->options.nbd) {
+		argv[0] = "--dial-fd";
+		fds[0] = rig->options.nbd->fd;
+		return 1;
+	}
 	if (!net) {
 		fds[0] = rig->lock_fd;
 		return 1;
@@ -161,6 +166,10 @@ int rig_spawn(struct rig *rig)
 	if (rig->options.engine) {
 		argv[n++] = "--engine";
 		argv[n++] = rig->options.engine;
+	}
+	if (rig->options.nbd) {
+		argv[n++] = "--nbd";
+		argv[n++] = rig->options.nbd->uri;
 	}
 	if (rig->options.make) {
 		argv[n++] = "--format";

@@ -59,6 +59,18 @@ refused 'FAULTS 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
 refused 'a socket path that is a file' 'it is no socket' --socket "$tmp/file" --image "$tmp/image"
 check 'nothing is left behind' test ! -e "$tmp/s"
 
+n=(--socket "$tmp/s" --nbd)
+refused 'an image and an export' 'one of them' "${s[@]}" --nbd nbd://localhost
+refused 'an export over TLS' '--nbd nbds://localhost: must be nbd://' "${n[@]}" nbds://localhost
+refused 'an export without a socket' '--nbd nbd\+unix:///: must be' "${n[@]}" nbd+unix:///
+refused 'an outage of no time' '--reconnect 0: must be' "${n[@]}" nbd://localhost --reconnect 0
+refused 'an export as qcow2' '--format is for files' "${n[@]}" nbd://localhost --format qcow2
+
+program=$top_builddir/nbd-dial/nbd-dial
+refused 'no URI' 'give --uri URI and --socket-fd N' --socket-fd 3
+refused 'a URI' '--uri file:///x: must be nbd://' --uri file:///x --socket-fd 3
+refused 'a socket that is not open' '--socket-fd 9: must be a socket' --uri nbd://localhost --socket-fd 9
+
 program=$top_builddir/vmm-core/vmm-core
 s=(--kvm-fd 3 --kernel-fd 3)
 refused 'an unknown option' 'vmm-core: --colour: no such option' --colour red

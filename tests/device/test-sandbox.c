@@ -23,6 +23,7 @@
 #include "blk-server/syscalls.h"
 #include "net-server/syscalls.h"
 #include "net-user/syscalls.h"
+#include "nbd-dial/syscalls.h"
 #include "clean.h"
 #include "config.h"
 #include "note.h"
@@ -85,6 +86,23 @@ static const struct probe_subject subjects[] = {
 	  .one_more = blk_aio_stage_one,
 	  .steady = server_steady,
 	  .steady_more = blk_aio_steady,
+	  .limits = LIMITS },
+	{ .name = "blk-server with an NBD export",
+	  .one = server_stage_one,
+	  .one_more = blk_nbd_stage_one,
+	  .steady = server_steady_bus,
+	  .steady_more = blk_nbd_steady,
+	  .thread = server_io,
+	  .thread_more = blk_nbd_steady,
+	  .limits = LIMITS },
+	{ .name = "nbd-dial",
+	  .one = dial_stage_one,
+	  .steady = dial_steady,
+	  .host_network = true,
+	  .tasks = (const char *const[]) { "make an internet socket",
+					   "a forbidden call with its signal blocked", NULL },
+	  .refused = (const char *const[]) { "open a file", "open a file of the host by ..",
+					     "read /proc of the parent", NULL },
 	  .limits = LIMITS },
 	{ .name = "net-user",
 	  .one = user_stage_one,
@@ -241,6 +259,9 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "blk-server, all threads", server_steady_bus, blk_aio_steady, 42 },
 		{ "blk-server, I/O thread with io_uring", server_io, blk_uring_io, 17 },
 		{ "blk-server, all threads with io_uring", server_steady_bus, blk_uring_steady, 42 },
+		{ "blk-server with an NBD export, I/O thread", server_io, blk_nbd_steady, 25 },
+		{ "blk-server with an NBD export, all threads", server_steady_bus, blk_nbd_steady, 44 },
+		{ "nbd-dial", dial_steady, NULL, 36 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {

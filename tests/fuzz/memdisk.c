@@ -348,6 +348,7 @@ void memdisk_make(uint8_t how)
 	disk.refuse_writes = how & 2;
 	disk.on_error = (how >> 5) % 4;
 	disk.can_discard = how & 4;
+	disk.can_zero = !disk.readonly;
 	disk.io_align = how & 8 ? 4096 : how & 16 ? SECTOR : 1;
 	disk.mem_align = how & 16 ? SECTOR : 1;
 	memcpy(disk.serial, "fuzz", 4);

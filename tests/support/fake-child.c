@@ -302,8 +302,9 @@ int main(int argc, char **argv)
 		return 2;
 	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
 	fake.core = !strcmp(slash, "/vmm-core");
-	fake.user = !strcmp(slash, "/net-user");
+	fake.user = !strcmp(slash, "/net-user") || !strcmp(slash, "/nbd-dial");
 	fake.kind = fake.core                       ? "core"
+		    : !strcmp(slash, "/nbd-dial")   ? "nbd-dial"
 		    : fake.user                     ? "net-user"
 		    : !strcmp(slash, "/net-server") ? "net"
 						    : "blk";

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "nbd_uri.h"
+
 Test(parse, hardware_addresses)
 {
 	static const char *const bad[] = { "",
@@ -93,4 +95,65 @@ Test(parse, pairs_with_empty_key_refused)
 	char *list = text, *key, *value;
 
 	cr_assert_eq(parse_next_pair(&list, &key, &value), -EINVAL);
+}
+
+Test(parse, nbd_uris)
+{
+	static const struct {
+		const char *text, *socket, *host, *port, *export;
+	} good[] = {
+		{ "nbd://localhost", "", "localhost", "10809", "" },
+		{ "nbd://localhost/", "", "localhost", "10809", "" },
+		{ "nbd://10.0.0.1:1234/disk", "", "10.0.0.1", "1234", "disk" },
+		{ "nbd://[::1]:1234/a/b", "", "::1", "1234", "a/b" },
+		{ "nbd://[fe80::1]", "", "fe80::1", "10809", "" },
+		{ "nbd+unix:///?socket=/run/s", "/run/s", "", "", "" },
+		{ "nbd+unix:///my%20disk?socket=/a%2cb", "/a,b", "", "", "my disk" },
+	};
+	static const char *const bad[] = { "",
+					   "nbd:",
+					   "nbd://",
+					   "nbd://:10809",
+					   "nbd://host:0",
+					   "nbd://host:65536",
+					   "nbd://host:x/",
+					   "nbd://host:123456",
+					   "nbd://[::1",
+					   "nbd://[::1]x",
+					   "nbd://me@host",
+					   "nbd://host/x?socket=/s",
+					   "nbd://host/%",
+					   "nbd://host/%4",
+					   "nbd://host/%4g",
+					   "nbd://host/%00",
+					   "nbds://host",
+					   "nbds+unix:///?socket=/s",
+					   "nbd+vsock://2",
+					   "nbd+unix://host/?socket=/s",
+					   "nbd+unix:///",
+					   "nbd+unix:///?socket=",
+					   "nbd+unix:///?socket=s",
+					   "nbd+unix:///?socket=/s&x=y",
+					   "nbd+unix:///?x=/s",
+					   "file:///x" };
+	struct nbd_uri uri;
+	const char *why;
+	char longest[256];
+
+	for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		cr_assert_eq(nbd_uri_parse(good[i].text, &uri, &why), 0, "%s: %s", good[i].text, why);
+		cr_assert_str_eq(uri.socket, good[i].socket);
+		cr_assert_str_eq(uri.host, good[i].host);
+		cr_assert_str_eq(uri.port, good[i].port);
+		cr_assert_str_eq(uri.export, good[i].export);
+	}
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		why = "";
+		cr_assert_eq(nbd_uri_parse(bad[i], &uri, &why), -EINVAL, "%s", bad[i]);
+		cr_assert_neq(*why, 0);
+	}
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = 0;
+	memcpy(longest, "nbd+unix:///?socket=/", 21);
+	cr_assert_eq(nbd_uri_parse(longest, &uri, &why), -EINVAL);
 }

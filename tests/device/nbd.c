@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An NBD server and nbd-dial. */
+#include "nbd.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "config.h"
+#include "sandbox.h"
+#include "temp_dir.h"
+
+#define IMAGE_BYTES (16 << 20)
+
+const char *const nbd_kit[] = { "nbdkit", "--exit-with-parent", "-f", "-U", "SOCKET", "file", "IMAGE", NULL };
+const char *const nbd_qemu[] = { "qemu-nbd",        "-t", "-e",     "8",     "-f", "raw",
+				 "--discard=unmap", "-k", "SOCKET", "IMAGE", NULL };
+const char *const nbd_qemu_one[] = { "qemu-nbd", "-t", "-f", "raw", "-k", "SOCKET", "IMAGE", NULL };
+
+/* ---- the server ---- */
+
+static bool listens(const struct nbd *n)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool there;
+
+	memcpy(addr.sun_path, n->socket, strlen(n->socket));
+	there = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
+	close(fd);
+	return there;
+}
+
+void nbd_up(struct nbd *n)
+{
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
+
+	n->pid = fork();
+	cr_assert(n->pid >= 0);
+	if (n->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execvp(n->argv[0], (char *const *)(uintptr_t)n->argv);
+		_exit(127);
+	}
+	while (!listens(n)) {
+		cr_assert(clock_ns() < end && waitpid(n->pid, NULL, WNOHANG) == 0, "%s does not serve",
+			  n->argv[0]);
+		sched_yield();
+	}
+	/* blk-server's helpers are not who we are. */
+	cr_assert_eq(chmod(n->socket, 0777), 0);
+}
+
+void nbd_kill(struct nbd *n)
+{
+	kill(n->pid, SIGKILL);
+	cr_assert_eq(waitpid(n->pid, NULL, 0), n->pid);
+	n->pid = 0;
+	unlink(n->socket);
+}
+
+static bool installed(const char *program)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "command -v %s >/dev/null", program);
+	return system(command) == 0;
+}
+
+/* ---- nbd-dial ---- */
+
+void nbd_dial_start(struct nbd *n)
+{
+	const char *top = getenv("top_builddir"), *what = "", *level = getenv("RIG_LOG");
+	const char *argv[] = { "nbd-dial",  "--uri", n->uri,        "--socket-fd",           "3",
+			       "--sandbox", "on",    "--log-level", level ? level : "error", NULL };
+	char program[4096];
+	struct sandbox_spawn spawn = { .path = program,
+				       .argv = (char *const *)(uintptr_t)argv,
+				       .fds = &n->rig.its_fd,
+				       .nfds = 1,
+				       .stderr_fd = STDERR_FILENO,
+				       .namespaces = true,
+				       .host_network = true,
+				       .uid = SANDBOX_NOBODY,
+				       .die_with_parent = true };
+
+#ifdef BH_SANITIZE
+	argv[6] = "off";
+	spawn.namespaces = false;
+#endif
+	snprintf(program, sizeof(program), "%s/nbd-dial/nbd-dial", top ? top : "../..");
+	cr_assert_eq(sandbox_spawn(&spawn, &n->dial, &n->dial_pidfd, &what), 0, "%s", what);
+}
+
+void nbd_dial_kill(struct nbd *n)
+{
+	kill(n->dial, SIGKILL);
+	cr_assert_eq(waitpid(n->dial, NULL, 0), n->dial);
+	close(n->dial_pidfd);
+}
+
+/* ---- both ---- */
+
+void nbd_make(struct nbd *n)
+{
+	int fd;
+
+	*n = (struct nbd) { .pid = 0 };
+	cr_assert(temp_dir_make(n->dir, sizeof(n->dir)));
+	cr_assert_eq(chmod(n->dir, 0755), 0);
+	snprintf(n->image, sizeof(n->image), "%s/image", n->dir);
+	snprintf(n->socket, sizeof(n->socket), "%s/nbd", n->dir);
+	snprintf(n->uri, sizeof(n->uri), "nbd+unix:///?socket=%s", n->socket);
+	fd = open(n->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cr_assert(fd >= 0);
+	cr_assert_eq(ftruncate(fd, IMAGE_BYTES), 0);
+	close(fd);
+}
+
+void nbd_start(struct nbd *n, struct rig_options *options, const char *const *words)
+{
+	int pair[2];
+
+#ifndef HAVE_LIBNBD
+	cr_skip_test("built without libnbd");
+#endif
+	if (!installed(words[0]))
+		cr_skip_test("the NBD server is not installed");
+	if (!*n->dir)
+		nbd_make(n);
+	for (unsigned i = 0; words[i]; i++)
+		n->argv[i] = !strcmp(words[i], "IMAGE")    ? n->image
+			     : !strcmp(words[i], "SOCKET") ? n->socket
+							   : words[i];
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	n->rig = (struct rig_nbd) { .uri = n->uri, .fd = pair[0], .its_fd = pair[1] };
+	nbd_up(n);
+	nbd_dial_start(n);
+	options->nbd = &n->rig;
+	options->device = n->image;
+	options->image_bytes = IMAGE_BYTES;
+}
+
+void nbd_stop(struct nbd *n)
+{
+	if (n->pid)
+		nbd_kill(n);
+	nbd_dial_kill(n);
+	close(n->rig.fd);
+	close(n->rig.its_fd);
+	unlink(n->socket);
+	unlink(n->image);
+	rmdir(n->dir);
+}
