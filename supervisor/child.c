@@ -398,6 +398,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 		flight_reset(c->flight);
 	c->killed = c->doubted = c->dead = c->adopted = false;
 	c->missed = 0;
+	c->silent = false;
 	c->state = CHILD_STARTING;
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
 	launch.stderr_fd = log_fd;
@@ -440,6 +441,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	c->adopted = true;
 	c->doubted = c->dead = false;
 	c->missed = 0;
+	c->silent = false;
 	c->times.hello = 0;
 	if (!err)
 		err = bus_expect(c->bus, c->pid);

@@ -56,6 +56,8 @@ struct child_ops {
 	void (*back)(void *arg, struct child *child);
 	/* An event other than HELLO and READY. */
 	void (*message)(void *arg, struct child *child, const struct bus_msg *msg);
+	/* It does not answer, or does again. NULL: one that does not is killed. */
+	void (*silent)(void *arg, struct child *child, bool silent);
 	/* It may end by itself now, with status 0. NULL: never. */
 	bool (*may_end)(void *arg);
 };
@@ -93,6 +95,7 @@ struct child {
 	struct bus *bus;
 	struct logs_pipe *log;
 	unsigned missed;  /* signs of life that did not come when it was asked, in a row */
+	bool silent;      /* ... and nothing was done about it but to say so */
 	uint64_t turns;   /* of its main loop at the last look (lib/flight) */
 	uint64_t look_ns; /* until the next look */
 	bool adopted;     /* it is to say HELLO and READY again before anything is asked of it */

@@ -5,6 +5,9 @@
  * asked, so an idle process sleeps on. What is awake and has not slept since the last look is busy with one thing,
  * or stuck in it, or does not show what it does: it is pinged. That a ring is not served the core sees (vmm-core/watch.c),
  * and a death the pidfd tells, whatever the process says.
+ *
+ * A server that does not answer is replaced, which costs its guest a moment. The core's end would be the machine's, and one that a
+ * busy host gives no processor does not answer either: that is only said.
  */
 #include <errno.h>
 
@@ -23,6 +26,20 @@ static void look_again(struct child *c, uint64_t in_ns)
 	loop_arm_timer(c->life_timer, clock_ns() + in_ns);
 }
 
+static void tell(struct child *c, bool silent)
+{
+	if (c->silent == silent)
+		return;
+	c->silent = silent;
+	c->ops->silent(c->arg, c, silent);
+}
+
+static void lives(struct child *c)
+{
+	c->missed = 0;
+	tell(c, false);
+}
+
 static void on_answer(void *arg, int err, const struct bus_msg *reply)
 {
 	struct child *c = arg;
@@ -30,11 +47,13 @@ static void on_answer(void *arg, int err, const struct bus_msg *reply)
 	(void)reply;
 	if (c->state != CHILD_READY || err == -ECANCELED)
 		return;
-	c->missed = err == -ETIMEDOUT || err == -EPIPE ? c->missed + 1 : 0;
-	if (c->missed >= MISSES)
+	if (err != -ETIMEDOUT && err != -EPIPE)
+		lives(c);
+	else if (++c->missed >= MISSES && !c->ops->silent)
 		child_kill(c, "it does not answer");
-	else
-		look_again(c, LOOK_NS);
+	else if (c->missed == MISSES)
+		tell(c, true);
+	look_again(c, LOOK_NS);
 }
 
 void child_life_look(void *arg)
@@ -47,7 +66,7 @@ void child_life_look(void *arg)
 		return;
 	c->turns = c->flight ? flight_get(&flight_main(c->flight)->turns) : 0;
 	if (c->turns % 2 || c->turns != before) {
-		c->missed = 0;
+		lives(c);
 		look_again(c, c->turns == before ? MIN(2 * c->look_ns, LOOK_MAX_NS) : LOOK_NS);
 	} else if (bus_request(c->bus, &ping, ANSWER_NS, on_answer, c)) {
 		on_answer(c, -EPIPE, NULL);

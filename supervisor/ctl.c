@@ -31,7 +31,8 @@ static json_t *core_json(const struct machine *m)
 		[CHILD_STOPPING] = "stopping",
 	};
 
-	return device_child_json("core", m->core.process, names[m->core.state], &m->core);
+	return device_child_json("core", m->core.process, m->core.silent ? "silent" : names[m->core.state],
+				 &m->core);
 }
 
 char *ctl_status_json(const struct machine *m)

@@ -478,6 +478,19 @@ static void on_core_back(void *arg, struct child *core)
 		machine_power_off(m);
 }
 
+static void on_core_silent(void *arg, struct child *core, bool silent)
+{
+	struct machine *m = arg;
+
+	if (silent)
+		say_warn(
+		    "%s: %s (process %d) does not answer; nothing is done, as its end would be the machine's",
+		    m->conf->name, core->process, (int)core->pid);
+	else
+		say_info("%s: %s answers again", m->conf->name, core->process);
+	machine_publish(m, "core", silent ? "core-silent" : "core-answers", "process %d", (int)core->pid);
+}
+
 static bool on_asked_whether_ending(void *arg)
 {
 	return is_ending(arg);
@@ -485,6 +498,7 @@ static bool on_asked_whether_ending(void *arg)
 
 const struct child_ops machine_core_ops = {
 	.back = on_core_back,
+	.silent = on_core_silent,
 	.ready = on_core_ready,
 	.died = on_core_died,
 	.vanished = on_core_vanished,

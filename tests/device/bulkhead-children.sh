@@ -227,6 +227,19 @@ check "the next machine of the name takes over" wait_running m
 check "... ends" ctl m quit
 ends_with "... and leaves nothing" 0 "$pid" m
 
+# ---- a core that gets no processor ----
+start m "${disk[@]}"
+wait_running m
+core=$(ctl --json m status | jq .core.pid)
+kill -STOP "$core"
+check "a core that does not answer is told of" wait_for 40 logged m 'vmm-core \(process [0-9]+\) does not answer'
+is "... in the status, too" "$(ctl --json m status | jq -r .core.state)" silent
+kill -CONT "$core"
+check "... is left alone, and told of when it answers" wait_for 40 logged m 'vmm-core answers again'
+is "... in the status, too" "$(ctl --json m status | jq -r .core.state)" up
+check "... ends" ctl m quit
+ends_with "... with status 0" 0 "$pid" m
+
 # ---- the core dies as it is told to run the guest ----
 script core resume-exit=7
 for i in 1 2 3; do
