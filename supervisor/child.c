@@ -368,6 +368,15 @@ static void on_timer(void *arg)
 		child_kill(c, "it did not end in time");
 }
 
+static int watch(struct child *c)
+{
+	int err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
+
+	if (!err && c->anchor >= 0)
+		err = loop_add_fd(c->loop, c->anchor, EPOLLIN, on_anchor, c, &c->anchor_watch);
+	return err;
+}
+
 /* The start itself failed; what was started of it ends. */
 static void start_failed(struct child *c, int err, const char *what)
 {
@@ -420,10 +429,8 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	}
 	if (!err) {
 		snprintf(what, sizeof(what), "watching it");
-		err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
+		err = watch(c);
 	}
-	if (!err && c->anchor >= 0)
-		err = loop_add_fd(c->loop, c->anchor, EPOLLIN, on_anchor, c, &c->anchor_watch);
 	if (err)
 		start_failed(c, err, what);
 	else
@@ -438,6 +445,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	c->serial = found->serial;
 	c->started_pid = found->pid;
 	c->pidfd = take_fd(&found->pidfd);
+	c->anchor = take_fd(&found->anchor);
 	c->adopted = true;
 	c->doubted = c->dead = false;
 	c->missed = 0;
@@ -446,7 +454,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	if (!err)
 		err = bus_expect(c->bus, c->pid);
 	if (!err)
-		err = loop_add_fd(c->loop, c->pidfd, EPOLLIN, on_death, c, &c->watch);
+		err = watch(c);
 	loop_arm_timer(c->timer, clock_ns() + (c->state == CHILD_STOPPING ? STOP_AGAIN_NS : c->start_ns));
 	if (c->killed)
 		keeper_kill(c->keeper, c->index); /* in case our predecessor only meant to */

@@ -126,7 +126,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 
 /*
  * Takes over a process that a predecessor started, with the plain fields as that one left them (saved.h): it is watched,
- * and has as long as for a start to come back to the bus. found's pidfd and log are the child's from then on, even on
+ * and has as long as for a start to come back to the bus. found's pidfd, anchor and log are the child's from then on, even on
  * error. -errno.
  */
 int child_adopt(struct child *c, struct keeper_found *found);

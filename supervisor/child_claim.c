@@ -21,7 +21,8 @@
 static void close_all(struct keeper_found *found)
 {
 	clean_fd(&found->pidfd);
-	found->pidfd = -1;
+	clean_fd(&found->anchor);
+	found->pidfd = found->anchor = -1;
 	for (size_t i = 0; i < KEEPER_HELD_MAX; i++) {
 		clean_fd(&found->held[i]);
 		found->held[i] = -1;

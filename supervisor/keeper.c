@@ -4,6 +4,7 @@
  * stays with them until another one comes (keeper_alone.c).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -45,12 +46,10 @@ static int do_same_program(struct keeper_self *s, const struct keeper_request *r
 	return program_copy(&s->program[request->child], &s->program[request->option]);
 }
 
-static void let_go(struct keeper_self *s, size_t i, size_t from)
+static void let_go(struct keeper_self *s, size_t i, size_t h)
 {
-	for (size_t h = from; h < KEEPER_HELD_MAX; h++) {
-		clean_fd(&s->held[i][h]);
-		s->held[i][h] = -1;
-	}
+	clean_fd(&s->held[i][h]);
+	s->held[i][h] = -1;
 }
 
 /* Takes what the supervisor wants to be held, if it is there for another one later. */
@@ -105,7 +104,8 @@ static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answe
 	}
 	close(s->pidfd[i]);
 	s->pidfd[i] = -1;
-	let_go(s, i, 0);
+	for (size_t h = 0; h < KEEPER_HELD_MAX; h++)
+		let_go(s, i, h);
 	keep_last(s, i);
 	answer->code = info.si_code;
 	answer->status = info.si_status;
@@ -202,6 +202,8 @@ static size_t spawn_and_hold(struct keeper_self *s, const struct keeper_request 
 	if (answer->err)
 		return 0;
 	hold(s, request->child, fds + nfds - nheld, nheld);
+	if (s->plan->keep && *made >= 0)
+		s->held[request->child][KEEPER_HELD_ANCHOR] = fcntl(*made, F_DUPFD_CLOEXEC, 0);
 	out[0] = s->pidfd[request->child];
 	out[1] = *made;
 	return *made < 0 ? 1 : 2;
@@ -265,7 +267,7 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 		answer->err = *made < 0 ? *made : 0;
 		return *made >= 0;
 	case KEEPER_FORGET:
-		let_go(s, request->child, KEEPER_HELD_LOG + 1);
+		let_go(s, request->child, KEEPER_HELD_FRONT);
 		return 0;
 	case KEEPER_FETCH:
 		return do_fetch(s, request->child, answer, out);

@@ -28,12 +28,18 @@
 #define KEEPER_FIXED_MAX                                                                                     \
 	(VMCONF_PAIRS_MAX + 2) /* descriptors that a child gets at each start: image, tap, ... */
 #define KEEPER_PASSED_MAX  2   /* ... and that are new at each start: sockets */
-#define KEEPER_HELD_MAX    3   /* ... and that the keeper holds for the next supervisor */
+#define KEEPER_HELD_MAX    4   /* ... and that the keeper holds for the next supervisor */
 #define KEEPER_CONSOLE_MAX 3   /* of the console: see console_keep */
 
 /* What is held of a child: the reading end of its log, and the supervisor's ends of its sockets: those of the core, or
- * that of a device's front end until the core has it. */
-enum { KEEPER_HELD_LOG, KEEPER_HELD_DESC, KEEPER_HELD_CONSOLE, KEEPER_HELD_FRONT = KEEPER_HELD_DESC };
+ * that of a device's front end until the core has it, and that of its anchor. */
+enum {
+	KEEPER_HELD_LOG,
+	KEEPER_HELD_DESC,
+	KEEPER_HELD_CONSOLE,
+	KEEPER_HELD_ANCHOR,
+	KEEPER_HELD_FRONT = KEEPER_HELD_DESC
+};
 
 /* The place of slot s, or of the helper, of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
 #define KEEPER_INDEX(i, s) (1 + KEEPER_PLACES * (i) + (s))
@@ -86,7 +92,7 @@ struct keeper_found {
 	pid_t pid;
 	unsigned serial; /* of its start, among all of the machine's: unlike a pid it never comes again */
 	int pidfd;       /* -1: there is no such child */
-	int anchor;      /* of a start: the other end of its anchor's socket; -1: it has none */
+	int anchor;      /* the other end of its anchor's socket; -1: it has none */
 	int held[KEEPER_HELD_MAX];
 };
 
@@ -115,7 +121,7 @@ int keeper_join(const char *path, struct keeper **out, struct keeper_estate *est
 int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size);
 
-/* What is held of child i besides its log is held no longer. */
+/* The front end's end of child i's socket is held no longer. */
 void keeper_forget(struct keeper *k, size_t i);
 
 /* What there is of child i, for a supervisor that did not start it. */

@@ -230,8 +230,8 @@ int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found)
 	found->pid = answer.pid;
 	found->serial = answer.serial;
 	found->pidfd = ngot ? got[0] : -1;
-	found->anchor = -1;
 	sort_out(answer.mask, got + (ngot > 0), ngot - (ngot > 0), found->held, KEEPER_HELD_MAX);
+	found->anchor = take_fd(&found->held[KEEPER_HELD_ANCHOR]);
 	return 0;
 }
 

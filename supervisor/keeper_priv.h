@@ -9,7 +9,7 @@
 #include "keeper.h"
 #include "program.h"
 
-#define KEEPER_PROTOCOL 2 /* between a keeper and an adopter, which may be of another version */
+#define KEEPER_PROTOCOL 3 /* between a keeper and an adopter, which may be of another version */
 
 /* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */
 enum keeper_verb {
@@ -19,7 +19,7 @@ enum keeper_verb {
 	KEEPER_CONNECT,
 	KEEPER_PROGRAM,
 	KEEPER_SAME_PROGRAM,
-	KEEPER_FORGET, /* what it holds of a child besides the log */
+	KEEPER_FORGET, /* what it holds of a child's front end */
 	KEEPER_FETCH,  /* all that it has of a child */
 	KEEPER_RECORDER,
 	KEEPER_SETTLE, /* an adopter's stderr, and its terminal if it has one */

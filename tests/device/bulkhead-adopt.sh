@@ -322,8 +322,9 @@ ends_with "ends" 0 "$pid" m
 
 # pin PID: process 1 of a sandbox, which can't end before the last process in its namespace is reaped; unpin.
 pin() {
+	local machine=$pid
 	spawn nsenter -t "$1" -p sleep 1000
-	pinned=$pid
+	pinned=$pid pid=$machine
 	wait_for 5 pgrep -P "$pinned" && kill -STOP "$pinned"
 }
 unpin() { kill -CONT "$pinned"; }
@@ -361,6 +362,24 @@ else
 	unlike "... with another one" "$(device m disk0 pid)" "^$late$"
 	kill -TERM "$pid"
 	ends_with "ends" 0 "$pid" m
+
+	# The real server has an anchor, which says that it is dead, and then takes its time to end itself.
+	ln -sf "$(realpath "$top_builddir/blk-server/blk-server")" "$bin/blk-server"
+	start m "${disk[@]}" "${keep[@]}"
+	wait_running m
+	wait_for 10 spare_is ready
+	bereave
+	adopt
+	wait_for 10 adopted 'disk0: process [0-9]+ is back on the bus'
+	server=$(device m disk0 pid)
+	pin "$(ps -o ppid= -p "$server" | tr -d ' ')"
+	slay "$server"
+	check "after an adoption a death is told by the server's anchor" wait_for 10 up_after 1
+	like "... with how it died" "$(device m disk0 last_death)" '^died of signal 9'
+	unpin
+	kill -TERM "$pid"
+	ends_with "ends" 0 "$pid" m
+	ln -sf fake-child "$bin/blk-server"
 fi
 
 # Being told to end.
