@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A connection to an NBD server: made, lost and made again, with the commands that are sent over it.
- *
- * A command is given to libnbd only while that is between two messages, and the next one not before the whole of it was taken by
- * the socket. So at the death of this process no more than one command can have been sent in part, and libnbd has no list
- * of its own whose end nobody knows. What was sent is noted for a successor before the answer can come.
- */
+/* A connection to an NBD server: made, lost and made again. */
 #include <errno.h>
 #include <libnbd.h>
 #include <string.h>
@@ -17,216 +11,9 @@
 #include "nbd_priv.h"
 #include "num.h"
 
-#define PAUSE_MIN_NS (20 * NS_PER_MS)
 #define PAUSE_MAX_NS NS_PER_S
 #define ANSWER_NS    (10 * NS_PER_S) /* for nbd-dial, which may wait for another link's connection first */
 #define SHAKE_NS     (10 * NS_PER_S)
-#define LOSSES_MAX   8
-
-/* ---- commands; the lock is held ---- */
-
-static bool changes(const struct nbd_command *c)
-{
-	return c->op == ENGINE_WRITE || c->op == ENGINE_DISCARD || c->op == ENGINE_ZERO;
-}
-
-static void note(struct nbd_link *l, const struct nbd_command *c, uint64_t cookie) REQUIRES(l->lock)
-{
-	if (changes(c))
-		atomic_store_explicit(&l->nbd->kept->sent[l->index][c - l->commands], cookie,
-				      memory_order_release);
-}
-
-/* A write whose server has no way to make it stable by itself is followed by a flush. */
-static bool needs_flush(const struct nbd_link *l, const struct engine_io *io)
-{
-	return io->dsync && !(l->nbd->flags & NBD_FUA) && l->nbd->flags & NBD_FLUSH;
-}
-
-static void finish_io(struct nbd_link *l, struct engine_io *io) REQUIRES(l->lock)
-{
-	struct nbd_io *n = nbd_io(io);
-
-	if (n->out || (!n->err && n->cut < n->total))
-		return;
-	if (!n->err && !n->flushing && io->op != ENGINE_FSYNC && needs_flush(l, io)) {
-		n->flushing = true;
-		n->next = l->first;
-		l->first = io;
-		if (!l->last)
-			l->last = io;
-		return;
-	}
-	io->res = n->err ? n->err : (int64_t)n->total;
-	nbd_engine_done(n->engine, io);
-}
-
-static void command_done(struct nbd_link *l, struct nbd_command *c, int err) REQUIRES(l->lock)
-{
-	struct engine_io *io = c->io;
-	struct nbd_io *n = nbd_io(io);
-
-	note(l, c, 0);
-	if (l->sending == c)
-		l->sending = NULL;
-	l->nwaiting -= c->state == NBD_WAITING;
-	c->state = NBD_FREE;
-	if (err && !n->err)
-		n->err = err;
-	n->out--;
-	/* One that has parts that are not cut yet is still first in line. */
-	if (io != l->first)
-		finish_io(l, io);
-}
-
-/* Called by libnbd, in one of the calls below, so the lock is held. */
-static int on_answer(void *arg, int *error) NO_THREAD_SAFETY
-{
-	struct nbd_command *c = arg;
-	struct nbd_link *l = c->link;
-
-	/* The connection is gone, or is about to: it will be sent once more. */
-	if (*error == ENOTCONN || *error == ESHUTDOWN || c->state != NBD_ISSUED)
-		return 1;
-	l->pause_ns = PAUSE_MIN_NS;
-	command_done(l, c, -*error);
-	return 1;
-}
-
-static uint32_t flags_of(const struct nbd_link *l, const struct nbd_command *c)
-{
-	uint32_t flags = 0;
-
-	if (changes(c) && c->io->dsync && l->nbd->flags & NBD_FUA)
-		flags |= LIBNBD_CMD_FLAG_FUA;
-	if (c->op == ENGINE_ZERO && !c->io->unmap)
-		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
-	return flags;
-}
-
-static int64_t send_command(struct nbd_link *l, struct nbd_command *c) REQUIRES(l->lock)
-{
-	nbd_completion_callback done = { .callback = on_answer, .user_data = c };
-	uint32_t flags = flags_of(l, c);
-
-	switch (c->op) {
-	case ENGINE_READ:
-		return nbd_aio_pread(l->handle, c->buf, c->len, c->off, done, 0);
-	case ENGINE_WRITE:
-		return nbd_aio_pwrite(l->handle, c->buf, c->len, c->off, done, flags);
-	case ENGINE_DISCARD:
-		return nbd_aio_trim(l->handle, c->len, c->off, done, flags);
-	case ENGINE_ZERO:
-		return nbd_aio_zero(l->handle, c->len, c->off, done, flags);
-	case ENGINE_FSYNC:
-		break;
-	}
-	return nbd_aio_flush(l->handle, done, 0);
-}
-
-static bool is_over(struct nbd_handle *h)
-{
-	return nbd_aio_is_dead(h) || nbd_aio_is_closed(h);
-}
-
-/* Notes what was sent, once the whole of it was. */
-static void see_sent(struct nbd_link *l) REQUIRES(l->lock)
-{
-	if (!l->sending || !nbd_aio_is_ready(l->handle))
-		return;
-	note(l, l->sending, l->sending->cookie);
-	l->sending = NULL;
-}
-
-static void issue(struct nbd_link *l, struct nbd_command *c) REQUIRES(l->lock)
-{
-	int64_t cookie;
-
-	note(l, c, NBD_SENDING);
-	c->state = NBD_ISSUED;
-	l->nwaiting--;
-	l->sending = c;
-	cookie = send_command(l, c);
-	if (cookie < 0 && !is_over(l->handle)) {
-		int err = nbd_get_errno();
-
-		command_done(l, c, err ? -err : -EIO);
-		return;
-	}
-	c->cookie = (uint64_t)cookie;
-	see_sent(l);
-}
-
-/* Cuts the next command off the first transfer in line. */
-static void cut(struct nbd_link *l, struct nbd_command *c) REQUIRES(l->lock)
-{
-	struct engine_io *io = l->first;
-	struct nbd_io *n = nbd_io(io);
-
-	*c = (struct nbd_command) { .link = l, .io = io, .op = io->op, .state = NBD_WAITING };
-	l->nwaiting++;
-	n->out++;
-	if (n->flushing) {
-		c->op = ENGINE_FSYNC;
-	} else if (io->op == ENGINE_READ || io->op == ENGINE_WRITE) {
-		const struct iovec *v = &io->iov[n->iov_at];
-
-		c->buf = (uint8_t *)v->iov_base + n->iov_off;
-		c->len = MIN(v->iov_len - n->iov_off, l->nbd->block_max);
-		c->off = io->off + n->cut;
-		n->cut += c->len;
-		n->iov_off += (uint32_t)c->len;
-		if (n->iov_off == v->iov_len) {
-			n->iov_at++;
-			n->iov_off = 0;
-		}
-	} else {
-		c->len = io->len;
-		c->off = io->off;
-		n->cut = n->total;
-	}
-	if (n->cut < n->total)
-		return;
-	l->first = n->next;
-	if (!l->first)
-		l->last = NULL;
-}
-
-static struct nbd_command *find(struct nbd_link *l, enum nbd_command_state state) REQUIRES(l->lock)
-{
-	for (unsigned i = 0; i < NBD_COMMANDS; i++)
-		if (l->commands[i].state == state)
-			return &l->commands[i];
-	return NULL;
-}
-
-/* Sends what can be sent. */
-static void pump(struct nbd_link *l) REQUIRES(l->lock)
-{
-	while (l->state == NBD_READY && nbd_aio_is_ready(l->handle)) {
-		struct nbd_command *c = l->nwaiting ? find(l, NBD_WAITING) : NULL;
-
-		see_sent(l);
-		if (!c && l->first && nbd_io(l->first)->err) {
-			/* A part of it failed: the rest is not tried. */
-			struct engine_io *io = l->first;
-
-			l->first = nbd_io(io)->next;
-			if (!l->first)
-				l->last = NULL;
-			finish_io(l, io);
-			continue;
-		}
-		if (!c && l->first) {
-			c = find(l, NBD_FREE);
-			if (c)
-				cut(l, c);
-		}
-		if (!c)
-			return;
-		issue(l, c);
-	}
-}
 
 /* ---- a connection is made; the link's thread ---- */
 
@@ -312,26 +99,6 @@ static void on_new(struct nbd_link *l, int err, int fd) REQUIRES(l->lock)
 	watch(l, fd);
 }
 
-/* What was in flight is to be sent again. */
-static void take_back(struct nbd_link *l) REQUIRES(l->lock)
-{
-	l->sending = NULL;
-	for (unsigned i = 0; i < NBD_COMMANDS; i++) {
-		struct nbd_command *c = &l->commands[i];
-
-		if (c->state != NBD_ISSUED)
-			continue;
-		note(l, c, 0);
-		c->state = NBD_WAITING;
-		l->nwaiting++;
-		if (++c->losses == LOSSES_MAX) {
-			log_warn_limited("a command that %u connections broke with is answered with an error",
-					 LOSSES_MAX);
-			command_done(l, c, -EIO);
-		}
-	}
-}
-
 static void drop_handle(struct nbd_link *l) REQUIRES(l->lock)
 {
 	watch(l, -1);
@@ -344,7 +111,7 @@ static void lose(struct nbd_link *l, const char *why) REQUIRES(l->lock)
 {
 	log_warn_limited("connection %u to the NBD server is lost: %s", l->index, why);
 	drop_handle(l);
-	take_back(l);
+	nbd_take_back(l);
 	l->lost_at = l->lost_at ? l->lost_at : clock_ns();
 	pause_link(l);
 }
@@ -376,7 +143,7 @@ static void read_answers(struct nbd_link *l) REQUIRES(l->lock)
 {
 	unsigned left = NBD_COMMANDS;
 
-	while (left-- && !is_over(l->handle) &&
+	while (left-- && !nbd_is_over(l->handle) &&
 	       nbd_aio_get_direction(l->handle) & LIBNBD_AIO_DIRECTION_READ && is_readable(l))
 		nbd_aio_notify_read(l->handle);
 }
@@ -389,32 +156,15 @@ static void drive(struct nbd_link *l, uint32_t events) REQUIRES(l->lock)
 		read_answers(l);
 	if (events & EPOLLOUT && nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_WRITE)
 		nbd_aio_notify_write(h);
-	if (is_over(h)) {
+	if (nbd_is_over(h)) {
 		const char *why = nbd_get_error();
 
 		lose(l, why ? why : "it ended it");
 	} else if (l->state == NBD_SHAKING && nbd_aio_is_ready(h)) {
 		shaken(l);
 	} else {
-		see_sent(l);
+		nbd_see_sent(l);
 	}
-}
-
-/* ---- errors that last ---- */
-
-static void fail_all(struct nbd_link *l) REQUIRES(l->lock)
-{
-	struct engine_io *io = l->first, *next;
-
-	l->first = l->last = NULL;
-	for (; io; io = next) {
-		next = nbd_io(io)->next;
-		nbd_io(io)->err = -ENOTCONN;
-		finish_io(l, io); /* unless commands of it are still there */
-	}
-	for (unsigned i = 0; i < NBD_COMMANDS; i++)
-		if (l->commands[i].state == NBD_WAITING)
-			command_done(l, &l->commands[i], -ENOTCONN);
 }
 
 static bool has_work(const struct nbd_link *l) REQUIRES(l->lock)
@@ -430,7 +180,7 @@ static void check_outage(struct nbd_link *l) REQUIRES(l->lock)
 		log_warn("no connection to the NBD server for %llu s: requests fail from now on",
 			 (unsigned long long)(l->nbd->reconnect_ns / NS_PER_S));
 	l->told = true;
-	fail_all(l);
+	nbd_fail_all(l);
 }
 
 /* ---- its turn ---- */
@@ -485,8 +235,8 @@ static void turn(struct nbd_link *l, uint32_t events)
 	if (l->next_at && clock_ns() >= l->next_at)
 		on_time(l);
 	check_outage(l);
-	pump(l);
-	if (l->handle && is_over(l->handle))
+	nbd_send(l);
+	if (l->handle && nbd_is_over(l->handle))
 		lose(l, "it ended it");
 	rest(l);
 	lock_drop(&l->lock);
@@ -539,7 +289,7 @@ void nbd_link_add(struct nbd_link *l, struct engine_io *io)
 	else
 		l->first = io;
 	l->last = io;
-	pump(l);
+	nbd_send(l);
 	/* What was not sent to the end, or a connection, is its thread's affair. */
 	if ((l->state != NBD_READY || l->sending) && l->loop)
 		loop_bh_post(&l->bh);
@@ -557,7 +307,7 @@ int nbd_link_open(struct nbd *nbd, unsigned index)
 	l->settle.fd = -1;
 	lock_init(&l->lock);
 	lock_take(&l->lock);
-	l->pause_ns = PAUSE_MIN_NS;
+	l->pause_ns = NBD_PAUSE_MIN_NS;
 	lock_drop(&l->lock);
 	return dial_open(&l->dial, nbd->dial_fd);
 }

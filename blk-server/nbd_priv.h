@@ -13,9 +13,10 @@
 #include "nbd.h"
 #include "nbd_uri.h"
 
-#define NBD_COMMANDS  64         /* of a link, at a time */
-#define NBD_BYTES_MAX (1U << 25) /* of one, where the server does not say: what all must take */
-#define NBD_BLOCK_MAX 4096       /* the largest block that a server may insist on */
+#define NBD_COMMANDS     64               /* of a link, at a time */
+#define NBD_BYTES_MAX    (1U << 25)       /* of one, where the server does not say: what all must take */
+#define NBD_BLOCK_MAX    4096             /* the largest block that a server may insist on */
+#define NBD_PAUSE_MIN_NS (20 * NS_PER_MS) /* between two tries to connect, at first */
 
 /* What the export can do, in struct nbd_kept. */
 #define NBD_KNOWN     (1U << 0) /* the rest is filled in */
@@ -163,6 +164,20 @@ struct nbd_handle *nbd_shake(const struct nbd *nbd, int fd);
 int nbd_learn(struct nbd *nbd, struct nbd_handle *h);
 /* Whether it is what the guest was told. */
 bool nbd_fits(const struct nbd *nbd, struct nbd_handle *h);
+
+/* ---- nbd_command.c; any thread, with the lock ---- */
+
+/* Sends what can be sent. */
+void nbd_send(struct nbd_link *l) REQUIRES(l->lock);
+/* Notes what was sent, once the whole of it was. */
+void nbd_see_sent(struct nbd_link *l) REQUIRES(l->lock);
+/* What was in flight is to be sent again. */
+void nbd_take_back(struct nbd_link *l) REQUIRES(l->lock);
+/* All that is not in flight is answered: there is no connection. */
+void nbd_fail_all(struct nbd_link *l) REQUIRES(l->lock);
+
+/* Whether the handle is of no use any more. */
+bool nbd_is_over(struct nbd_handle *h);
 
 /* ---- engine_nbd.c ---- */
 
