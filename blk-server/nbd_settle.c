@@ -7,9 +7,9 @@
  * if the guest put them there; it would fool nobody but itself.
  *
  * Two commands can be noted that no answer comes for: one that was sent in part, and one whose answer was read by the
- * process a moment before it died. So when no more than these are left the server is told that nothing more comes, by
- * which most end the connection when they have done what they have; and no longer than GRACE_NS is waited for that. For
- * more of them it is waited as long as the server says anything, and SILENCE_NS when it says nothing at all.
+ * process a moment before it died. So when no more than these are left and nothing is said for GRACE_NS the server is told that
+ * nothing more comes, by which it ends the connection when it has done what it has. For that, and for more answers than
+ * these, it is waited as long as the server says anything, and SILENCE_NS when it says nothing at all.
  */
 #include <endian.h>
 #include <errno.h>
@@ -109,21 +109,21 @@ uint64_t nbd_settle_go(struct nbd_settle *s)
 	if (!read_on(s) || (!s->nsent && !s->unsure))
 		return 0;
 	now = clock_ns();
-	if (s->nsent > 1 && now < s->silent_at)
+	if ((s->shut || s->nsent > 1) && now < s->silent_at)
 		return s->silent_at;
-	if (s->nsent > 1 && !s->shut)
-		log_warn(
-		    "the NBD server owes %u answers and says nothing: what it still carries out of a dead "
-		    "process may come after what is sent now",
-		    s->nsent);
-	if (now < s->quiet_at && (s->nsent || s->shut))
+	if (!s->shut && s->nsent && now < s->quiet_at)
 		return s->quiet_at;
-	if (s->shut)
-		return 0;
-	shutdown(s->fd, SHUT_WR);
-	s->shut = true;
-	s->quiet_at = now + GRACE_NS;
-	return s->quiet_at;
+	if (!s->shut) {
+		shutdown(s->fd, SHUT_WR);
+		s->shut = true;
+		s->silent_at = now + (s->nsent > 1 ? GRACE_NS : SILENCE_NS);
+		return s->silent_at;
+	}
+	log_warn("the NBD server owes up to %u answers and says nothing: what it still carries out of a dead "
+		 "process may "
+		 "come after what is sent now",
+		 s->nsent + s->unsure);
+	return 0;
 }
 
 void nbd_settle_end(struct nbd_settle *s)

@@ -275,8 +275,8 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	rig_until(&rig, access(first, F_OK) == 0);
 	rig_kill(&rig);
 	rig_respawn(&rig);
-	/* Time for a server that does not wait to be seen at it. */
-	until = clock_ns() + 300 * NS_PER_MS;
+	/* Time for a server that does not wait, or not long enough, to be seen at it. */
+	until = clock_ns() + 2500 * NS_PER_MS;
 	rig_until(&rig, clock_ns() >= until);
 	expect_image(&rig, 0, BLOCK, 0);
 	cr_assert_eq(mkdir(go, 0755), 0);
