@@ -172,6 +172,9 @@ static void free_replaced(struct qcow2 *q)
  * no room, what is not there now will not be later. */
 static void undo(struct qcow2 *q, int err)
 {
+	/* They will be looked up there, and what is written through by them is to be found after a power cut. */
+	if (q->durable && !file_sync(q))
+		q->unsynced = false;
 	cache_drop_all(q);
 	for (unsigned i = 0; i < q->npending && (err == -ENOSPC || err == -EDQUOT); i++) {
 		const struct pending *p = &q->pending[i];
@@ -192,8 +195,10 @@ int qcow2_commit(struct qcow2 *q)
 		return 0;
 	if (q->must_sync)
 		err = file_sync(q);
-	if (!err)
+	if (!err) {
+		q->unsynced = true;
 		err = each_slice(q, false);
+	}
 	if (!err && q->durable)
 		err = file_sync(q);
 	if (!err) {
