@@ -13,11 +13,16 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "clean.h"
+#include "clock.h"
 #include "fd.h"
 #include "num.h"
+
+#define LOCK_TRIES    100
+#define LOCK_AGAIN_NS (10 * NS_PER_MS)
 
 /* Files in these are windows into the kernel or other processes, however regular they look. */
 static bool is_window(int fd)
@@ -175,22 +180,28 @@ int files_lock_holder(int fd)
 	return pid;
 }
 
+/* A lock that no process has may be one of a dead machine's, until the kernel is through with its last transfers. */
 static int lock_image(const struct vmconf_disk *disk, int fd, struct vmconf_error *error)
 {
-	struct flock lock = { .l_type = disk->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
-	int pid;
+	const struct flock lock = { .l_type = disk->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	const struct timespec pause = { .tv_nsec = LOCK_AGAIN_NS };
 
-	if (!fcntl(fd, F_OFD_SETLK, &lock))
-		return 0;
-	if (errno != EAGAIN && errno != EACCES)
-		return vmconf_refuse(error,
-				     "path=\"%s\" can't be locked: %s; a file system with locks is needed",
-				     disk->path, strerror(errno));
-	pid = files_lock_holder(fd);
-	if (pid)
-		return vmconf_refuse(error,
-				     "path=\"%s\" is in use by process %d; one writer at a time is allowed",
-				     disk->path, pid);
+	for (unsigned i = 0; i < LOCK_TRIES; i++) {
+		int pid;
+
+		if (!fcntl(fd, F_OFD_SETLK, &lock))
+			return 0;
+		if (errno != EAGAIN && errno != EACCES)
+			return vmconf_refuse(
+			    error, "path=\"%s\" can't be locked: %s; a file system with locks is needed",
+			    disk->path, strerror(errno));
+		pid = files_lock_holder(fd);
+		if (pid)
+			return vmconf_refuse(
+			    error, "path=\"%s\" is in use by process %d; one writer at a time is allowed",
+			    disk->path, pid);
+		nanosleep(&pause, NULL);
+	}
 	return vmconf_refuse(
 	    error, "path=\"%s\" is in use by another process; one writer at a time is allowed", disk->path);
 }
