@@ -50,8 +50,16 @@ static void uring_close(struct engine *e)
 	if (!e)
 		return;
 	/* When the ring goes, nobody can tell whether the kernel has finished. */
-	for (; e->running && !io_uring_wait_cqe(&e->ring, &cqe); e->running--)
+	while (e->running) {
+		int err = io_uring_wait_cqe(&e->ring, &cqe);
+
+		if (err == -EINTR)
+			continue;
+		if (err)
+			break;
 		io_uring_cqe_seen(&e->ring, cqe);
+		e->running--;
+	}
 	if (engine_list(e, NULL))
 		io_uring_queue_exit(&e->ring);
 	if (e->event >= 0)
