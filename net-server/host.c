@@ -140,7 +140,9 @@ int host_set_pairs(struct port *port)
 			there = i;
 		last = err ? err : last;
 	}
-	tell_pairs(port, there);
+	/* Frames may come as this driver takes them, or host_follow is about to see to that. */
+	if (!host_offloads_cost(port, port->driver.offloads))
+		tell_pairs(port, there);
 	return last;
 }
 
