@@ -120,21 +120,23 @@ soon() { timeout $((10 * tap_patience)) "$@"; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # How often the threads of process $1 have gone to sleep.
-switches() { cat "/proc/$1"/task/*/status 2>/dev/null | awk '/^voluntary_ctxt/ { n += $2 } END { print n + 0 }'; }
+switches() { cat "/proc/$1"/task/*/status 2>/dev/null | awk '/^voluntary_ctxt/ { n += $2 } END { print NR ? n : "gone" }'; }
 # True after eleven seconds in which none did: nng wakes once more ten seconds after a connection was made.
 tap_rests() {
 	local before
 	before=$(switches "$1")
 	read -rt 11 <> <(:) || :
-	[ "$(switches "$1")" -eq "$before" ]
+	[ "$(switches "$1")" = "$before" ]
 }
 # wakes SECONDS PID: how often they wake in that time, once they have come to rest (or do not come to it soon).
 wakes() {
-	local before
+	local before after
 	tap_rests "$2" || tap_rests "$2"
 	before=$(switches "$2")
+	# That something does not happen has no event.
 	read -rt "$1" <> <(:) || :
-	echo $(($(switches "$2") - before))
+	after=$(switches "$2")
+	if [ "$before" = gone ] || [ "$after" = gone ]; then echo gone; else echo $((after - before)); fi
 }
 
 wait_exit() {
