@@ -31,8 +31,9 @@ static json_t *core_json(const struct machine *m)
 		[CHILD_STOPPING] = "stopping",
 	};
 
-	return device_child_json("core", m->core.process, m->core.silent ? "silent" : names[m->core.state],
-				 &m->core);
+	return device_child_json(
+	    "core", m->core.process,
+	    m->core.silent && m->core.state == CHILD_READY ? "silent" : names[m->core.state], &m->core);
 }
 
 char *ctl_status_json(const struct machine *m)
@@ -66,6 +67,23 @@ static void ask_status(struct machine *m, struct bus_ctl_request *req)
 		bus_ctl_refuse(req, -ENOMEM, "the status can't be put into words");
 }
 
+static void on_run_on(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)arg;
+	(void)err;
+	(void)reply;
+}
+
+/* A core that answers too late may stop the guest yet: what it reads next lets it run again. */
+static void run_on(struct machine *m)
+{
+	const struct bus_msg msg = { .type = BUS_RESUME };
+	int err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_run_on, m);
+
+	if (err)
+		say_warn_errno(err, "%s: the core can't be told to let the guest run on", m->conf->name);
+}
+
 /* The core's answer to a pause or resume; who asked for it may have been another supervisor's client. */
 static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 {
@@ -77,11 +95,13 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 	m->wanted = BUS_NONE;
 	if (wanted == BUS_NONE)
 		return;
+	if (err == -ETIMEDOUT && wanted == BUS_PAUSE)
+		run_on(m);
 	if (err) {
 		snprintf(text, sizeof(text), "the core did not do it: %s", strerror(-err));
 		if (m->pending)
 			bus_ctl_refuse(TAKE_PTR(m->pending), err, text);
-		else
+		else if (wanted == BUS_PAUSE)
 			machine_runs_on(m, text);
 		return;
 	}

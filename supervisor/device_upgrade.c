@@ -130,7 +130,7 @@ static void stop_old(struct device *d)
 }
 
 /* One that was drained and does not hear of this rests for ever, and does not even look as if it hung. */
-static void on_resumed(void *arg, int err, const struct bus_msg *reply)
+static void on_resumed_again(void *arg, int err, const struct bus_msg *reply)
 {
 	struct child *c = arg;
 
@@ -143,13 +143,28 @@ static void on_resumed(void *arg, int err, const struct bus_msg *reply)
 		child_kill(c, CANT_RESUME);
 }
 
+static void tell_resume(struct child *c, bus_reply_fn then)
+{
+	const struct bus_msg msg = { .type = BUS_RESUME };
+
+	if (bus_request(c->bus, &msg, RESUME_NS, then, c))
+		child_kill(c, CANT_RESUME);
+}
+
+/* One missed answer may be a supervisor that was itself stopped. */
+static void on_resumed(void *arg, int err, const struct bus_msg *reply)
+{
+	struct child *c = arg;
+
+	if (err == -ETIMEDOUT && c->state == CHILD_READY)
+		tell_resume(c, on_resumed_again);
+	else
+		on_resumed_again(c, err, reply);
+}
+
 void device_serve_on(struct device *d)
 {
-	struct child *c = device_active(d);
-	struct bus_msg msg = { .type = BUS_RESUME };
-
-	if (bus_request(c->bus, &msg, RESUME_NS, on_resumed, c))
-		child_kill(c, CANT_RESUME);
+	tell_resume(device_active(d), on_resumed);
 }
 
 /* The old one is to serve on as if nothing had been. */
