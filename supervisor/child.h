@@ -96,6 +96,7 @@ struct child {
 	struct logs_pipe *log;
 	unsigned missed;  /* signs of life that did not come when it was asked, in a row */
 	bool silent;      /* ... and nothing was done about it but to say so */
+	unsigned sleeps;  /* looks in a row that found it asleep */
 	uint64_t turns;   /* of its main loop at the last look (lib/flight) */
 	uint64_t look_ns; /* until the next look */
 	bool adopted;     /* it is to say HELLO and READY again before anything is asked of it */
