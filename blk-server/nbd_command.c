@@ -76,6 +76,7 @@ static int on_answer(void *arg, int *error) NO_THREAD_SAFETY
 	struct nbd_link *l = c->link;
 
 	/* The connection is gone, or is about to: it will be sent once more. */
+	l->leaving |= *error == ESHUTDOWN;
 	if (*error == ENOTCONN || *error == ESHUTDOWN || c->state != NBD_ISSUED)
 		return 1;
 	l->pause_ns = NBD_PAUSE_MIN_NS;

@@ -105,6 +105,7 @@ static void drop_handle(struct nbd_link *l) REQUIRES(l->lock)
 	nbd_close(l->handle);
 	close(l->fd);
 	l->handle = NULL;
+	l->leaving = false;
 }
 
 static void lose(struct nbd_link *l, const char *why) REQUIRES(l->lock)
@@ -156,7 +157,9 @@ static void drive(struct nbd_link *l, uint32_t events) REQUIRES(l->lock)
 		read_answers(l);
 	if (events & EPOLLOUT && nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_WRITE)
 		nbd_aio_notify_write(h);
-	if (nbd_is_over(h)) {
+	if (l->leaving) {
+		lose(l, "it is about to end");
+	} else if (nbd_is_over(h)) {
 		const char *why = nbd_get_error();
 
 		lose(l, why ? why : "it ended it");

@@ -129,6 +129,7 @@ struct nbd_link {
 	uint64_t next_at GUARDED_BY(lock); /* when to get on with the state */
 	uint64_t pause_ns GUARDED_BY(lock);
 	unsigned slot GUARDED_BY(lock); /* that is being settled */
+	bool leaving GUARDED_BY(lock);  /* the server said that it is about to end */
 	bool settled GUARDED_BY(lock), told GUARDED_BY(lock);
 };
 

@@ -227,6 +227,51 @@ Test(blk_nbd, killed_with_its_server)
 	killed(nbd_qemu, 2, true);
 }
 
+/* A server whose writes are a shell's. */
+static char script[1024];
+static const char *const nbd_shell[] = {
+	"nbdkit",
+	"--exit-with-parent",
+	"-f",
+	"-U",
+	"SOCKET",
+	"eval",
+	"thread_model=echo parallel",
+	"get_size=echo 16M",
+	"can_write=exit 0",
+	"can_flush=exit 0",
+	"flush=exit 0",
+	"pread=dd if=$IMG skip=$4 count=$3 iflag=count_bytes,skip_bytes status=none",
+	script,
+	NULL
+};
+#define PUT "put() { dd of=%s seek=$1 oflag=seek_bytes conv=notrunc status=none; }; "
+
+/* One that says that it is about to end, and does not: what it refused so is sent over another connection. */
+Test(blk_nbd, a_server_that_is_about_to_end)
+{
+	struct rig_options options = { .queues = 1 };
+	char first[128];
+	struct nbd nbd;
+	struct rig rig;
+	uint64_t data;
+
+	nbd_make(&nbd);
+	snprintf(first, sizeof(first), "%s/first", nbd.dir);
+	snprintf(script, sizeof(script),
+		 "pwrite=" PUT "if mkdir %s; then echo ESHUTDOWN >&2; exit 1; fi; put $4", nbd.image, first);
+	nbd_start(&nbd, &options, nbd_shell);
+	rig_start(&rig, &options);
+	data = rig_alloc(&rig, BLOCK, BLOCK);
+	memset(rig_ptr(&rig, data), 3, BLOCK);
+	cr_assert_eq(request(&rig, 0, VIRTIO_BLK_T_OUT, 0, data, BLOCK).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(access(first, F_OK), 0);
+	expect_image(&rig, 0, BLOCK, 3);
+	rig_stop(&rig);
+	rmdir(first);
+	nbd_stop(&nbd);
+}
+
 /*
  * The fence. The server takes its time over the first write it gets, and the process that sent it dies meanwhile. Its
  * successor sends the same again, and the driver then another one to the same place, which is to be what stands there in the
@@ -234,23 +279,6 @@ Test(blk_nbd, killed_with_its_server)
  */
 Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 {
-	static char script[1024];
-	static const char *const words[] = {
-		"nbdkit",
-		"--exit-with-parent",
-		"-f",
-		"-U",
-		"SOCKET",
-		"eval",
-		"thread_model=echo parallel",
-		"get_size=echo 16M",
-		"can_write=exit 0",
-		"can_flush=exit 0",
-		"flush=exit 0",
-		"pread=dd if=$IMG skip=$4 count=$3 iflag=count_bytes,skip_bytes status=none",
-		script,
-		NULL
-	};
 	struct rig_options options = { .queues = 1 };
 	char first[128], go[128], ended[128];
 	struct nbd nbd;
@@ -262,11 +290,11 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	snprintf(go, sizeof(go), "%s/go", nbd.dir);
 	snprintf(ended, sizeof(ended), "%s/ended", nbd.dir);
 	snprintf(script, sizeof(script),
-		 "pwrite=put() { dd of=%s seek=$1 oflag=seek_bytes conv=notrunc status=none; }; "
+		 "pwrite=" PUT
 		 "if mkdir %s 2>/dev/null; then n=0; until [ -e %s ] || [ $n = 1500 ]; do sleep 0.02; n=$((n "
 		 "+ 1)); done; put $4; mkdir %s; else put $4; fi",
 		 nbd.image, first, go, ended);
-	nbd_start(&nbd, &options, words);
+	nbd_start(&nbd, &options, nbd_shell);
 	rig_start(&rig, &options);
 	data = rig_alloc(&rig, 2 * BLOCK, BLOCK);
 	memset(rig_ptr(&rig, data), 1, BLOCK);
