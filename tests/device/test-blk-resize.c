@@ -208,6 +208,7 @@ Test(blk_resize, a_qcow2_disk_that_can_not_hide_what_is_below_says_so)
 
 	need_qemu();
 	start(&s, (struct rig_options) { .make = OVERLAY("-o compat=0.10"), .backing = true });
+	check_end(OLD); /* answered when the image is open */
 	cr_assert_neq(supervisor_set(&s, "size", "24M", &why), 0);
 	cr_assert(strstr(why, "version 2"), "%s", why);
 	cr_assert_eq(capacity(), OLD);
