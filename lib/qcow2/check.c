@@ -232,10 +232,12 @@ static int mend_later(struct qcow2 *q, struct mend *m, uint64_t cluster, uint64_
 
 static int compare(struct qcow2 *q, const struct counts *k, bool repair, struct qcow2_check *out)
 {
+	/* Blocks of counts that are added meanwhile come behind that, and are not known to k. */
+	uint64_t end = repair ? MIN(k->n, q->pool.end) : k->n;
 	struct mend mend = { 0 };
 	int err = 0;
 
-	for (uint64_t c = 0; c < k->n && !err; c++) {
+	for (uint64_t c = 0; c < end && !err; c++) {
 		uint64_t value;
 
 		err = ref_get(q, c, &value);
@@ -309,6 +311,16 @@ int check_flags(struct qcow2 *q, uint64_t *l1, uint64_t entries, uint64_t l1_off
 	return err;
 }
 
+/* Behind the last cluster that anything refers to. */
+static uint64_t end_of(const struct counts *k)
+{
+	uint64_t end = k->n;
+
+	while (end && !k->count[end - 1])
+		end--;
+	return end;
+}
+
 int qcow2_check(struct qcow2 *q, bool repair, struct qcow2_check *out)
 {
 	struct counts k = { .n = atomic_load(&q->limit) >> q->cluster_bits, .times = 1 };
@@ -328,6 +340,9 @@ int qcow2_check(struct qcow2 *q, bool repair, struct qcow2_check *out)
 		err = -ENOMEM;
 	if (!err)
 		err = walk_all(q, &k);
+	/* On a device that was looked for by the counts, which are in doubt; those that are missing will be put there. */
+	if (!err && repair)
+		alloc_grow_to(q, end_of(&k));
 	if (!err)
 		err = compare(q, &k, repair, out);
 	free(k.count);
