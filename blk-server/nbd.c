@@ -185,11 +185,11 @@ static int await_ready(struct nbd_handle *h)
 	uint64_t end = clock_ns() + FIRST_TRY_MS * NS_PER_MS;
 
 	while (!nbd_aio_is_ready(h)) {
-		unsigned direction = nbd_aio_get_direction(h);
-		struct pollfd p = { .fd = nbd_aio_get_fd(h) };
+		struct pollfd p = { .fd = -1 };
+		unsigned direction;
 
-		if (nbd_aio_is_dead(h) || nbd_aio_is_closed(h)) {
-			const char *why = nbd_get_error();
+		if (nbd_is_over(h)) {
+			const char *why = nbd_get_error(); /* of the last call that failed */
 
 			log_error("--nbd: the server ends the connection: %s",
 				  why ? why : "it does not say why");
@@ -197,6 +197,8 @@ static int await_ready(struct nbd_handle *h)
 		}
 		if (clock_ns() >= end)
 			return -ETIMEDOUT;
+		direction = nbd_aio_get_direction(h);
+		p.fd = nbd_aio_get_fd(h);
 		p.events = (short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
 				   (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
 		if (poll(&p, 1, 100) <= 0)
