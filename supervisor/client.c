@@ -239,7 +239,7 @@ static void print_status(const json_t *root)
 
 	printf("%s: %s", text_of(root, "name"), text_of(root, "state"));
 	if (json_number_value(json_object_get(root, "uptime_s")) > 0) {
-		printf(" for ");
+		printf(", up for ");
 		print_uptime(json_number_value(json_object_get(root, "uptime_s")));
 	}
 	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
