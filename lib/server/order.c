@@ -182,7 +182,7 @@ static void do_err(struct server_queue *q, struct order *o)
 	set_fd(&q->err, take_fd(&o->fd));
 }
 
-/* Has the device give back what it holds only to have it, as nothing may be taken for now. */
+/* Has the device give back what it holds only to have it, as nothing may be taken until the order is done. */
 static void release(struct server_queue *q)
 {
 	if (!q->taken || !q->server->device->release)

@@ -158,7 +158,7 @@ void server_unpop(struct server_queue *queue, uint16_t head);
 /* The same; false if it can't be given back, and is still taken. */
 bool server_try_unpop(struct server_queue *queue, uint16_t head);
 
-/* An order keeps the queue from working for now; what is parked stays so. After it there is a pass. */
+/* An order keeps the queue from working until it is carried out; what is parked stays so. After it there is a pass. */
 bool server_rests(const struct server_queue *queue);
 
 /* The thread goes on working on a request that it has, and works on none (virtq.h: vq_take_up). */
