@@ -16,14 +16,6 @@
 
 #include "tables.h"
 
-#define OPTION(level, option)                                                                                \
-	{                                                                                                    \
-		{ .index = 1, .op = SANDBOX_EQ, .value = (level) },                                          \
-		{                                                                                            \
-			.index = 2, .op = SANDBOX_EQ, .value = (option)                                      \
-		}                                                                                            \
-	}
-
 #define SOCKET(domain)                                                                                       \
 	{                                                                                                    \
 		{                                                                                            \
@@ -36,17 +28,18 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_socket, .args = SOCKET(AF_INET), .why = "a connection to a server elsewhere" },
 	{ .nr = __NR_socket, .args = SOCKET(AF_INET6), .why = "the same" },
 	{ .nr = __NR_connect, .why = "the same" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_NODELAY), .why = "requests go at once" },
-	{ .nr = __NR_setsockopt, .args = OPTION(SOL_SOCKET, SO_KEEPALIVE), .why = "a server that is gone" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_KEEPIDLE), .why = "the same" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_KEEPINTVL), .why = "the same" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_KEEPCNT), .why = "the same" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_USER_TIMEOUT), .why = "the same" },
+	{ .nr = __NR_setsockopt,
+	  .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_NODELAY),
+	  .why = "requests go at once" },
+	{ .nr = __NR_setsockopt,
+	  .args = SANDBOX_OPTION(SOL_SOCKET, SO_KEEPALIVE),
+	  .why = "a server that is gone" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_KEEPIDLE), .why = "the same" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_KEEPINTVL), .why = "the same" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_KEEPCNT), .why = "the same" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_USER_TIMEOUT), .why = "the same" },
 	{ .nr = __NR_poll, .why = "waiting for a connection" },
-	{ .nr = __NR_getsockopt,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = SOL_SOCKET },
-		    { .index = 2, .op = SANDBOX_EQ, .value = SO_ERROR } },
-	  .why = "what became of it" },
+	{ .nr = __NR_getsockopt, .args = SANDBOX_OPTION(SOL_SOCKET, SO_ERROR), .why = "what became of it" },
 	{ .nr = __NR_shutdown, .why = "a connection is over, whoever still has it" },
 	{ .nr = __NR_close, .why = "a connection is over" },
 	{ .nr = __NR_exit, .why = "end of a thread" },
@@ -82,9 +75,9 @@ static const struct sandbox_rule resolver[] = {
 	  .args = SOCKET(AF_NETLINK),
 	  .why = "whether there are addresses of both kinds" },
 	{ .nr = __NR_setsockopt,
-	  .args = OPTION(IPPROTO_IP, IP_RECVERR),
+	  .args = SANDBOX_OPTION(IPPROTO_IP, IP_RECVERR),
 	  .why = "a question to a name server" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_IPV6, IPV6_RECVERR), .why = "the same" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_IPV6, IPV6_RECVERR), .why = "the same" },
 	{ .nr = __NR_sendmmsg, .why = "questions to a name server" },
 	{ .nr = __NR_sendto, .why = "the same" },
 	{ .nr = __NR_recvfrom, .why = "its answers" },

@@ -34,14 +34,6 @@
 		}                                                                                            \
 	}
 
-#define OPTION(level, option)                                                                                \
-	{                                                                                                    \
-		{ .index = 1, .op = SANDBOX_EQ, .value = (level) },                                          \
-		{                                                                                            \
-			.index = 2, .op = SANDBOX_EQ, .value = (option)                                      \
-		}                                                                                            \
-	}
-
 /* What libslirp does with sockets that it has. */
 static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_connect, .why = "connections of the guest" },
@@ -49,14 +41,16 @@ static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_recvfrom, .why = "frames of the guest; data from the network" },
 	{ .nr = __NR_recvmsg, .why = "ICMP errors for datagrams that the guest sent" },
 	{ .nr = __NR_sendto, .why = "frames for the guest; data to the network" },
-	{ .nr = __NR_setsockopt, .args = OPTION(SOL_SOCKET, SO_REUSEADDR), .why = "each TCP socket" },
-	{ .nr = __NR_setsockopt, .args = OPTION(SOL_SOCKET, SO_OOBINLINE), .why = "each TCP socket" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_TCP, TCP_NODELAY), .why = "each TCP socket" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_IP, IP_TTL), .why = "the guest's hop limit" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_IPV6, IPV6_UNICAST_HOPS), .why = "the same" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_IP, IP_RECVERR), .why = "ICMP errors" },
-	{ .nr = __NR_setsockopt, .args = OPTION(IPPROTO_IPV6, IPV6_RECVERR), .why = "ICMP errors" },
-	{ .nr = __NR_getsockopt, .args = OPTION(SOL_SOCKET, SO_ERROR), .why = "why a connection ended" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(SOL_SOCKET, SO_REUSEADDR), .why = "each TCP socket" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(SOL_SOCKET, SO_OOBINLINE), .why = "each TCP socket" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_NODELAY), .why = "each TCP socket" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_IP, IP_TTL), .why = "the guest's hop limit" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_IPV6, IPV6_UNICAST_HOPS), .why = "the same" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_IP, IP_RECVERR), .why = "ICMP errors" },
+	{ .nr = __NR_setsockopt, .args = SANDBOX_OPTION(IPPROTO_IPV6, IPV6_RECVERR), .why = "ICMP errors" },
+	{ .nr = __NR_getsockopt,
+	  .args = SANDBOX_OPTION(SOL_SOCKET, SO_ERROR),
+	  .why = "why a connection ended" },
 	{ .nr = __NR_getpeername, .why = "whether a connection came about" },
 	SANDBOX_FCNTL(F_GETFL, 0, "a new socket becomes non-blocking"),
 	SANDBOX_FCNTL(F_GETFL, O_NONBLOCK, "the same, whatever the third argument holds"),

@@ -23,6 +23,15 @@
 		.why = (reason)                                                                              \
 	}
 
+/* The arguments of setsockopt and getsockopt: that option, whatever its value. */
+#define SANDBOX_OPTION(level, option)                                                                        \
+	{                                                                                                    \
+		{ .index = 1, .op = SANDBOX_EQ, .value = (level) },                                          \
+		{                                                                                            \
+			.index = 2, .op = SANDBOX_EQ, .value = (option)                                      \
+		}                                                                                            \
+	}
+
 /* Steady: any C program with threads that last: locks, heap without executable pages, signal return, exit. */
 extern const struct sandbox_rule sandbox_table_runtime[];
 
