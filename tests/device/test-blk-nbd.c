@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blk-server on the export of an NBD server: what it serves, and what becomes of requests when either of them dies. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -291,9 +292,9 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	snprintf(ended, sizeof(ended), "%s/ended", nbd.dir);
 	snprintf(script, sizeof(script),
 		 "pwrite=" PUT
-		 "if mkdir %s 2>/dev/null; then n=0; until [ -e %s ] || [ $n = 1500 ]; do sleep 0.02; n=$((n "
-		 "+ 1)); done; put $4; mkdir %s; else put $4; fi",
+		 "if mkdir %s 2>/dev/null; then timeout 30 cat %s; put $4; mkdir %s; else put $4; fi",
 		 nbd.image, first, go, ended);
+	cr_assert_eq(mkfifo(go, 0666), 0);
 	nbd_start(&nbd, &options, nbd_shell);
 	rig_start(&rig, &options);
 	data = rig_alloc(&rig, 2 * BLOCK, BLOCK);
@@ -307,14 +308,14 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	until = clock_ns() + 2500 * NS_PER_MS;
 	rig_until(&rig, clock_ns() >= until);
 	expect_image(&rig, 0, BLOCK, 0);
-	cr_assert_eq(mkdir(go, 0755), 0);
+	close(open(go, O_WRONLY)); /* cat reads from it, and ends */
 	cr_assert_eq(rig_wait(&rig, 0).status, VIRTIO_BLK_S_OK);
 	cr_assert_eq(access(ended, F_OK), 0, "the second came before the first was done");
 	cr_assert_eq(request(&rig, 0, VIRTIO_BLK_T_OUT, 0, data + BLOCK, BLOCK).status, VIRTIO_BLK_S_OK);
 	expect_image(&rig, 0, BLOCK, 2);
 	rig_stop(&rig);
 	rmdir(first);
-	rmdir(go);
+	unlink(go);
 	rmdir(ended);
 	nbd_stop(&nbd);
 }
