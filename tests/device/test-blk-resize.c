@@ -66,6 +66,17 @@ static void check_end(uint64_t end)
 		     VIRTIO_BLK_S_IOERR);
 }
 
+static void end_with_successor(struct supervisor *s)
+{
+	s->hello = s->ready = false;
+	rig_respawn(&rig);
+	cr_assert_eq(rig.config.capacity * 512, NEW, "a successor has the new size");
+	bus_expect(s->bus, rig.pid);
+	supervisor_until(s, s->ready);
+	check_end(NEW);
+	tear_down(s);
+}
+
 Test(blk_resize, a_disk_grows_and_the_driver_is_told)
 {
 	struct supervisor s;
@@ -85,13 +96,7 @@ Test(blk_resize, a_disk_grows_and_the_driver_is_told)
 	supervisor_ask_ok(&s, BUS_PING);
 	cr_assert_eq(rig.config_changes, 1);
 	rig_kill(&rig);
-	s.hello = s.ready = false;
-	rig_respawn(&rig);
-	cr_assert_eq(rig.config.capacity * 512, NEW, "a successor has the new size");
-	bus_expect(s.bus, rig.pid);
-	supervisor_until(&s, s.ready);
-	check_end(NEW);
-	tear_down(&s);
+	end_with_successor(&s);
 }
 
 Test(blk_resize, what_is_no_growth_is_refused)
@@ -192,13 +197,7 @@ Test(blk_resize, a_qcow2_disk_grows_into_zeroes)
 	check_end(NEW);
 	rig_kill(&rig);
 	rig_judge_image(&rig);
-	s.hello = s.ready = false;
-	rig_respawn(&rig);
-	cr_assert_eq(rig.config.capacity * 512, NEW, "a successor has the new size");
-	bus_expect(s.bus, rig.pid);
-	supervisor_until(&s, s.ready);
-	check_end(NEW);
-	tear_down(&s);
+	end_with_successor(&s);
 }
 
 Test(blk_resize, a_qcow2_disk_that_can_not_hide_what_is_below_says_so)

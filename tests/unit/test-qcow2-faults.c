@@ -545,10 +545,9 @@ Test(qcow2_faults, f56_the_end_of_a_device_is_not_looked_for_behind_it)
 	qcow2_abandon(image);
 }
 
-/* All of a device is used, but for what lies behind a long row of used clusters. */
-Test(qcow2_faults, a_full_device_is_searched_to_its_end)
+/* A device of 50 MiB with a disk of 60 MiB and many small clusters. */
+static struct qcow2 *open_device(void)
 {
-	struct qcow2_check found;
 	struct qcow2 *image = NULL;
 
 	rig_begin();
@@ -557,6 +556,16 @@ Test(qcow2_faults, a_full_device_is_searched_to_its_end)
 	reset_image();
 	mem.bytes = 50U << 20;
 	cr_assert_eq(try_open(true, &image), 0);
+	return image;
+}
+
+/* All of a device is used, but for what lies behind a long row of used clusters. */
+Test(qcow2_faults, a_full_device_is_searched_to_its_end)
+{
+	struct qcow2_check found;
+	struct qcow2 *image = NULL;
+
+	image = open_device();
 	memset(buf, 4, 1 << 20);
 	for (uint64_t off = 0; off < 40U << 20; off += 1 << 20)
 		cr_assert_eq(qcow2_write(image, off, buf, 1 << 20), 0, "at %llu", (unsigned long long)off);
@@ -586,12 +595,7 @@ Test(qcow2_faults, f56_lost_counts_are_made_behind_all_that_is_used)
 	uint64_t counts;
 	unsigned n = 0;
 
-	rig_begin();
-	rig_sh("qemu-img create -q -f qcow2 -o cluster_size=512 disk 60M");
-	load_image();
-	reset_image();
-	mem.bytes = 50U << 20;
-	cr_assert_eq(try_open(true, &image), 0);
+	image = open_device();
 	memset(buf, 5, 1 << 20);
 	cr_assert_eq(qcow2_write(image, 0, buf, 1 << 20), 0);
 	cr_assert_eq(qcow2_close(image), 0);
