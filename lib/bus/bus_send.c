@@ -19,6 +19,19 @@ void bus_send_drop(struct bus *bus)
 		loop_mod_fd(bus->send_fd, 0);
 }
 
+/* nng gives a message to whatever connection there is. While we hold the lock pipe_event lets no other one begin, so this
+ * goes to that which the loop knows of, or nowhere; nng calls back nothing that it waits for. */
+static int give(struct bus *bus, nng_msg *m)
+{
+	int err = NNG_EAGAIN;
+
+	lock_take(&bus->lock);
+	if (bus->pipe_admitted == bus->pipe)
+		err = nng_sendmsg(bus->sock, m, NNG_FLAG_NONBLOCK);
+	lock_drop(&bus->lock);
+	return err;
+}
+
 void bus_send_pump(struct bus *bus, uint64_t retry_ns)
 {
 	unsigned before = bus->queue_count;
@@ -26,7 +39,7 @@ void bus_send_pump(struct bus *bus, uint64_t retry_ns)
 	while (bus->queue_count) {
 		unsigned at = bus->queue_first % BUS_SEND_MAX;
 
-		if (nng_sendmsg(bus->sock, bus->queue[at], NNG_FLAG_NONBLOCK) != 0)
+		if (give(bus, bus->queue[at]) != 0)
 			break;
 		bus->queue_first++;
 		bus->queue_count--;

@@ -118,11 +118,11 @@ int raw_connect(const char *to)
 }
 
 /* As pair0: protocol 1.0 is number 16. */
-int raw_open(const char *to)
+static const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
+
+static int greet(int fd)
 {
-	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
 	uint8_t theirs[8];
-	int fd = raw_connect(to);
 
 	cr_assert_geq(fd, 0);
 	cr_assert_eq(write(fd, hello, 8), 8);
@@ -131,9 +131,29 @@ int raw_open(const char *to)
 	return fd;
 }
 
+int raw_open(const char *to)
+{
+	return greet(raw_connect(to));
+}
+
+int raw_listen(const char *at)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int srv = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(sa.sun_path, at);
+	cr_assert_eq(bind(srv, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	cr_assert_eq(listen(srv, 1), 0);
+	return srv;
+}
+
+int raw_accept(int srv)
+{
+	return greet(accept(srv, NULL, NULL));
+}
+
 int raw_open_running(const char *to)
 {
-	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
 	uint64_t end = clock_ns() + 10 * NS_PER_S;
 	uint8_t theirs[8];
 	size_t got = 0;

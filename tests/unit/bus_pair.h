@@ -60,6 +60,9 @@ int raw_open(const char *to);
 /* Greets the endpoint while its loop runs, which may have to make a new listener first; one that was hung up on before
  * it was greeted tries again. */
 int raw_open_running(const char *to);
+/* The other way round: who listens in the supervisor's place, for the child's end to dial, and its greeting of a caller. */
+int raw_listen(const char *at);
+int raw_accept(int srv);
 /* What announces a message of len bytes. */
 void raw_head(int fd, uint64_t len);
 void raw_send(int fd, const void *data, size_t len);

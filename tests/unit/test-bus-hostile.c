@@ -42,9 +42,6 @@ Test(bus_hostile, queue_to_a_peer_that_does_not_read_is_bounded)
 Test(bus_hostile, events_to_a_stopped_peer_end_in_eagain_and_flush_meets_its_deadline)
 {
 	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
-	uint8_t theirs[8];
 	int srv, fd, err;
 	uint64_t began;
 
@@ -53,14 +50,9 @@ Test(bus_hostile, events_to_a_stopped_peer_end_in_eagain_and_flush_meets_its_dea
 	bus_pair_open(getpid());
 	bus_close(sup.bus);
 	sup.bus = NULL;
-	srv = socket(AF_UNIX, SOCK_STREAM, 0);
-	strcpy(sa.sun_path, path);
-	cr_assert_eq(bind(srv, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	cr_assert_eq(listen(srv, 1), 0);
+	srv = raw_listen(path);
 	bus_pair_dial();
-	fd = accept(srv, NULL, NULL);
-	cr_assert_eq(fd_read_full(fd, theirs, 8), 0);
-	cr_assert_eq(write(fd, hello, 8), 8);
+	fd = raw_accept(srv);
 	RUN_UNTIL(child.ups);
 	do {
 		while ((err = bus_event(child.bus, &down)) == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* lib/bus: who may connect, and what a child leaves to its successor. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +122,44 @@ Test(bus_who, replaced_child_leaves_nothing_to_its_successor)
 	cr_assert_eq(child.messages, 1);
 	cr_assert_eq(sup.messages, 0);
 	close(fd);
+	bus_pair_close();
+}
+
+/* What waits for a connection goes with it, and does not leave over the next one, of which the loop has not heard yet. */
+Test(bus_who, replaced_supervisor_hears_nothing_that_was_for_the_one_before)
+{
+	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
+	uint64_t sent, calls = 0;
+	uint8_t words[BUS_MSG_MAX];
+	int srv, fd;
+
+	strcpy(down.device_down.device, "disk0");
+	memset(down.device_down.reason, 'r', BUS_TEXT_MAX - 1);
+	bus_pair_open(getpid());
+	bus_close(sup.bus);
+	sup.bus = NULL;
+	srv = raw_listen(path);
+	bus_pair_dial();
+	fd = raw_accept(srv);
+	RUN_UNTIL(child.ups);
+	do { /* until the kernel's buffer is full */
+		cr_assert_eq(bus_event(child.bus, &down), 0);
+		sent = bus_pair_counters(child.bus).sent;
+	} while (++calls < sent + 3);
+	close(fd);
+	fd = raw_accept(srv);
+	/* nng lets it in meanwhile; the loop does not run. */
+	for (int i = 0; i < 20; i++) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		cr_assert_eq(bus_event(child.bus, &down), 0);
+		cr_assert_eq(poll(&p, 1, 5), 0, "words for the one before");
+	}
+	RUN_UNTIL(child.ups == 2);
+	cr_assert_eq(bus_event(child.bus, &(struct bus_msg) { .type = BUS_READY }), 0);
+	cr_assert_leq(raw_recv(fd, words, sizeof(words)), 4, "READY is the first and the shortest");
+	close(fd);
+	close(srv);
 	bus_pair_close();
 }
 
