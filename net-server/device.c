@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "mtu.h"
 #include "num.h"
 #include "parse.h"
 #include "port.h"
@@ -194,6 +195,7 @@ static int net_open(void *dev, const struct server_settings *settings, uint64_t 
 		return -EINVAL;
 	}
 	if (port->user.on) {
+		port->mtu = port->mtu ? port->mtu : MTU_USER;
 		port->packet_fd = user_start(&port->user, settings->id, settings->sandbox, port->mtu);
 		if (port->packet_fd < 0)
 			return port->packet_fd;

@@ -82,14 +82,13 @@ static int spawn(const struct user *user, const char *id, bool sandbox, unsigned
 	const struct beside beside = {
 		.program = "net-user", .option = "--user", .argv = argv, .sandbox = sandbox
 	};
-	unsigned own = mtu ? OWN_WORDS : OWN_WORDS - 2;
 
 	if (sandbox)
 		argv[6] = "on";
 	snprintf(bytes, sizeof(bytes), "%u", mtu);
-	argv[own] = NULL;
+	argv[OWN_WORDS] = NULL;
 	if (user->count)
-		memcpy(argv + own, user->word, user->count * sizeof(*argv));
+		memcpy(argv + OWN_WORDS, user->word, user->count * sizeof(*argv));
 	return beside_start(&beside, theirs, pidfd);
 }
 

@@ -21,7 +21,7 @@ struct user {
 /* Notes an option of net-user's and its value. 1 (it may be given again) or -E2BIG. */
 int user_add(struct user *user, const char *option, const char *value);
 
-/* Starts net-user, for packets of mtu bytes (0: as it has it), and waits until it answers. Our end of the socket, or -errno
+/* Starts net-user, for packets of mtu bytes, and waits until it answers. Our end of the socket, or -errno
  * after one line. */
 int user_start(const struct user *user, const char *id, bool sandbox, unsigned mtu);
 

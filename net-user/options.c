@@ -10,6 +10,7 @@
 
 #include "bus_msg.h"
 #include "log.h"
+#include "mtu.h"
 #include "num.h"
 #include "option.h"
 #include "parse.h"
@@ -61,7 +62,7 @@ static int set_ipv6(void *arg, const char *value)
 
 static int set_mtu(void *arg, const char *value)
 {
-	return option_number(value, 576, 65521, &((struct options *)arg)->mtu);
+	return option_number(value, MTU_MIN, MTU_MAX, &((struct options *)arg)->mtu);
 }
 
 static int set_hostname(void *arg, const char *value)

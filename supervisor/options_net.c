@@ -8,12 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mtu.h"
 #include "num.h"
 #include "options_priv.h"
 #include "parse.h"
 
-#define MTU_MIN 576 /* of IPv4; IPv6 wants 1280, which is the guest's to know */
-#define MTU_MAX 65521
 /* Of user's network and names, as net-user has them. */
 #define PREFIX_MIN   8
 #define PREFIX_MAX   27
@@ -359,6 +358,8 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 				     links ? "names more than one network" : "names no network");
 	if (check_link(device, given, error))
 		return -EINVAL;
+	if (device->net.link == LINK_USER && !device->net.mtu)
+		device->net.mtu = MTU_USER;
 	/* The connection of one that waits would be the peer's second one, or take the place of the first. */
 	if (device->net.link == LINK_STREAM && given[KEY_SPARE] && device->spare)
 		return vmconf_refuse(error,

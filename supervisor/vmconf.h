@@ -88,7 +88,7 @@ struct vmconf_net {
 	char *stream; /* the socket of a peer, or for one */
 	uint8_t mac[VMCONF_MAC_LEN];
 	bool own_mac;
-	unsigned mtu;                          /* 0: whatever the tap has, or 1500 */
+	unsigned mtu;                          /* 0: whatever the tap has, or not said */
 	bool restricted;                       /* user: the guest reaches nothing but what allow tells */
 	struct vmconf_words forwards, allowed; /* user */
 	bool ipv6;                             /* user */
