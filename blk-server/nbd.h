@@ -2,9 +2,10 @@
 /*
  * A disk that is an export of an NBD server, by libnbd's asynchronous calls, straight from and to the guest's memory.
  *
- * Connections (links) are made by nbd-dial (dial.h), as this process has no network. A server that keeps what is written over one
- * connection in step with the others says so (multi-conn): then each queue has a link of its own, which its thread drives.
- * Otherwise all queues share one: the thread of the first queue drives it, and those of others hand over their transfers.
+ * Connections (links) are made by nbd-dial (dial.h), as this process has no network. A server that keeps what is
+ * written over one connection in step with the others says so (multi-conn): then each queue has a link of its own,
+ * which its thread drives. Otherwise all queues share one: the thread of the first queue drives it, and those of others
+ * hand over their transfers.
  *
  * A link that breaks is made anew, and what was in flight is submitted again; the driver sees that it takes long. After
  * --reconnect seconds without a connection transfers fail with -ENOTCONN, and what becomes of them is --on-error's affair.

@@ -2,9 +2,9 @@
 /*
  * The commands of a connection to an NBD server: cut from transfers, sent, answered, and taken back when it breaks.
  *
- * A command is given to libnbd only while that is between two messages, and the next one not before the whole of it was taken by
- * the socket. So at the death of this process no more than one command can have been sent in part, and libnbd has no list
- * of its own whose end nobody knows. What was sent is noted for a successor before the answer can come.
+ * A command is given to libnbd only while that is between two messages, and the next one not before the whole of it was
+ * taken by the socket. So at the death of this process no more than one command can have been sent in part, and libnbd
+ * has no list of its own whose end nobody knows. What was sent is noted for a successor before the answer can come.
  */
 #include <errno.h>
 #include <libnbd.h>

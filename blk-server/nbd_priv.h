@@ -30,8 +30,8 @@
 #define NBD_SENDING UINT64_MAX /* in place of a cookie: perhaps not the whole of it was sent */
 
 /*
- * Memory that outlives the process, kept by nbd-dial. A successor believes nothing that stands in it, or no more than it would
- * believe a server: it may have been written by a process that was taken over.
+ * Memory that outlives the process, kept by nbd-dial. A successor believes nothing that stands in it, or no more than
+ * it would believe a server: it may have been written by a process that was taken over.
  */
 struct nbd_kept {
 	_Atomic uint64_t flags, bytes, block_min, block_max;

@@ -7,9 +7,9 @@
  * if the guest put them there; it would fool nobody but itself.
  *
  * Two commands can be noted that no answer comes for: one that was sent in part, and one whose answer was read by the
- * process a moment before it died. So when no more than these are left and nothing is said for GRACE_NS the server is told that
- * nothing more comes, by which it ends the connection when it has done what it has. For that, and for more answers than
- * these, it is waited as long as the server says anything, and SILENCE_NS when it says nothing at all.
+ * process a moment before it died. So when no more than these are left and nothing is said for GRACE_NS the server is
+ * told that nothing more comes, by which it ends the connection when it has done what it has. For that, and for more
+ * answers than these, it is waited as long as the server says anything, and SILENCE_NS when it says nothing at all.
  */
 #include <endian.h>
 #include <errno.h>

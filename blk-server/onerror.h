@@ -3,7 +3,8 @@
  * What becomes of a request that the host refuses: it is reported to the driver, or kept and carried on later, after a pause
  * or when a person has made room. What is kept is in flight to everybody else, so a successor has it, too.
  *
- * A failed flush is always reported: the kernel has dropped what it could not write, and another one would succeed without it.
+ * A failed flush is always reported: the kernel has dropped what it could not write, and another one would succeed
+ * without it.
  */
 #ifndef ONERROR_H
 #define ONERROR_H

@@ -45,10 +45,10 @@ struct owner {
 	struct qcow2 *_Atomic image;
 
 	sem_t wanted, named;
-	struct lock lock; /* guards the next five */
-	struct request *first, *last;
-	struct call *calls, *last_call;
-	bool stopping;
+	struct lock lock;
+	struct request *first GUARDED_BY(lock), *last GUARDED_BY(lock);
+	struct call *calls GUARDED_BY(lock), *last_call GUARDED_BY(lock);
+	bool stopping GUARDED_BY(lock);
 	struct user user[QCOW2_READERS_MAX];
 	unsigned nusers;
 

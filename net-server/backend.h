@@ -45,8 +45,9 @@ struct backend_ops {
 	bool vnet; /* frames have the virtio header in front, which tells of offloads */
 
 	/*
-	 * Sends the frame in iov, whose first vector is the header, vnet or not, and the backend's to change: 0. -EAGAIN: would block, and
-	 * EPOLLOUT tells when not. Another -errno: this frame can't be sent. -EPIPE: the peer is gone.
+	 * Sends the frame in iov, whose first vector is the header, vnet or not, and the backend's to change: 0.
+	 * -EAGAIN: would block, and EPOLLOUT tells when not. Another -errno: this frame can't be sent. -EPIPE: the peer
+	 * is gone.
 	 */
 	int (*send)(struct backend *b, unsigned pair, struct iovec *iov, int n);
 	/*

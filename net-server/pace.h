@@ -29,7 +29,8 @@ struct pace {
 	uint32_t run;   /* of those before, as far back as they were fast */
 };
 
-/* It is not fast yet. fn(arg) is called a moment after pace_empty or pace_stuck if it is fast, on the loop's thread. 0 or -errno. */
+/* It is not fast yet. fn(arg) is called a moment after pace_empty or pace_stuck if it is fast, on the loop's thread.
+ * 0 or -errno. */
 int pace_open(struct pace *p, struct loop *loop, void (*fn)(void *arg), void *arg);
 void pace_close(struct pace *p);
 

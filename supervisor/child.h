@@ -119,8 +119,8 @@ void child_life_look(void *child);
 int child_init(struct child *c, const char *bus_path);
 
 /*
- * Starts it, of which nothing may remain, with the sockets fds (the caller closes its copies), and has the keeper hold what the next supervisor needs
- * (KEEPER_HELD_DESC and so on). -errno if it can't be started, which is logged; then nothing of it is left and ops->died
+ * Starts it, of which nothing may remain, with the sockets fds (the caller closes its copies), and has the keeper hold
+ * what the next supervisor needs (KEEPER_HELD_DESC and so on). -errno if it can't be started, which is logged; then nothing of it is left and ops->died
  * is not called.
  */
 int child_start(struct child *c, const int *fds, size_t nfds, const int *held, size_t nheld);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whether a process's main loop turns. It shows in the flight recorder's memory (loop_show): one that sleeps is woken by the
- * kernel as soon as there is something for it, and one that has slept or woken since the last look turns. Neither has to be
- * asked, so an idle process sleeps on. What is awake and has not slept since the last look is busy with one thing,
- * or stuck in it, or does not show what it does: it is pinged. So is one that is not on the bus, which may have lost it for
- * good, and, once a minute, one that does nothing but sleep: it may have been stopped as it slept. That a ring is not served the core sees (vmm-core/watch.c),
- * and a death the pidfd tells, whatever the process says.
+ * Whether a process's main loop turns. It shows in the flight recorder's memory (loop_show): one that sleeps is woken
+ * by the kernel as soon as there is something for it, and one that has slept or woken since the last look turns.
+ * Neither has to be asked, so an idle process sleeps on. What is awake and has not slept since the last look is busy
+ * with one thing, or stuck in it, or does not show what it does: it is pinged. So is one that is not on the bus, which
+ * may have lost it for good, and, once a minute, one that does nothing but sleep: it may have been stopped as it slept.
+ * That a ring is not served the core sees (vmm-core/watch.c), and a death the pidfd tells, whatever the process says.
  *
- * A server that does not answer is replaced, which costs its guest a moment. The core's end would be the machine's, and one that a
- * busy host gives no processor does not answer either: that is only said.
+ * A server that does not answer is replaced, which costs its guest a moment. The core's end would be the machine's, and
+ * one that a busy host gives no processor does not answer either: that is only said.
  */
 #include <errno.h>
 

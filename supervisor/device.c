@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device. Theory of operation: it has two slots for processes. The active one serves; the other may hold a spare,
- * ready but for a front end. Once the active process is dead and its writes are over (child.c), and not before, the core is given
- * the socket of its successor: the spare's, or that of a new process. The device is up when its process has
- * said READY and the core DEVICE_UP.
+ * ready but for a front end. Once the active process is dead and its writes are over (child.c), and not before, the
+ * core is given the socket of its successor: the spare's, or that of a new process. The device is up when its process
+ * has said READY and the core DEVICE_UP.
  *
  * A death leads to a restart. A spare takes over at once, since spares are rationed by themselves; a new process is
  * started at once or, if those before hardly served, after a time that grows to what the limit of restarts allows for.

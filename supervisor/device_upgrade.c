@@ -2,10 +2,10 @@
 /*
  * A device's program is replaced while it is in use. Theory of operation: the new program is started in the spare's
  * slot, and nothing of the old process is touched before the new one is ready. Then the old one finishes the requests
- * that it has taken and takes no more, is told to end, and is reaped; the core is given the new one's socket, as after a
- * death, but with nothing in flight except what the old one keeps until somebody says when to go on. From there on a spare of the old program waits beside the new process for a time
- * of trial: should that die or not be taken up by the core, the old program is back as after any death. Only after the
- * trial do both slots run the new program.
+ * that it has taken and takes no more, is told to end, and is reaped; the core is given the new one's socket, as after
+ * a death, but with nothing in flight except what the old one keeps until somebody says when to go on. From there on a
+ * spare of the old program waits beside the new process for a time of trial: should that die or not be taken up by the
+ * core, the old program is back as after any death. Only after the trial do both slots run the new program.
  *
  * An old process that dies or hangs on its last steps needs no care: its requests are resubmitted by the new one.
  */

@@ -115,8 +115,8 @@ int keeper_start(const struct keeper_plan *plan, struct keeper **out);
 int keeper_join(const char *path, struct keeper **out, struct keeper_estate *estate);
 
 /*
- * Starts child i; found holds nothing. On error *what (a constant string) names the step. Blocks for a few milliseconds, at most a minute
- * (-ETIMEDOUT), as do the following; what is started later than that is ended.
+ * Starts child i; found holds nothing. On error *what (a constant string) names the step. Blocks for a few milliseconds,
+ * at most a minute (-ETIMEDOUT), as do the following; what is started later than that is ended.
  */
 int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ACPI's fixed hardware (ACPI 6.4, sections 4.8.2.1, 4.8.3): no timer interrupt, since the counter is 32 bits wide and Linux uses none. */
+/* ACPI's fixed hardware (ACPI 6.4, sections 4.8.2.1, 4.8.3): no timer interrupt, since the counter is 32 bits wide and
+ * Linux uses none. */
 #include "acpi_pm.h"
 
 #include "clock.h"

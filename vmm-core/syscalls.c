@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the core may ask of the kernel, call by call, with the reason for each. vCPU threads have their own filter
- * on top of the steady one, so the steady one names their calls too. No thread ends before the process does. KVM's ioctls are named one by one: in
- * the steady stage no vCPU can be made, no register be read or written and no memory be given to the guest.
+ * on top of the steady one, so the steady one names their calls too. No thread ends before the process does. KVM's
+ * ioctls are named one by one: in the steady stage no vCPU can be made, no register be read or written and no memory be
+ * given to the guest.
  */
 #include "syscalls.h"
 

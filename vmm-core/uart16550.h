@@ -13,8 +13,8 @@ struct uart;
 
 /*
  * Makes a port on loop (the caller's thread is the loop's). fd, non-blocking, stays the caller's; -1: output is
- * dropped and there is no input. The process ignores SIGPIPE. set_irq(arg, level) is called with the port's lock held, so it must not block and
- * not come back. -errno on failure.
+ * dropped and there is no input. The process ignores SIGPIPE. set_irq(arg, level) is called with the port's lock held,
+ * so it must not block and not come back. -errno on failure.
  */
 int uart_new(struct loop *loop, int fd, void (*set_irq)(void *arg, bool level), void *arg, struct uart **out);
 void uart_free(

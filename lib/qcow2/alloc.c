@@ -2,9 +2,10 @@
 /*
  * Which clusters are used.
  *
- * Taken: from a pool. Filling it finds clusters whose count is 0, or new ones at the end of the file, sees to it that they
- * read as zeroes, counts them, and flushes all that at once. So whatever is made to refer to one of them later, in whatever
- * order that gets to the disk, refers to a cluster that is counted and empty. Who is killed leaves the pool as leaked clusters.
+ * Taken: from a pool. Filling it finds clusters whose count is 0, or new ones at the end of the file, sees to it that
+ * they read as zeroes, counts them, and flushes all that at once. So whatever is made to refer to one of them later, in
+ * whatever order that gets to the disk, refers to a cluster that is counted and empty. Who is killed leaves the pool as
+ * leaked clusters.
  *
  * Given back: in four steps, none before the last is sure. The tables no longer refer to the cluster (alloc_free); nobody has
  * data on its way to it (epoch.c); a flush makes the tables' change sure; its space is given up and its count lowered. Only

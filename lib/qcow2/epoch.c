@@ -2,12 +2,12 @@
 /*
  * When may a cluster that was given up be used for something else? When nothing is on its way to it any more.
  *
- * Each reader counts what it has on its way in one of two counters, that of the present epoch. The owner, having published
- * tables that no longer show the cluster, waits until the other counter of every reader has been seen at 0, turns
- * the epoch, and waits until the one that counted so far has been seen at 0. Who counts itself after the owner looked, finds the
- * new tables: it counts, then looks at the tables; the owner writes the tables, then looks at the counters; and both do so
- * with a full fence between. Both counters must be looked at, as a reader may count itself in the epoch that it saw a long
- * time ago.
+ * Each reader counts what it has on its way in one of two counters, that of the present epoch. The owner, having
+ * published tables that no longer show the cluster, waits until the other counter of every reader has been seen at 0,
+ * turns the epoch, and waits until the one that counted so far has been seen at 0. Who counts itself after the owner
+ * looked, finds the new tables: it counts, then looks at the tables; the owner writes the tables, then looks at the
+ * counters; and both do so with a full fence between. Both counters must be looked at, as a reader may count itself in
+ * the epoch that it saw a long time ago.
  */
 #include "qcow2_priv.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reference counts: a table of blocks, cached in slices, written through. The table grows by being written anew at the end
- * of the file; a new block lies, where it can, among the clusters that it counts, so that it counts itself. Whatever points to
- * something new is written after a flush of what it points to.
+ * Reference counts: a table of blocks, cached in slices, written through. The table grows by being written anew at the
+ * end of the file; a new block lies, where it can, among the clusters that it counts, so that it counts itself.
+ * Whatever points to something new is written after a flush of what it points to.
  */
 #include <stdlib.h>
 

@@ -181,8 +181,9 @@ struct sandbox_anchor {
 	int fd;                 /* a SOCK_SEQPACKET socket; the other end has SO_PASSCRED */
 	int (*work)(void *arg); /* the worker's life; returns its exit status */
 	/*
-	 * In the anchor once the worker is dead, with its memory as it left it and the C library in any state: by system calls
-	 * alone waits until the kernel has finished what the worker submitted. False if that can't be told.
+	 * In the anchor once the worker is dead, with its memory as it left it and the C library in any state: by
+	 * system calls alone waits until the kernel has finished what the worker submitted. False if that can't be
+	 * told.
 	 */
 	bool (*drained)(void *arg);
 	const struct sandbox_rule *drain; /* the calls that it makes */

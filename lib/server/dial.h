@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What blk-server and nbd-dial say to each other, and the asking side. nbd-dial has the host's network and makes connections to
- * one NBD server; whoever serves the disk has none, and is given them. Each is kept by nbd-dial, too, under the number of a
- * slot, until that slot gets another: so a connection outlives the process that used it, and its successor can see
- * to it that nothing on it is still to be carried out.
+ * What blk-server and nbd-dial say to each other, and the asking side. nbd-dial has the host's network and makes
+ * connections to one NBD server; whoever serves the disk has none, and is given them. Each is kept by nbd-dial, too,
+ * under the number of a slot, until that slot gets another: so a connection outlives the process that used it, and its
+ * successor can see to it that nothing on it is still to be carried out.
  *
  * Each process asks by a socket of its own, which goes with the question, so that nobody gets an answer that was meant for
  * a predecessor.

@@ -15,9 +15,10 @@
  *	                                                                    attach; look at the ring
  *	arrived: told, and saved
  *
- * "Still" is what a drain of this one queue takes, and all that its driver waits for; no other queue is stopped. Requests
- * keep their order, as one thread has finished what it took, but for what is parked, before the other takes any; that goes along. What the driver adds meanwhile
- * stands in the ring; the new thread looks there without having been kicked.
+ * "Still" is what a drain of this one queue takes, and all that its driver waits for; no other queue is stopped.
+ * Requests keep their order, as one thread has finished what it took, but for what is parked, before the other takes
+ * any; that goes along. What the driver adds meanwhile stands in the ring; the new thread looks there without having
+ * been kicked.
  *
  * Orders that come after ORDER_LEAVE are carried out by the new thread: the main loop puts them into the queue's mailbox
  * and does not tell the old one, which, should it find them all the same, leaves them in the queue's list.

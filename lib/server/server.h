@@ -119,8 +119,9 @@ struct server_device {
 	 * (server_unpop), newest first. May be NULL: all that is taken is answered soon. */
 	void (*release)(void *state);
 	/* Of the requests that are taken, how many are parked: nothing of them is under way anywhere, they wait for what may be
-	 * long in coming. They go along when the queue changes its thread, stay parked while server_rests, and outlive an
-	 * orderly end of the process in the in-flight region: then the device forgets them, and the ring. What has them is not
+	 * long in coming. They go along when the queue changes its thread, stay parked while server_rests, and outlive
+	 * an orderly end of the process in the in-flight region: then the device forgets them, and the ring. What has
+	 * them is not
 	 * asked to release anything unless all must be done. May be NULL, both or none: none is ever. */
 	unsigned (*parked)(void *state);
 	void (*forget)(void *state);

@@ -8,8 +8,8 @@
  * to the first request that waits for one: an answer when none does, or to another request, breaks the protocol
  * and ends the connection. After a refusal nothing more of the operation is sent, and the answers to what was are
  * waited for. A peer without REPLY_ACK does not answer setters; each operation then ends with a GET_FEATURES, whose
- * answer tells that all before it was read. All callbacks are made from one bottom half, so that they never run within a call of the user's, and
- * may free the front end.
+ * answer tells that all before it was read. All callbacks are made from one bottom half, so that they never run within
+ * a call of the user's, and may free the front end.
  */
 #include "vhost_fe_priv.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server under test, blk-server unless options say net-server: the real program, confined as a supervisor would, with a front end and drivers of our own
- * in this process. Guest memory, rings, eventfds and the in-flight region outlive the server, so that it can be
- * killed and replaced. Whatever fails here fails the test.
+ * A server under test, blk-server unless options say net-server: the real program, confined as a supervisor would, with
+ * a front end and drivers of our own in this process. Guest memory, rings, eventfds and the in-flight region outlive
+ * the server, so that it can be killed and replaced. Whatever fails here fails the test.
  */
 #ifndef RIG_H
 #define RIG_H

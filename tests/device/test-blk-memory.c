@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * FAULTS 54: no memory. An allocation fails, each one in turn (fail-alloc.c says which are spared), over a server's
- * start on rings that were served before, and its service; and the kernel kills a server for want of memory. Whatever becomes of the server, it does not crash,
- * and no request is lost, completed twice or failed.
+ * start on rings that were served before, and its service; and the kernel kills a server for want of memory. Whatever
+ * becomes of the server, it does not crash, and no request is lost, completed twice or failed.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -209,8 +209,8 @@ Test(blk_qcow2, killed_at_random)
 /* ---- an image that takes its time to be opened ---- */
 
 /*
- * As long as tables are repaired nothing is taken; the queue looks at its ring whenever it is asked to, and shows that it waits,
- * so nobody takes it for hung. The thread that would repair is held.
+ * As long as tables are repaired nothing is taken; the queue looks at its ring whenever it is asked to, and shows that
+ * it waits, so nobody takes it for hung. The thread that would repair is held.
  */
 Test(blk_qcow2, a_ring_waits_until_the_image_is_open)
 {

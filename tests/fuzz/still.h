@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time and descriptors that stand still until a target moves them: the linker has clock_gettime, the epoll calls and
- * eventfd of what is tested end here (--wrap, and the budget of log lines), so that a loop of lib/loop runs the same for the same input and makes no
- * system call. One loop at a time.
+ * eventfd of what is tested end here (--wrap, and the budget of log lines), so that a loop of lib/loop runs the same
+ * for the same input and makes no system call. One loop at a time.
  */
 #ifndef FUZZ_STILL_H
 #define FUZZ_STILL_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * disturb stop|spin PID THREAD: makes one thread of a process, whose name begins so, do nothing, or nothing useful, while
- * the others go on. Prints "done" when it is so. A stopped one goes on when this program is killed; a spinning one never does.
+ * disturb stop|spin PID THREAD: makes one thread of a process, whose name begins so, do nothing, or nothing useful,
+ * while the others go on. Prints "done" when it is so. A stopped one goes on when this program is killed; a spinning
+ * one never does.
  */
 #include <dirent.h>
 #include <elf.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stands in for vmm-core, a server or net-user under the supervisor, and misbehaves on command. Called as DIR/vmm-core,
- * DIR/blk-server, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and DIR/ID.ctl,
- * a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do and .ctl. As the
- * core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console. It writes a byte to each device's socket, so that a server knows when it is no spare any more; until then a server
- * takes its commands from DIR/ID.spare.ctl.
+ * DIR/blk-server, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and
+ * DIR/ID.ctl, a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do
+ * and .ctl. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console. It writes a byte
+ * to each device's socket, so that a server knows when it is no spare any more; until then a server takes its commands
+ * from DIR/ID.spare.ctl.
  *
  *   words:    exit=N (at once)  hello-exit=N (after HELLO)  no-hello  no-ready  wrong-name  mute (answers nothing but
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)

@@ -4,9 +4,9 @@
  *
  * storm_run has up to STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a
  * pattern of seed, block and generation. Never all slots for long: of a request that is done again nothing would be
- * seen if the driver had another one out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the
- * longest time between two completions in a window; the host begins a window by a byte, and kills only once it was
- * answered: 'k' a window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
+ * seen if the driver had another one out in its place. Each slot has blocks of its own, so two requests never meet on
+ * one. A stall is the longest time between two completions in a window; the host begins a window by a byte, and kills
+ * only once it was answered: 'k' a window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
  *
  * storm_probe times reads of a register of another device in windows of the same kind, which end with the next byte.
  */
