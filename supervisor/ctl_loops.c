@@ -105,8 +105,8 @@ static void add_own(struct gathering *all, struct machine *m)
 	free(msg);
 }
 
-/* Asks a process, if it serves; a spare goes by its device's id. */
-static void ask_loops(struct gathering *all, struct child *c, bool spare)
+/* Asks a process, if it serves, and calls it id; a spare goes by its device's. */
+static void ask_loops(struct gathering *all, struct child *c, const char *id, bool spare)
 {
 	const struct bus_msg msg = { .type = BUS_GET_LOOPS };
 	struct asked *a;
@@ -117,7 +117,7 @@ static void ask_loops(struct gathering *all, struct child *c, bool spare)
 	if (!a)
 		return;
 	a->all = all;
-	a->process = json_pack("{s:s, s:i, s:b}", "id", c->id, "pid", (int)c->pid, "spare", spare);
+	a->process = json_pack("{s:s, s:i, s:b}", "id", id, "pid", (int)c->pid, "spare", spare);
 	json_array_append_new(all->processes, a->process);
 	all->waiting++;
 	if (bus_request(c->bus, &msg, ANSWER_NS, on_loops, a))
@@ -127,6 +127,7 @@ static void ask_loops(struct gathering *all, struct child *c, bool spare)
 void ctl_loops(struct machine *m, struct bus_ctl_request *req)
 {
 	struct gathering *all = calloc(1, sizeof(*all));
+	char helper[RUNDIR_SLOT_MAX];
 
 	if (!all) {
 		bus_ctl_refuse(req, -ENOMEM, "out of memory");
@@ -136,16 +137,18 @@ void ctl_loops(struct machine *m, struct bus_ctl_request *req)
 	all->processes = json_array();
 	all->waiting = 1;
 	add_own(all, m);
-	ask_loops(all, &m->core, false);
+	ask_loops(all, &m->core, m->core.id, false);
 	for (size_t i = 0; i < m->ndevices; i++) {
 		struct device *d = &m->device[i];
 
 		if (d->external)
 			continue;
-		ask_loops(all, &d->slot[d->active], false);
-		ask_loops(all, &d->slot[!d->active], true);
-		if (d->helper.child.process)
-			ask_loops(all, &d->helper.child, false);
+		ask_loops(all, &d->slot[d->active], d->id, false);
+		ask_loops(all, &d->slot[!d->active], d->id, true);
+		if (!d->helper.process)
+			continue;
+		rundir_slot(helper, d->id, KEEPER_HELPER);
+		ask_loops(all, &d->helper.child, helper, false);
 	}
 	count_down(all);
 }
@@ -229,6 +232,12 @@ void ctl_pin(struct machine *m, struct bus_ctl_request *req, const char *const *
 	if (slash) {
 		snprintf(id, sizeof(id), "%.*s", (int)(slash - argv[0]), argv[0]);
 		d = machine_device(m, id);
+		if (machine_helped(m, id)) {
+			bus_ctl_refuse(req, -EOPNOTSUPP,
+				       "only threads of a device's server are pinned; taskset -p does it to "
+				       "the TID that loops shows, until that process ends");
+			return;
+		}
 		if (!d || d->external) {
 			bus_ctl_refuse(req, -ENOENT,
 				       "there is no such device with a server of ours; status lists all");

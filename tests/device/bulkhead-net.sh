@@ -43,6 +43,11 @@ mac=$(words "$server" | sed 's/.*--mac \([^ ]*\).*/\1/')
 spare=$(device m net0 spare_pid)
 like "... with the same address" "$(words "$spare")" "--mac $mac "
 like "status for people shows both" "$(ctl m status)" $'net0 +net-server +up .*\n +net0\.user +net-user +up +process [0-9]+'
+is "loops names each process as status does" \
+	"$(ctl --json m loops | jq -rc '[.processes[] | select(.spare != true) | .id]')" '["supervisor","core","net0","net0.user"]'
+out=$(ctl m pin net0.user/main 0 2>&1)
+is "the threads of net-user can't be pinned: exit 1" $? 1
+like "... says what can be done" "$out" "only threads of a device.s server are pinned; taskset -p"
 tell net0 frame "out 1"
 check "a frame goes from the server to net-user" wait_for 5 logged m 'net-user\[net0\]: frame: out 1'
 tell net0.user frame "in 1"
