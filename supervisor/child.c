@@ -153,7 +153,7 @@ static void over(struct child *c, int code, int status)
 	forget_process(c);
 	log_death(c, &death);
 	/* A refused option is no crash, and its line is in the log. */
-	if (!death.by_order &&
+	if (!death.by_order && !(c->ops->tried && c->ops->tried(c->arg, c)) &&
 	    (c->times.ready || death.code != CLD_EXITED || death.status != CHILD_STATUS_WRONG))
 		plan_report(c, &death);
 	c->ops->died(c->arg, c, &death);

@@ -60,6 +60,8 @@ struct child_ops {
 	void (*silent)(void *arg, struct child *child, bool silent);
 	/* It may end by itself now, with status 0. NULL: never. */
 	bool (*may_end)(void *arg);
+	/* It is tried at somebody's request, who is told how it ended: that is no crash of a process in service. */
+	bool (*tried)(void *arg, const struct child *child);
 };
 
 struct child {

@@ -424,6 +424,11 @@ static bool may_end(void *arg)
 	return d->ops->ending(d->arg);
 }
 
+static bool tried(void *arg, const struct child *child)
+{
+	return device_upgrade_tries(arg, child);
+}
+
 static const struct child_ops device_child_ops = {
 	.back = on_back,
 	.ready = on_ready,
@@ -431,6 +436,7 @@ static const struct child_ops device_child_ops = {
 	.vanished = on_vanished,
 	.message = on_message,
 	.may_end = may_end,
+	.tried = tried,
 };
 
 static int init_slot(struct device *d, size_t slot, const char *dir)

@@ -292,12 +292,21 @@ static bool may_end(void *arg)
 	return d->ops->ending(d->arg);
 }
 
+static bool tried(void *arg, const struct child *child)
+{
+	const struct device *d = arg;
+
+	(void)child;
+	return d->helper.upgrading;
+}
+
 static const struct child_ops helper_ops = {
 	.ready = on_ready,
 	.died = on_died,
 	.vanished = on_vanished,
 	.message = on_message,
 	.may_end = may_end,
+	.tried = tried,
 };
 
 /* ---- what the device does with it ---- */

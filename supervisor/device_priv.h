@@ -81,6 +81,9 @@ bool device_upgrade_spare_died(struct device *d, const struct child_death *death
 bool device_upgrade_active_died(struct device *d);
 void device_upgrade_vanished(struct device *d);
 void device_upgrade_up(struct device *d);
+
+/* Whether it is the process of a new program that has not taken over yet. */
+bool device_upgrade_tries(const struct device *d, const struct child *child);
 void device_upgrade_hung(struct device *d, const char *reason);
 void device_upgrade_abort(struct device *d, int err, const char *why);
 void device_on_trial_timer(void *arg);

@@ -232,6 +232,13 @@ void device_upgrade_hung(struct device *d, const char *reason)
 
 /* ---- deaths ---- */
 
+bool device_upgrade_tries(const struct device *d, const struct child *child)
+{
+	return child == &d->slot[d->upgrade.slot] &&
+	       (d->upgrade.step == UPGRADE_STARTING || d->upgrade.step == UPGRADE_DRAINING ||
+		d->upgrade.step == UPGRADE_STOPPING);
+}
+
 bool device_upgrade_spare_died(struct device *d, const struct child_death *death)
 {
 	char text[BUS_TEXT_MAX], why[BUS_TEXT_MAX];

@@ -102,6 +102,7 @@ ctl m quit
 ends_with "ends" 0 "$pid" m
 
 # ---- a new program that does not come up ----
+crash_dir=$tmp/refused
 fresh "" --start-timeout 3
 wait_for 10 spare_ready
 for words in exit=1 hello-exit=1 wrong-name no-ready no-hello; do
@@ -111,8 +112,14 @@ for words in exit=1 hello-exit=1 wrong-name no-ready no-hello; do
 done
 check "the spare" wait_for 10 spare_ready
 is "... is of the old program" "$(program "$(device m disk0 spare_pid)")" "$bin/blk-server"
+reports() { find "$tmp/refused" -name '*.crash' 2>/dev/null | wc -l; }
+has_report() { [ "$(reports)" -gt 0 ]; }
+slay "$(device m disk0 pid)"
+check "a death in service leaves a crash report" wait_for 10 has_report
+is "... and is the only one that does" "$(reports)" 1
 ctl m quit
 ends_with "ends" 0 "$pid" m
+unset crash_dir
 
 # ---- one that comes up and does not last ----
 for ms in 0 300 2000; do
