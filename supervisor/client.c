@@ -13,6 +13,7 @@
 #include "bus_ctl.h"
 #include "clean.h"
 #include "client_loops.h"
+#include "client_print.h"
 #include "clock.h"
 #include "machine.h"
 #include "num.h"
@@ -154,107 +155,6 @@ static int read_words(struct client *c, const char *command, int max, int argc, 
 	return 0;
 }
 
-/* ---- printing ---- */
-
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "?";
-}
-
-static long long number_of(const json_t *object, const char *key)
-{
-	return json_integer_value(json_object_get(object, key));
-}
-
-static void print_uptime(double s)
-{
-	if (s >= 86400)
-		printf("%.0fd%02.0fh", s / 86400, (double)((long)s % 86400 / 3600));
-	else if (s >= 3600)
-		printf("%ldh%02ldm", (long)s / 3600, (long)s % 3600 / 60);
-	else if (s >= 60)
-		printf("%ldm%02lds", (long)s / 60, (long)s % 60);
-	else
-		printf("%.1fs", s);
-}
-
-/* machine: of a device, which can be revived. */
-static void print_child(const char *machine, const json_t *child)
-{
-	const json_t *recovery = json_object_get(child, "last_recovery_ms");
-	bool up = !strcmp(text_of(child, "state"), "up");
-
-	printf("  %-12s %-11s ", text_of(child, "id"), text_of(child, "process"));
-	if (number_of(child, "pid"))
-		printf("%-9s process %lld", text_of(child, "state"), number_of(child, "pid"));
-	else
-		printf("%s", text_of(child, "state"));
-	if (number_of(child, "restarts"))
-		printf(", %lld restart%s", number_of(child, "restarts"),
-		       number_of(child, "restarts") == 1 ? "" : "s");
-	if (json_object_get(child, "engine") && strcmp(text_of(child, "engine"), "aio"))
-		printf(", engine %s", text_of(child, "engine"));
-	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
-		printf(", spare %s", text_of(child, "spare"));
-	if (json_is_true(json_object_get(child, "refuses_writes")))
-		printf(", refuses writes");
-	if (json_object_get(child, "last_death"))
-		printf(", the last %s", text_of(child, "last_death"));
-	if (machine && (json_is_true(json_object_get(child, "refuses_writes")) ||
-			!strcmp(text_of(child, "state"), "failed")))
-		printf("; bulkhead ctl %s revive %s tries again", machine, text_of(child, "id"));
-	if (up && json_is_object(recovery)) {
-		const char *key;
-		json_t *value;
-
-		printf(", back in %.1f ms (", json_number_value(json_object_get(recovery, "total")));
-		json_object_foreach((json_t *)(uintptr_t)recovery, key, value)
-		{
-			if (strcmp(key, "total"))
-				printf("%s%s %.1f", strcmp(key, "detect") ? ", " : "", key,
-				       json_number_value(value));
-		}
-		putchar(')');
-	}
-	putchar('\n');
-}
-
-static void print_stats(json_t *root)
-{
-	const char *name;
-	json_t *value;
-
-	json_object_foreach(root, name, value)
-	{
-		printf("%-32s %" JSON_INTEGER_FORMAT "\n", name, json_integer_value(value));
-	}
-}
-
-static void print_status(const json_t *root)
-{
-	json_t *devices = json_object_get(root, "devices"), *device;
-	size_t i;
-
-	printf("%s: %s", text_of(root, "name"), text_of(root, "state"));
-	if (json_number_value(json_object_get(root, "uptime_s")) > 0) {
-		printf(", up for ");
-		print_uptime(json_number_value(json_object_get(root, "uptime_s")));
-	}
-	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
-	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
-	if (json_is_string(json_object_get(root, "stands_for")))
-		printf("  stands: %s; resume tries it again\n", text_of(root, "stands_for"));
-	print_child(NULL, json_object_get(root, "core"));
-	json_array_foreach(devices, i, device)
-	{
-		print_child(text_of(root, "name"), device);
-		if (json_is_object(json_object_get(device, "helper")))
-			print_child(text_of(root, "name"), json_object_get(device, "helper"));
-	}
-}
-
 /* ---- ctl ---- */
 
 static int call_failed(const struct client *c, int err)
@@ -387,12 +287,12 @@ int client_ctl(int argc, char **argv)
 	} else if (!strcmp(c.word[1], "status")) {
 		json_t *root = json_loads(result->json, 0, NULL);
 
-		print_status(root);
+		client_print_status(root);
 		json_decref(root);
 	} else if (!strcmp(c.word[1], "stats")) {
 		json_t *root = json_loads(result->json, 0, NULL);
 
-		print_stats(root);
+		client_print_stats(root);
 		json_decref(root);
 	} else if (!strcmp(c.word[1], "upgrade")) {
 		json_t *root = json_loads(result->json, 0, NULL);
@@ -419,31 +319,12 @@ static json_t *machine_json(const char *base, const char *name, int pid)
 	return root ? root : json_pack("{s:s, s:i, s:s}", "name", name, "pid", pid, "state", "silent");
 }
 
-static void print_row(const json_t *m)
-{
-	char memory[32];
-
-	/* Nobody answers for one that is alone or silent. */
-	if (!json_object_get(m, "cpus")) {
-		printf("%-20s %8lld %-10s %4s %8s %7s %s\n", text_of(m, "name"), number_of(m, "pid"),
-		       text_of(m, "state"), "-", "-", "-", "-");
-		return;
-	}
-	snprintf(memory, sizeof(memory), "%lldM", number_of(m, "memory_bytes") >> 20);
-	printf("%-20s %8lld %-10s %4lld %8s %7zu ", text_of(m, "name"), number_of(m, "pid"),
-	       text_of(m, "state"), number_of(m, "cpus"), memory,
-	       json_array_size(json_object_get(m, "devices")));
-	print_uptime(json_number_value(json_object_get(m, "uptime_s")));
-	putchar('\n');
-}
-
 int client_ps(int argc, char **argv)
 {
 	struct client c = { 0 };
 	int err = read_words(&c, "ps", 0, argc, argv), base;
-	json_t *list, *machine;
 	struct dirent *entry;
-	size_t i;
+	json_t *list;
 	DIR *dir;
 
 	if (c.help)
@@ -469,12 +350,7 @@ int client_ps(int argc, char **argv)
 		json_dumpf(list, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else {
-		printf("%-20s %8s %-10s %4s %8s %7s %s\n", "NAME", "PID", "STATE", "CPUS", "MEMORY",
-		       "DEVICES", "UPTIME");
-		json_array_foreach(list, i, machine)
-		{
-			print_row(machine);
-		}
+		client_print_machines(list);
 	}
 	json_decref(list);
 	return 0;

@@ -36,6 +36,25 @@ static json_t *core_json(const struct machine *m)
 	    m->core.silent && m->core.state == CHILD_READY ? "silent" : names[m->core.state], &m->core);
 }
 
+/* The ids of what was given up. */
+static json_t *failed_json(const struct machine *m)
+{
+	json_t *list = json_array();
+	char helper[RUNDIR_SLOT_MAX];
+
+	for (size_t i = 0; i < m->ndevices; i++) {
+		const struct device *d = &m->device[i];
+
+		if (d->state == DEVICE_FAILED)
+			json_array_append_new(list, json_string(d->id));
+		if (!d->helper.failed)
+			continue;
+		rundir_slot(helper, d->id, KEEPER_HELPER);
+		json_array_append_new(list, json_string(helper));
+	}
+	return list;
+}
+
 char *ctl_status_json(const struct machine *m)
 {
 	json_t *devices = json_array(), *root;
@@ -43,13 +62,13 @@ char *ctl_status_json(const struct machine *m)
 
 	for (size_t i = 0; i < m->ndevices; i++)
 		json_array_append_new(devices, device_json(&m->device[i]));
-	root = json_pack("{s:s, s:i, s:s, s:s?, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
-			 m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "stands_for",
-			 *m->io_error ? m->io_error : NULL, "generation", (int)m->generation, "uptime_s",
-			 uptime_s(m), "memory_bytes", (json_int_t)m->conf->memory, "hugepages",
-			 m->conf->hugepages, "cpus", (int)m->conf->cpus, "console", console_where(m->console),
-			 "kernel", m->conf->kernel, "log_lines_dropped", (json_int_t)logs_dropped(), "core",
-			 core_json(m), "devices", devices);
+	root = json_pack(
+	    "{s:s, s:i, s:s, s:o, s:s?, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
+	    m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "failed", failed_json(m),
+	    "stands_for", *m->io_error ? m->io_error : NULL, "generation", (int)m->generation, "uptime_s",
+	    uptime_s(m), "memory_bytes", (json_int_t)m->conf->memory, "hugepages", m->conf->hugepages, "cpus",
+	    (int)m->conf->cpus, "console", console_where(m->console), "kernel", m->conf->kernel,
+	    "log_lines_dropped", (json_int_t)logs_dropped(), "core", core_json(m), "devices", devices);
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return text;

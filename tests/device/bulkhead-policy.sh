@@ -34,6 +34,10 @@ is "... nothing of it is left" "$(device m disk0 pid)" 0
 spare_gone() { [ "$(device m disk0 spare_pid)" -eq 0 ]; }
 check "... nor of its spare" wait_for 10 spare_gone
 check "... the machine runs on" is_state m running
+row=$("$bulkhead" ps --run-dir "$run_dir" | grep '^m ')
+like "... ps shows both" "$row" '^m +[0-9]+ running, disk0 failed +1 +512M +2 [0-9.]+'
+is "... as JSON, too" "$("$bulkhead" ps --run-dir "$run_dir" --json | jq -c '[.[] | .state, .failed]')" '["running",["disk0"]]'
+like "... and status" "$(ctl m status)" '^m: running, disk0 failed, up for'
 is "... its neighbour is untouched" "$(device m disk1 state) $(device m disk1 restarts)" "up 0"
 check "... and killed, comes back" slay "$(device m disk1 pid)"
 check "..." wait_for 10 state_of disk1 up
@@ -50,6 +54,7 @@ is "... it is given up as before" "$(device m disk0 state)" failed
 rm "$bin/disk0.do"
 check "revive" ctl m revive disk0
 is "... it serves when that is answered" "$(device m disk0 state)" up
+like "... and ps no more of it" "$("$bulkhead" ps --run-dir "$run_dir" | grep '^m ')" ' running +1 '
 for i in 1 2; do
 	n=$(device m disk0 restarts)
 	slay "$(device m disk0 pid)"
