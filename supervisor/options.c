@@ -417,14 +417,43 @@ void options_usage(FILE *to)
 	      to);
 }
 
+#define HELP_WIDTH  100
+#define HELP_INDENT 8
+
+/* Whether what an option takes may go on in another line at p, which is then its beginning. */
+static bool may_break(const char *arg, const char *p)
+{
+	return p > arg && (p[-1] == ' ' || (*p == '[' && p[1] == ','));
+}
+
+/* What an option takes, after its name, in lines of a readable length. */
+static void print_arg(FILE *to, const struct option_def *o)
+{
+	size_t at = strlen("  --") + strlen(o->name) + 1;
+
+	fputc(' ', to);
+	for (const char *p = o->arg, *end; *p; p = end) {
+		for (end = p + 1; *end && !may_break(o->arg, end); end++)
+			;
+		if (at + (size_t)(end - p) > HELP_WIDTH) {
+			fprintf(to, "\n%*s", HELP_INDENT + 2, "");
+			at = HELP_INDENT + 2;
+		}
+		fprintf(to, "%.*s", (int)(end - p), p);
+		at += (size_t)(end - p);
+	}
+}
+
 void options_help(FILE *to)
 {
 	fputs("usage: bulkhead run --kernel FILE [OPTION...]\n"
 	      "Runs a virtual machine until its guest powers off.\n\n",
 	      to);
 	for (const struct option_def *o = option_table; o->name; o++) {
-		fprintf(to, "  --%s%s%s\n        %s", o->name, o->arg ? " " : "", o->arg ? o->arg : "",
-			o->help);
+		fprintf(to, "  --%s", o->name);
+		if (o->arg)
+			print_arg(to, o);
+		fprintf(to, "\n%*s%s", HELP_INDENT, "", o->help);
 		if (o->fallback)
 			fprintf(to, " (default: %s)", o->fallback);
 		fputc('\n', to);

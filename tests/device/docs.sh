@@ -27,6 +27,10 @@ same_options nbd-dial "$docs/nbd-dial.8" 7 "$top_builddir/nbd-dial/nbd-dial"
 same_options vmm-core "$docs/vmm-core.8" 12 "$top_builddir/vmm-core/vmm-core"
 same_options "bulkhead run" "$docs/bulkhead.1" 20 "$bulkhead" run
 
+is "bulkhead run --help has lines that can be read" "$("$bulkhead" run --help | awk 'length($0) > 120')" ""
+like "... without losing any of what an option takes" "$("$bulkhead" run --help | tr -d '\n ')" \
+	'--diskpath=FILE\|nbd=URI\[,reconnect=SECONDS\].*\|vhost-user=SOCKET\[,id=ID\]\[,restarts=\.\.\.\]\[,on-failure=\.\.\.\]adisk:'
+
 synopsis=$(sed -n '/^\.SH SYNOPSIS/,/^\.SH DESC/p' "$docs/net-server.8" | sed 's/\\-/-/g')
 others=$("$top_builddir/net-server/net-server" --socket "$tmp/none" 2>&1 | grep -oE -- '--[a-z-]+')
 check "net-server says what may be behind a port" test "$(wc -w <<<"$others")" -ge 7
