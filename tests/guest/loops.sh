@@ -7,7 +7,8 @@
 command -v jq >/dev/null || skip_all "jq is not installed"
 moves=100
 [ -z "${BULKHEAD_LONG-}" ] || moves=2000
-truncate -s 16M "$tmp/disk.img" "$tmp/disk1.img"
+head -c 16M /dev/urandom >"$tmp/disk.img" # a guest must not mind what there was before
+truncate -s 16M "$tmp/disk1.img"
 
 ctl() { "$bulkhead" ctl --run-dir "$tmp/run" "$@"; }
 loops() { ctl --json storm loops; }

@@ -3,10 +3,11 @@
  * A storm: the host kills the device's process again and again, and the guest watches.
  *
  * storm_run has up to STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a
- * pattern of seed, block and generation. Never all slots for long: of a request that is done again nothing would be
- * seen if the driver had another one out in its place. Each slot has blocks of its own, so two requests never meet on
- * one. A stall is the longest time between two completions in a window; the host begins a window by a byte, and kills
- * only once it was answered: 'k' a window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
+ * pattern of seed, block and generation. What the disk held before nobody knows, so each block is written before it is
+ * read. Never all slots for long: of a request that is done again nothing would be seen if the driver had another one
+ * out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the longest time
+ * between two completions in a window; the host begins a window by a byte, and kills only once it was answered: 'k' a
+ * window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
  *
  * storm_probe times reads of a register of another device in windows of the same kind, which end with the next byte.
  */
@@ -22,11 +23,12 @@ struct pending {
 	bool out, writing;
 	unsigned block;
 	uint32_t generation;
+	unsigned fresh; /* so many of its slot's blocks were written, in order */
 };
 
 static uint8_t buffers[STORM_DEPTH][BLOCK] __attribute__((aligned(4096)));
 static struct pending pending[STORM_DEPTH];
-static uint32_t generations[BLOCKS]; /* what each block holds; 0: nobody has written it */
+static uint32_t generations[BLOCKS]; /* what each block holds; 0: we have not written it */
 static uint32_t gaps[WINDOWS], reads[READS];
 static uint8_t kinds[WINDOWS];
 
@@ -63,9 +65,8 @@ static bool holds(const uint8_t *buf, unsigned block, uint32_t generation)
 {
 	uint64_t wrong = 0;
 
-	for (unsigned w = 0; w < BLOCK / 8; w++)
-		wrong |= ((const uint64_t *)(const void *)buf)[w] ^
-			 (generation ? pattern(block, generation, w) : 0);
+	for (unsigned w = 0; generation && w < BLOCK / 8; w++)
+		wrong |= ((const uint64_t *)(const void *)buf)[w] ^ pattern(block, generation, w);
 	return !wrong;
 }
 
@@ -73,7 +74,9 @@ static void begin(unsigned slot, unsigned block, bool writing)
 {
 	struct pending *p = &pending[slot];
 
-	*p = (struct pending) { .out = true, .writing = writing, .block = block };
+	p->out = true;
+	p->writing = writing;
+	p->block = block;
 	p->generation = generations[block] + writing;
 	if (writing)
 		fill(buffers[slot], block, p->generation);
@@ -188,6 +191,16 @@ static void verify_all(struct vdev *d, uint64_t *looked)
 	}
 }
 
+/* One of the slot's own blocks: those that were not written yet first. */
+static void begin_any(unsigned slot)
+{
+	struct pending *p = &pending[slot];
+	bool fresh = p->fresh < BLOCKS / STORM_DEPTH;
+	unsigned own = fresh ? p->fresh++ : next_random() % (BLOCKS / STORM_DEPTH);
+
+	begin(slot, own * STORM_DEPTH + slot, fresh || next_random() & 1);
+}
+
 void storm_run(struct vdev *d)
 {
 	uint64_t looked = 0;
@@ -201,8 +214,7 @@ void storm_run(struct vdev *d)
 	while (byte != 'q') {
 		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
 			if (!pending[slot].out && (!storm.out || next_random() & 1))
-				begin(slot, next_random() % (BLOCKS / STORM_DEPTH) * STORM_DEPTH + slot,
-				      next_random() & 1);
+				begin_any(slot);
 		vdev_kick_wanted(d);
 		byte = wait_some(&looked);
 		if (byte)
