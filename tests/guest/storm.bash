@@ -9,7 +9,7 @@
 #   storm_strike                  kills process $storm_pid, which storm_serving found, and sleeps until the supervisor
 #                                 logs that its successor completed a request: nothing of ours runs meanwhile
 #   storm_end                     tells it 'q' and relays its results; what it said is in $tmp/said
-#   pause_at_most MS              a random time, at most so long
+#   pause US / pause_at_most MS   so long; a random time, at most so long
 #   figures FILE                  "p50 ... p99 ... max ..." of a file of numbers, one a line
 # shellcheck disable=SC2154
 export BULKHEAD_PATH=$top_builddir/vmm-core:$top_builddir/blk-server
@@ -21,12 +21,13 @@ evidence "$tmp/log" "$tmp/said"
 mkfifo "$tmp/never"
 exec {storm_never}<>"$tmp/never"
 
-pause_at_most() {
-	local us=$((RANDOM * 32768 + RANDOM)) s
-	us=$((us % ($1 * 1000) + 1))
-	printf -v s '0.%06d' $us
+pause() {
+	local s
+	printf -v s '%d.%06d' $(($1 / 1000000)) $(($1 % 1000000))
 	read -rt "$s" -u "$storm_never" || :
 }
+
+pause_at_most() { pause $(((RANDOM * 32768 + RANDOM) % ($1 * 1000) + 1)); }
 
 storm_status() { "$bulkhead" ctl storm status --run-dir "$tmp/run" --json | tr -d '\n '; }
 

@@ -2,7 +2,7 @@
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
  * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
- * "storm" and "probe" (storm.c), or "net-tx", "net-rx" and "net-echo" (net-run.c).
+ * "storm" (with "queues=N", "flush=N", "learn") and "probe" (storm.c), or "net-tx", "net-rx" and "net-echo" (net-run.c).
  */
 #include "net.h"
 #include "storm.h"
@@ -248,8 +248,13 @@ void main(const struct start_info *info)
 		test_io(&d, true, 0x22222222);
 	}
 	if (has_word(line, "storm")) {
-		report(vdev_start(&d, false), "the device starts, polled");
-		storm_run(&d);
+		const struct storm_options o = { .flush = number_of(line, "flush=", 0),
+						 .learn = has_word(line, "learn") };
+		unsigned queues = number_of(line, "queues=", 1);
+
+		report(queues <= VDEV_QUEUES && vdev_start_queues(&d, false, queues),
+		       "the device starts, polled");
+		storm_run(&d, &o);
 	}
 	if (has_word(line, "probe")) {
 		struct vdev other;

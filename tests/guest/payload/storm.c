@@ -2,41 +2,51 @@
 /*
  * A storm: the host kills the device's process again and again, and the guest watches.
  *
- * storm_run has up to STORM_DEPTH requests out, writes and reads at random, and knows what every block must hold: a
- * pattern of seed, block and generation. What the disk held before nobody knows, so each block is written before it is
- * read. Never all slots for long: of a request that is done again nothing would be seen if the driver had another one
+ * storm_run has requests out in up to all slots, writes, reads and flushes at random, and knows what every block must
+ * hold: a pattern of seed, block and generation. What the disk held before nobody knows, so each block is written before
+ * it is read, unless it is told to learn: then there is what an earlier storm wrote, or zeroes, also where the disk
+ * grows. Never all slots for long: of a request that is done again nothing would be seen if the driver had another one
  * out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the longest time
  * between two completions in a window; the host begins a window by a byte, and kills only once it was answered: 'k' a
- * window with a kill, 'n' one without, 'w' one that does not count, 'q' the end.
+ * window with a kill, 'n' one without, 'w' one that does not count, 'q' the end. Two bytes are answered later: 'd' when
+ * all that is out now is complete, 'g' when the disk has grown; what is new of it is used from then on.
  *
  * storm_probe times reads of a register of another device in windows of the same kind, which end with the next byte.
  */
 #include "storm.h"
 
-#define STORM_DEPTH VDEV_SLOTS
-#define BLOCK       4096
-#define BLOCKS      2048 /* of the disk that are used */
-#define WINDOWS     8192
-#define READS       65536
+#define DEPTH_MAX (VDEV_SLOTS * VDEV_QUEUES)
+#define BLOCK     4096
+#define BLOCKS    8192 /* of the disk that are used, at most */
+#define WINDOWS   8192
+#define READS     65536
+#define SEED      0x5b1ce0ffee5eed00u
+
+_Static_assert(DEPTH_MAX <= 64, "storm.awaited has a bit for each");
 
 struct pending {
-	bool out, writing;
+	bool out;
+	uint8_t type; /* of the request */
 	unsigned block;
 	uint32_t generation;
-	unsigned fresh; /* so many of its slot's blocks were written, in order */
 };
 
-static uint8_t buffers[STORM_DEPTH][BLOCK] __attribute__((aligned(4096)));
-static struct pending pending[STORM_DEPTH];
-static uint32_t generations[BLOCKS]; /* what each block holds; 0: we have not written it */
+static uint8_t buffers[DEPTH_MAX][BLOCK] __attribute__((aligned(4096)));
+static struct pending pending[DEPTH_MAX];
+static uint32_t generations[BLOCKS]; /* what each block holds; 0: no storm has written it */
 static uint32_t gaps[WINDOWS], reads[READS];
 static uint8_t kinds[WINDOWS];
 
 static struct {
-	uint64_t random, writes, reads, errors, mismatches, strays;
+	uint64_t random, writes, reads, flushes, growths, errors, mismatches, strays;
 	uint64_t last, longest; /* completion; time between two of them, in cycles */
 	unsigned windows, out;
-	uint8_t kind; /* of the present window */
+	unsigned depth, blocks; /* slots and blocks in use */
+	uint64_t sectors;       /* of the disk, as far as is known */
+	uint64_t awaited;       /* a bit for each slot: its request was out when the host asked */
+	uint8_t asked;          /* a byte that is not answered yet, 0: none */
+	uint8_t kind;           /* of the present window */
+	bool learning, knows;   /* what the disk holds: finds it out; has done so */
 	uint64_t khz;
 } storm = { .random = 0x9e3779b97f4a7c15u };
 
@@ -50,7 +60,7 @@ static uint32_t next_random(void)
 
 static uint64_t pattern(unsigned block, uint32_t generation, unsigned word)
 {
-	uint64_t seed = 0x5b1ce0ffee5eed00u ^ (uint64_t)block << 32 ^ generation;
+	uint64_t seed = SEED ^ (uint64_t)block << 32 ^ generation;
 
 	return seed * (2u * word + 1) + word;
 }
@@ -65,25 +75,34 @@ static bool holds(const uint8_t *buf, unsigned block, uint32_t generation)
 {
 	uint64_t wrong = 0;
 
-	for (unsigned w = 0; generation && w < BLOCK / 8; w++)
-		wrong |= ((const uint64_t *)(const void *)buf)[w] ^ pattern(block, generation, w);
+	for (unsigned w = 0; (generation || storm.knows) && w < BLOCK / 8; w++)
+		wrong |= ((const uint64_t *)(const void *)buf)[w] ^
+			 (generation ? pattern(block, generation, w) : 0);
 	return !wrong;
 }
 
-static void begin(unsigned slot, unsigned block, bool writing)
+/* What a block holds that somebody else wrote, if it holds what anybody may have written. */
+static uint32_t generation_of(const uint8_t *buf, unsigned block)
+{
+	uint64_t word = *(const uint64_t *)(const void *)buf;
+
+	return word ? (uint32_t)(word ^ SEED ^ (uint64_t)block << 32) : 0;
+}
+
+static void begin(unsigned slot, unsigned block, uint8_t type)
 {
 	struct pending *p = &pending[slot];
 
-	p->out = true;
-	p->writing = writing;
-	p->block = block;
-	p->generation = generations[block] + writing;
-	if (writing)
+	*p = (struct pending) { .out = true, .type = type, .block = block };
+	p->generation = generations[block] + (type == BLK_OUT);
+	if (type == BLK_OUT)
 		fill(buffers[slot], block, p->generation);
 	else
 		memset(buffers[slot], 0xee, BLOCK);
-	vdev_queue_slot(slot, writing ? BLK_OUT : BLK_IN, (uint64_t)block * (BLOCK / 512), buffers[slot],
-			BLOCK);
+	if (type == BLK_FLUSH)
+		vdev_queue_slot(slot, type, 0, NULL, 0);
+	else
+		vdev_queue_slot(slot, type, (uint64_t)block * (BLOCK / 512), buffers[slot], BLOCK);
 	storm.out++;
 }
 
@@ -95,18 +114,23 @@ static void finish(unsigned slot, bool good)
 	if (now - storm.last > storm.longest)
 		storm.longest = now - storm.last;
 	storm.last = now;
-	if (slot >= STORM_DEPTH || !pending[slot].out) {
+	if (slot >= storm.depth || !pending[slot].out) {
 		storm.strays++;
 		return;
 	}
 	p = &pending[slot];
 	p->out = false;
 	storm.out--;
+	storm.awaited &= ~(1ull << slot);
 	storm.errors += !good;
-	if (p->writing) {
+	if (p->type == BLK_FLUSH) {
+		storm.flushes++;
+	} else if (p->type == BLK_OUT) {
 		generations[p->block] = p->generation;
 		storm.writes++;
 	} else {
+		if (storm.learning)
+			generations[p->block] = p->generation = generation_of(buffers[slot], p->block);
 		storm.mismatches += !holds(buffers[slot], p->block, p->generation);
 		storm.reads++;
 	}
@@ -159,7 +183,7 @@ static void answer(uint8_t byte)
 static void print_windows(void)
 {
 	for (unsigned i = 0; i < storm.windows; i++) {
-		if (kinds[i] == 'w')
+		if (kinds[i] != 'k' && kinds[i] != 'n')
 			continue;
 		print(kinds[i] == 'k' ? "stall " : "noise ");
 		print_u64(gaps[i]);
@@ -168,6 +192,8 @@ static void print_windows(void)
 	print("# storm:");
 	print_count("writes", storm.writes);
 	print_count("reads", storm.reads);
+	print_count("flushes", storm.flushes);
+	print_count("growths", storm.growths);
 	print_count("errors", storm.errors);
 	print_count("mismatches", storm.mismatches);
 	print_count("strays", storm.strays);
@@ -180,48 +206,95 @@ static void drain(uint64_t *looked)
 		wait_some(looked);
 }
 
-/* Reads every block once more. */
-static void verify_all(struct vdev *d, uint64_t *looked)
+/* Reads every block. */
+static void read_all(struct vdev *d, uint64_t *looked)
 {
-	for (unsigned block = 0; block < BLOCKS;) {
-		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
-			begin(slot, block++, false);
+	for (unsigned block = 0; block < storm.blocks;) {
+		for (unsigned slot = 0; slot < storm.depth; slot++)
+			begin(slot, block++, BLK_IN);
 		vdev_kick_wanted(d);
 		drain(looked);
 	}
 }
 
-/* One of the slot's own blocks: those that were not written yet first. */
-static void begin_any(unsigned slot)
+/* How much of the disk is used: each slot has as many blocks as the others. */
+static void use(uint64_t sectors)
 {
-	struct pending *p = &pending[slot];
-	bool fresh = p->fresh < BLOCKS / STORM_DEPTH;
-	unsigned own = fresh ? p->fresh++ : next_random() % (BLOCKS / STORM_DEPTH);
+	uint64_t blocks = sectors / (BLOCK / 512);
 
-	begin(slot, own * STORM_DEPTH + slot, fresh || next_random() & 1);
+	storm.sectors = sectors;
+	storm.blocks = (unsigned)(blocks < BLOCKS ? blocks : BLOCKS) / storm.depth * storm.depth;
 }
 
-void storm_run(struct vdev *d)
+/* Takes a byte from the host, and answers what can be answered now. */
+static void hear(struct vdev *d, uint8_t byte)
 {
-	uint64_t looked = 0;
-	uint8_t byte = 0;
+	uint64_t sectors;
 
+	if (byte == 'd')
+		for (unsigned slot = 0; slot < storm.depth; slot++)
+			storm.awaited |= (uint64_t)pending[slot].out << slot;
+	if (byte == 'd' || byte == 'g')
+		storm.asked = byte;
+	else if (byte)
+		answer(byte);
+	if (storm.asked == 'g') {
+		sectors = vdev_capacity(d);
+		if (sectors <= storm.sectors)
+			return;
+		use(sectors);
+		storm.growths++;
+	}
+	if (storm.asked && !storm.awaited) {
+		answer(storm.asked);
+		storm.asked = 0;
+	}
+}
+
+static void begin_any(unsigned slot, const struct storm_options *o)
+{
+	unsigned block = next_random() % (storm.blocks / storm.depth) * storm.depth + slot;
+	bool writing = next_random() & 1 || (!generations[block] && !storm.knows);
+
+	if (o->flush && next_random() % o->flush == 0)
+		begin(slot, block, BLK_FLUSH);
+	else
+		begin(slot, block, writing ? BLK_OUT : BLK_IN);
+}
+
+static void set_up(struct vdev *d, const struct storm_options *o, uint64_t *looked)
+{
 	storm.khz = tsc_khz();
+	storm.depth = VDEV_SLOTS * d->queues;
+	if (!storm.depth)
+		debug_exit(0x20);
+	use(d->capacity);
+	storm.learning = storm.knows = o->learn;
+	if (o->learn)
+		read_all(d, looked);
+	storm.learning = false;
 	print("# cycles per ms ");
 	print_u64(storm.khz);
 	print("\n!ready\n");
 	storm.last = tsc();
+}
+
+void storm_run(struct vdev *d, const struct storm_options *o)
+{
+	uint64_t looked = 0;
+	uint8_t byte = 0;
+
+	set_up(d, o, &looked);
 	while (byte != 'q') {
-		for (unsigned slot = 0; slot < STORM_DEPTH; slot++)
+		for (unsigned slot = 0; slot < storm.depth; slot++)
 			if (!pending[slot].out && (!storm.out || next_random() & 1))
-				begin_any(slot);
+				begin_any(slot, o);
 		vdev_kick_wanted(d);
 		byte = wait_some(&looked);
-		if (byte)
-			answer(byte);
+		hear(d, byte);
 	}
 	drain(&looked);
-	verify_all(d, &looked);
+	read_all(d, &looked);
 	print_windows();
 	report(!storm.errors, "no request fails");
 	report(!storm.mismatches, "what is read is what was written last");
@@ -254,9 +327,9 @@ static void stir(struct vdev *d, bool ending)
 	}
 	if (storm.out || ending)
 		return;
-	for (slot = 0; slot < STORM_DEPTH; slot++)
+	for (slot = 0; slot < VDEV_SLOTS; slot++)
 		vdev_queue_slot(slot, BLK_IN, slot * (BLOCK / 512), buffers[slot], BLOCK);
-	storm.out = STORM_DEPTH;
+	storm.out = VDEV_SLOTS;
 	vdev_kick_wanted(d);
 }
 

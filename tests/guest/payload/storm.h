@@ -5,8 +5,13 @@
 
 #include "virtio.h"
 
+struct storm_options {
+	unsigned flush; /* one of so many requests is a flush; 0: none */
+	bool learn;     /* what is not zero on the disk was written by a storm */
+};
+
 /* Writes and verifies until the host says 'q', and reports errors, mismatches and stalls. */
-void storm_run(struct vdev *d);
+void storm_run(struct vdev *d, const struct storm_options *o);
 
 /* Reads a register of another device for as long as the host says, with requests to d outstanding. */
 void storm_probe(struct vdev *d, struct vdev *other);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Virtio-pci modern for the bare guest, and a virtio-blk driver: one split queue, polled or by MSI-X interrupt. */
+/* Virtio-pci modern for the bare guest, and a virtio-blk driver: split queues, polled or by MSI-X interrupt. */
 #ifndef PAYLOAD_VIRTIO_H
 #define PAYLOAD_VIRTIO_H
 
 #include "hw.h"
 
-#define QUEUE_SIZE 64
-#define VDEV_SLOTS (QUEUE_SIZE / 4) /* requests at a time */
+#define QUEUE_SIZE  64
+#define VDEV_SLOTS  (QUEUE_SIZE / 4) /* requests of a queue at a time */
+#define VDEV_QUEUES 4                /* of a disk, at most */
 
 #define BLK_IN     0
 #define BLK_OUT    1
@@ -35,7 +36,9 @@ struct vdev {
 	uintptr_t common, notify, isr, device, msix;
 	uint32_t notify_multiplier;
 	uint64_t features; /* negotiated */
-	uint64_t capacity; /* of a disk: sectors of 512 bytes */
+	uint64_t capacity; /* of a disk: sectors of 512 bytes, when it was found */
+	unsigned queues;   /* of a disk that was started */
+	uintptr_t kick[VDEV_QUEUES];
 };
 
 enum common_reg {
@@ -46,6 +49,7 @@ enum common_reg {
 	COMMON_CONFIG_MSIX = 0x10,
 	COMMON_NUM_QUEUES = 0x12,
 	COMMON_STATUS = 0x14,
+	COMMON_CONFIG_GENERATION = 0x15,
 	COMMON_QUEUE_SELECT = 0x16,
 	COMMON_QUEUE_SIZE = 0x18,
 	COMMON_QUEUE_MSIX = 0x1a,
@@ -82,17 +86,24 @@ void vdev_go(struct vdev *d);
 /* Finds the index'th virtio-blk function and its registers; false if there is none. */
 bool vdev_find(struct vdev *d, unsigned index);
 
-/* Resets, negotiates and starts queue 0; with irq, MSI-X vector 0 is its interrupt. False with a report. */
-bool vdev_start(struct vdev *d, bool irq);
+/* How large it is now. */
+uint64_t vdev_capacity(const struct vdev *d);
 
-/* Queues one request; several may be queued before the kick. The buffer is guest memory. */
+/* Resets, negotiates and starts queue 0; with irq, MSI-X vector 0 is its interrupt. False if that can't be. */
+bool vdev_start(struct vdev *d, bool irq);
+/* The same with queues 0 to n - 1, at most VDEV_QUEUES. */
+bool vdev_start_queues(struct vdev *d, bool irq, unsigned n);
+
+/* Queues one request for queue 0; several may be queued before the kick. The buffer is guest memory. */
 void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len);
 void vdev_kick(struct vdev *d);
 
-/* The same out of order: the caller keeps track of which slots (below VDEV_SLOTS) are in use. If the device is broken,
- * vdev_reap may give back a slot that is in none, or VDEV_SLOTS; it is false if nothing is complete. */
+/* The same out of order: the caller keeps track of which slots are in use; queue 0 has the first VDEV_SLOTS of them,
+ * queue 1 the next, and so on. If the device is broken, vdev_reap may give back a slot that is in none, or
+ * VDEV_SLOTS * VDEV_QUEUES;
+ * it is false if nothing is complete. */
 void vdev_queue_slot(unsigned slot, unsigned type, uint64_t sector, void *buf, uint32_t len);
-void vdev_kick_wanted(struct vdev *d); /* if the device has not said that it polls */
+void vdev_kick_wanted(struct vdev *d); /* each queue with news, if the device has not said that it polls */
 bool vdev_reap(unsigned *slot, bool *good);
 
 /* Waits until all that was queued is complete, polling or sleeping; true if every status was OK. */
