@@ -16,6 +16,7 @@
 
 #include "bus_msg.h"
 #include "child.h"
+#include "child_options.h"
 #include "fd.h"
 #include "flight.h"
 #include "keep.h"
@@ -33,10 +34,10 @@
 #define PATH_BYTES    160
 
 struct dialler {
-	const char *id, *bus;
+	struct child_options common;
 	struct nbd_uri uri;
-	bool has_uri, sandbox;
-	int socket_fd, flight_fd;
+	bool has_uri;
+	int socket_fd;
 	struct loop *loop;
 	struct loop_meter meter;
 	struct loop_pool *pool;
@@ -63,40 +64,10 @@ static int set_socket_fd(void *arg, const char *value)
 	return option_fd(value, &((struct dialler *)arg)->socket_fd);
 }
 
-static int set_flight_fd(void *arg, const char *value)
-{
-	return option_fd(value, &((struct dialler *)arg)->flight_fd);
-}
-
-static int set_id(void *arg, const char *value)
-{
-	((struct dialler *)arg)->id = value;
-	return *value && strlen(value) < BUS_NAME_MAX ? 0 : -EINVAL;
-}
-
-static int set_bus(void *arg, const char *value)
-{
-	((struct dialler *)arg)->bus = value;
-	return *value ? 0 : -EINVAL;
-}
-
-static int set_sandbox(void *arg, const char *value)
-{
-	return option_switch(value, &((struct dialler *)arg)->sandbox);
-}
-
 static const struct server_option options[] = {
 	{ "uri", "URI", "Connect to the NBD server of this export.", NBD_URI_FORM, set_uri },
 	{ "socket-fd", "N", "Answer questions that come on this inherited socket.",
 	  "a descriptor from 3 to 1023", set_socket_fd },
-	{ "id", "NAME", "Name of the disk in log lines.", "a name of 1 to 31 characters", set_id },
-	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
-	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
-	  set_flight_fd },
-	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
-	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
-	  "error, warning, info or debug", option_log_level },
-	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };
 
@@ -105,7 +76,7 @@ static int parse(int argc, char **argv, struct dialler *d)
 	const struct option_set set = { .program = "nbd-dial",
 					.summary = "make and keep a disk's connections to its NBD server",
 					.usage = "--uri URI --socket-fd N",
-					.table = { { options, d } } };
+					.table = { { options, d }, { child_option_table, &d->common } } };
 	int status = option_parse(argc, argv, &set);
 
 	if (status < 0 && (!d->has_uri || d->socket_fd < 0)) {
@@ -152,7 +123,7 @@ static int confine(struct dialler *d, struct sandbox_filter **steady)
 	char prefix[64], path[sizeof(d->uri.socket)];
 	const struct sandbox_trap trap = { .prefix = prefix, .note = flight_note_trap, .arg = d->flight };
 	struct sandbox_enter enter = {
-		.bus_dir = d->bus,
+		.bus_dir = d->common.bus,
 		.file = !*d->uri.socket && access(RESOLV_CONF, R_OK) == 0 ? RESOLV_CONF : NULL,
 		.host_network = true,
 		.limits = { .files = LIMIT_FILES, .processes = LIMIT_THREADS, .file_size = UINT64_MAX },
@@ -189,7 +160,7 @@ static int find_target(struct dialler *d)
 
 	if (!*d->uri.socket)
 		return target_find(&d->target, &d->uri);
-	if (d->sandbox)
+	if (d->common.sandbox)
 		snprintf(path, sizeof(path), "/dir%s", strrchr(d->uri.socket, '/'));
 	else
 		snprintf(path, sizeof(path), "%s", d->uri.socket);
@@ -199,8 +170,8 @@ static int find_target(struct dialler *d)
 static int dial_bus(struct dialler *d)
 {
 	loop_meter_begin(&d->meter, d->loop);
-	d->child = (struct child) { .ops = &child_ops, .arg = d, .id = d->id, .log = &d->log };
-	return d->bus ? child_dial(&d->child, d->loop, d->sandbox ? "/bus" : d->bus) : 0;
+	d->child = (struct child) { .ops = &child_ops, .arg = d, .id = d->common.id, .log = &d->log };
+	return d->common.bus ? child_dial(&d->child, d->loop, d->common.sandbox ? "/bus" : d->common.bus) : 0;
 }
 
 static void on_gone(void *arg)
@@ -228,7 +199,7 @@ static int live(struct dialler *d)
 {
 	struct sandbox_filter *steady = NULL;
 	const char *what = "filter";
-	int err = d->sandbox ? confine(d, &steady) : 0;
+	int err = d->common.sandbox ? confine(d, &steady) : 0;
 
 	if (!err)
 		err = find_target(d);
@@ -251,34 +222,23 @@ static int live(struct dialler *d)
 	return err;
 }
 
-static int open_flight(struct dialler *d)
-{
-	int fd = d->flight_fd;
-	int err = fd < 0 ? flight_alloc(0, &d->flight) : flight_map(fd, true, &d->flight);
-
-	if (err)
-		log_error_errno(err, "--flight-fd %d: must be memory made for it", fd);
-	else if (fd >= 0)
-		close(fd);
-	return err;
-}
-
 int main(int argc, char **argv)
 {
-	static struct dialler d = { .id = "nbd", .sandbox = true, .socket_fd = -1, .flight_fd = -1 };
+	static struct dialler d = { .common = { .id = "nbd", .sandbox = true, .flight_fd = -1 },
+				    .socket_fd = -1 };
 	int status;
 
 	log_init("nbd-dial", NULL, false);
 	status = parse(argc, argv, &d);
 	if (status >= 0)
 		return status;
-	log_init("nbd-dial", d.id, d.bus != NULL);
+	log_init("nbd-dial", d.common.id, d.common.bus != NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (fd_set_cloexec(d.socket_fd, true) || fd_set_nonblock(d.socket_fd, true)) {
 		log_error("--socket-fd %d: must be a socket", d.socket_fd);
 		return 2;
 	}
-	if (open_flight(&d) < 0)
+	if (child_open_flight(&d.common, &d.flight) < 0)
 		return 2;
 	flight_begin(d.flight);
 	flight_open_main(d.flight, &d.log);

@@ -139,7 +139,7 @@ static int compile_all(const struct user *u, struct filters *f)
 	int err = compile(user_stage_one, &f->first);
 
 	if (!err)
-		err = compile(u->opts.bus ? user_steady_bus : user_steady, &f->steady);
+		err = compile(u->opts.common.bus ? user_steady_bus : user_steady, &f->steady);
 	return err ? err : compile(user_net, &f->net);
 }
 
@@ -148,7 +148,7 @@ static int confine(struct user *u, struct filters *f)
 	char prefix[64];
 	const struct sandbox_trap trap = { .prefix = prefix, .note = flight_note_trap, .arg = u->flight };
 	struct sandbox_enter enter = {
-		.bus_dir = u->opts.bus,
+		.bus_dir = u->opts.common.bus,
 		.file = access(RESOLV_CONF, R_OK) == 0 ? RESOLV_CONF : NULL,
 		.host_network = true,
 		.limits = { .files = NET_FILES_MAX,
@@ -207,10 +207,10 @@ static int dial(struct user *u)
 	int err;
 
 	loop_meter_begin(&u->meter, u->loop);
-	u->child = (struct child) { .ops = &child_ops, .arg = u, .id = u->opts.id, .log = &u->log };
-	if (!u->opts.bus)
+	u->child = (struct child) { .ops = &child_ops, .arg = u, .id = u->opts.common.id, .log = &u->log };
+	if (!u->opts.common.bus)
 		return 0;
-	err = child_dial(&u->child, u->loop, u->opts.sandbox ? "/bus" : u->opts.bus);
+	err = child_dial(&u->child, u->loop, u->opts.common.sandbox ? "/bus" : u->opts.common.bus);
 	if (err)
 		log_error_errno(err, "set-up failed (control bus)");
 	return err;
@@ -297,7 +297,7 @@ static int live(struct user *u)
 	struct filters filters = { NULL, NULL, NULL };
 	int err = shrink_stacks();
 
-	if (!err && u->opts.sandbox)
+	if (!err && u->opts.common.sandbox)
 		err = confine(u, &filters);
 	if (!err)
 		err = dial(u);
@@ -311,23 +311,9 @@ static int live(struct user *u)
 	return err ? err : serve(u);
 }
 
-static int open_flight(struct user *u)
-{
-	int fd = u->opts.flight_fd;
-	int err = fd < 0 ? flight_alloc(0, &u->flight) : flight_map(fd, true, &u->flight);
-
-	if (err) {
-		log_error_errno(err, "--flight-fd %d: must be memory made for it", fd);
-		return err;
-	}
-	if (fd >= 0)
-		close(fd);
-	return 0;
-}
-
 static int open_all(struct user *u)
 {
-	int err = open_flight(u);
+	int err = child_open_flight(&u->opts.common, &u->flight);
 
 	if (err)
 		return err;
@@ -353,14 +339,14 @@ int main(int argc, char **argv)
 	status = options_parse(argc, argv, &u.opts);
 	if (status >= 0)
 		return status;
-	log_init("net-user", u.opts.id, u.opts.bus != NULL);
+	log_init("net-user", u.opts.common.id, u.opts.common.bus != NULL);
 	signal(SIGPIPE, SIG_IGN);
 	/* A buffer of a connection is no mapping of its own: less to do, and a system call less to allow. */
 	mallopt(M_MMAP_MAX, 0);
 	if (open_all(&u) < 0)
 		return 2;
-	guard.sandboxed = u.opts.sandbox;
-	if (u.opts.sandbox && getpid() != 1 && listen_guard(&guard, &u.life) < 0)
+	guard.sandboxed = u.opts.common.sandbox;
+	if (u.opts.common.sandbox && getpid() != 1 && listen_guard(&guard, &u.life) < 0)
 		return 1;
 	flight_begin(u.flight);
 	flight_open_main(u.flight, &u.log);

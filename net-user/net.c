@@ -396,7 +396,7 @@ int net_open(struct loop *loop, const struct options *opts, struct net **out)
 	net->loop = loop;
 	net->opts = opts;
 	policy_init(&net->policy, opts);
-	places_init(&net->places, loop, opts->sandbox);
+	places_init(&net->places, loop, opts->common.sandbox);
 	err = wire_init(&net->wire, opts->packet_fd);
 	if (err)
 		log_error_errno(err, "--packet-fd %d: must be a SOCK_SEQPACKET socket", opts->packet_fd);

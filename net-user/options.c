@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bus_msg.h"
 #include "log.h"
 #include "mtu.h"
 #include "num.h"
@@ -24,30 +23,6 @@
 static int set_packet_fd(void *arg, const char *value)
 {
 	return option_fd(value, &((struct options *)arg)->packet_fd);
-}
-
-static int set_flight_fd(void *arg, const char *value)
-{
-	return option_fd(value, &((struct options *)arg)->flight_fd);
-}
-
-static int set_id(void *arg, const char *value)
-{
-	struct options *o = arg;
-
-	o->id = value;
-	return *value && strlen(value) < BUS_NAME_MAX ? 0 : -EINVAL;
-}
-
-static int set_bus(void *arg, const char *value)
-{
-	((struct options *)arg)->bus = value;
-	return *value ? 0 : -EINVAL;
-}
-
-static int set_sandbox(void *arg, const char *value)
-{
-	return option_switch(value, &((struct options *)arg)->sandbox);
 }
 
 static int set_restrict(void *arg, const char *value)
@@ -259,15 +234,6 @@ static const struct server_option table[] = {
 	  set_hostname },
 	{ "mtu", "BYTES", "Largest IP packet sent to the guest (1500).", "a number from 576 to 65521",
 	  set_mtu },
-	{ "id", "NAME", "Name of the device in log lines and statistics.", "a name of 1 to 31 characters",
-	  set_id },
-	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
-	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
-	  set_flight_fd },
-	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
-	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
-	  "error, warning, info or debug", option_log_level },
-	OPTION_HELP_AND_VERSION,
 	{ .name = NULL },
 };
 
@@ -307,14 +273,12 @@ int options_parse(int argc, char **argv, struct options *opts)
 		.program = "net-user",
 		.summary = "connect a guest to the host's network without privileges",
 		.usage = "--packet-fd N",
-		.table = { { table, opts } },
+		.table = { { table, opts }, { child_option_table, &opts->common } },
 	};
 	int status;
 
 	*opts = (struct options) { .packet_fd = -1,
-				   .flight_fd = -1,
-				   .id = "user",
-				   .sandbox = true,
+				   .common = { .id = "user", .sandbox = true, .flight_fd = -1 },
 				   .mtu = 1500,
 				   .net.s_addr = htonl(0x0a000200),
 				   .mask.s_addr = htonl(0xffffff00) };

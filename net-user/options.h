@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "child_options.h"
+
 #define OPTIONS_FORWARDS_MAX 64
 #define OPTIONS_ALLOWS_MAX   64
 
@@ -28,11 +30,8 @@ struct allow {
 };
 
 struct options {
+	struct child_options common;
 	int packet_fd;
-	int flight_fd;   /* -1: none */
-	const char *id;  /* never NULL */
-	const char *bus; /* directory, or NULL */
-	bool sandbox;
 	bool restricted;
 	bool ipv6;
 	unsigned mtu;

@@ -66,19 +66,6 @@ static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_openat,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDONLY } },
 	  .why = "/etc/resolv.conf, when it changed" },
-	/* What sandbox_table_bus_setup refuses for nng and the C library, spelt out, since the rule above makes that void. */
-	{ .nr = __NR_openat,
-	  .refuse = ENOENT,
-	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDONLY | O_CLOEXEC } },
-	  .why = "the number of processors, when nng starts" },
-	{ .nr = __NR_openat,
-	  .refuse = ENOENT,
-	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDWR } },
-	  .why = "names of nng's threads" },
-	{ .nr = __NR_openat,
-	  .refuse = ENOENT,
-	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDWR | O_CLOEXEC } },
-	  .why = "names of nng's threads, in other versions of the C library" },
 	{ .nr = __NR_newfstatat, .why = "whether it changed" },
 	{ .why = NULL },
 };
@@ -144,17 +131,27 @@ const struct sandbox_rule *const user_stage_one[] = {
 	sandbox_table_loop_setup,
 	sandbox_table_bus_setup,
 	sandbox_table_narrow,
+	sandbox_table_no_files,
 	traffic,
 	domains,
 	NULL,
 };
 
 const struct sandbox_rule *const user_steady[] = {
-	sandbox_table_runtime, sandbox_table_loop, traffic, domains, runtime, NULL,
+	sandbox_table_runtime, sandbox_table_loop, sandbox_table_no_files, traffic, domains, runtime, NULL,
 };
 
 const struct sandbox_rule *const user_steady_bus[] = {
-	sandbox_table_runtime, sandbox_table_loop, sandbox_table_bus, traffic, domains, runtime, NULL,
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_bus,
+	sandbox_table_no_files,
+	traffic,
+	domains,
+	runtime,
+	NULL,
 };
 
-const struct sandbox_rule *const user_net[] = { runtime, sandbox_table_loop, traffic, sockets, NULL };
+const struct sandbox_rule *const user_net[] = {
+	runtime, sandbox_table_loop, sandbox_table_no_files, traffic, sockets, NULL
+};

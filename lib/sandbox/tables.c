@@ -134,6 +134,20 @@ const struct sandbox_rule sandbox_table_bus_setup[] = {
 	{ 0 },
 };
 
+#define NO_FILE(flags, reason)                                                                               \
+	{                                                                                                    \
+		.nr = __NR_openat, .refuse = ENOENT,                                                         \
+		.args = { { .index = 2, .op = SANDBOX_EQ, .value = (flags) } }, .why = (reason)              \
+	}
+
+const struct sandbox_rule sandbox_table_no_files[] = {
+	NO_FILE(O_RDONLY, "what nng and the C library look for"),
+	NO_FILE(O_RDONLY | O_CLOEXEC, "the number of processors, when nng starts"),
+	NO_FILE(O_RDWR, "names of nng's threads"),
+	NO_FILE(O_RDWR | O_CLOEXEC, "the same in other versions of the C library"),
+	{ 0 },
+};
+
 const struct sandbox_rule sandbox_table_narrow[] = {
 	{ .nr = __NR_seccomp,
 	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },

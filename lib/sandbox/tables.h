@@ -53,6 +53,12 @@ extern const struct sandbox_rule sandbox_table_loop_setup[];
 /* Stage one: opening nng and dialling the bus. */
 extern const struct sandbox_rule sandbox_table_bus_setup[];
 
+/*
+ * Whatever nng and the C library open and do without, refused, for a process that may open files with some flags: alternatives
+ * must look at the same arguments, so that its rule is void for what this process allows.
+ */
+extern const struct sandbox_rule sandbox_table_no_files[];
+
 /* Stage one: installing the steady filter (sandbox_narrow) and the per-thread ones (sandbox_install). */
 extern const struct sandbox_rule sandbox_table_narrow[];
 
