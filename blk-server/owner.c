@@ -206,20 +206,42 @@ static void open_image(struct owner *o)
 		atomic_store_explicit(&o->image, image, memory_order_release);
 }
 
-/* What was in the way when the rings came on, may be over: no room for a repair. */
+/* What was in the way when the rings came on, may be over: no room for a repair, or somebody in a hurry. */
 static struct qcow2 *get_image(struct owner *o)
 {
-	if (!atomic_load(&o->image) && o->rings && clock_ns() - o->open_ns >= REOPEN_NS)
+	if (!atomic_load(&o->image) &&
+	    (o->open_err == -ECANCELED || (o->rings && clock_ns() - o->open_ns >= REOPEN_NS)))
 		open_image(o);
 	return atomic_load_explicit(&o->image, memory_order_relaxed);
+}
+
+/* Has them come again with the next that is posted. */
+static void put_back(struct owner *o, struct request *first)
+{
+	struct request *last = first;
+
+	while (last->next)
+		last = last->next;
+	lock_take(&o->lock);
+	last->next = o->first;
+	if (!o->first)
+		o->last = last;
+	o->first = first;
+	lock_drop(&o->lock);
 }
 
 /* First all allocations, made sure of by one flush, then the rest. */
 static void do_requests(struct owner *o, struct request *first)
 {
 	struct qcow2 *image = first ? get_image(o) : atomic_load(&o->image);
-	int err = image ? write_through(o, image, first) : o->open_err ? o->open_err : -EIO;
+	int err;
 
+	/* Who called the opening off waits for something that it has posted, or is about to post. */
+	if (first && !image && o->open_err == -ECANCELED) {
+		put_back(o, first);
+		return;
+	}
+	err = image ? write_through(o, image, first) : o->open_err ? o->open_err : -EIO;
 	for (struct request *r = first; r; r = r->next) {
 		r->carried = 0;
 		r->result = err;

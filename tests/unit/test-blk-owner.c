@@ -2,6 +2,7 @@
 /* When blk-server has a qcow2 image open, as seen by one queue of it. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,39 @@ Test(blk_owner, an_image_is_opened_when_it_can_be)
 		blk_bench_run(1);
 	} while (blk_bench.status[1] != VIRTIO_BLK_S_OK);
 	blk_queue_ring(blk_bench.server.queue, false);
+	blk_bench_close();
+	close(fd);
+}
+
+/* Another queue's ring that goes off, again and again: each time whoever opens the image is called off. */
+static void *go_off(void *user)
+{
+	for (int i = 0; i < 200; i++)
+		owner_ring(blk_bench.disk.owner, *(const unsigned *)user, false);
+	return NULL;
+}
+
+/* That is nothing that the guest may see. */
+Test(blk_owner, a_request_waits_for_an_image_whose_opening_is_called_off)
+{
+	static const unsigned users[] = { 1, 2, 3 };
+	pthread_t thread[3];
+	int fd = make_image();
+
+	blk_bench_open_qcow2(fd);
+	for (int round = 0; round < 10; round++) {
+		for (int i = 0; i < 3; i++)
+			cr_assert_eq(pthread_create(&thread[i], NULL, go_off, (void *)(uintptr_t)&users[i]),
+				     0);
+		blk_queue_ring(blk_bench.server.queue, true);
+		wait_until_open();
+		blk_bench_add(0, VIRTIO_BLK_T_IN, 0, 4096);
+		blk_bench_run(1);
+		cr_assert_eq(blk_bench.status[0], VIRTIO_BLK_S_OK, "round %d", round);
+		for (int i = 0; i < 3; i++)
+			pthread_join(thread[i], NULL);
+		blk_queue_ring(blk_bench.server.queue, false);
+	}
 	blk_bench_close();
 	close(fd);
 }
