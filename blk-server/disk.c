@@ -52,12 +52,24 @@ static int take_lock(const struct disk *disk)
 	return -EBUSY;
 }
 
+/* What the kernel calls the file behind --image-fd, for people; nothing is opened by that name. */
+static const char *name_of_fd(struct disk *disk)
+{
+	char path[32];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->image_fd);
+	n = readlink(path, disk->fd_name, sizeof(disk->fd_name) - 1);
+	disk->fd_name[MAX(n, 0)] = '\0';
+	return n > 0 ? disk->fd_name : "of --image-fd";
+}
+
 static int open_image(struct disk *disk)
 {
 	int flags;
 
 	if (!disk->image) {
-		disk->name = "of --image-fd";
+		disk->name = name_of_fd(disk);
 		disk->fd = disk->image_fd;
 		flags = fcntl(disk->fd, F_GETFL, 0);
 		if (flags < 0 || fcntl(disk->fd, F_SETFD, FD_CLOEXEC) < 0) {

@@ -46,6 +46,7 @@ struct disk {
 
 	int fd;
 	const char *name;       /* for log lines */
+	char fd_name[256];      /* ... of an inherited one */
 	_Atomic uint64_t bytes; /* capacity, a multiple of SECTOR; grows (resize.h) */
 	uint32_t mem_align;     /* of buffers; 1 if buffered */
 	uint32_t io_align;      /* of offsets and lengths; 1 if buffered */

@@ -63,6 +63,12 @@ static bool was_killed(const struct child *c, const struct child_death *death)
 	return c->killed && death->code == CLD_KILLED && death->status == SIGKILL;
 }
 
+/* It refused its options: what is wrong it said itself. */
+static bool has_refused(const struct child *c, const struct child_death *death)
+{
+	return !c->times.ready && death->code == CLD_EXITED && death->status == CHILD_STATUS_WRONG;
+}
+
 void child_describe(const struct child *c, const struct child_death *death, char *text, size_t size)
 {
 	char call[160];
@@ -82,10 +88,11 @@ void child_describe(const struct child *c, const struct child_death *death, char
 static void log_death(const struct child *c, const struct child_death *death)
 {
 	bool well = death->by_order && death->code == CLD_EXITED && !death->status;
+	bool quiet = death->by_order || was_killed(c, death) || has_refused(c, death);
 	char text[BUS_TEXT_MAX];
 
 	child_describe(c, death, text, sizeof(text));
-	if (death->by_order || was_killed(c, death))
+	if (quiet)
 		say_debug("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, well ? "ended" : text);
 	else
 		say_warn("%s: %s (process %d) %s", c->id, c->process, (int)c->pid, text);
@@ -152,9 +159,8 @@ static void over(struct child *c, int code, int status)
 		death.by_order = true;
 	forget_process(c);
 	log_death(c, &death);
-	/* A refused option is no crash, and its line is in the log. */
-	if (!death.by_order && !(c->ops->tried && c->ops->tried(c->arg, c)) &&
-	    (c->times.ready || death.code != CLD_EXITED || death.status != CHILD_STATUS_WRONG))
+	/* A refused option is no crash. */
+	if (!death.by_order && !has_refused(c, &death) && !(c->ops->tried && c->ops->tried(c->arg, c)))
 		plan_report(c, &death);
 	c->ops->died(c->arg, c, &death);
 }

@@ -252,7 +252,7 @@ void device_external_lost(struct device *d, const char *reason)
 {
 	bool count = d->state == DEVICE_UP || !d->was_up;
 
-	if (d->state == DEVICE_UP)
+	if (d->state == DEVICE_UP || (!d->was_up && !d->ndeaths))
 		say_warn("%s: the back end is gone: %s", d->id, reason);
 	snprintf(d->last_death, sizeof(d->last_death), "left: %s", reason);
 	d->now.noticed = d->now.reaped = clock_ns();

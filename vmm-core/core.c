@@ -200,7 +200,9 @@ static void on_down(void *arg, struct device *device, const char *reason)
 {
 	struct core_device *d = arg;
 
-	log_warn_limited("device %s is down: %s", device_id(device), reason);
+	/* One that never was up says itself why, or the supervisor does. */
+	if (device_is_known(device))
+		log_warn_limited("device %s is down: %s", device_id(device), reason);
 	control_device_down(d, reason);
 }
 

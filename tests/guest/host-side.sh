@@ -20,6 +20,13 @@ disk_is() {
 		grep -q "\"id\":\"disk0\"[^}]*\"state\":\"$1\"[^}]*\"restarts\":$2"
 }
 
+# ---- an image that is none ----
+truncate -s 1M "$tmp/bad.qcow2"
+timeout 60 "$bulkhead" run "${options[@]}" --disk "path=$tmp/bad.qcow2,format=qcow2" </dev/null >"$tmp/out" 2>"$tmp/log"
+is "a wrong qcow2 file: exit 2" $? 2
+is "... one line names it and says what is wrong" "$(grep -v ': starting ' "$tmp/log")" \
+	"blk-server[disk0]: image $tmp/bad.qcow2 can't be used as qcow2: it is not a qcow2 image"
+
 # ---- a pty ----
 spawn "$bulkhead" run "${options[@]}" --append regs --disk "path=$tmp/disk.img" --console pty </dev/null >"$tmp/out" 2>"$tmp/log"
 vm=$pid
