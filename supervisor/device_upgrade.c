@@ -179,11 +179,14 @@ static void on_drained(void *arg, int err, const struct bus_msg *reply)
 {
 	struct device *d = arg;
 
-	(void)reply;
+	char why[BUS_TEXT_MAX] = "the old process did not finish its requests in time";
+
 	if (d->upgrade.step != UPGRADE_DRAINING)
 		return;
+	if (err && reply && *reply->error.text)
+		snprintf(why, sizeof(why), "the old process: %.400s", reply->error.text);
 	if (err && err != -EPIPE) /* that is most likely its death */
-		resume_old(d, err, "the old process did not finish its requests in time");
+		resume_old(d, err, why);
 	else
 		stop_old(d);
 }

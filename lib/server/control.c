@@ -229,7 +229,7 @@ static void drained(struct server *s, struct order *o)
 	struct control *c = &s->control;
 
 	(void)o;
-	if (--c->draining == 0) {
+	if (--c->draining == 0 && c->drain_id) {
 		reply_ok(s->control.bus, c->drain_id);
 		c->drain_id = 0;
 	}
@@ -244,10 +244,11 @@ static void on_drain(struct server *s, const struct bus_msg *msg)
 {
 	struct control *c = &s->control;
 
-	if (c->draining) {
+	if (c->drain_id) {
 		bus_reply_error(c->bus, msg->id, -EBUSY, "already draining");
 		return;
 	}
+	/* If what a supervisor before wanted is not done yet, nor what it took back, all of that comes first. */
 	c->drain_id = msg->id;
 	for (unsigned i = 0; i < s->rings; i++) {
 		c->draining++;
@@ -312,8 +313,10 @@ static void on_connected(void *arg, bool up)
 	struct server *s = arg;
 
 	flight_say(&s->log, FLIGHT_STATE, up, "bus");
-	if (!up)
+	if (!up) {
+		s->control.drain_id = 0; /* nobody waits for it any more */
 		return;
+	}
 	send_event(s, BUS_HELLO);
 	if (s->control.ready)
 		send_event(s, BUS_READY);

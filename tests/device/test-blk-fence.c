@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "locks.h"
 #include "rig.h"
+#include "supervise.h"
 #include "temp_dir.h"
 
 TestSuite(blk_fence, .timeout = 120);
@@ -77,9 +78,11 @@ static void start_slow_file(void)
 		cr_skip_test("no FUSE file can be mounted here");
 }
 
-static void start(bool readonly, bool by_hand)
+/* args: further options, or NULL. */
+static void start(const char **args, bool readonly, bool by_hand)
 {
-	struct rig_options options = { .engine = "io_uring",
+	struct rig_options options = { .args = args,
+				       .engine = "io_uring",
 				       .device = s.file,
 				       .image_bytes = IMAGE,
 				       .readonly = readonly,
@@ -173,7 +176,7 @@ static void release(void)
 
 Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
 {
-	start(false, false);
+	start(NULL, false, false);
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
 	die_with(VIRTIO_BLK_T_OUT);
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
@@ -188,7 +191,7 @@ Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
 /* The guest has its buffer back, and what the dead server reads there would overwrite what it does with it. */
 Test(blk_fence, f48_no_read_of_the_dead_lands_in_a_buffer_that_was_given_back)
 {
-	start(true, false);
+	start(NULL, true, false);
 	die_with(VIRTIO_BLK_T_IN);
 	cr_assert(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 1));
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
@@ -205,7 +208,7 @@ Test(blk_fence, f48_an_image_by_name_stays_locked_as_long)
 	const char *const args[] = { "blk-server", "--socket", socket,      "--image", s.file,
 				     "--engine",   "io_uring", "--sandbox", "off",     NULL };
 
-	start(false, true);
+	start(NULL, false, true);
 	snprintf(socket, sizeof(socket), "%s/other", s.dir);
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
 	tell(SIGUSR1, "holding");
@@ -219,4 +222,34 @@ Test(blk_fence, f48_an_image_by_name_stays_locked_as_long)
 	cr_assert_eq(rig_wait(&s.rig, 0).status, VIRTIO_BLK_S_OK);
 	cr_assert(disk_has(2));
 	stop();
+}
+
+/* The supervisor dies while the server drains; its successor takes that back, and has it drain once more for its own upgrade. */
+Test(blk_fence, a_drain_that_nobody_waits_for_is_not_in_the_way_of_another)
+{
+	const char *args[] = { "--id", "disk0", "--bus", NULL, NULL };
+	struct supervisor sup;
+
+	supervisor_open(&sup);
+	args[3] = sup.dir;
+	start(args, false, false);
+	supervisor_expect(&sup, &s.rig);
+	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 2);
+	tell(SIGUSR1, "holding");
+	rig_add(&s.rig, 0, VIRTIO_BLK_T_OUT, 0, s.gpa, BLOCK);
+	expect("held");
+	supervisor_ask_for(&sup, BUS_DRAIN);
+	supervisor_ask_ok(&sup, BUS_PING);
+	supervisor_expect(&sup, &s.rig);
+	supervisor_ask_ok(&sup, BUS_RESUME);
+	supervisor_ask_for(&sup, BUS_DRAIN);
+	supervisor_ask_ok(&sup, BUS_PING); /* or this is the answer to the drain: an error */
+	sup.answered = false;
+	tell(SIGUSR2, "free");
+	supervisor_until(&sup, sup.answered);
+	cr_assert_eq(sup.err, 0, "%s", sup.reply->error.text);
+	cr_assert_eq(rig_wait(&s.rig, 0).status, VIRTIO_BLK_S_OK);
+	supervisor_ask_ok(&sup, BUS_SHUTDOWN);
+	stop();
+	supervisor_close(&sup);
 }
