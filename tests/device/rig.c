@@ -336,7 +336,10 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 
 void rig_kill(struct rig *rig)
 {
-	kill(rig->pid, SIGKILL);
+	if (rig->options.by_hand)
+		rig_kill_guarded(rig);
+	else
+		kill(rig->pid, SIGKILL);
 	rig_reap(rig);
 }
 

@@ -300,6 +300,27 @@ int rig_spawn_by_hand(struct rig *rig)
 	return rig_dial(rig);
 }
 
+void rig_kill_guarded(struct rig *rig)
+{
+	struct pollfd ended = { .events = POLLIN };
+	char path[64];
+	int server;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)rig->pid, (int)rig->pid);
+	f = fopen(path, "re");
+	cr_assert_not_null(f);
+	cr_assert_eq(fscanf(f, "%d", &server), 1, "the guardian has no server");
+	fclose(f);
+	ended.fd = (int)syscall(SYS_pidfd_open, server, 0);
+	cr_assert(ended.fd >= 0);
+	/* In this order: a guardian that sees its server end removes the socket. */
+	kill(rig->pid, SIGKILL);
+	syscall(SYS_pidfd_send_signal, ended.fd, SIGKILL, NULL, 0);
+	cr_assert_eq(poll(&ended, 1, RIG_DEADLINE_S * 1000), 1, "the server does not end");
+	close(ended.fd);
+}
+
 int rig_wait_end(struct rig *rig)
 {
 	struct pollfd p = { .fd = rig->pidfd, .events = POLLIN };
