@@ -80,8 +80,26 @@ static int on_answer(void *arg, int *error) NO_THREAD_SAFETY
 	if (*error == ENOTCONN || *error == ESHUTDOWN || c->state != NBD_ISSUED)
 		return 1;
 	l->pause_ns = NBD_PAUSE_MIN_NS;
+	if (!*error && c->op == ENGINE_READ && c->got != c->len) {
+		log_warn_limited("the NBD server answers a read of %llu bytes with %llu",
+				 (unsigned long long)c->len, (unsigned long long)c->got);
+		*error = EIO;
+	}
 	command_done(l, c, -*error);
 	return 1;
+}
+
+/* Data of a read, or zeroes; libnbd has put it where it belongs, and does not mind if some is never sent. */
+static int on_data(void *arg, const void *buf, size_t len, uint64_t off, unsigned status, int *error)
+{
+	struct nbd_command *c = arg;
+
+	(void)buf;
+	(void)off;
+	(void)error;
+	if (status != LIBNBD_READ_ERROR)
+		c->got += len;
+	return 0;
 }
 
 static uint32_t flags_of(const struct nbd_link *l, const struct nbd_command *c)
@@ -98,11 +116,13 @@ static uint32_t flags_of(const struct nbd_link *l, const struct nbd_command *c)
 static int64_t send_command(struct nbd_link *l, struct nbd_command *c) REQUIRES(l->lock)
 {
 	nbd_completion_callback done = { .callback = on_answer, .user_data = c };
+	nbd_chunk_callback data = { .callback = on_data, .user_data = c };
 	uint32_t flags = flags_of(l, c);
 
 	switch (c->op) {
 	case ENGINE_READ:
-		return nbd_aio_pread(l->handle, c->buf, c->len, c->off, done, 0);
+		c->got = 0;
+		return nbd_aio_pread_structured(l->handle, c->buf, c->len, c->off, data, done, 0);
 	case ENGINE_WRITE:
 		return nbd_aio_pwrite(l->handle, c->buf, c->len, c->off, done, flags);
 	case ENGINE_DISCARD:

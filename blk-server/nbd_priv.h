@@ -70,6 +70,7 @@ struct nbd_command {
 	struct engine_io *io;
 	uint8_t *buf;
 	uint64_t off, len;
+	uint64_t got; /* of a read: bytes that came */
 	enum engine_op op;
 	enum nbd_command_state state;
 	unsigned losses; /* connections that broke with it in flight */

@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "config.h"
+#include "nbd_fake.h"
 #include "sandbox.h"
 #include "temp_dir.h"
 
@@ -52,12 +53,14 @@ void nbd_up(struct nbd *n)
 	cr_assert(n->pid >= 0);
 	if (n->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (n->fake)
+			fake_serve(n->fake, n->socket);
 		execvp(n->argv[0], (char *const *)(uintptr_t)n->argv);
 		_exit(127);
 	}
 	while (!listens(n)) {
 		cr_assert(clock_ns() < end && waitpid(n->pid, NULL, WNOHANG) == 0, "%s does not serve",
-			  n->argv[0]);
+			  n->fake ? "the fake" : n->argv[0]);
 		sched_yield();
 	}
 	/* blk-server's helpers are not who we are. */
@@ -131,13 +134,29 @@ void nbd_make(struct nbd *n)
 	close(fd);
 }
 
-void nbd_start(struct nbd *n, struct rig_options *options, const char *const *words)
+static void start(struct nbd *n, struct rig_options *options)
 {
 	int pair[2];
 
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	n->rig = (struct rig_nbd) { .uri = n->uri, .fd = pair[0], .its_fd = pair[1] };
+	nbd_up(n);
+	nbd_dial_start(n);
+	options->nbd = &n->rig;
+	options->device = n->image;
+	options->image_bytes = IMAGE_BYTES;
+}
+
+static void need_libnbd(void)
+{
 #ifndef HAVE_LIBNBD
 	cr_skip_test("built without libnbd");
 #endif
+}
+
+void nbd_start(struct nbd *n, struct rig_options *options, const char *const *words)
+{
+	need_libnbd();
 	if (!installed(words[0]))
 		cr_skip_test("the NBD server is not installed");
 	if (!*n->dir)
@@ -146,13 +165,15 @@ void nbd_start(struct nbd *n, struct rig_options *options, const char *const *wo
 		n->argv[i] = !strcmp(words[i], "IMAGE")    ? n->image
 			     : !strcmp(words[i], "SOCKET") ? n->socket
 							   : words[i];
-	cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-	n->rig = (struct rig_nbd) { .uri = n->uri, .fd = pair[0], .its_fd = pair[1] };
-	nbd_up(n);
-	nbd_dial_start(n);
-	options->nbd = &n->rig;
-	options->device = n->image;
-	options->image_bytes = IMAGE_BYTES;
+	start(n, options);
+}
+
+void nbd_start_fake(struct nbd *n, struct rig_options *options, struct fake *fake)
+{
+	need_libnbd();
+	nbd_make(n);
+	n->fake = fake;
+	start(n, options);
 }
 
 void nbd_stop(struct nbd *n)

@@ -11,9 +11,12 @@
 
 #define NBD_WORDS_MAX 24
 
+struct fake;
+
 struct nbd {
 	char dir[80], image[96], socket[96], uri[140];
 	const char *argv[NBD_WORDS_MAX]; /* of the server */
+	struct fake *fake;               /* NULL: a program serves */
 	pid_t pid;
 	pid_t dial;
 	int dial_pidfd;
@@ -26,6 +29,9 @@ void nbd_make(struct nbd *n);
 /* Makes an image, starts the server on it (nbdkit, qemu-nbd; further words up to NULL) and nbd-dial, and fills in what a rig
  * needs. Skips the test where the program is not installed or libnbd was not there. */
 void nbd_start(struct nbd *n, struct rig_options *options, const char *const *words);
+
+/* The same with a server of ours that misbehaves (nbd_fake.h). */
+void nbd_start_fake(struct nbd *n, struct rig_options *options, struct fake *fake);
 
 /* The words of the usual servers, with the image's and socket's names where IMAGE and SOCKET stand. */
 extern const char *const nbd_kit[], *const nbd_qemu[], *const nbd_qemu_one[];

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An NBD server that breaks the protocol, refuses or falls silent: requests fail, or take longer, and never come with
+ * other data than was written; blk-server does not die of it, and nbd-dial makes no more connections than it should.
+ */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "nbd.h"
+#include "nbd_fake.h"
+#include "note.h"
+#include "num.h"
+#include "rig.h"
+
+TestSuite(blk_nbd_hostile, .timeout = 300);
+
+#define BLOCK     4096
+#define RECONNECT "1"
+#define SHORTLY   (300 * NS_PER_MS) /* in which an answer that will not come would have come */
+
+static const char *const args[] = { "--reconnect", RECONNECT, NULL };
+
+static struct {
+	struct rig rig;
+	struct nbd nbd;
+	struct fake *fake;
+	uint64_t gpa;
+	unsigned at; /* the next block; each is used once */
+} t;
+
+static void set_up(void)
+{
+	struct rig_options options = { .queues = 1, .args = args };
+
+	t.fake = fake_new();
+	nbd_start_fake(&t.nbd, &options, t.fake);
+	rig_start(&t.rig, &options);
+	t.gpa = rig_alloc(&t.rig, BLOCK, BLOCK);
+}
+
+static void tear_down(void)
+{
+	rig_stop(&t.rig);
+	nbd_stop(&t.nbd);
+	fake_free(t.fake);
+}
+
+/* ---- one request ---- */
+
+static uint8_t *on_disk(void)
+{
+	return t.fake->image + (uint64_t)t.at * BLOCK;
+}
+
+/* Asks for the next block, which the server has filled, or for something to be written there. */
+static void ask(uint32_t type)
+{
+	t.at++;
+	if (type == VIRTIO_BLK_T_IN)
+		rig_fill(on_disk(), (uint64_t)t.at * BLOCK, BLOCK, t.at);
+	if (type == VIRTIO_BLK_T_OUT)
+		rig_fill(rig_ptr(&t.rig, t.gpa), (uint64_t)t.at * BLOCK, BLOCK, t.at);
+	else
+		memset(rig_ptr(&t.rig, t.gpa), 0xee, BLOCK);
+	rig_add(&t.rig, 0, type, (uint64_t)t.at * (BLOCK / 512), t.gpa, BLOCK);
+}
+
+/* Its answer, which is the truth if it is a good one. */
+static uint8_t answer(void)
+{
+	uint8_t status = rig_wait(&t.rig, 0).status;
+
+	if (status == VIRTIO_BLK_S_OK) {
+		cr_assert(rig_check(rig_ptr(&t.rig, t.gpa), (uint64_t)t.at * BLOCK, BLOCK, t.at),
+			  "wrong data");
+		cr_assert(rig_check(on_disk(), (uint64_t)t.at * BLOCK, BLOCK, t.at), "not written");
+	}
+	return status;
+}
+
+static void works(void)
+{
+	fake_be(t.fake, FAKE_NOTHING, 0);
+	ask(VIRTIO_BLK_T_OUT);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_OK);
+	ask(VIRTIO_BLK_T_IN);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_OK);
+}
+
+/* Until there is a connection again all fail at once. */
+static void comes_back(void)
+{
+	uint64_t until = clock_ns(), end = until + RIG_DEADLINE_S * NS_PER_S;
+
+	fake_be(t.fake, FAKE_NOTHING, 0);
+	for (ask(VIRTIO_BLK_T_IN); answer() != VIRTIO_BLK_S_OK; ask(VIRTIO_BLK_T_IN)) {
+		until = clock_ns() + SHORTLY;
+		rig_until(&t.rig, clock_ns() >= until);
+		cr_assert_lt(until, end);
+	}
+	works();
+}
+
+static void misbehaves(enum fake_how how, unsigned times, uint32_t type)
+{
+	works();
+	fake_be(t.fake, how, times);
+	ask(type);
+}
+
+/* ---- what it answers ---- */
+
+struct case_of {
+	const char *name;
+	enum fake_how how;
+	bool reads_only;
+};
+
+static const struct case_of broken[] = {
+	{ "another's cookie", FAKE_WRONG_COOKIE, false },
+	{ "no magic number", FAKE_BAD_MAGIC, false },
+	{ "an answer twice", FAKE_TWICE, false },
+	{ "an answer that nobody waits for", FAKE_UNASKED, false },
+	{ "the end amid an answer", FAKE_CLOSE, false },
+	{ "an answer of a kind that was ruled out", FAKE_SIMPLE, true },
+	{ "more data", FAKE_LONG, true },
+	{ "a chunk of 4 GiB", FAKE_HUGE, true },
+	{ "data of elsewhere", FAKE_BEHIND, true },
+	{ "a chunk of no kind", FAKE_STRANGE_CHUNK, true },
+	{ "an error that is too short", FAKE_SHORT_ERROR, true },
+};
+
+/* The request is sent again over another connection, or fails. */
+static void breaks(const struct case_of *c, uint32_t type)
+{
+	unsigned before;
+	uint8_t status;
+
+	misbehaves(c->how, 1, type);
+	before = atomic_load(&t.fake->connections);
+	status = answer();
+	cr_assert_eq(atomic_load(&t.fake->done), 1, "%s", c->name);
+	works();
+	note("%s, to a %s: status %u, %u new connections", c->name,
+	     type == VIRTIO_BLK_T_IN ? "read" : "write", status, atomic_load(&t.fake->connections) - before);
+}
+
+Test(blk_nbd_hostile, answers_that_break_the_protocol)
+{
+	set_up();
+	for (size_t i = 0; i < ARRAY_SIZE(broken); i++) {
+		breaks(&broken[i], VIRTIO_BLK_T_IN);
+		if (!broken[i].reads_only)
+			breaks(&broken[i], VIRTIO_BLK_T_OUT);
+	}
+	tear_down();
+}
+
+/* Not for ever. */
+Test(blk_nbd_hostile, always_the_same)
+{
+	set_up();
+	misbehaves(FAKE_WRONG_COOKIE, UINT32_MAX, VIRTIO_BLK_T_IN);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_IOERR);
+	comes_back();
+	tear_down();
+}
+
+Test(blk_nbd_hostile, errors)
+{
+	static const enum fake_how all[] = { FAKE_ERROR, FAKE_STRANGE_ERROR, FAKE_NO_DATA };
+
+	set_up();
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		misbehaves(all[i], 1, VIRTIO_BLK_T_IN);
+		cr_assert_eq(answer(), VIRTIO_BLK_S_IOERR, "%zu", i);
+	}
+	misbehaves(FAKE_ERROR, 1, VIRTIO_BLK_T_OUT);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_IOERR);
+	works();
+	tear_down();
+}
+
+/* ---- what it does not answer ---- */
+
+static bool is_answered(void)
+{
+	struct rig_done done;
+
+	return rig_get(&t.rig, 0, &done);
+}
+
+static void stalls(enum fake_how how, uint32_t type)
+{
+	uint64_t until;
+
+	misbehaves(how, 1, type);
+	rig_until(&t.rig, atomic_load(&t.fake->done));
+	until = clock_ns() + SHORTLY;
+	rig_until(&t.rig, clock_ns() >= until || is_answered());
+	cr_assert_geq(clock_ns(), until, "it is answered");
+	nbd_kill(&t.nbd);
+	nbd_up(&t.nbd);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_OK);
+}
+
+Test(blk_nbd_hostile, silence_amid_an_answer)
+{
+	set_up();
+	stalls(FAKE_SILENT, VIRTIO_BLK_T_IN);
+	stalls(FAKE_SILENT, VIRTIO_BLK_T_OUT);
+	stalls(FAKE_ENDLESS, VIRTIO_BLK_T_IN);
+	tear_down();
+}
+
+/* What a dead process sent is waited for, and only as long as the connection is there. */
+Test(blk_nbd_hostile, silence_towards_a_successor)
+{
+	set_up();
+	for (unsigned i = 0; i < 2; i++) {
+		misbehaves(FAKE_SILENT, 1, i ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN);
+		rig_until(&t.rig, atomic_load(&t.fake->done));
+		rig_kill(&t.rig);
+		rig_respawn(&t.rig);
+		nbd_kill(&t.nbd);
+		nbd_up(&t.nbd);
+		cr_assert_eq(answer(), VIRTIO_BLK_S_OK);
+	}
+	tear_down();
+}
+
+/* ---- connections ---- */
+
+static unsigned descriptors(pid_t pid)
+{
+	char path[64];
+	unsigned n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	cr_assert(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static const struct case_of refusals[] = {
+	{ "the end at once", FAKE_HANG_UP, false },
+	{ "no hello of NBD", FAKE_GARBAGE, false },
+	{ "half a hello", FAKE_HALF_HELLO, false },
+	{ "no such export", FAKE_NO_EXPORT, false },
+	{ "an option's answer of 4 GiB", FAKE_LONG_OPTION, false },
+	{ "an option's answers without end", FAKE_INFOS, false },
+	{ "an export that has shrunk", FAKE_SMALLER, false },
+	{ "an export that is read-only", FAKE_READ_ONLY, false },
+};
+
+/* The server comes back as another: requests fail after --reconnect seconds, and go on when it is itself again. */
+static void refuses(const struct case_of *c)
+{
+	unsigned before, fds = descriptors(t.nbd.dial), made;
+	uint64_t since = clock_ns();
+
+	works();
+	nbd_kill(&t.nbd);
+	fake_be(t.fake, c->how, UINT32_MAX);
+	nbd_up(&t.nbd);
+	before = atomic_load(&t.fake->connections);
+	ask(VIRTIO_BLK_T_IN);
+	cr_assert_eq(answer(), VIRTIO_BLK_S_IOERR, "%s", c->name);
+	made = atomic_load(&t.fake->connections) - before;
+	note("%s: fails after %llu ms, %u connections", c->name,
+	     (unsigned long long)((clock_ns() - since) / NS_PER_MS), made);
+	/* After 20 ms at first, and twice as long each time. */
+	cr_assert_leq(made, 10, "%s", c->name);
+	cr_assert_leq(descriptors(t.nbd.dial), fds + 1, "%s", c->name);
+	nbd_kill(&t.nbd);
+	nbd_up(&t.nbd);
+	comes_back();
+}
+
+Test(blk_nbd_hostile, another_server_than_before)
+{
+	set_up();
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		refuses(&refusals[i]);
+	tear_down();
+}
