@@ -2,6 +2,7 @@
 /* blk-server: a virtio block device in a process of its own, as a vhost-user back end. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,12 +23,20 @@ _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine"
 #define WORD_FENCE (WORD_FLUSH + 1)
 
 static struct server_device device;
+static const struct engine_ops *chosen; /* the sandbox is made for it */
 
 struct blk {
 	struct disk disk;
 	struct blk_queue *queue[SERVER_QUEUES_MAX];
 	unsigned queues;
 };
+
+#define DISK_DEFAULTS                                                                                        \
+	.disk = { .image_fd = -1,                                                                            \
+		  .fd = -1,                                                                                  \
+		  .fence.fd = -1,                                                                            \
+		  .throttle.group_fd = -1,                                                                   \
+		  .nbd_options = { .dial_fd = -1, .reconnect_s = 30 } }
 
 /* ---- options ---- */
 
@@ -42,10 +51,9 @@ static int set_image_fd(void *dev, const char *value)
 	return option_fd(value, &((struct blk *)dev)->disk.image_fd);
 }
 
-/* The sandbox is made for it. */
 static void use_engine(struct blk *blk, const struct engine_ops *engine)
 {
-	blk->disk.engine = engine;
+	blk->disk.engine = chosen = engine;
 	device.stage_one = engine->calls->stage_one;
 	device.steady = engine->calls->steady;
 	device.io = engine->calls->io;
@@ -251,6 +259,11 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 
 	if (!!blk->disk.image + (blk->disk.image_fd >= 0) + !!blk->disk.nbd_options.uri != 1) {
 		log_error("give --image FILE or --image-fd N, or --nbd URI, one of them");
+		return -EINVAL;
+	}
+	if (blk->disk.engine != chosen) {
+		log_error("%s: all disks of a process need the same --engine, and --nbd goes with no file",
+			  settings->id);
 		return -EINVAL;
 	}
 	if (blk->disk.nbd_options.uri && blk->disk.qcow2) {
@@ -463,12 +476,27 @@ static void blk_stats(void *dev, server_stat_fn add, void *arg)
 	}
 }
 
+static struct blk first = { DISK_DEFAULTS };
+
+/* What the disk before it goes through is good for this one, too, unless that is no file. */
+static void *blk_another(void)
+{
+	struct blk *blk = malloc(sizeof(*blk));
+
+	if (!blk)
+		return NULL;
+	*blk = (struct blk) { DISK_DEFAULTS };
+	blk->disk.engine = engine_find(chosen->name) == chosen ? chosen : &engine_aio;
+	return blk;
+}
+
 static struct server_device device = {
 	.program = "blk-server",
 	.kind = "blk",
-	.summary = "serve a virtio block device over vhost-user",
+	.summary = "serve virtio block devices over vhost-user",
 	.options = options,
 	.iov_max = REQUEST_IOV,
+	.another = blk_another,
 	.open = blk_open,
 	.confined = blk_confined,
 	.close = blk_close,
@@ -494,12 +522,6 @@ static struct server_device device = {
 
 int main(int argc, char **argv)
 {
-	static struct blk blk = { .disk = { .image_fd = -1,
-					    .fd = -1,
-					    .fence.fd = -1,
-					    .throttle.group_fd = -1,
-					    .nbd_options = { .dial_fd = -1, .reconnect_s = 30 } } };
-
-	set_engine(&blk, "aio");
-	return server_main(argc, argv, &device, &blk);
+	use_engine(&first, &engine_aio);
+	return server_main(argc, argv, &device, &first);
 }

@@ -78,10 +78,10 @@ int placing_set_threads(struct placing *p, const char *value)
 }
 
 /* "Q:THREAD" or "Q-Q:THREAD". */
-static int place(struct placing *p, char *word, bool *given)
+static int place(struct placing *p, unsigned base, char *word, bool *given)
 {
 	char *thread = strchr(word, ':'), *dash;
-	uint64_t first, last;
+	uint64_t first, last, end = p->queues - base - 1;
 	int found;
 
 	if (!thread)
@@ -91,14 +91,13 @@ static int place(struct placing *p, char *word, bool *given)
 	if (dash)
 		*dash++ = '\0';
 	found = placing_find(p, thread);
-	if (found < 0 || parse_u64(word, 0, p->queues - 1, &first) ||
-	    parse_u64(dash ? dash : word, first, p->queues - 1, &last))
+	if (found < 0 || parse_u64(word, 0, end, &first) || parse_u64(dash ? dash : word, first, end, &last))
 		return -EINVAL;
 	for (; first <= last; first++) {
 		if (given[first])
 			return -EINVAL;
 		given[first] = true;
-		p->of[first] = (uint8_t)found;
+		p->of[base + first] = (uint8_t)found;
 	}
 	return 0;
 }
@@ -107,19 +106,20 @@ int placing_set_map(struct placing *p, unsigned queues, const char *map)
 {
 	bool one_each = map && !strcmp(map, "1:1"), given[PLACING_QUEUES_MAX] = { false };
 	CLEAN_FREE char *copy = NULL;
+	unsigned base = p->queues;
 	char *rest, *word;
 
-	p->queues = queues;
+	if (queues > PLACING_QUEUES_MAX - base)
+		return -EINVAL;
+	p->queues += queues;
 	if (!p->threads) {
 		if (one_each && queues > PLACING_THREADS_MAX)
 			return -EINVAL;
 		set_count(p, one_each ? queues : 1);
 	}
-	if (!p->named && p->threads > queues)
-		return -ERANGE;
 	if (one_each && p->threads != queues)
 		return -EINVAL;
-	for (unsigned i = 0; i < queues; i++)
+	for (unsigned i = base; i < p->queues; i++)
 		p->of[i] = (uint8_t)(i % p->threads);
 	if (!map || one_each || !strcmp(map, "round-robin"))
 		return 0;
@@ -127,7 +127,12 @@ int placing_set_map(struct placing *p, unsigned queues, const char *map)
 	if (!copy)
 		return -ENOMEM;
 	while ((word = strsep(&rest, ",")))
-		if (place(p, word, given))
+		if (place(p, base, word, given))
 			return -EINVAL;
 	return 0;
+}
+
+int placing_check(const struct placing *p)
+{
+	return !p->named && p->threads > p->queues ? -ERANGE : 0;
 }

@@ -17,8 +17,8 @@
 
 struct placing {
 	unsigned threads; /* 0: not said */
-	unsigned queues;
-	bool named; /* the threads' names were given */
+	unsigned queues;  /* of all devices that the threads serve */
+	bool named;       /* the threads' names were given */
 	struct {
 		char name[PLACING_NAME_MAX];
 		bool pinned;
@@ -41,10 +41,13 @@ int placing_set_threads(struct placing *p, const char *value);
 /*
  * Gives each of so many queues its thread, once the threads are set (or none: then there is one, or for "1:1" one for each
  * queue). map is NULL or "round-robin"; "1:1", which takes as many threads as queues; or "0:a,1-3:b": queues that it does
- * not name go round all threads. -EINVAL if it is nothing of that or names what does not exist; -ERANGE if there are more
- * threads by number than queues.
+ * not name go round all threads. -EINVAL if it is nothing of that or names what does not exist. The queues of another
+ * device come after those that are there already.
  */
 int placing_set_map(struct placing *p, unsigned queues, const char *map);
+
+/* Once all queues are there: -ERANGE if there are more threads by number than queues. */
+int placing_check(const struct placing *p);
 
 /* The place of the thread of this name, or -ENOENT. */
 int placing_find(const struct placing *p, const char *name);

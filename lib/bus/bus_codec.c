@@ -58,6 +58,7 @@ union body {
 	Bulkhead__Error error;
 	Bulkhead__Ok none; /* any message without fields */
 	Bulkhead__Hello hello;
+	Bulkhead__GetStats get_stats;
 	Bulkhead__Stats stats;
 	Bulkhead__DeviceUp device_up;
 	Bulkhead__DeviceDown device_down;
@@ -113,6 +114,18 @@ static bool get_text(char *to, const char *from)
 	return bus_wire_get_text(to, BUS_TEXT_MAX, from);
 }
 
+/* The name of one of a server's devices, which is left out where it has one. */
+static bool fill_device(const char *from, char **to)
+{
+	*to = *from ? str(from) : NULL;
+	return !*from || is_name(from);
+}
+
+static bool take_device(char *to, const char *from)
+{
+	return !from || get_name(to, from);
+}
+
 /* For each message with fields: fill and take, which return false if a field breaks a limit. */
 
 static bool is_err(int32_t err)
@@ -147,6 +160,16 @@ static bool take_hello(const Bulkhead__Envelope *env, struct bus_msg *out)
 	out->hello.protocol = env->hello->protocol;
 	return get_name(out->hello.kind, env->hello->kind) && get_name(out->hello.name, env->hello->name) &&
 	       get_name(out->hello.version, env->hello->version);
+}
+
+static bool fill_get_stats(const struct bus_msg *msg, struct draft *d)
+{
+	return fill_device(msg->get_stats.device, &d->body.get_stats.device);
+}
+
+static bool take_get_stats(const Bulkhead__Envelope *env, struct bus_msg *out)
+{
+	return take_device(out->get_stats.device, env->get_stats->device);
 }
 
 static bool fill_stats(const struct bus_msg *msg, struct draft *d)
@@ -264,7 +287,8 @@ static bool fill_recovered(const struct bus_msg *msg, struct draft *d)
 	d->body.recovered.start_ns = msg->recovered.start_ns;
 	d->body.recovered.replayed_ns = msg->recovered.replayed_ns;
 	d->body.recovered.first_ns = msg->recovered.first_ns;
-	return msg->recovered.poisoned <= msg->recovered.resubmitted;
+	return fill_device(msg->recovered.device, &d->body.recovered.device) &&
+	       msg->recovered.poisoned <= msg->recovered.resubmitted;
 }
 
 static bool take_recovered(const Bulkhead__Envelope *env, struct bus_msg *out)
@@ -274,30 +298,34 @@ static bool take_recovered(const Bulkhead__Envelope *env, struct bus_msg *out)
 	out->recovered.start_ns = env->recovered->start_ns;
 	out->recovered.replayed_ns = env->recovered->replayed_ns;
 	out->recovered.first_ns = env->recovered->first_ns;
-	return out->recovered.poisoned <= out->recovered.resubmitted;
+	return take_device(out->recovered.device, env->recovered->device) &&
+	       out->recovered.poisoned <= out->recovered.resubmitted;
 }
 
 static bool fill_set(const struct bus_msg *msg, struct draft *d)
 {
 	d->body.set.key = str(msg->set.key);
 	d->body.set.value = str(msg->set.value);
-	return is_name(msg->set.key) && is_text(msg->set.value);
+	return fill_device(msg->set.device, &d->body.set.device) && is_name(msg->set.key) &&
+	       is_text(msg->set.value);
 }
 
 static bool take_set(const Bulkhead__Envelope *env, struct bus_msg *out)
 {
-	return get_name(out->set.key, env->set->key) && get_text(out->set.value, env->set->value);
+	return take_device(out->set.device, env->set->device) && get_name(out->set.key, env->set->key) &&
+	       get_text(out->set.value, env->set->value);
 }
 
 static bool fill_io_error(const struct bus_msg *msg, struct draft *d)
 {
 	d->body.io_error.text = str(msg->io_error.text);
-	return is_text(msg->io_error.text);
+	return fill_device(msg->io_error.device, &d->body.io_error.device) && is_text(msg->io_error.text);
 }
 
 static bool take_io_error(const Bulkhead__Envelope *env, struct bus_msg *out)
 {
-	return get_text(out->io_error.text, env->io_error->text);
+	return take_device(out->io_error.device, env->io_error->device) &&
+	       get_text(out->io_error.text, env->io_error->text);
 }
 
 static void fill_loop(const struct bus_loop *from, Bulkhead__Loop *to)
@@ -363,13 +391,15 @@ static bool fill_move_queue(const struct bus_msg *msg, struct draft *d)
 {
 	d->body.move_queue.queue = msg->move_queue.queue;
 	d->body.move_queue.thread = str(msg->move_queue.thread);
-	return is_name(msg->move_queue.thread);
+	return fill_device(msg->move_queue.device, &d->body.move_queue.device) &&
+	       is_name(msg->move_queue.thread);
 }
 
 static bool take_move_queue(const Bulkhead__Envelope *env, struct bus_msg *out)
 {
 	out->move_queue.queue = env->move_queue->queue;
-	return get_name(out->move_queue.thread, env->move_queue->thread);
+	return take_device(out->move_queue.device, env->move_queue->device) &&
+	       get_name(out->move_queue.thread, env->move_queue->thread);
 }
 
 static bool fill_pin(const struct bus_msg *msg, struct draft *d)
@@ -390,6 +420,7 @@ static const struct {
 } fields[BUS_TYPE_COUNT] = {
 	[BUS_ERROR] = { fill_error, take_error },
 	[BUS_HELLO] = { fill_hello, take_hello },
+	[BUS_GET_STATS] = { fill_get_stats, take_get_stats },
 	[BUS_STATS] = { fill_stats, take_stats },
 	[BUS_DEVICE_UP] = { fill_device_up, take_device_up },
 	[BUS_DEVICE_DOWN] = { fill_device_down, take_device_down },

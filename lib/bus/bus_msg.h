@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUS_PROTOCOL  5
+#define BUS_PROTOCOL  6
 #define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
 #define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
 #define BUS_STATS_MAX 128 /* counters in one reply */
@@ -61,8 +61,9 @@ struct bus_stat {
 
 struct bus_loop {
 	char name[BUS_NAME_MAX];
-	uint32_t thread;                 /* its id, as the process sees it */
-	uint64_t queues;                 /* a bit for each queue that it serves */
+	uint32_t thread; /* its id, as the process sees it */
+	uint64_t
+	    queues; /* a bit for each queue that it serves; those of several devices follow on each other */
 	uint64_t busy_ns, over_ns;       /* of the time since it was last asked, so much it had a processor */
 	uint64_t passes, sleeps;         /* times round the loop, and waits in the kernel */
 	uint64_t poll_hits, poll_misses; /* polls that found work, and that ended in sleep */
@@ -83,6 +84,10 @@ struct bus_msg {
 			char name[BUS_NAME_MAX];    /* "core", "disk0" */
 			char version[BUS_NAME_MAX]; /* of the program */
 		} hello;
+		struct {
+			char device[BUS_NAME_MAX]; /* in each message to or from a server: of those that it
+						      serves; empty: it serves one */
+		} get_stats;
 		struct {
 			uint32_t count;
 			struct bus_stat stat[BUS_STATS_MAX];
@@ -111,6 +116,7 @@ struct bus_msg {
 			char device[BUS_NAME_MAX];
 		} fail_device;
 		struct {
+			char device[BUS_NAME_MAX];
 			uint32_t resubmitted; /* requests of the predecessor that were taken again */
 			uint32_t poisoned;    /* of them, failed instead of tried */
 			uint64_t start_ns;    /* CLOCK_MONOTONIC: the first ring started, ... */
@@ -118,10 +124,12 @@ struct bus_msg {
 			uint64_t first_ns;    /* ... the first one completed; 0: there was none */
 		} recovered;
 		struct {
+			char device[BUS_NAME_MAX];
 			char key[BUS_NAME_MAX];
 			char value[BUS_TEXT_MAX];
 		} set;
 		struct {
+			char device[BUS_NAME_MAX];
 			char text[BUS_TEXT_MAX]; /* why */
 		} io_error;
 		struct {
@@ -129,6 +137,7 @@ struct bus_msg {
 			struct bus_loop loop[BUS_LOOPS_MAX];
 		} loops;
 		struct {
+			char device[BUS_NAME_MAX];
 			uint32_t queue;
 			char thread[BUS_NAME_MAX];
 		} move_queue;

@@ -37,10 +37,17 @@ static void send_event(struct server *s, enum bus_type type)
 	send_msg(s, &msg);
 }
 
-/* Tells of the recovery if it is complete: on every connection, as what one was told of may be lost with it. */
-static void send_recovered(struct server *s)
+/* Where there are several devices, a message says of which it speaks. */
+static void say_which(const struct export *e, char device[BUS_NAME_MAX])
 {
-	const struct recovery_sum *sum = &s->recovery;
+	if (e->server->exports > 1)
+		snprintf(device, BUS_NAME_MAX, "%s", e->opts.id);
+}
+
+/* Tells of the recovery if it is complete: on every connection, as what one was told of may be lost with it. */
+static void send_recovered(struct export *e)
+{
+	const struct recovery_sum *sum = &e->recovery;
 	struct bus_msg msg = {
 		.type = BUS_RECOVERED,
 		.recovered = { .resubmitted = sum->resubmitted,
@@ -50,32 +57,46 @@ static void send_recovered(struct server *s)
 			       .first_ns = sum->first_ns },
 	};
 
-	if (s->control.recovered && bus_is_connected(s->control.bus))
-		send_msg(s, &msg);
+	if (!e->recovered || !bus_is_connected(e->server->control.bus))
+		return;
+	say_which(e, msg.recovered.device);
+	send_msg(e->server, &msg);
 }
 
-void control_recovered(struct server *s)
+void control_recovered(struct export *e)
 {
-	s->control.recovered = s->control.bus;
-	send_recovered(s);
+	e->recovered = e->server->control.bus;
+	send_recovered(e);
 }
 
-static void send_io_error(struct server *s)
+static void send_io_error(struct export *e)
 {
 	struct bus_msg msg = { .type = BUS_IO_ERROR };
+	struct bus *bus = e->server->control.bus;
 
-	if (!*s->control.io_error || !s->control.bus || !bus_is_connected(s->control.bus))
+	if (!*e->io_error || !bus || !bus_is_connected(bus))
 		return;
-	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", s->control.io_error);
-	send_msg(s, &msg);
+	say_which(e, msg.io_error.device);
+	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", e->io_error);
+	send_msg(e->server, &msg);
 }
 
 void server_io_error(struct server_queue *q, const char *text)
 {
-	struct server *s = q->server;
+	struct export *e = q->export;
 
-	snprintf(s->control.io_error, sizeof(s->control.io_error), "%s", text ? text : "");
-	send_io_error(s);
+	snprintf(e->io_error, sizeof(e->io_error), "%s", text ? text : "");
+	send_io_error(e);
+}
+
+/* The device that a request names; NULL: there is none, which is answered. */
+static struct export *asked_for(struct server *s, const struct bus_msg *request, const char *device)
+{
+	struct export *e = server_export(s, device);
+
+	if (!e)
+		bus_reply_error(s->control.bus, request->id, -ENOENT, "there is no such device here");
+	return e;
 }
 
 /* ---- statistics ---- */
@@ -117,36 +138,41 @@ static void add_loop_stats(struct bus_msg *msg, const struct loop *loop)
 	reply_add_stat(msg, name, st.poll_misses);
 }
 
-static void fill_stats(struct server *s, struct bus_msg *msg)
+static void fill_stats(const struct export *e, struct bus_msg *msg)
 {
+	const struct server *s = e->server;
+
 	for (size_t c = 0; c < ARRAY_SIZE(queue_counters); c++) {
 		uint64_t sum = 0;
 
-		for (unsigned i = 0; i < s->rings; i++)
-			sum += queue_counter(&s->queue[i], c);
+		for (unsigned i = 0; i < e->rings; i++)
+			sum += queue_counter(&e->queue[i], c);
 		reply_add_stat(msg, queue_counters[c].name, sum);
 	}
-	s->device->stats(s->dev, reply_add_stat, msg);
+	s->device->stats(e->dev, reply_add_stat, msg);
 	for (unsigned i = 0; i < s->opts.placing.threads; i++)
 		add_loop_stats(msg, s->io[i].loop);
-	for (unsigned i = 0; s->rings > 1 && i < MIN(s->rings, QUEUES_LISTED); i++) {
+	for (unsigned i = 0; e->rings > 1 && i < MIN(e->rings, QUEUES_LISTED); i++) {
 		char name[BUS_NAME_MAX];
 
 		snprintf(name, sizeof(name), "queue%u.requests", i);
-		reply_add_stat(msg, name, stat_get(&s->queue[i].stats.requests));
+		reply_add_stat(msg, name, stat_get(&e->queue[i].stats.requests));
 		snprintf(name, sizeof(name), "queue%u.completed", i);
-		reply_add_stat(msg, name, stat_get(&s->queue[i].stats.completed));
+		reply_add_stat(msg, name, stat_get(&e->queue[i].stats.completed));
 	}
 }
 
 static void on_get_stats(struct server *s, const struct bus_msg *request)
 {
-	struct bus_msg *msg = calloc(1, sizeof(*msg));
+	const struct export *e = asked_for(s, request, request->get_stats.device);
+	struct bus_msg *msg = e ? calloc(1, sizeof(*msg)) : NULL;
 	int err = -ENOMEM;
 
+	if (!e)
+		return;
 	if (msg) {
 		msg->type = BUS_STATS;
-		fill_stats(s, msg);
+		fill_stats(e, msg);
 		err = bus_reply(s->control.bus, request->id, msg);
 		free(msg);
 	}
@@ -160,7 +186,7 @@ static uint64_t queues_of(const struct server *s, const struct io_thread *t)
 {
 	uint64_t queues = 0;
 
-	for (unsigned i = 0; i < s->opts.queues; i++)
+	for (unsigned i = 0; i < s->opts.placing.queues; i++)
 		if (s->set[i].thread == t)
 			queues |= 1ULL << i;
 	return queues;
@@ -191,10 +217,13 @@ void control_moved(struct server *s, uint64_t id)
 
 static void on_move_queue(struct server *s, const struct bus_msg *msg)
 {
+	const struct export *e = asked_for(s, msg, msg->move_queue.device);
 	struct io_thread *to = threads_find(s, msg->move_queue.thread);
-	bool is_there = msg->move_queue.queue < s->opts.queues;
-	int r = to && is_there ? move_start(s, msg->move_queue.queue, to, msg->id) : -ENOENT;
+	bool is_there = e && msg->move_queue.queue < e->opts.queues;
+	int r = to && is_there ? move_start(s, &e->set[msg->move_queue.queue], to, msg->id) : -ENOENT;
 
+	if (!e)
+		return;
 	if (!r)
 		reply_ok(s->control.bus, msg->id);
 	else if (r < 0)
@@ -252,32 +281,35 @@ static void on_drain(struct server *s, const struct bus_msg *msg)
 	c->drain_id = msg->id;
 	for (unsigned i = 0; i < s->rings; i++) {
 		c->draining++;
-		queue_post(&s->queue[i], server_order(s, i, ORDER_DRAIN, drained));
+		queue_post(&s->queue[i], server_order(&s->queue[i], ORDER_DRAIN, drained));
 	}
 }
 
 static void on_resume(struct server *s, const struct bus_msg *msg)
 {
 	for (unsigned i = 0; i < s->rings; i++)
-		queue_post(&s->queue[i], server_order(s, i, ORDER_RESUME, NULL));
+		queue_post(&s->queue[i], server_order(&s->queue[i], ORDER_RESUME, NULL));
 	reply_ok(s->control.bus, msg->id);
 }
 
 static void on_set(struct server *s, const struct bus_msg *msg)
 {
+	struct export *e = asked_for(s, msg, msg->set.device);
 	char why[BUS_TEXT_MAX] = "";
 	int r = -EOPNOTSUPP;
 
+	if (!e)
+		return;
 	if (s->device->set)
-		r = s->device->set(s->dev, msg->set.key, msg->set.value, why, sizeof(why));
+		r = s->device->set(e->dev, msg->set.key, msg->set.value, why, sizeof(why));
 	if (r < 0) {
 		bus_reply_error(s->control.bus, msg->id, r,
 				*why ? why : "this kind of device has no properties to set");
 		return;
 	}
-	log_debug("%s is set to %s", msg->set.key, msg->set.value);
+	log_debug("%s%s is set to %s", e->prefix, msg->set.key, msg->set.value);
 	if (r > 0)
-		front_config_changed(s);
+		front_config_changed(e);
 	reply_ok(s->control.bus, msg->id);
 }
 
@@ -320,8 +352,10 @@ static void on_connected(void *arg, bool up)
 	send_event(s, BUS_HELLO);
 	if (s->control.ready)
 		send_event(s, BUS_READY);
-	send_recovered(s);
-	send_io_error(s);
+	for (unsigned i = 0; i < s->exports; i++) {
+		send_recovered(&s->export[i]);
+		send_io_error(&s->export[i]);
+	}
 }
 
 static void on_malformed(void *arg, unsigned count, const char *what)

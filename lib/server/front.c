@@ -20,29 +20,31 @@
 	(1ULL << 28 /* INDIRECT_DESC */ | 1ULL << 29 /* EVENT_IDX */ | 1ULL << 32 /* VERSION_1 */ |          \
 	 1ULL << 34 /* RING_PACKED */)
 
-static void front_listen(struct server *s);
+static void front_listen(struct export *e);
+
+/* A ring's number among those of the process, by which the recorder has it. */
+static uint32_t number_of(const struct export *e, unsigned index)
+{
+	return (uint32_t)(e->queue - e->server->queue) + index;
+}
 
 /* ---- the connection's end ---- */
 
 /* Frees the back end, outside of its callbacks and with no queue using its memory. */
 static void on_free(void *arg)
 {
-	struct server *s = arg;
-	struct front *f = &s->front;
+	struct export *e = arg;
+	struct front *f = &e->front;
 
 	vhost_be_free(f->be);
 	f->be = NULL;
-	recovery_forget(s);
-	if (s->ending) {
-		f->state = FRONT_GONE;
-		server_front_gone(s);
-	} else if (f->listener >= 0) {
-		front_listen(s);
-	} else {
-		f->state = FRONT_GONE;
-		if (!s->opts.bus)
-			server_end(s);
+	recovery_forget(e);
+	if (f->listener >= 0 && !e->server->ending) {
+		front_listen(e);
+		return;
 	}
+	f->state = FRONT_GONE;
+	server_front_gone(e->server);
 }
 
 static void maybe_free(struct front *f)
@@ -53,8 +55,9 @@ static void maybe_free(struct front *f)
 
 static void stopped(struct server *s, struct order *o)
 {
-	struct front *f = &s->front;
+	struct front *f = &o->queue->export->front;
 
+	(void)s;
 	f->stopping--;
 	if (f->state == FRONT_CONNECTED)
 		vhost_be_ring_stopped(f->be, o->queue->index, o->base);
@@ -63,57 +66,60 @@ static void stopped(struct server *s, struct order *o)
 
 /* Has ring index stopped, unless it does not run or is being stopped already. When the process ends there will be another
  * that goes on with what is parked; a front end that only wants its ring stopped wants all answered. */
-static bool stop_ring(struct server *s, unsigned index)
+static bool stop_ring(struct export *e, unsigned index)
 {
-	struct order *o = &s->front.stop[index];
+	struct order *o = &e->front.stop[index];
 
-	if (!s->front.started[index])
+	if (!e->front.started[index])
 		return false;
-	s->front.started[index] = false;
-	flight_say(&s->log, FLIGHT_FRONT, index, "ring stop");
-	*o = (struct order) { .type = ORDER_STOP, .done = stopped, .kept = true, .hand_over = s->ending };
-	s->front.stopping++;
-	queue_post(&s->queue[index], o);
+	e->front.started[index] = false;
+	flight_say(&e->server->log, FLIGHT_FRONT, number_of(e, index), "ring stop");
+	*o = (struct order) {
+		.type = ORDER_STOP, .done = stopped, .kept = true, .hand_over = e->server->ending
+	};
+	e->front.stopping++;
+	queue_post(&e->queue[index], o);
 	return true;
 }
 
-static void close_connection(struct server *s)
+static void close_connection(struct export *e)
 {
-	struct front *f = &s->front;
+	struct front *f = &e->front;
 
 	f->state = FRONT_CLOSING;
-	for (unsigned i = 0; i < s->rings; i++)
-		stop_ring(s, i);
+	for (unsigned i = 0; i < e->rings; i++)
+		stop_ring(e, i);
 	maybe_free(f);
 }
 
 static void be_closed(void *arg, int err, const char *why)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 
-	flight_say(&s->log, FLIGHT_FRONT, (uint32_t)-err, "closed");
+	flight_say(&e->server->log, FLIGHT_FRONT, (uint32_t)-err, "closed");
 	if (err)
-		log_warn("the front end's connection is over: %s", why ? why : strerrordesc_np(-err));
+		log_warn("%sthe front end's connection is over: %s", e->prefix,
+			 why ? why : strerrordesc_np(-err));
 	else
-		log_info("the front end closed its connection");
-	if (s->front.state == FRONT_CONNECTED)
-		close_connection(s);
+		log_info("%sthe front end closed its connection", e->prefix);
+	if (e->front.state == FRONT_CONNECTED)
+		close_connection(e);
 }
 
 /* ---- what the front end asks for ---- */
 
 static int be_get_config(void *arg, uint32_t off, uint32_t len, uint8_t *buf)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 
-	return s->device->get_config(s->dev, off, len, buf);
+	return e->server->device->get_config(e->dev, off, len, buf);
 }
 
 static int be_set_config(void *arg, uint32_t off, uint32_t len, const uint8_t *buf)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 
-	return s->device->set_config ? s->device->set_config(s->dev, off, len, buf) : -EINVAL;
+	return e->server->device->set_config ? e->server->device->set_config(e->dev, off, len, buf) : -EINVAL;
 }
 
 static void close_fd(int fd)
@@ -122,29 +128,30 @@ static void close_fd(int fd)
 		close(fd);
 }
 
-static bool any_started(const struct server *s)
+static bool any_started(const struct export *e)
 {
-	for (unsigned i = 0; i < s->rings; i++)
-		if (s->front.started[i])
+	for (unsigned i = 0; i < e->rings; i++)
+		if (e->front.started[i])
 			return true;
 	return false;
 }
 
 /* The order that starts a ring, with its queue made and what was in flight recovered. 0 or -errno. */
-static int make_start(struct server *s, unsigned index, const struct vhost_be_ring *ring, struct order **out)
+static int make_start(struct export *e, unsigned index, const struct vhost_be_ring *ring, struct order **out)
 {
 	struct vq_config config = ring->config;
 	struct order *o;
 	int err;
 
-	if (s->front.state != FRONT_CONNECTED)
+	if (e->front.state != FRONT_CONNECTED)
 		return -ESHUTDOWN;
-	o = server_order(s, index, ORDER_START, NULL);
-	config.iov_max = s->device->iov_max;
-	config.buffers = s->queue[index].buffers;
+	o = server_order(&e->queue[index], ORDER_START, NULL);
+	config.iov_max = e->server->device->iov_max;
+	config.buffers = e->queue[index].buffers;
 	err = vq_new(&config, &o->vq);
 	if (err) {
-		log_warn_limited("queue %u: its ring can't be served: %s", index, strerrordesc_np(-err));
+		log_warn_limited("%squeue %u: its ring can't be served: %s", e->prefix, index,
+				 strerrordesc_np(-err));
 		free(o);
 		return err;
 	}
@@ -160,9 +167,9 @@ static int make_start(struct server *s, unsigned index, const struct vhost_be_ri
 
 static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *ring)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 	struct order *o;
-	int err = make_start(s, index, ring, &o);
+	int err = make_start(e, index, ring, &o);
 
 	if (err) {
 		close_fd(ring->kick);
@@ -170,35 +177,35 @@ static int be_ring_start(void *arg, unsigned index, const struct vhost_be_ring *
 		close_fd(ring->err);
 		return err;
 	}
-	if (!any_started(s)) {
+	if (!any_started(e)) {
 		/* Another process may have served it since this one was opened as a spare. */
-		threads_catch_up(s);
-		if (s->device->started)
-			s->device->started(s->dev, ring->live && !ring->fresh, ring->config.features);
+		threads_catch_up(e->server);
+		if (e->server->device->started)
+			e->server->device->started(e->dev, ring->live && !ring->fresh, ring->config.features);
 	}
-	s->front.started[index] = true;
-	recovery_expect(s, ring->live);
-	flight_say(&s->log, FLIGHT_FRONT, index, "ring start");
-	queue_post(&s->queue[index], o);
-	log_debug("queue %u: started, size %u", index, ring->config.size);
+	e->front.started[index] = true;
+	recovery_expect(e, ring->live);
+	flight_say(&e->server->log, FLIGHT_FRONT, number_of(e, index), "ring start");
+	queue_post(&e->queue[index], o);
+	log_debug("%squeue %u: started, size %u", e->prefix, index, ring->config.size);
 	return 0;
 }
 
 static void be_ring_stop(void *arg, unsigned index)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 
 	/* While the connection is closing it waits for an answer in vain, and so reads no further message. */
-	if (!stop_ring(s, index) && s->front.state == FRONT_CONNECTED)
-		vhost_be_ring_stopped(s->front.be, index, 0);
+	if (!stop_ring(e, index) && e->front.state == FRONT_CONNECTED)
+		vhost_be_ring_stopped(e->front.be, index, 0);
 }
 
-static void set_fd_order(struct server *s, unsigned index, enum order_type type, int fd)
+static void set_fd_order(struct export *e, unsigned index, enum order_type type, int fd)
 {
-	struct order *o = server_order(s, index, type, NULL);
+	struct order *o = server_order(&e->queue[index], type, NULL);
 
 	o->fd = fd;
-	queue_post(&s->queue[index], o);
+	queue_post(&e->queue[index], o);
 }
 
 static void be_ring_set_call(void *arg, unsigned index, int call)
@@ -213,17 +220,18 @@ static void be_ring_set_err(void *arg, unsigned index, int err)
 
 static void be_ring_enable(void *arg, unsigned index, bool on)
 {
-	struct server *s = arg;
-	struct order *o = server_order(s, index, ORDER_ENABLE, NULL);
+	struct export *e = arg;
+	struct order *o = server_order(&e->queue[index], ORDER_ENABLE, NULL);
 
 	o->on = on;
-	queue_post(&s->queue[index], o);
+	queue_post(&e->queue[index], o);
 }
 
 static void mem_taken(struct server *s, struct order *o)
 {
-	struct front *f = &s->front;
+	struct front *f = &o->queue->export->front;
 
+	(void)s;
 	mem_put(o->mem);
 	o->mem = NULL;
 	f->mem_pending--;
@@ -234,18 +242,18 @@ static void mem_taken(struct server *s, struct order *o)
 
 static void be_mem_changed(void *arg, struct mem *mem)
 {
-	struct server *s = arg;
-	struct front *f = &s->front;
+	struct export *e = arg;
+	struct front *f = &e->front;
 
-	for (unsigned i = 0; i < s->rings; i++) {
+	for (unsigned i = 0; i < e->rings; i++) {
 		struct order *o;
 
 		if (!f->started[i])
 			continue;
-		o = server_order(s, i, ORDER_MEM, mem_taken);
+		o = server_order(&e->queue[i], ORDER_MEM, mem_taken);
 		o->mem = mem_get(mem);
 		f->mem_pending++;
-		queue_post(&s->queue[i], o);
+		queue_post(&e->queue[i], o);
 	}
 	if (!f->mem_pending && f->state == FRONT_CONNECTED)
 		vhost_be_mem_taken(f->be);
@@ -260,38 +268,39 @@ static void be_reset(void *arg)
 
 static void on_config(void *arg)
 {
-	struct server *s = arg;
+	struct export *e = arg;
 	int err;
 
-	if (s->front.state != FRONT_CONNECTED)
+	if (e->front.state != FRONT_CONNECTED)
 		return; /* the next one reads it as it is by then */
-	err = vhost_be_config_changed(s->front.be);
+	err = vhost_be_config_changed(e->front.be);
 	if (err)
-		log_warn_errno(err, "the front end can't be told that configuration space changed");
+		log_warn_errno(err, "%sthe front end can't be told that configuration space changed",
+			       e->prefix);
 }
 
-void front_config_changed(struct server *s)
+void front_config_changed(struct export *e)
 {
-	loop_bh_post(&s->front.config);
+	loop_bh_post(&e->front.config);
 }
 
 /* ---- connections ---- */
 
-static int front_take(struct server *s, int fd)
+static int front_take(struct export *e, int fd)
 {
-	int err = vhost_be_new(s->main, fd, &s->front.ops, s, &s->front.be);
+	int err = vhost_be_new(e->server->main, fd, &e->front.ops, e, &e->front.be);
 
 	if (!err) {
-		s->front.state = FRONT_CONNECTED;
-		flight_say(&s->log, FLIGHT_FRONT, 0, "connected");
+		e->front.state = FRONT_CONNECTED;
+		flight_say(&e->server->log, FLIGHT_FRONT, 0, "connected");
 	}
 	return err;
 }
 
 static void on_connection(void *arg, uint32_t events)
 {
-	struct server *s = arg;
-	struct front *f = &s->front;
+	struct export *e = arg;
+	struct front *f = &e->front;
 	int fd = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), err;
 
 	(void)events;
@@ -299,40 +308,39 @@ static void on_connection(void *arg, uint32_t events)
 		return;
 	loop_del_fd(f->watch);
 	f->watch = NULL;
-	err = front_take(s, fd);
+	err = front_take(e, fd);
 	if (!err) {
-		log_info("a front end connected");
+		log_info("%sa front end connected", e->prefix);
 		return;
 	}
-	log_error_errno(err, "a front end connected and can't be served");
+	log_error_errno(err, "%sa front end connected and can't be served", e->prefix);
 	close(fd);
-	front_listen(s);
+	front_listen(e);
 }
 
-static void front_listen(struct server *s)
+static void front_listen(struct export *e)
 {
-	struct front *f = &s->front;
-	int err = loop_add_fd(s->main, f->listener, EPOLLIN, on_connection, s, &f->watch);
+	struct front *f = &e->front;
+	int err = loop_add_fd(e->server->main, f->listener, EPOLLIN, on_connection, e, &f->watch);
 
 	f->state = FRONT_LISTENING;
 	if (err) {
-		log_error_errno(err, "the socket can't be watched");
-		server_end(s);
+		log_error_errno(err, "%sthe socket can't be watched", e->prefix);
+		server_end(e->server);
 	}
 }
 
-int front_init(struct server *s, int listener, int vhost_fd)
+int front_init(struct export *e)
 {
-	struct front *f = &s->front;
+	struct front *f = &e->front;
 
-	f->listener = listener;
 	f->state = FRONT_GONE;
-	loop_bh_init(&f->freer, s->main, on_free, s);
-	loop_bh_init(&f->config, s->main, on_config, s);
+	loop_bh_init(&f->freer, e->server->main, on_free, e);
+	loop_bh_init(&f->config, e->server->main, on_config, e);
 	f->ops = (struct vhost_be_ops) {
-		.features = s->features | RING_FEATURES,
-		.queues = (uint16_t)s->rings,
-		.counted = (uint16_t)s->opts.queues,
+		.features = e->features | RING_FEATURES,
+		.queues = (uint16_t)e->rings,
+		.counted = (uint16_t)e->opts.queues,
 		.get_config = be_get_config,
 		.set_config = be_set_config,
 		.ring_start = be_ring_start,
@@ -344,15 +352,15 @@ int front_init(struct server *s, int listener, int vhost_fd)
 		.reset = be_reset,
 		.closed = be_closed,
 	};
-	if (listener < 0)
-		return front_take(s, vhost_fd);
-	front_listen(s);
+	if (f->listener < 0)
+		return front_take(e, e->opts.vhost_fd);
+	front_listen(e);
 	return 0;
 }
 
-void front_end(struct server *s)
+void front_end(struct export *e)
 {
-	struct front *f = &s->front;
+	struct front *f = &e->front;
 
 	loop_del_fd(f->watch);
 	f->watch = NULL;
@@ -360,21 +368,20 @@ void front_end(struct server *s)
 	case FRONT_LISTENING:
 	case FRONT_GONE:
 		f->state = FRONT_GONE;
-		server_front_gone(s);
 		break;
 	case FRONT_CONNECTED:
-		close_connection(s);
+		close_connection(e);
 		break;
 	case FRONT_CLOSING:
 		break;
 	}
 }
 
-void front_fini(struct server *s)
+void front_fini(struct export *e)
 {
-	loop_bh_cancel(&s->front.config);
-	loop_del_fd(s->front.watch);
-	vhost_be_free(s->front.be);
-	if (s->front.listener >= 0)
-		close(s->front.listener);
+	loop_bh_cancel(&e->front.config);
+	loop_del_fd(e->front.watch);
+	vhost_be_free(e->front.be);
+	if (e->front.listener >= 0)
+		close(e->front.listener);
 }

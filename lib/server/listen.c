@@ -5,7 +5,7 @@
  * A confined server has an empty root and could neither remove its socket nor, as process 1 of its namespace, be
  * ended by an ordinary signal. So the process that was started stays outside, reads nothing from anyone, and
  * waits: SIGTERM and SIGINT close the pipe whose other end the server watches, a second one kills it, and when
- * it has ended the socket is removed and its exit status passed on. If the guardian itself is killed the pipe
+ * it has ended its sockets are removed and its exit status passed on. If the guardian itself is killed the pipe
  * closes too, and the kernel kills a confined server.
  */
 #include "listen.h"
@@ -108,10 +108,9 @@ static void remove_own(const char *path, const struct stat *own)
 
 int listen_guard(const struct listen_guard *guard, int *life)
 {
-	const char *path = guard->path;
 	const char *what = "fork";
 	sigset_t signals, before;
-	struct stat own = { 0 };
+	struct stat own[LISTEN_SOCKETS_MAX];
 	int ends[2], err, pidfd = -1, status;
 	pid_t child;
 
@@ -121,7 +120,10 @@ int listen_guard(const struct listen_guard *guard, int *life)
 	sigaddset(&signals, SIGHUP);
 	sigaddset(&signals, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &signals, &before);
-	if ((path && lstat(path, &own) < 0) || pipe2(ends, O_CLOEXEC) < 0)
+	for (size_t i = 0; i < LISTEN_SOCKETS_MAX && guard->path[i]; i++)
+		if (lstat(guard->path[i], &own[i]) < 0)
+			return -errno;
+	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	if (guard->sandboxed) {
 		err = sandbox_fork(SANDBOX_NOBODY, guard->host_network, &child, &pidfd, &what);
@@ -151,7 +153,7 @@ int listen_guard(const struct listen_guard *guard, int *life)
 		close_range(4, ~0U, 0);
 	ends[1] = 3;
 	status = guard_child(child, &ends[1], &signals);
-	if (path)
-		remove_own(path, &own);
+	for (size_t i = 0; i < LISTEN_SOCKETS_MAX && guard->path[i]; i++)
+		remove_own(guard->path[i], &own[i]);
 	_exit(status);
 }

@@ -5,11 +5,13 @@
 
 #include <stdbool.h>
 
+#define LISTEN_SOCKETS_MAX 16
+
 /* Binds and listens, in place of a stale socket; logs why not. The descriptor or -errno. */
 int listen_open(const char *path);
 
 struct listen_guard {
-	const char *path; /* a socket to remove at the end, or NULL */
+	const char *path[LISTEN_SOCKETS_MAX]; /* sockets to remove at the end, then NULL */
 	bool sandboxed;
 	bool host_network; /* sandbox.h: sandbox_fork */
 };
@@ -17,7 +19,7 @@ struct listen_guard {
 /*
  * Splits off the process that does the work, in namespaces of its own if sandboxed. In the child it returns 0
  * and *life reads end-of-file once the child is to end. The parent stays outside as its guardian: it ends it
- * on SIGTERM or SIGINT, removes the socket, and never returns but with an error, which is logged.
+ * on SIGTERM or SIGINT, removes the sockets, and never returns but with an error, which is logged.
  */
 int listen_guard(const struct listen_guard *guard, int *life);
 

@@ -32,22 +32,35 @@
 
 static void on_arrived(void *arg);
 
-void move_init(struct server *s)
+static void init_export(struct export *e)
 {
+	struct server *s = e->server;
 	unsigned rings = server_rings_of_set(s);
 
-	for (unsigned i = 0; i < s->opts.queues; i++) {
-		struct server_set *set = &s->set[i];
+	for (unsigned i = 0; i < e->opts.queues; i++) {
+		struct server_set *set = &e->set[i];
 
-		set->thread = &s->io[s->opts.placing.of[i]];
-		set->first = i * rings;
+		set->thread = &s->io[s->opts.placing.of[set - s->set]];
+		set->first = (unsigned)(e->queue - s->queue) + i * rings;
 		set->rings = rings;
 	}
+	for (unsigned i = 0; i < e->rings; i++) {
+		struct server_queue *q = &e->queue[i];
+
+		q->server = s;
+		q->export = e;
+		q->index = i;
+		q->set = i / rings < e->opts.queues ? &e->set[i / rings] : NULL;
+	}
+}
+
+void move_init(struct server *s)
+{
+	for (unsigned i = 0; i < s->exports; i++)
+		init_export(&s->export[i]);
 	for (unsigned i = 0; i < s->rings; i++) {
 		struct server_queue *q = &s->queue[i];
 
-		q->server = s;
-		q->set = i / rings < s->opts.queues ? &s->set[i / rings] : NULL;
 		q->thread = q->set ? q->set->thread : &s->io[0];
 		q->loop = q->thread->loop;
 		loop_bh_init(&q->arrived, s->main, on_arrived, q);
@@ -137,7 +150,7 @@ static void on_arrived(void *arg)
 	const struct server_queue *q = arg;
 	struct server_set *set = q->set;
 	struct server *s = q->server;
-	unsigned index = set->first / set->rings;
+	unsigned index = (unsigned)(set - q->export->set);
 	uint64_t id = set->id;
 
 	if (--set->pending)
@@ -148,15 +161,13 @@ static void on_arrived(void *arg)
 	threads_save(s);
 	CRASH_POINT("move after");
 	flight_say(&s->log, FLIGHT_STATE, index, "moved");
-	log_debug("queue %u: served by %s", index, loop_name(q->loop));
+	log_debug("%squeue %u: served by %s", q->export->prefix, index, loop_name(q->loop));
 	if (id)
 		control_moved(s, id);
 }
 
-int move_start(struct server *s, unsigned index, struct io_thread *to, uint64_t id)
+int move_start(struct server *s, struct server_set *set, struct io_thread *to, uint64_t id)
 {
-	struct server_set *set = &s->set[index];
-
 	if (set->state != SET_SERVED)
 		return -EBUSY;
 	if (set->thread == to)
@@ -168,7 +179,7 @@ int move_start(struct server *s, unsigned index, struct io_thread *to, uint64_t 
 	for (unsigned i = 0; i < set->rings; i++) {
 		struct server_queue *q = &s->queue[set->first + i];
 
-		queue_post(q, server_order(s, q->index, ORDER_LEAVE, left));
+		queue_post(q, server_order(q, ORDER_LEAVE, left));
 		q->moving = true;
 	}
 	return 1;

@@ -52,6 +52,17 @@ static const struct server_option *find(const struct option_set *set, const char
 	return NULL;
 }
 
+/* The options of the tables that say so may be given again. */
+static void forget_seen(const struct option_set *set, bool *seen)
+{
+	size_t n = 0;
+
+	for (size_t t = 0; t < OPTION_TABLES_MAX; t++)
+		for (const struct server_option *o = set->table[t].options; o && o->name && n < OPTIONS_MAX;
+		     o++, n++)
+			seen[n] &= !set->table[t].anew;
+}
+
 /* Takes the option at argv[*i], its value with it. -1 to go on, else the exit status. */
 static int take(int argc, char **argv, int *i, const struct option_set *set, bool *seen)
 {
@@ -90,6 +101,8 @@ static int take(int argc, char **argv, int *i, const struct option_set *set, boo
 		log_error("--%s %s: must be %s", o->name, value ? value : "", o->allowed);
 		return 2;
 	}
+	if (again == OPTION_ANEW)
+		forget_seen(set, seen);
 	if (number < OPTIONS_MAX)
 		seen[number] = !again;
 	return -1;

@@ -12,8 +12,8 @@ struct server_option {
 	const char *value;   /* what stands for its value in --help; NULL: a flag */
 	const char *help;    /* one sentence */
 	const char *allowed; /* completes "--name VALUE: must be ..." */
-	/* Takes the value (NULL for a flag); kept by reference. 0, or 1: the option may be given again, or -errno: the
-	 * value is not allowed. NULL: option_parse does what --help and --version ask for. */
+	/* Takes the value (NULL for a flag); kept by reference. 0, or 1: the option may be given again, or OPTION_ANEW, or
+	 * -errno: the value is not allowed. NULL: option_parse does what --help and --version ask for. */
 	int (*set)(void *arg, const char *value);
 };
 
@@ -24,9 +24,12 @@ struct server_option {
 		"version", NULL, "Print the version and exit.", NULL, NULL                                   \
 	}
 
+#define OPTION_ANEW 2 /* this one may be given again, and so may those of the tables that say so */
+
 struct option_table {
 	const struct server_option *options;
 	void *arg; /* for set */
+	bool anew;
 };
 
 #define OPTION_TABLES_MAX 4

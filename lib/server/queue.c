@@ -200,15 +200,15 @@ void server_break(struct server_queue *q, const char *why)
 	stat_add(&q->stats.broken, 1);
 	flight_say(&q->flight, FLIGHT_STATE, q->index, "broken");
 	recovery_end(q);
-	log_warn_limited("queue %u: the driver broke the ring (%s); it is not served any more", q->index,
-			 why);
+	log_warn_limited("%squeue %u: the driver broke the ring (%s); it is not served any more",
+			 q->export->prefix, q->index, why);
 	if (q->err >= 0)
 		fd_event_set(q->err);
 }
 
 void server_config_changed(struct server_queue *q)
 {
-	front_config_changed(q->server);
+	front_config_changed(q->export);
 }
 
 struct flight_ring *server_flight(struct server_queue *q)
@@ -331,28 +331,28 @@ void server_poke(struct server_queue *q)
 		loop_bh_post(&q->bh);
 }
 
-static bool is_for_buffers(const struct server *server, unsigned index)
+static bool is_for_buffers(const struct server_queue *q)
 {
-	unsigned each = server->device->rings_per_queue;
+	const struct server_device *device = q->server->device;
+	unsigned each = device->rings_per_queue;
 
-	return each && index < each * server->opts.queues && server->device->buffer_rings >> index % each & 1;
+	return each && q->set && device->buffer_rings >> q->index % each & 1;
 }
 
-int queue_init(struct server_queue *q, unsigned index)
+int queue_init(struct server_queue *q)
 {
 	struct server *server = q->server;
 	int err;
 
-	q->index = index;
-	q->buffers = is_for_buffers(server, index);
+	q->buffers = is_for_buffers(q);
 	q->kick = q->call = q->err = -1;
 	order_list_init(&q->mailbox);
 	queue_bind(q);
 	recovery_init(q);
-	flight_open_queue(server->flight, index, &q->flight);
+	flight_open_queue(server->flight, (unsigned)(q - server->queue), &q->flight);
 	err = coalesce_init(q);
 	if (!err)
-		err = server->device->queue_open(server->dev, q, &q->state);
+		err = server->device->queue_open(q->export->dev, q, &q->state);
 	if (!err && server->device->attach)
 		err = server->device->attach(q->state);
 	q->attached = !err;

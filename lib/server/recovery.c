@@ -21,7 +21,7 @@ static void on_report(void *arg)
 {
 	struct server_queue *q = arg;
 	const struct recovery *part = &q->recovery;
-	struct recovery_sum *sum = &q->server->recovery;
+	struct recovery_sum *sum = &q->export->recovery;
 
 	sum->resubmitted += part->resubmitted;
 	sum->poisoned += part->poisoned;
@@ -29,7 +29,7 @@ static void on_report(void *arg)
 	if (part->first_ns && (!sum->first_ns || part->first_ns < sum->first_ns))
 		sum->first_ns = part->first_ns;
 	if (++sum->reported == sum->rings)
-		control_recovered(q->server);
+		control_recovered(q->export);
 }
 
 void recovery_init(struct server_queue *q)
@@ -42,19 +42,19 @@ void recovery_fini(struct server_queue *q)
 	loop_bh_cancel(&q->recovery.report);
 }
 
-void recovery_expect(struct server *s, unsigned rings)
+void recovery_expect(struct export *e, unsigned rings)
 {
-	if (s->recovery.rings || !rings)
+	if (e->recovery.rings || !rings)
 		return;
-	s->recovery = (struct recovery_sum) { .rings = rings, .start_ns = clock_ns() };
+	e->recovery = (struct recovery_sum) { .rings = rings, .start_ns = clock_ns() };
 }
 
-void recovery_forget(struct server *s)
+void recovery_forget(struct export *e)
 {
-	s->control.recovered = false;
-	for (unsigned i = 0; i < s->rings; i++)
-		loop_bh_cancel(&s->queue[i].recovery.report);
-	s->recovery = (struct recovery_sum) { 0 };
+	e->recovered = false;
+	for (unsigned i = 0; i < e->rings; i++)
+		loop_bh_cancel(&e->queue[i].recovery.report);
+	e->recovery = (struct recovery_sum) { 0 };
 }
 
 void recovery_begin(struct server_queue *q)

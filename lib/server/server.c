@@ -32,18 +32,18 @@
 #define LIMIT_THREADS 128
 #define PATH_BYTES    4096
 
-struct order *server_order(struct server *s, unsigned index, enum order_type type,
+struct order *server_order(struct server_queue *q, enum order_type type,
 			   void (*done)(struct server *, struct order *))
 {
 	struct order *o = CRASH_RESULT("order", 1) ? calloc(1, sizeof(*o)) : NULL;
 
 	if (!o) {
-		log_error("out of memory for what queue %u is to do: ending, so that a successor does it",
-			  index);
+		log_error("%sout of memory for what queue %u is to do: ending, so that a successor does it",
+			  q->export->prefix, q->index);
 		_exit(1);
 	}
 	o->type = type;
-	o->queue = &s->queue[index];
+	o->queue = q;
 	o->done = done;
 	o->kick = o->call = o->err = o->fd = -1;
 	return o;
@@ -74,13 +74,22 @@ void server_end(struct server *s)
 		return;
 	s->ending = true;
 	flight_say(&s->log, FLIGHT_STATE, 0, "ending");
-	front_end(s);
+	for (unsigned i = 0; i < s->exports; i++)
+		front_end(&s->export[i]);
+	server_front_gone(s);
 }
 
 void server_front_gone(struct server *s)
 {
-	control_farewell(s);
-	loop_stop(s->main);
+	for (unsigned i = 0; i < s->exports; i++)
+		if (s->export[i].front.state != FRONT_GONE)
+			return;
+	if (s->ending) {
+		control_farewell(s);
+		loop_stop(s->main);
+	} else if (!s->opts.bus) {
+		server_end(s);
+	}
 }
 
 static void on_life(void *arg, uint32_t events)
@@ -109,11 +118,20 @@ static int compile(const struct sandbox_rule *const *common, const struct sandbo
 	return sandbox_compile(tables, n, out);
 }
 
-static const struct sandbox_rule *const *steady_of(const struct options *opts)
+/* True if it has a socket of its own. */
+static bool listens(const struct server *s)
 {
-	if (!opts->bus)
+	for (unsigned i = 0; i < s->exports; i++)
+		if (s->export[i].opts.socket)
+			return true;
+	return false;
+}
+
+static const struct sandbox_rule *const *steady_of(const struct server *s)
+{
+	if (!s->opts.bus)
 		return server_steady;
-	return opts->socket ? server_steady_both : server_steady_bus;
+	return listens(s) ? server_steady_both : server_steady_bus;
 }
 
 /* The filters that are installed once everything is set up. */
@@ -152,7 +170,7 @@ static int confine(struct server *s, struct later *later)
 	int err = compile(server_stage_one, s->device->stage_one, &first);
 
 	if (!err)
-		err = compile(steady_of(&s->opts), s->device->steady, &later->steady);
+		err = compile(steady_of(s), s->device->steady, &later->steady);
 	if (!err)
 		err = compile(server_io, s->device->io, &later->io);
 	if (!err) {
@@ -217,7 +235,7 @@ static int make_queues(struct server *s)
 
 	move_init(s);
 	for (unsigned i = 0; !err && i < s->rings; i++)
-		err = queue_init(&s->queue[i], i);
+		err = queue_init(&s->queue[i]);
 	return err;
 }
 
@@ -270,7 +288,8 @@ static void tear_down(struct server *s)
 	if (s->main) {
 		on_done(s);
 		loop_bh_cancel(&s->done_bh);
-		front_fini(s);
+		for (unsigned i = 0; i < s->exports; i++)
+			front_fini(&s->export[i]);
 		control_fini(s);
 		loop_del_fd(s->life_watch);
 	}
@@ -279,15 +298,37 @@ static void tear_down(struct server *s)
 	loop_free(s->main);
 }
 
+/* What open must not do, of each device. */
+static int examine(struct server *s)
+{
+	int err = 0;
+
+	for (unsigned i = 0; s->device->confined && !err && i < s->exports; i++)
+		err = s->device->confined(s->export[i].dev, &s->export[i].features);
+	return err;
+}
+
+static int meet_fronts(struct server *s)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < s->exports; i++) {
+		err = front_init(&s->export[i]);
+		if (err)
+			log_error_errno(err, "%sthe front end can't be served", s->export[i].prefix);
+	}
+	return err;
+}
+
 /* The life after the options and the open files; the exit status. */
-static int live(struct server *s, int listener)
+static int live(struct server *s)
 {
 	struct later later = { NULL, NULL };
 	int err = 0;
 
 	if (s->opts.sandbox)
 		err = confine(s, &later);
-	if (!err && s->device->confined && s->device->confined(s->dev, &s->features) < 0) {
+	if (!err && examine(s) < 0) {
 		later_free(&later);
 		return 2;
 	}
@@ -296,11 +337,8 @@ static int live(struct server *s, int listener)
 	if (!err && s->opts.sandbox)
 		err = narrow(s, &later);
 	later_free(&later);
-	if (!err) {
-		err = front_init(s, listener, s->opts.vhost_fd);
-		if (err)
-			log_error_errno(err, "the front end can't be served");
-	}
+	if (!err)
+		err = meet_fronts(s);
 	if (!err) {
 		flight_say(&s->log, FLIGHT_STATE, 0, "ready");
 		control_ready(s);
@@ -354,18 +392,18 @@ static int open_flight(struct server *s)
 	return err;
 }
 
-/* The same with what a successor is to know. */
-static int open_state(struct server *s)
+/* The same with what a successor is to know of a device. */
+static int open_state(struct export *e)
 {
-	int fd = s->opts.state_fd, err;
+	int fd = e->opts.state_fd, err;
 
 	if (fd < 0) {
-		err = state_alloc(&s->state);
+		err = state_alloc(&e->state);
 		if (err)
 			log_error_errno(err, "the state's memory");
 		return err;
 	}
-	err = state_map(fd, &s->state);
+	err = state_map(fd, &e->state);
 	if (err)
 		log_error_errno(err, "--state-fd %d: must be memory made for it", fd);
 	return err;
@@ -381,43 +419,93 @@ static void begin_flight(struct server *s)
 /* True if nobody outside waits for this process, so that a guardian must. */
 static bool by_hand(const struct server *s)
 {
-	return s->opts.socket || (s->opts.sandbox && !s->inside);
+	return listens(s) || (s->opts.sandbox && !s->inside);
+}
+
+/* What must be there before anything is opened: what the options say of the process, and what threads_load needs. */
+static int open_memory(struct server *s)
+{
+	for (unsigned i = 0; i < s->exports; i++) {
+		struct export *e = &s->export[i];
+
+		if (e->opts.vhost_fd >= 0 && check_connection(e->opts.vhost_fd) < 0)
+			return -EINVAL;
+		if (open_state(e) < 0)
+			return -EINVAL;
+	}
+	return open_flight(s);
+}
+
+static int open_export(struct export *e)
+{
+	struct server *s = e->server;
+	struct server_settings settings = { .id = e->opts.id,
+					    .queues = e->opts.queues,
+					    .sandbox = s->opts.sandbox,
+					    .supervised = s->opts.bus,
+					    .state_fd = e->opts.state_fd,
+					    .state = e->state };
+
+	if (s->device->open(e->dev, &settings, &e->features) < 0)
+		return -EINVAL;
+	if (e->opts.state_fd >= 0)
+		close(e->opts.state_fd);
+	return 0;
+}
+
+/* All of the sockets that are wanted, or none. */
+static int listen_all(struct server *s)
+{
+	for (unsigned i = 0; i < s->exports; i++) {
+		const char *path = s->export[i].opts.socket;
+		int fd = path ? listen_open(path) : -1;
+
+		s->export[i].front.listener = fd;
+		if (!path || fd >= 0)
+			continue;
+		while (i--)
+			if (s->export[i].opts.socket)
+				unlink(s->export[i].opts.socket);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Splits off a guardian, with the sockets that it is to remove. */
+static int split(struct server *s)
+{
+	struct listen_guard guard = { .sandboxed = s->opts.sandbox };
+	size_t n = 0;
+
+	for (unsigned i = 0; i < s->exports; i++)
+		if (s->export[i].opts.socket)
+			guard.path[n++] = s->export[i].opts.socket;
+	return listen_guard(&guard, &s->life);
 }
 
 /* What follows the options; the exit status. */
 static int serve(void *arg)
 {
 	struct server *s = arg;
-	struct server_settings settings = { .id = s->opts.id,
-					    .queues = s->opts.queues,
-					    .sandbox = s->opts.sandbox,
-					    .state_fd = s->opts.state_fd,
-					    .supervised = s->opts.bus };
-	const struct listen_guard guard = { .path = s->opts.socket, .sandboxed = s->opts.sandbox };
-	int status, listener = -1;
+	int status;
 
-	if (s->opts.vhost_fd >= 0 && check_connection(s->opts.vhost_fd) < 0)
+	if (open_memory(s) < 0)
 		return 2;
-	if (open_state(s) < 0 || open_flight(s) < 0)
-		return 2;
-	settings.state = s->state;
 	threads_load(s);
-	if (s->device->open(s->dev, &settings, &s->features) < 0)
-		return 2;
-	if (s->opts.state_fd >= 0)
-		close(s->opts.state_fd);
-	if (s->opts.socket) {
-		listener = listen_open(s->opts.socket);
-		if (listener < 0)
+	for (unsigned i = 0; i < s->exports; i++)
+		if (open_export(&s->export[i]) < 0)
 			return 2;
-	}
-	if (by_hand(s) && listen_guard(&guard, &s->life) < 0)
+	if (listen_all(s) < 0)
+		return 2;
+	if (by_hand(s) && split(s) < 0)
 		return 1;
 	begin_flight(s);
-	status = live(s, listener);
-	s->device->close(s->dev);
+	status = live(s);
+	for (unsigned i = 0; i < s->exports; i++) {
+		s->device->close(s->export[i].dev);
+		state_free(s->export[i].state);
+	}
 	flight_free(s->flight);
-	state_free(s->state);
 	return status;
 }
 
@@ -425,8 +513,11 @@ static int serve(void *arg)
 static bool drained(void *arg)
 {
 	struct server *s = arg;
+	bool all = true;
 
-	return s->device->drained(s->dev);
+	for (unsigned i = 0; i < s->exports; i++)
+		all = s->device->drained(s->export[i].dev) && all;
+	return all;
 }
 
 /* The same with an anchor, where one is wanted and possible: it must be process 1, with whose end all ends. */
@@ -461,15 +552,13 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	int status;
 
 	log_init(device->program, NULL, false);
-	status = options_parse(argc, argv, device, dev, &s.opts);
+	s.device = device;
+	status = options_parse(argc, argv, &s, dev);
 	if (status >= 0)
 		return status;
 	log_init(device->program, s.opts.id, s.opts.bus != NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of the write */
-	s.device = device;
-	s.dev = dev;
 	s.inside = getpid() == 1;
-	s.rings = s.opts.queues * MAX(device->rings_per_queue, 1U) + device->control_ring;
 	return serve_anchored(&s);
 }

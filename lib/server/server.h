@@ -24,7 +24,8 @@
 #include "sandbox.h"
 #include "virtq.h"
 
-#define SERVER_QUEUES_MAX 64 /* rings, all together */
+#define SERVER_QUEUES_MAX  64 /* rings, all together */
+#define SERVER_DEVICES_MAX 16 /* that one process serves */
 
 struct flight_ring;
 struct server_queue;
@@ -32,7 +33,7 @@ struct state;
 
 /* What the common options said, for open. */
 struct server_settings {
-	const char *id;  /* never NULL */
+	const char *id;  /* the device's; never NULL */
 	unsigned queues; /* sets of rings */
 	bool sandbox;
 	bool supervised; /* there is a control bus */
@@ -49,6 +50,11 @@ struct server_device {
 	const char *summary;                 /* one line for --help */
 	const struct server_option *options; /* ended by an entry without a name */
 	uint16_t iov_max;                    /* vectors that its queues can take in one chain */
+
+	/* One more device of this kind, with what its options say when nobody said anything; NULL without memory. It is the
+	 * process's until its end. Of each there are the calls below, with the device in dev. Where this is NULL a process
+	 * serves one. */
+	void *(*another)(void);
 
 	/* Its rings. --queues counts sets of rings_per_queue (0: 1). buffer_rings has a bit for each ring of a set whose
 	 * entries are no requests but buffers that wait to be filled: they may wait for ever, and are taken together
@@ -139,7 +145,7 @@ struct server_device {
 	void (*stats)(void *dev, server_stat_fn add, void *arg);
 };
 
-/* Runs the process from its options to its end; returns the exit status. */
+/* Runs the process from its options to its end; returns the exit status. dev is the first device. */
 int server_main(int argc, char **argv, const struct server_device *device, void *dev);
 
 /* ---- what a device does with a queue ---- */

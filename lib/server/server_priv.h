@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of lib/server share. */
+/* What the files of lib/server share. A process (struct server) serves one device or several (struct export). */
 #ifndef SERVER_PRIV_H
 #define SERVER_PRIV_H
 
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "bus.h"
@@ -18,27 +19,34 @@
 #include "state.h"
 #include "vhost_be.h"
 
+struct export;
 struct server;
 
 /* ---- options.c ---- */
 
 struct options {
-	const char *socket; /* one of socket and vhost_fd is given */
-	int vhost_fd;       /* -1: none */
-	const char *id;
-	const char *bus; /* directory, or NULL */
-	int flight_fd;   /* -1: none */
-	int state_fd;    /* -1: none */
-	int anchor_fd;   /* -1: none */
-	unsigned queues; /* sets of rings */
-	const char *map; /* NULL: round robin */
-	struct placing placing;
+	const char *id;         /* the process's */
+	const char *bus;        /* directory, or NULL */
+	int flight_fd;          /* -1: none */
+	int anchor_fd;          /* -1: none */
+	struct placing placing; /* of all sets */
 	bool sandbox;
 	unsigned poll_max_us;
 };
 
-/* Fills *opts and the device's own. -1 to go on, else the exit status: 0 after --help, 2 after an error. */
-int options_parse(int argc, char **argv, const struct server_device *device, void *dev, struct options *opts);
+/* What they say of each export. */
+struct export_options {
+	const char *id;     /* NULL: the process's */
+	const char *socket; /* one of socket and vhost_fd is given */
+	int vhost_fd;       /* -1: none */
+	int state_fd;       /* -1: none */
+	unsigned queues;    /* sets of rings */
+	const char *map;    /* NULL: round robin */
+};
+
+/* Fills s->opts, and makes the exports with theirs and the devices' own. -1 to go on, else the exit status: 0 after --help,
+ * 2 after an error. */
+int options_parse(int argc, char **argv, struct server *s, void *dev);
 
 /* ---- order.c ---- */
 
@@ -140,9 +148,9 @@ struct server_queue;
 void recovery_init(struct server_queue *q);
 void recovery_fini(struct server_queue *q);
 /* The first of so many rings is about to start; the others' announcements change nothing. */
-void recovery_expect(struct server *s, unsigned rings);
+void recovery_expect(struct export *e, unsigned rings);
 /* A connection is over, and no ring runs. */
-void recovery_forget(struct server *s);
+void recovery_forget(struct export *e);
 
 /* The queue's thread: a ring that was served before starts; one of its requests was taken again; a pass is over, which
  * showed the driver completions or did not; the ring is given up. */
@@ -184,7 +192,8 @@ enum queue_place {
 
 struct server_queue {
 	struct server *server;
-	unsigned index;
+	struct export *export;
+	unsigned index;           /* among the rings of its export */
 	struct server_set *set;   /* NULL: the control ring, which stays where it is */
 	struct io_thread *thread; /* that serves it; the main loop's while it is away, as is its loop */
 	struct loop *loop;
@@ -222,7 +231,7 @@ struct server_queue {
 };
 
 /* move_init has said whose it is. */
-int queue_init(struct server_queue *q, unsigned index);
+int queue_init(struct server_queue *q);
 /* The loop must have ended. */
 void queue_fini(struct server_queue *q);
 
@@ -265,14 +274,16 @@ struct front {
 	unsigned mem_pending;                 /* ORDER_MEMs not answered */
 };
 
-int front_init(struct server *s, int listener, int vhost_fd);
-void front_fini(struct server *s);
+/* Listens, where front.listener is a socket, or takes the inherited connection. 0 or -errno. */
+int front_init(struct export *e);
+void front_fini(struct export *e);
 
 /* Tells the front end, if there is one, that configuration space changed; soon. Any thread. */
-void front_config_changed(struct server *s);
+void front_config_changed(struct export *e);
 
-/* Takes no other connection and ends the present one; calls server_front_gone when its rings are stopped. */
-void front_end(struct server *s);
+/* Takes no other connection and ends the present one; if there is one, it calls server_front_gone when its rings are
+ * stopped. */
+void front_end(struct export *e);
 
 /* ---- move.c: queues that change their thread ---- */
 
@@ -299,7 +310,7 @@ void move_init(struct server *s);
 
 /* Has the thread serve the set. 0: it does already; 1: it will, and control_moved is called then with id (0: it is not);
  * -EBUSY: it is about to move. Main loop. */
-int move_start(struct server *s, unsigned set, struct io_thread *to, uint64_t id);
+int move_start(struct server *s, struct server_set *set, struct io_thread *to, uint64_t id);
 
 /* The queue's thread: carries ORDER_LEAVE out; makes a queue that is away its own. */
 void move_leave(struct server_queue *q, struct order *o);
@@ -327,8 +338,6 @@ void threads_catch_up(struct server *s);
 struct control {
 	struct bus *bus;
 	bool ready;
-	bool recovered;                 /* server.recovery is complete */
-	char io_error[BUS_TEXT_MAX];    /* what a request waits for; empty: none does */
 	uint64_t drain_id, shutdown_id; /* requests that wait for an answer; 0: none */
 	unsigned draining;              /* ORDER_DRAINs not answered */
 };
@@ -337,8 +346,8 @@ int control_init(struct server *s, const char *socket);
 void control_fini(struct server *s);
 void control_ready(struct server *s);
 
-/* All parts of server.recovery are there. */
-void control_recovered(struct server *s);
+/* All parts of its recovery are there. */
+void control_recovered(struct export *e);
 
 /* What MoveQueue asked for is done. */
 void control_moved(struct server *s, uint64_t id);
@@ -369,11 +378,30 @@ struct io_thread {
 	int confine_err;
 };
 
+/* A device that this process serves: its front end, its rings, and what is recorded of both. What is the process's (threads,
+ * bus, sandbox, flight recorder) all of them share, and its end. */
+struct export
+{
+	struct server *server;
+	void *dev;
+	struct export_options opts;
+	char prefix[BUS_NAME_MAX + 2]; /* of log lines: which one they speak of; empty if there is one */
+	uint64_t features;
+	struct server_queue *queue; /* of the server's, so many: */
+	unsigned rings;
+	struct server_set *set; /* the same, opts.queues of them */
+	struct state *state;
+	struct front front;
+	struct recovery_sum recovery;
+	bool recovered;              /* that is complete */
+	char io_error[BUS_TEXT_MAX]; /* what a request waits for; empty: none does */
+};
+
 struct server {
 	const struct server_device *device;
-	void *dev;
 	struct options opts;
-	uint64_t features;
+	struct export export[SERVER_DEVICES_MAX];
+	unsigned exports; /* so many */
 	struct loop *main;
 	struct loop_meter meter; /* of the main loop */
 	bool inherited;          /* placing is what a predecessor left */
@@ -381,16 +409,13 @@ struct server {
 	cpu_set_t main_cpus;
 	struct loop_pool *pool;
 	struct io_thread io[PLACING_THREADS_MAX]; /* opts.placing.threads of them */
-	struct server_set set[SERVER_QUEUES_MAX];
+	struct server_set set[SERVER_QUEUES_MAX]; /* opts.placing.queues of them */
 	struct server_queue queue[SERVER_QUEUES_MAX];
-	unsigned rings;         /* of these, as many as the device has */
+	unsigned rings;         /* of these, as many as the exports have together */
 	struct order_list done; /* orders on their way back */
 	struct loop_bh done_bh;
-	struct front front;
 	struct control control;
-	struct recovery_sum recovery;
 	struct flight *flight;
-	struct state *state;
 	struct flight_ring log; /* the main loop's */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
@@ -405,13 +430,23 @@ static inline unsigned server_rings_of_set(const struct server *s)
 	return s->device->rings_per_queue ? s->device->rings_per_queue : 1;
 }
 
+/* The export that a message speaks of: the first where it names none; NULL: there is no such. */
+static inline struct export *server_export(struct server *s, const char *id)
+{
+	for (unsigned i = 0; i < s->exports; i++)
+		if (!*id || !strcmp(id, s->export[i].opts.id))
+			return &s->export[i];
+	return NULL;
+}
+
 /* Begins the ordered end: rings are stopped, then the main loop. Main thread; a second call does nothing. */
 void server_end(struct server *s);
+/* A front is, for good: with the last one the process ends, if it is to. */
 void server_front_gone(struct server *s);
 
-/* An order for queue index, with done. Without memory the process ends here: to leave one out would go unnoticed, while a
+/* An order for a queue, with done. Without memory the process ends here: to leave one out would go unnoticed, while a
  * successor begins with what the front end says and the in-flight region knows. */
-struct order *server_order(struct server *s, unsigned index, enum order_type type,
+struct order *server_order(struct server_queue *q, enum order_type type,
 			   void (*done)(struct server *, struct order *));
 
 /* Adds to a counter that only the calling thread writes. */

@@ -142,50 +142,69 @@ struct record {
 };
 _Static_assert(sizeof(struct record) <= STATE_RECORD_MAX, "the record fits");
 
-void threads_save(struct server *s)
+static void save_export(struct export *e)
 {
+	const struct server *s = e->server;
 	const struct placing *p = &s->opts.placing;
 	struct record r = { .version = RECORD_VERSION,
 			    .threads = (uint8_t)p->threads,
-			    .queues = (uint8_t)p->queues };
+			    .queues = (uint8_t)e->opts.queues };
 
-	for (unsigned i = 0; i < p->queues; i++)
-		r.of[i] = (uint8_t)(s->set[i].thread - s->io);
+	for (unsigned i = 0; i < e->opts.queues; i++)
+		r.of[i] = (uint8_t)(e->set[i].thread - s->io);
 	for (unsigned i = 0; i < p->threads; i++) {
 		r.pinned[i] = p->thread[i].pinned;
 		r.cpus[i] = p->thread[i].cpus;
 	}
 	r.pinned[PLACING_THREADS_MAX] = s->main_pinned;
 	r.cpus[PLACING_THREADS_MAX] = s->main_cpus;
-	state_save(s->state, STATE_SERVER, &r, sizeof(r));
+	state_save(e->state, STATE_SERVER, &r, sizeof(r));
 }
 
-static bool load(struct server *s, struct record *r)
+void threads_save(struct server *s)
 {
-	const struct placing *p = &s->opts.placing;
-	bool good = state_load(s->state, STATE_SERVER, r, sizeof(*r)) == sizeof(*r) &&
-		    r->version == RECORD_VERSION && r->threads == p->threads && r->queues == p->queues;
+	for (unsigned i = 0; i < s->exports; i++)
+		save_export(&s->export[i]);
+}
 
-	for (unsigned i = 0; good && i < p->queues; i++)
-		good = r->of[i] < p->threads;
+static bool load(const struct export *e, struct record *r)
+{
+	unsigned threads = e->server->opts.placing.threads;
+	bool good = state_load(e->state, STATE_SERVER, r, sizeof(*r)) == sizeof(*r) &&
+		    r->version == RECORD_VERSION && r->threads == threads && r->queues == e->opts.queues;
+
+	for (unsigned i = 0; good && i < e->opts.queues; i++)
+		good = r->of[i] < threads;
 	return good;
+}
+
+/* Processors are in the records of all exports, and the first one's count. */
+static void load_cpus(struct server *s, const struct record *r)
+{
+	struct placing *p = &s->opts.placing;
+
+	s->inherited = true;
+	for (unsigned i = 0; i < p->threads; i++) {
+		p->thread[i].pinned = r->pinned[i];
+		p->thread[i].cpus = r->cpus[i];
+	}
+	s->main_pinned = r->pinned[PLACING_THREADS_MAX];
+	s->main_cpus = r->cpus[PLACING_THREADS_MAX];
 }
 
 void threads_load(struct server *s)
 {
-	struct placing *p = &s->opts.placing;
 	struct record r;
 
-	if (!load(s, &r))
-		return;
-	s->inherited = true;
-	memcpy(p->of, r.of, sizeof(p->of));
-	for (unsigned i = 0; i < p->threads; i++) {
-		p->thread[i].pinned = r.pinned[i];
-		p->thread[i].cpus = r.cpus[i];
+	for (unsigned i = 0; i < s->exports; i++) {
+		const struct export *e = &s->export[i];
+
+		if (!load(e, &r))
+			continue;
+		memcpy(&s->opts.placing.of[e->set - s->set], r.of, e->opts.queues);
+		if (!i)
+			load_cpus(s, &r);
 	}
-	s->main_pinned = r.pinned[PLACING_THREADS_MAX];
-	s->main_cpus = r.cpus[PLACING_THREADS_MAX];
 }
 
 /* One that may have changed since this process was opened as a spare. What fails is no reason not to serve, nor to forget
@@ -201,18 +220,29 @@ static void repin(const char *name, pid_t thread, bool *pinned, cpu_set_t *cpus,
 		log_warn_errno(err, "%s does not run where its predecessor did", name);
 }
 
-void threads_catch_up(struct server *s)
+static void catch_up_cpus(struct server *s, const struct record *r)
 {
 	struct placing *p = &s->opts.placing;
-	struct record r;
 
-	if (!load(s, &r))
-		return;
-	for (unsigned i = 0; i < p->queues; i++)
-		move_start(s, i, &s->io[r.of[i]], 0);
 	for (unsigned i = 0; i < p->threads; i++)
 		repin(p->thread[i].name, s->io[i].meter.thread, &p->thread[i].pinned, &p->thread[i].cpus,
-		      r.pinned[i], &r.cpus[i]);
-	repin("main", s->meter.thread, &s->main_pinned, &s->main_cpus, r.pinned[PLACING_THREADS_MAX],
-	      &r.cpus[PLACING_THREADS_MAX]);
+		      r->pinned[i], &r->cpus[i]);
+	repin("main", s->meter.thread, &s->main_pinned, &s->main_cpus, r->pinned[PLACING_THREADS_MAX],
+	      &r->cpus[PLACING_THREADS_MAX]);
+}
+
+void threads_catch_up(struct server *s)
+{
+	struct record r;
+
+	for (unsigned i = 0; i < s->exports; i++) {
+		struct export *e = &s->export[i];
+
+		if (!load(e, &r))
+			continue;
+		for (unsigned q = 0; q < e->opts.queues; q++)
+			move_start(s, &e->set[q], &s->io[r.of[q]], 0);
+		if (!i)
+			catch_up_cpus(s, &r);
+	}
 }

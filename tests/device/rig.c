@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "clean.h"
 #include "clock.h"
 #include "fd.h"
 #include "inflight.h"
@@ -140,9 +141,26 @@ static bool try_connect(struct rig *rig, int fd)
 	return start_rings(rig);
 }
 
+/* The same for the other disk of the process; what dies, dies of both. */
+static bool try_connect_all(struct rig *rig, int fd)
+{
+	struct rig *lodger = rig->options.beside;
+	bool good = try_connect(rig, fd);
+
+	if (!lodger)
+		return good;
+	lodger->lost = !good;
+	if (good)
+		good = try_connect(lodger, take_fd(&lodger->its_fd));
+	else
+		close(take_fd(&lodger->its_fd));
+	rig->lost |= lodger->lost;
+	return good;
+}
+
 static void connect_fe(struct rig *rig, int fd)
 {
-	cr_assert(try_connect(rig, fd), "the server is gone");
+	cr_assert(try_connect_all(rig, fd), "the server is gone");
 }
 
 void rig_get_config(struct rig *rig, uint32_t off, void *buf, uint32_t len)
@@ -320,7 +338,11 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 		rig->queues = 2 * rig->queues + options->net->control;
 	cr_assert_leq(rig->queues, RIG_QUEUES_MAX);
 	make_image(rig);
-	cr_assert_eq(loop_new("test", &rig->loop), 0);
+	rig->its_fd = -1;
+	if (options->beside)
+		rig->loop = options->beside->loop;
+	else
+		cr_assert_eq(loop_new("test", &rig->loop), 0);
 	cr_assert_eq(guest_init(&rig->guest, MEMORY_BYTES), 0);
 	for (unsigned i = 0; i < rig->queues; i++)
 		make_queue(rig, &rig->queue[i]);
@@ -328,6 +350,8 @@ void rig_start(struct rig *rig, const struct rig_options *options)
 	rig->go_fd = fd_sealed_memfd("go", sizeof(*rig->told));
 	rig->told = mmap(NULL, sizeof(*rig->told), PROT_READ | PROT_WRITE, MAP_SHARED, rig->go_fd, 0);
 	cr_assert(rig->told != MAP_FAILED);
+	if (options->lodger)
+		return;
 	if (options->crash)
 		rig_try_respawn(rig);
 	else
@@ -347,8 +371,9 @@ int rig_reap(struct rig *rig)
 {
 	int status = rig_wait_end(rig);
 
-	vhost_fe_free(rig->fe);
-	rig->fe = NULL;
+	rig_disconnect(rig);
+	if (rig->options.beside)
+		rig_disconnect(rig->options.beside);
 	return status;
 }
 
@@ -367,23 +392,16 @@ void rig_respawn_spare(struct rig *rig, void (*meanwhile)(void *arg), void *arg)
 
 bool rig_try_respawn(struct rig *rig)
 {
-	return try_connect(rig, rig_spawn(rig));
+	return try_connect_all(rig, rig_spawn(rig));
 }
 
 void rig_connect(struct rig *rig)
 {
-	connect_fe(rig, rig_dial(rig));
+	cr_assert(try_connect(rig, rig_dial(rig)), "the server is gone");
 }
 
-void rig_stop(struct rig *rig)
+static void give_back(struct rig *rig)
 {
-	int status;
-
-	vhost_fe_free(rig->fe);
-	if (rig->options.by_hand)
-		kill(rig->pid, SIGTERM);
-	status = rig_wait_end(rig);
-	cr_assert_eq(status, 0, "the server ended with status %d", status);
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
 
@@ -393,7 +411,8 @@ void rig_stop(struct rig *rig)
 		close(q->err);
 		ring_free(&q->ring);
 	}
-	loop_free(rig->loop);
+	if (!rig->options.lodger)
+		loop_free(rig->loop);
 	munmap(rig->inflight, rig->inflight_bytes);
 	close(rig->inflight_fd);
 	munmap(rig->told, sizeof(*rig->told));
@@ -411,4 +430,21 @@ void rig_stop(struct rig *rig)
 		remove_qcow2(rig);
 	cr_assert_eq(access(rig->socket, F_OK), -1, "the socket is left behind");
 	rmdir(rig->dir);
+}
+
+void rig_stop(struct rig *rig)
+{
+	struct rig *lodger = rig->options.beside;
+	int status;
+
+	rig_disconnect(rig);
+	if (lodger)
+		rig_disconnect(lodger);
+	if (rig->options.by_hand)
+		kill(rig->pid, SIGTERM);
+	status = rig_wait_end(rig);
+	cr_assert_eq(status, 0, "the server ended with status %d", status);
+	if (lodger)
+		give_back(lodger);
+	give_back(rig);
 }

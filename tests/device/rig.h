@@ -22,7 +22,8 @@
 #define RIG_SIZE       128 /* descriptors of a ring */
 #define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
 #define RIG_DEADLINE_S 40
-#define RIG_ARGS_MAX   32
+#define RIG_ARGS_MAX   48
+#define RIG_FDS_MAX    16
 
 /* A net-server in place of a blk-server: rig_options.queues counts pairs, and ring 2i receives, 2i + 1 transmits. */
 struct rig_net {
@@ -67,6 +68,10 @@ struct rig_options {
 	uint16_t start_at; /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
 	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */
+	/* Two disks of one process, "one" and "two": the other's rig, which is started first and has no process of its own.
+	 * Both have one loop; a process is this one's to start, kill, reap and stop, for both. */
+	bool lodger;
+	struct rig *beside;
 };
 
 struct rig_queue {
@@ -94,6 +99,7 @@ struct rig {
 	uint64_t inflight_bytes;
 	int image_fd; /* for the test's own look at the image, past the cache's back if that is off */
 	int lock_fd;  /* what the server gets */
+	int its_fd;   /* a lodger's end of the connection, until it is used; -1 */
 	int state_fd; /* made for the engine; -1: the options' */
 	pid_t pid;
 	int pidfd;

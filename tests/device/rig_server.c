@@ -121,6 +121,29 @@ static void give_fd(struct sandbox_spawn *how, int *fds, const char **argv, unsi
 	argv[(*n)++] = text;
 }
 
+/* The other disk of the process, with what it alone has. */
+static int give_lodger(const struct rig *rig, struct sandbox_spawn *how, int *fds, const char **argv,
+		       unsigned *n)
+{
+	static char front[FD_TEXT], image[FD_TEXT], state[FD_TEXT], queues[16];
+	struct rig *lodger = rig->options.beside;
+	int pair[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	lodger->its_fd = pair[0];
+	snprintf(queues, sizeof(queues), "%u", lodger->queues);
+	argv[(*n)++] = "--device";
+	argv[(*n)++] = "one";
+	argv[(*n)++] = "--device";
+	argv[(*n)++] = "two";
+	argv[(*n)++] = "--queues";
+	argv[(*n)++] = queues;
+	give_fd(how, fds, argv, n, "--vhost-fd", pair[1], front);
+	give_fd(how, fds, argv, n, "--image-fd", lodger->lock_fd, image);
+	give_fd(how, fds, argv, n, "--state-fd", lodger->options.state_fd, state);
+	return pair[1];
+}
+
 /* Starts a server with its end of a new socketpair as descriptor 3 and its backend after that; our end. */
 int rig_spawn(struct rig *rig)
 {
@@ -153,7 +176,7 @@ int rig_spawn(struct rig *rig)
 				     .die_with_parent = true };
 	const char *what = "";
 	unsigned n = 13;
-	int pair[2], fds[12], base = -1, err;
+	int pair[2], fds[RIG_FDS_MAX], base = -1, second = -1, err;
 
 	snprintf(queues, sizeof(queues), "%u", rig->options.net ? MAX(rig->options.queues, 1U) : rig->queues);
 	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
@@ -193,6 +216,8 @@ int rig_spawn(struct rig *rig)
 	give_fd(&how, fds, argv, &n, "--state-fd",
 		rig->options.net ? rig->options.net->state_fd : rig->options.state_fd, state);
 	give_fd(&how, fds, argv, &n, "--group-fd", rig->options.group_fd, group);
+	if (rig->options.beside)
+		second = give_lodger(rig, &how, fds, argv, &n);
 	how.fds = fds;
 	if (rig->options.crash)
 		set_crash(rig, &how, fds);
@@ -206,6 +231,8 @@ int rig_spawn(struct rig *rig)
 	close(pair[1]);
 	if (base >= 0)
 		close(base);
+	if (second >= 0)
+		close(second);
 	return pair[0];
 }
 
@@ -286,6 +313,7 @@ int rig_spawn_by_hand(struct rig *rig)
 		"blk-server",           "--socket",    rig->socket, "--image", rig->image, "--sandbox",
 		SANDBOX ? "on" : "off", "--log-level", "error"
 	};
+	struct rig *lodger = rig->options.beside;
 	unsigned n = 9;
 
 	for (const char *const *arg = rig->options.args; arg && *arg; arg++)
@@ -294,9 +322,17 @@ int rig_spawn_by_hand(struct rig *rig)
 		argv[n++] = "--engine";
 		argv[n++] = rig->options.engine;
 	}
+	if (lodger) {
+		const char *const more[] = { "--device", "one",          "--device", "two",
+					     "--socket", lodger->socket, "--image",  lodger->image };
+
+		memcpy(argv + n, more, sizeof(more));
+	}
 	rig->pid = start_program(argv, -1);
 	rig->pidfd = (int)syscall(SYS_pidfd_open, rig->pid, 0);
 	cr_assert(rig->pidfd >= 0);
+	if (lodger)
+		lodger->its_fd = rig_dial(lodger);
 	return rig_dial(rig);
 }
 

@@ -59,6 +59,23 @@ refused 'FAULTS 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
 refused 'a socket path that is a file' 'it is no socket' --socket "$tmp/file" --image "$tmp/image"
 check 'nothing is left behind' test ! -e "$tmp/s"
 
+truncate -s 1M "$tmp/image2"
+d=("${s[@]}" --device one --device two)
+refused 'a device twice' '--device two: must be a name of 1 to 31 characters that no other has' "${d[@]}" --device two
+refused 'too many devices' '--device [a-z0-9]*: must be .*at most sixteen times' "${d[@]}" $(printf -- '--device d%s ' {1..15})
+refused 'a device without a socket' 'two: give --socket PATH or --vhost-fd N' "${d[@]}" --image "$tmp/image2"
+refused 'a device without an image' 'give --image FILE or --image-fd N' "${d[@]}" --socket "$tmp/s2"
+refused 'one image of two devices' "$tmp/image.*in use" "${d[@]}" --socket "$tmp/s2" --image "$tmp/image"
+refused 'one socket of two devices' 'another server listens there' "${d[@]}" --socket "$tmp/s" --image "$tmp/image2"
+refused 'an option of a device twice' '--queues is given twice' "${d[@]}" --queues 1 --queues 2
+refused 'an option of the process twice' '--poll-max-us is given twice' "${s[@]}" --poll-max-us 1 --device one --device two --poll-max-us 2
+refused 'more queues than a process has' 'two: --queues 64: all devices together can have 64' "${d[@]}" --socket "$tmp/s2" \
+	--image "$tmp/image2" --queues 64
+refused 'more threads than queues of all' '--io-threads 3: must be at most the number of queues \(2\)' "${d[@]}" --socket "$tmp/s2" \
+	--image "$tmp/image2" --io-threads 3
+refused 'two engines' 'need the same --engine' "${d[@]}" --socket "$tmp/s2" --image "$tmp/image2" --engine null
+check 'nothing of two is left behind' test ! -e "$tmp/s" -a ! -e "$tmp/s2"
+
 n=(--socket "$tmp/s" --nbd)
 refused 'an image and an export' 'one of them' "${s[@]}" --nbd nbd://localhost
 refused 'an export over TLS' '--nbd nbds://localhost: must be nbd://' "${n[@]}" nbds://localhost

@@ -108,32 +108,35 @@ static void on_done(void *arg)
 void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features, bool live)
 {
 	struct server *s = &server;
+	struct export *e = s->export;
 	struct server_settings settings = { .id = "fuzz", .queues = queues };
 	uint64_t offered = 0;
 
 	memset(s, 0, sizeof(*s));
 	s->device = r->device;
-	s->dev = r->dev;
-	s->state = r->state;
 	s->flight = flight;
+	s->exports = 1;
+	*e = (struct export) {
+		.server = s, .dev = r->dev, .state = r->state, .queue = s->queue, .set = s->set
+	};
 	settings.state = r->state;
-	s->opts.queues = queues;
-	s->rings = r->rings = rings;
+	e->opts.queues = s->opts.placing.queues = queues;
+	e->rings = s->rings = r->rings = rings;
 	MUST(loop_new("still", &r->loop) == 0);
 	s->main = s->io[0].loop = s->io[1].loop = r->loop;
 	s->opts.placing.threads = 2;
 	order_list_init(&s->done);
 	loop_bh_init(&s->done_bh, r->loop, on_done, r);
 	flight_open_main(flight, &s->log);
-	MUST(r->device->open(s->dev, &settings, &offered) == 0);
+	MUST(r->device->open(e->dev, &settings, &offered) == 0);
 	move_init(s);
 	for (unsigned i = 0; i < rings; i++)
-		MUST(queue_init(&s->queue[i], i) == 0);
+		MUST(queue_init(&s->queue[i]) == 0);
 	for (unsigned i = 0; i < rings; i++)
 		r->kick[i] = still_fd();
 	r->features = features & (offered | RING_F_PACKED | RING_F_EVENT_IDX | RING_F_INDIRECT | 1ULL << 32);
 	if (r->device->started)
-		r->device->started(s->dev, live, r->features);
+		r->device->started(e->dev, live, r->features);
 }
 
 void rig_die(struct rig *r)
@@ -152,7 +155,7 @@ void rig_die(struct rig *r)
 	free_orders(order_list_take_all(&s->done));
 	loop_bh_cancel(&s->done_bh);
 	lock_destroy(&s->done.lock);
-	r->device->close(s->dev);
+	r->device->close(r->dev);
 	loop_free(r->loop);
 	still_close();
 }
@@ -257,7 +260,7 @@ void rig_move(struct rig *r, unsigned set)
 	struct server_set *at = &server.set[set];
 
 	(void)r;
-	move_start(&server, set, at->thread == &server.io[0] ? &server.io[1] : &server.io[0], 0);
+	move_start(&server, at, at->thread == &server.io[0] ? &server.io[1] : &server.io[0], 0);
 }
 
 /* ---- all rings ---- */
@@ -324,14 +327,14 @@ void rig_collect(struct rig *r, uint32_t least)
 
 /* ---- what lib/server would do with the rest of the process ---- */
 
-void front_config_changed(struct server *s)
+void front_config_changed(struct export *e)
 {
-	(void)s;
+	(void)e;
 }
 
-void control_recovered(struct server *s)
+void control_recovered(struct export *e)
 {
-	(void)s;
+	(void)e;
 }
 
 void control_moved(struct server *s, uint64_t id)
@@ -351,12 +354,11 @@ void server_io_error(struct server_queue *queue, const char *text)
 	(void)text;
 }
 
-struct order *server_order(struct server *s, unsigned index, enum order_type type,
+struct order *server_order(struct server_queue *q, enum order_type type,
 			   void (*done)(struct server *, struct order *))
 {
-	struct order *o = make_order(index, type);
+	struct order *o = make_order(q->index, type);
 
-	(void)s;
 	o->done = done;
 	return o;
 }

@@ -178,7 +178,12 @@ static void on_exit_timer(void *arg)
 static void tell_recovered(bool early)
 {
 	uint64_t now = clock_ns(), then = early ? 1 : now;
-	struct bus_msg msg = { .type = BUS_RECOVERED, .recovered = { 5, 1, then, then, then } };
+	struct bus_msg msg = { .type = BUS_RECOVERED,
+			       .recovered = { .resubmitted = 5,
+					      .poisoned = 1,
+					      .start_ns = then,
+					      .replayed_ns = then,
+					      .first_ns = then } };
 
 	fake_send_event(&msg);
 }

@@ -88,6 +88,8 @@ static int map(const char *threads, unsigned queues, const char *words)
 	if (threads)
 		cr_assert_eq(placing_set_threads(&p, threads), 0);
 	err = placing_set_map(&p, queues, words);
+	if (!err)
+		err = placing_check(&p);
 	for (unsigned i = 0; i < queues && !err; i++)
 		sum = sum * 10 + p.of[i];
 	return err ? err : sum;
@@ -114,4 +116,20 @@ Test(placing, queues)
 	cr_expect_eq(map("a:b", 2, "0"), -EINVAL);
 	cr_expect_eq(map("a:b", 2, ""), -EINVAL);
 	cr_expect_eq(map("a:b", 2, "0:a,"), -EINVAL);
+}
+
+Test(placing, devices_that_share_threads)
+{
+	struct placing p = { 0 };
+
+	cr_assert_eq(placing_set_threads(&p, "3"), 0);
+	cr_assert_eq(placing_set_map(&p, 2, NULL), 0);
+	cr_expect_eq(placing_check(&p), -ERANGE, "more threads than queues, so far");
+	cr_assert_eq(placing_set_map(&p, 3, "1:io0"), 0);
+	cr_expect_eq(placing_check(&p), 0);
+	cr_expect_eq(p.queues, 5);
+	cr_expect(p.of[0] == 0 && p.of[1] == 1 && p.of[2] == 2 && p.of[3] == 0 && p.of[4] == 1,
+		  "they go round together, but for the one that is named");
+	cr_expect_eq(placing_set_map(&p, 1, "1:io0"), -EINVAL, "each counts its own queues from 0");
+	cr_expect_eq(placing_set_map(&p, PLACING_QUEUES_MAX, NULL), -EINVAL);
 }
