@@ -166,7 +166,7 @@ qemu()
 	serial_line
 	qemu-system-x86_64 -name bench,debug-threads=on -M q35,accel=kvm -cpu host -m "$memory" \
 		-object "memory-backend-memfd,id=mem,size=$memory,share=on" -numa node,memdev=mem \
-		-nodefaults -display none -serial stdio -no-reboot -kernel "$build/tests/guest/payload.elf" -append "$1" \
+		-nodefaults -display none -serial stdio -no-reboot -bios qboot.rom -kernel "$build/tests/guest/payload.elf" -append "$1" \
 		-device isa-debug-exit,iobase=0xf4,iosize=4 "${@:2}" <&"$to" >"$tmp/out" 2>"$tmp/err" &
 	machine=$!
 	pids+=($!)

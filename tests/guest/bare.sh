@@ -13,7 +13,7 @@ run() {
 	local append=$1
 	shift
 	"$bulkhead" run --name bare --run-dir "$tmp/run" --kernel "$payload" --append "$append" --memory 64M \
-		--disk "path=$tmp/disk.img${patience-}" --test-devices "$@"
+		--disk "path=$tmp/disk.img${keys-}" --test-devices "$@"
 }
 # relay FILE: the guest's own results become this test's.
 relay() {
@@ -28,11 +28,17 @@ relay() {
 	done <"$1"
 }
 
-evidence "$tmp/log" "$tmp/out" "$tmp/regs"
+evidence "$tmp/log" "$tmp/out" "$tmp/load" "$tmp/regs"
 timeout 60 "$bulkhead" --version >/dev/null || skip_all "bulkhead does not start"
 run "io irq" --console "file=$tmp/out" </dev/null >"$tmp/stdout" 2>"$tmp/log"
 is "io and irq: the debug port's value times 2 plus 1 is the exit status" $? 33
 relay "$tmp/out"
+
+keys=,queues=2 run "blk-run seconds=1 queues=2 depth=8 writes=30 irq" --console "file=$tmp/load" </dev/null >"$tmp/stdout" 2>"$tmp/log"
+is "a load on two queues: exit status" $? 33
+relay "$tmp/load"
+like "a load on two queues: the window is told" "$(tr -d '\r' <"$tmp/load")" \
+	'blk window requests [1-9][0-9]* bytes [1-9][0-9]* us [0-9]+ errors 0 p50_ns [1-9]'
 
 # refused_kernel TEXT PATTERN OPTION...: vmm-core finds out, so the line is its own; the status is the configuration's.
 refused_kernel() {
@@ -48,7 +54,7 @@ rm "$tmp/initrd"
 
 # Law 1. The guest asks for the stop and the continue on its serial line.
 mkfifo "$tmp/in" "$tmp/fifo"
-patience=,hang-timeout=0 # or it would be replaced before all is measured
+keys=,hang-timeout=0 # or it would be replaced before all is measured
 run regs --console stdio <"$tmp/in" >"$tmp/fifo" 2>"$tmp/log" &
 vm=$!
 tap_pids+=("$vm")

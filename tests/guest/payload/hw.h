@@ -56,6 +56,15 @@ static inline void wait_change(volatile const uint32_t *word, uint32_t old)
 		__asm__ volatile("hlt" : : "D"(word), "S"(old) : "memory");
 }
 
+/* xorshift64; the state is never 0 */
+static inline uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state >> 32;
+}
+
 /* Ends the guest; the host's exit status is value × 2 + 1. */
 __attribute__((noreturn)) static inline void debug_exit(uint8_t value)
 {

@@ -2,8 +2,10 @@
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
  * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
- * "storm" (with "queues=N", "flush=N", "learn") and "probe" (storm.c), or "net-tx", "net-rx" and "net-echo" (net-run.c).
+ * "storm" (with "queues=N", "flush=N", "learn") and "probe" (storm.c), "blk-run" (blk-run.c), or "net-tx", "net-rx" and
+ * "net-echo" (net-run.c).
  */
+#include "blk-run.h"
 #include "net.h"
 #include "storm.h"
 
@@ -220,6 +222,23 @@ static void test_net(const char *line)
 	finish(&d);
 }
 
+static void load_disk(const char *line)
+{
+	struct blk_options o = { .irq = has_word(line, "irq"),
+				 .queues = number_of(line, "queues=", 1),
+				 .depth = number_of(line, "depth=", 32),
+				 .block = number_of(line, "block=", 4096),
+				 .writes = number_of(line, "writes=", 0),
+				 .megabytes = number_of(line, "megabytes=", 64),
+				 .seconds = number_of(line, "seconds=", 0) };
+	struct vdev d = { .common = 0 };
+
+	blk_run(&d, &o);
+	if (!d.common)
+		debug_exit(0x20);
+	finish(&d);
+}
+
 void main(const struct start_info *info)
 {
 	const char *line = (const char *)(uintptr_t)info->command_line;
@@ -234,6 +253,8 @@ void main(const struct start_info *info)
 			;
 	}
 	test_net(line);
+	if (has_word(line, "blk-run"))
+		load_disk(line);
 	if (!vdev_find(&d, 0)) {
 		report(false, "a virtio-blk function is on the bus");
 		debug_exit(0x20);

@@ -3,11 +3,9 @@
  * What the bare guest does with a network device: it sends as fast as it can, counts what comes, or sends back what
  * comes with the addresses swapped. Frames are UDP over IPv4, or one large TCP segment to be cut by the device, with a
  * number in their payload, by which a receiver tells what was lost and what came twice.
- *
- * The host says 'b' on the serial line to begin a window, 'e' to end it, which prints what happened in it, and 'q' to
- * quit. With seconds on the command line there is one window of that length and nothing is read.
  */
 #include "net.h"
+#include "window.h"
 
 #define MARK      0x42756c6bu /* in front of a frame's number */
 #define FRAME_TOP 2048        /* of a frame of ours that lie in one part */
@@ -23,10 +21,12 @@ static uint8_t filling[65536];
 static uint64_t history[HISTORY / 64];
 
 static struct {
-	uint64_t khz, begun, looked, sequence, expected;
+	uint64_t sequence, expected;
 	uint64_t packets, bytes, lost, twice, strange, errors;
-	bool running, quit, link;
+	const char *kind;
+	bool link;
 } run;
+static struct window window;
 
 static void put16(uint8_t *at, unsigned v)
 {
@@ -95,55 +95,29 @@ static void number(uint8_t *at, uint64_t sequence)
 
 /* ---- windows ---- */
 
-static void print_window(const char *kind)
+static void tell(uint64_t us)
 {
 	print("net ");
-	print(kind);
+	print(run.kind);
 	print_count("packets", run.packets);
 	print_count("bytes", run.bytes);
-	print_count("us", (tsc() - run.begun) * 1000 / run.khz);
+	print_count("us", us);
 	print_count("lost", run.lost);
 	print_count("twice", run.twice);
 	print_count("strange", run.strange);
 	print("\n");
 }
 
-static void begin(void)
+static void clear(void)
 {
 	run.packets = run.bytes = run.lost = run.twice = run.strange = 0;
 	run.expected = 0;
-	run.running = true;
-	run.begun = tsc();
-}
-
-static void obey(uint8_t byte, const char *kind)
-{
-	char text[] = { '!', (char)byte, '\n', '\0' };
-
-	if (byte == 'e' && run.running)
-		print_window(kind);
-	run.running = run.running && byte != 'e';
-	run.quit = byte == 'q';
-	print(text);
-	if (byte == 'b')
-		begin();
 }
 
 /* Now and then: the host's word or the window's end, and the link. */
-static void look(const struct vdev *d, const struct net_options *o, const char *kind)
+static void look(const struct vdev *d)
 {
-	uint64_t now = tsc();
-
-	if (now - run.looked < run.khz * 5)
-		return;
-	run.looked = now;
-	if (o->seconds && now - run.begun >= o->seconds * run.khz * 1000) {
-		print_window(kind);
-		run.quit = true;
-	} else if (!o->seconds && has_byte()) {
-		obey(read_byte(), kind);
-	}
-	if (d->features & NET_F_STATUS) {
+	if (window_look(&window) && d->features & NET_F_STATUS) {
 		bool up = MMIO_READ(uint16_t, d->device + 6) & 1;
 
 		if (up != run.link)
@@ -152,14 +126,14 @@ static void look(const struct vdev *d, const struct net_options *o, const char *
 	}
 }
 
-static bool start(struct vdev *d, const struct net_options *o)
+static bool start(struct vdev *d, const struct net_options *o, const char *kind)
 {
 	bool ok = net_start(d, o->irq);
 
 	report(ok, "the network device starts");
 	if (!ok)
 		return false;
-	run.khz = tsc_khz();
+	run.kind = kind;
 	run.link = true;
 	print("# features ");
 	print_hex(d->features);
@@ -170,9 +144,9 @@ static bool start(struct vdev *d, const struct net_options *o)
 		print(byte < 16 ? ":0" : ":");
 		print_hex(byte);
 	}
-	print("\n!ready\n");
-	begin();
-	run.running = o->seconds;
+	print("\n");
+	window = (struct window) { .seconds = o->seconds, .clear = clear, .tell = tell };
+	window_open(&window);
 	return true;
 }
 
@@ -184,7 +158,7 @@ void net_transmit(struct vdev *d, const struct net_options *o)
 	static struct net_frame f;
 	unsigned next = 0;
 
-	if (!start(d, o))
+	if (!start(d, o, "tx"))
 		return;
 	if ((o->tso && !(d->features & NET_F_HOST_TSO4)) || size < 60 || (!o->tso && size > FRAME_TOP)) {
 		report(false, "the device can send frames of this size");
@@ -192,13 +166,13 @@ void net_transmit(struct vdev *d, const struct net_options *o)
 	}
 	for (unsigned i = 0; i < NET_RING; i++)
 		make_frame(frames[i], size, o->tso);
-	while (!run.quit) {
+	while (!window.quit) {
 		unsigned sent = net_reclaim();
 
 		run.packets += sent;
 		run.bytes += (uint64_t)sent * size;
 		/* Completions come in order, or nearly so: NET_RING frames later nobody reads this one. */
-		while (run.running && net_under_way() < NET_RING) {
+		while (window.running && net_under_way() < NET_RING) {
 			uint32_t top = o->tso ? TCP_AT + 32 : size;
 
 			number(frames[next], run.sequence++);
@@ -219,7 +193,7 @@ void net_transmit(struct vdev *d, const struct net_options *o)
 				break;
 		}
 		net_publish();
-		look(d, o, "tx");
+		look(d);
 		if (!sent)
 			__asm__ volatile("pause");
 	}
@@ -288,7 +262,7 @@ static unsigned take(bool echo)
 	}
 	run.errors += got < 0;
 	if (got < 0)
-		run.quit = true;
+		window.quit = true;
 	return n;
 }
 
@@ -296,20 +270,20 @@ static void receive(struct vdev *d, const struct net_options *o, bool echo)
 {
 	unsigned idle = 0;
 
-	if (!start(d, o))
+	if (!start(d, o, echo ? "echo" : "rx"))
 		return;
-	while (!run.quit) {
+	while (!window.quit) {
 		unsigned n = take(echo);
 
 		if (echo)
 			n += net_reclaim();
 		net_publish();
-		look(d, o, echo ? "echo" : "rx");
+		look(d);
 		idle = n ? 0 : idle + 1;
 		if (n)
 			continue;
 		/* Asleep it would not see the host's word; frames come all the time while it matters. */
-		if (o->irq && run.running && !o->seconds && idle > IDLE)
+		if (o->irq && window.running && !o->seconds && idle > IDLE)
 			net_sleep();
 		else
 			__asm__ volatile("pause");

@@ -5,25 +5,6 @@
 #define RX 0
 #define TX 1
 
-#define USED_NO_NOTIFY     1
-#define AVAIL_NO_INTERRUPT 1
-
-struct ring {
-	struct vring_desc desc[NET_RING] __attribute__((aligned(4096)));
-	volatile struct {
-		uint16_t flags, idx, ring[NET_RING], used_event;
-	} avail __attribute__((aligned(64)));
-	volatile struct {
-		uint16_t flags, idx;
-		struct {
-			uint32_t id, len;
-		} ring[NET_RING];
-		uint16_t avail_event;
-	} used __attribute__((aligned(64)));
-	uintptr_t doorbell;
-	uint16_t added, shown, seen; /* put in; of these published; taken back; modulo 2^16 */
-};
-
 /* A frame under way to the device; its number is its descriptor's. */
 struct slot {
 	struct vring_desc table[NET_PARTS] __attribute__((aligned(16)));
@@ -36,49 +17,25 @@ static struct slot slots[NET_RING];
 static uint16_t free_slots[NET_RING];
 static unsigned free_count;
 static uint8_t buffers[NET_RING][NET_BUFFER] __attribute__((aligned(4096)));
-static bool event_idx, indirect, mergeable;
-
-static void offer(struct ring *r, uint16_t id)
-{
-	r->avail.ring[r->added++ % NET_RING] = id;
-}
+static bool indirect, mergeable;
 
 static void give_buffer(unsigned n)
 {
 	rings[RX].desc[n] = (struct vring_desc) { (uintptr_t)buffers[n], NET_BUFFER, DESC_WRITE, 0 };
-	offer(&rings[RX], (uint16_t)n);
-}
-
-static bool set_ring(struct vdev *d, unsigned index, int vector)
-{
-	struct ring *r = &rings[index];
-	struct vdev_queue q = { .index = index,
-				.size = NET_RING,
-				.vector = vector,
-				.desc = r->desc,
-				.driver = &r->avail,
-				.device = &r->used };
-
-	memset(r, 0, sizeof(*r));
-	/* With event index the flag has no meaning: an index long past keeps the device quiet. */
-	r->avail.flags = event_idx ? 0 : AVAIL_NO_INTERRUPT;
-	r->avail.used_event = 0x8000;
-	r->doorbell = vdev_set_queue(d, &q);
-	return r->doorbell;
+	ring_offer(&rings[RX], (uint16_t)n);
 }
 
 bool net_start(struct vdev *d, bool irq)
 {
 	uint64_t wanted = NET_F_CSUM | NET_F_GUEST_CSUM | NET_F_MAC | NET_F_GUEST_TSO4 | NET_F_HOST_TSO4 |
-			  NET_F_MRG_RXBUF | NET_F_STATUS | NET_F_INDIRECT | NET_F_EVENT_IDX |
+			  NET_F_MRG_RXBUF | NET_F_STATUS | RING_F_INDIRECT | RING_F_EVENT_IDX |
 			  FEATURE_VERSION_1;
 
 	if (!vdev_find_kind(d, VIRTIO_NET, 0) || !vdev_negotiate(d, wanted))
 		return false;
-	event_idx = d->features & NET_F_EVENT_IDX;
-	indirect = d->features & NET_F_INDIRECT;
+	indirect = d->features & RING_F_INDIRECT;
 	mergeable = d->features & NET_F_MRG_RXBUF;
-	if (!set_ring(d, RX, irq ? 0 : -1) || !set_ring(d, TX, -1))
+	if (!ring_set(&rings[RX], d, RX, irq) || !ring_set(&rings[TX], d, TX, false))
 		return false;
 	free_count = 0;
 	for (unsigned n = 0; n < NET_RING; n++) {
@@ -90,30 +47,10 @@ bool net_start(struct vdev *d, bool irq)
 	return true;
 }
 
-/* virtio 1.2 §2.7.7.2: true if the other side asked to be told when its index was passed. */
-static bool passed(uint16_t event, uint16_t now, uint16_t before)
-{
-	return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
-}
-
-static void publish(unsigned index)
-{
-	struct ring *r = &rings[index];
-	uint16_t before = r->shown;
-
-	if (r->added == before)
-		return;
-	r->shown = r->added;
-	__atomic_store_n(&r->avail.idx, r->added, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (event_idx ? passed(r->used.avail_event, r->added, before) : !(r->used.flags & USED_NO_NOTIFY))
-		MMIO_WRITE(uint16_t, r->doorbell, (uint16_t)index);
-}
-
 void net_publish(void)
 {
-	publish(RX);
-	publish(TX);
+	ring_publish(&rings[RX]);
+	ring_publish(&rings[TX]);
 }
 
 bool net_send(const struct net_frame *f)
@@ -135,17 +72,17 @@ bool net_send(const struct net_frame *f)
 		rings[TX].desc[n] =
 		    (struct vring_desc) { (uintptr_t)slots[n].table, f->parts * sizeof(struct vring_desc),
 					  DESC_INDIRECT, 0 };
-	offer(&rings[TX], (uint16_t)n);
+	ring_offer(&rings[TX], (uint16_t)n);
 	return true;
 }
 
 unsigned net_reclaim(void)
 {
 	struct ring *r = &rings[TX];
-	uint16_t end = __atomic_load_n(&r->used.idx, __ATOMIC_ACQUIRE);
+	uint16_t there = ring_used(r);
 	unsigned count = 0;
 
-	for (; r->seen != end && free_count < NET_RING; r->seen++, count++) {
+	for (; count < there && free_count < NET_RING; r->seen++, count++) {
 		unsigned n = r->used.ring[r->seen % NET_RING].id % NET_RING;
 
 		for (unsigned i = 0; i < slots[n].buffers; i++)
@@ -166,7 +103,7 @@ unsigned net_under_way(void)
 int net_receive(struct net_frame *f)
 {
 	struct ring *r = &rings[RX];
-	uint16_t there = (uint16_t)(__atomic_load_n(&r->used.idx, __ATOMIC_ACQUIRE) - r->seen);
+	uint16_t there = ring_used(r);
 	unsigned parts;
 
 	if (!there)
@@ -202,13 +139,5 @@ void net_drop(const struct net_frame *f)
 
 void net_sleep(void)
 {
-	struct ring *r = &rings[RX];
-	uint32_t before = irq_count[0];
-
-	r->avail.used_event = r->seen;
-	r->avail.flags = 0;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&r->used.idx, __ATOMIC_ACQUIRE) == r->seen)
-		wait_change(&irq_count[0], before);
-	r->avail.flags = event_idx ? 0 : AVAIL_NO_INTERRUPT;
+	ring_sleep(&rings[RX], 1);
 }

@@ -7,11 +7,11 @@
 #ifndef PAYLOAD_NET_H
 #define PAYLOAD_NET_H
 
-#include "virtio.h"
+#include "ring.h"
 
-#define NET_RING   256  /* descriptors of each ring; buffers; frames that may be under way to the device */
-#define NET_BUFFER 4096 /* bytes of a receive buffer */
-#define NET_PARTS  20   /* buffers of one frame at most: 64 KiB and a bit */
+#define NET_RING   RING_SIZE /* descriptors of each ring; buffers; frames that may be under way to the device */
+#define NET_BUFFER 4096      /* bytes of a receive buffer */
+#define NET_PARTS  20        /* buffers of one frame at most: 64 KiB and a bit */
 #define NET_HEADER 12
 
 #define NET_F_CSUM       (1ull << 0)
@@ -21,8 +21,6 @@
 #define NET_F_HOST_TSO4  (1ull << 11)
 #define NET_F_MRG_RXBUF  (1ull << 15)
 #define NET_F_STATUS     (1ull << 16)
-#define NET_F_INDIRECT   (1ull << 28)
-#define NET_F_EVENT_IDX  (1ull << 29)
 
 #define NET_NEEDS_CSUM 1
 #define NET_GSO_TCPV4  1

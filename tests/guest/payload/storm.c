@@ -50,14 +50,6 @@ static struct {
 	uint64_t khz;
 } storm = { .random = 0x9e3779b97f4a7c15u };
 
-static uint32_t next_random(void)
-{
-	storm.random ^= storm.random << 13;
-	storm.random ^= storm.random >> 7;
-	storm.random ^= storm.random << 17;
-	return (uint32_t)(storm.random >> 32);
-}
-
 static uint64_t pattern(unsigned block, uint32_t generation, unsigned word)
 {
 	uint64_t seed = SEED ^ (uint64_t)block << 32 ^ generation;
@@ -253,10 +245,10 @@ static void hear(struct vdev *d, uint8_t byte)
 
 static void begin_any(unsigned slot, const struct storm_options *o)
 {
-	unsigned block = next_random() % (storm.blocks / storm.depth) * storm.depth + slot;
-	bool writing = next_random() & 1 || (!generations[block] && !storm.knows);
+	unsigned block = next_random(&storm.random) % (storm.blocks / storm.depth) * storm.depth + slot;
+	bool writing = next_random(&storm.random) & 1 || (!generations[block] && !storm.knows);
 
-	if (o->flush && next_random() % o->flush == 0)
+	if (o->flush && next_random(&storm.random) % o->flush == 0)
 		begin(slot, block, BLK_FLUSH);
 	else
 		begin(slot, block, writing ? BLK_OUT : BLK_IN);
@@ -287,7 +279,7 @@ void storm_run(struct vdev *d, const struct storm_options *o)
 	set_up(d, o, &looked);
 	while (byte != 'q') {
 		for (unsigned slot = 0; slot < storm.depth; slot++)
-			if (!pending[slot].out && (!storm.out || next_random() & 1))
+			if (!pending[slot].out && (!storm.out || next_random(&storm.random) & 1))
 				begin_any(slot, o);
 		vdev_kick_wanted(d);
 		byte = wait_some(&looked);

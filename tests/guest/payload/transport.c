@@ -18,6 +18,27 @@ static uintptr_t bar_base(unsigned slot, unsigned bar)
 	return base;
 }
 
+/* Gives the function's memory BARs a place, between all RAM of a small machine and its interrupt controllers, where the
+ * firmware, as QEMU's smallest does, has left that to the system. */
+static void place_bars(unsigned slot)
+{
+	static uint32_t next = 0xe0000000u;
+
+	for (unsigned off = 0x10; off < 0x28; off += 4) {
+		uint32_t old = pci_read(slot, off), size;
+		bool wide = (old & 7) == 4;
+
+		if (!(old & 1) && !(old & ~15u) && (!wide || !pci_read(slot, off + 4))) {
+			pci_write(slot, off, 0xfffffff0u);
+			size = ~(pci_read(slot, off) & ~15u) + 1;
+			next = size ? (next + size - 1) & ~(size - 1) : next;
+			pci_write(slot, off, size ? next : 0);
+			next += size;
+		}
+		off += wide ? 4 : 0;
+	}
+}
+
 static void read_capabilities(struct vdev *d)
 {
 	for (unsigned cap = pci_read(d->slot, 0x34) & 0xfc; cap; cap = pci_read(d->slot, cap) >> 8 & 0xfc) {
@@ -57,6 +78,7 @@ bool vdev_find_kind(struct vdev *d, unsigned kind, unsigned index)
 		if (pci_read(slot, 0) != (0x10400000u + (kind << 16) | 0x1af4) || index--)
 			continue;
 		*d = (struct vdev) { .slot = slot };
+		place_bars(slot);
 		pci_write(slot, 4, pci_read(slot, 4) | 6);
 		read_capabilities(d);
 		return d->common && d->notify && d->device;
