@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,6 +24,7 @@
 
 #define DIAL_MS      8000 /* for the first answer of nbd-dial, which may just be starting */
 #define FIRST_TRY_MS 10000
+#define LOOK_MS      3000 /* for all links to connect anew; pings are answered by the same thread */
 
 /* ---- what the export is ---- */
 
@@ -95,15 +97,16 @@ int nbd_learn(struct nbd *nbd, struct nbd_handle *h)
 	return -EINVAL;
 }
 
-bool nbd_fits(const struct nbd *nbd, struct nbd_handle *h)
+bool nbd_fits(const struct nbd *nbd, struct nbd_handle *h, uint64_t *bytes)
 {
 	struct nbd now = { .flags = 0 };
 	uint64_t wanted = nbd->flags & ~(NBD_READ_ONLY | (nbd->nlinks > 1 ? 0 : NBD_MULTI));
 
 	if (nbd_learn(&now, h))
 		return false;
-	return (now.flags & wanted) == wanted && now.bytes >= nbd->bytes && now.block_min <= nbd->block_min &&
-	       now.block_max >= nbd->block_max &&
+	*bytes = now.bytes;
+	return (now.flags & wanted) == wanted && now.bytes >= disk_bytes(nbd->disk) &&
+	       now.block_min <= nbd->block_min && now.block_max >= nbd->block_max &&
 	       (!(now.flags & NBD_READ_ONLY) || !disk_takes_writes(nbd->disk));
 }
 
@@ -163,6 +166,9 @@ int nbd_open(struct disk *disk, bool sandbox)
 	disk->nbd = disk->files.nbd = nbd;
 	nbd->disk = disk;
 	nbd->beside = -1;
+	nbd->renewed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (nbd->renewed < 0)
+		return -errno;
 	nbd->dial_fd = disk->nbd_options.dial_fd;
 	nbd->reconnect_ns = disk->nbd_options.reconnect_s * NS_PER_S;
 	if (nbd_uri_parse(disk->nbd_options.uri, &nbd->uri, &why)) {
@@ -278,6 +284,60 @@ int nbd_examine(struct disk *disk, unsigned queues)
 	return 0;
 }
 
+/* ---- how large it is now ---- */
+
+/* The smallest that a link was told. 0 or -errno: -EAGAIN if one is not connected anew yet. */
+static int smallest(struct nbd *nbd, uint64_t *bytes)
+{
+	int err = -ENOTCONN;
+
+	*bytes = UINT64_MAX;
+	for (unsigned i = 0; i < nbd->nlinks; i++) {
+		uint64_t its;
+		int e = nbd_link_bytes(&nbd->link[i], &its);
+
+		if (e == -EAGAIN)
+			return e;
+		if (e)
+			continue;
+		*bytes = MIN(*bytes, its);
+		err = 0;
+	}
+	return err;
+}
+
+int nbd_look(struct disk *disk, uint64_t *bytes)
+{
+	struct nbd *nbd = disk->nbd;
+	uint64_t end = clock_ns() + LOOK_MS * NS_PER_MS;
+	int err;
+
+	for (unsigned i = 0; i < nbd->nlinks; i++)
+		nbd_link_renew(&nbd->link[i]);
+	while ((err = smallest(nbd, bytes)) == -EAGAIN && clock_ns() < end) {
+		struct pollfd p = { .fd = nbd->renewed, .events = POLLIN };
+		uint64_t n;
+
+		poll(&p, 1, (int)((end - MIN(clock_ns(), end)) / NS_PER_MS) + 1);
+		(void)!read(nbd->renewed, &n, sizeof(n));
+	}
+	return err == -EAGAIN ? -ETIMEDOUT : err;
+}
+
+uint64_t nbd_remembered(struct disk *disk)
+{
+	struct nbd now = { .bytes = atomic_load(&disk->nbd->kept->bytes),
+			   .block_min = disk->nbd->block_min,
+			   .block_max = disk->nbd->block_max };
+
+	return makes_sense(&now) ? now.bytes : disk_bytes(disk);
+}
+
+void nbd_set_bytes(struct disk *disk, uint64_t bytes)
+{
+	atomic_store(&disk->nbd->kept->bytes, bytes);
+}
+
 void nbd_close_disk(struct disk *disk)
 {
 	struct nbd *nbd = disk->nbd;
@@ -292,6 +352,8 @@ void nbd_close_disk(struct disk *disk)
 		munmap(nbd->kept, DIAL_MEMORY_MAX);
 	if (nbd->beside >= 0)
 		close(nbd->beside);
+	if (nbd->renewed >= 0)
+		close(nbd->renewed);
 	if (nbd->dial_fd >= 0)
 		close(nbd->dial_fd);
 	free(nbd);

@@ -42,4 +42,11 @@ void nbd_close_disk(struct disk *disk);
  * disk. Logs why not. 0 or -errno. */
 int nbd_examine(struct disk *disk, unsigned queues);
 
+/* How large the export is now, which every connection in use is made anew for, as servers say it only then. Serving, the
+ * main thread, which waits some seconds at most: 0 or -errno. And how large a predecessor made the disk. */
+int nbd_look(struct disk *disk, uint64_t *bytes);
+uint64_t nbd_remembered(struct disk *disk);
+/* The disk is so large from now on, for successors too. */
+void nbd_set_bytes(struct disk *disk, uint64_t bytes);
+
 #endif

@@ -210,9 +210,14 @@ static struct nbd_command *find(struct nbd_link *l, enum nbd_command_state state
 	return NULL;
 }
 
+bool nbd_is_waiting(struct nbd_link *l)
+{
+	return find(l, NBD_ISSUED);
+}
+
 void nbd_send(struct nbd_link *l)
 {
-	while (l->state == NBD_READY && nbd_aio_is_ready(l->handle)) {
+	while (l->state == NBD_READY && !l->renew && nbd_aio_is_ready(l->handle)) {
 		struct nbd_command *c = l->nwaiting ? find(l, NBD_WAITING) : NULL;
 
 		nbd_see_sent(l);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "log.h"
 #include "nbd_priv.h"
 #include "num.h"
@@ -119,10 +120,12 @@ static void lose(struct nbd_link *l, const char *why) REQUIRES(l->lock)
 
 static void shaken(struct nbd_link *l) REQUIRES(l->lock)
 {
-	if (!nbd_fits(l->nbd, l->handle)) {
+	if (!nbd_fits(l->nbd, l->handle, &l->bytes)) {
 		lose(l, "the export is not what it was");
 		return;
 	}
+	l->renew = false;
+	fd_event_set(l->nbd->renewed);
 	l->state = NBD_READY;
 	l->next_at = l->lost_at = 0;
 	l->told = false;
@@ -168,6 +171,14 @@ static void drive(struct nbd_link *l, uint32_t events) REQUIRES(l->lock)
 	} else {
 		nbd_see_sent(l);
 	}
+}
+
+/* All that was sent is answered, so nothing is lost with the connection. */
+static void renew(struct nbd_link *l) REQUIRES(l->lock)
+{
+	nbd_aio_disconnect(l->handle, 0);
+	drop_handle(l);
+	begin(l);
 }
 
 static bool has_work(const struct nbd_link *l) REQUIRES(l->lock)
@@ -233,8 +244,10 @@ static void turn(struct nbd_link *l, uint32_t events)
 		drive(l, events);
 	else if (l->state == NBD_SETTLING && events)
 		settle(l);
-	else if (l->state == NBD_IDLE && has_work(l))
+	else if (l->state == NBD_IDLE && (has_work(l) || l->renew))
 		begin(l);
+	if (l->renew && l->state == NBD_READY && !nbd_is_waiting(l))
+		renew(l);
 	if (l->next_at && clock_ns() >= l->next_at)
 		on_time(l);
 	check_outage(l);
@@ -297,6 +310,27 @@ void nbd_link_add(struct nbd_link *l, struct engine_io *io)
 	if ((l->state != NBD_READY || l->sending) && l->loop)
 		loop_bh_post(&l->bh);
 	lock_drop(&l->lock);
+}
+
+void nbd_link_renew(struct nbd_link *l)
+{
+	lock_take(&l->lock);
+	l->renew = true;
+	if (l->loop)
+		loop_bh_post(&l->bh);
+	lock_drop(&l->lock);
+}
+
+int nbd_link_bytes(struct nbd_link *l, uint64_t *bytes)
+{
+	int err;
+
+	lock_take(&l->lock);
+	*bytes = l->bytes;
+	/* One that no queue is attached to is made anew before it sends anything. */
+	err = !l->loop ? -ENOTCONN : l->renew ? -EAGAIN : 0;
+	lock_drop(&l->lock);
+	return err;
 }
 
 /* ---- its life ---- */

@@ -132,6 +132,9 @@ struct nbd_link {
 	unsigned slot GUARDED_BY(lock); /* that is being settled */
 	bool leaving GUARDED_BY(lock);  /* the server said that it is about to end */
 	bool settled GUARDED_BY(lock), told GUARDED_BY(lock);
+	bool renew GUARDED_BY(
+	    lock); /* another connection is wanted, which tells how large the export is now */
+	uint64_t bytes GUARDED_BY(lock); /* that it had when the last connection was made; 0: none was */
 };
 
 struct nbd {
@@ -139,6 +142,7 @@ struct nbd {
 	struct nbd_uri uri;
 	uint64_t reconnect_ns;
 	int dial_fd, beside; /* beside: pidfd of a nbd-dial of our own */
+	int renewed;         /* eventfd: a link has another connection */
 	struct nbd_kept *kept;
 	uint64_t flags, bytes, block_min, block_max; /* of the export */
 	unsigned nlinks, nengines;
@@ -157,6 +161,11 @@ void nbd_link_give(struct nbd *nbd, struct nbd_handle *h, int fd);
 int nbd_link_attach(struct nbd_link *l, struct loop *loop);
 void nbd_link_detach(struct nbd_link *l);
 
+/* Has it connect anew as soon as nothing is in flight, and told by nbd->renewed; any thread. */
+void nbd_link_renew(struct nbd_link *l);
+/* How large the export is by its connection: 0 or -ENOTCONN; -EAGAIN until it has connected anew. Any thread. */
+int nbd_link_bytes(struct nbd_link *l, uint64_t *bytes);
+
 /* Adds a transfer; any thread. What of it can't be sent at once is the link's thread's. */
 void nbd_link_add(struct nbd_link *l, struct engine_io *io);
 
@@ -164,8 +173,8 @@ void nbd_link_add(struct nbd_link *l, struct engine_io *io);
 struct nbd_handle *nbd_shake(const struct nbd *nbd, int fd);
 /* What the export is, as its server says it now, into nbd. 0 or -errno, logged. */
 int nbd_learn(struct nbd *nbd, struct nbd_handle *h);
-/* Whether it is what the guest was told. */
-bool nbd_fits(const struct nbd *nbd, struct nbd_handle *h);
+/* Whether it is what the guest was told, and how large. */
+bool nbd_fits(const struct nbd *nbd, struct nbd_handle *h, uint64_t *bytes);
 
 /* ---- nbd_command.c; any thread, with the lock ---- */
 
@@ -177,6 +186,9 @@ void nbd_see_sent(struct nbd_link *l) REQUIRES(l->lock);
 void nbd_take_back(struct nbd_link *l) REQUIRES(l->lock);
 /* All that is not in flight is answered: there is no connection. */
 void nbd_fail_all(struct nbd_link *l) REQUIRES(l->lock);
+
+/* Whether an answer is owed. */
+bool nbd_is_waiting(struct nbd_link *l) REQUIRES(l->lock);
 
 /* Whether the handle is of no use any more. */
 bool nbd_is_over(struct nbd_handle *h);

@@ -17,6 +17,7 @@
 #include "disk.h"
 #include "fd.h"
 #include "log.h"
+#include "nbd.h"
 #include "num.h"
 #include "owner.h"
 #include "parse.h"
@@ -46,9 +47,13 @@ static int raw_bytes(const struct disk *disk, uint64_t *bytes)
 }
 
 /* What the image has now, whole sectors of it. */
-static int image_bytes(const struct disk *disk, uint64_t *bytes)
+static int image_bytes(struct disk *disk, uint64_t *bytes)
 {
 	*bytes = disk_bytes(disk);
+	if (disk->nbd && disk->serving)
+		return nbd_look(disk, bytes);
+	if (disk->nbd)
+		*bytes = nbd_remembered(disk);
 	if (disk->nbd)
 		return 0;
 	if (disk->owner)
@@ -58,6 +63,8 @@ static int image_bytes(const struct disk *disk, uint64_t *bytes)
 
 static void announce(struct disk *disk, uint64_t bytes)
 {
+	if (disk->nbd)
+		nbd_set_bytes(disk, bytes);
 	atomic_store_explicit(&disk->bytes, bytes, memory_order_release);
 	disk->config.capacity = bytes / SECTOR;
 }
@@ -92,7 +99,9 @@ int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 			      "a disk in use does not shrink: it has %llu bytes, its image %llu",
 			      (unsigned long long)old, (unsigned long long)now);
 	if (bytes > now && disk->nbd)
-		return refuse(-EOPNOTSUPP, why, size, "an NBD export keeps its size while it is in use");
+		return refuse(-EINVAL, why, size,
+			      "the export has %llu bytes; its server must enlarge it first",
+			      (unsigned long long)now);
 	if (bytes > now && disk->is_device && !disk->owner)
 		return refuse(-EINVAL, why, size, "the device has %llu bytes; it must be enlarged first",
 			      (unsigned long long)now);

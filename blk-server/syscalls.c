@@ -117,6 +117,8 @@ static const struct sandbox_rule nbd[] = {
 	{ .nr = __NR_recvmsg, .why = "its answers, with connections" },
 	{ .nr = __NR_shutdown, .why = "a predecessor's connection is to end" },
 	{ .nr = __NR_close, .why = "a connection is over" },
+	{ .nr = __NR_poll,
+	  .why = "waiting for nbd-dial and the NBD server at first, and when the size is asked for" },
 	SANDBOX_FCNTL(F_GETFL, 0, "a connection is to be non-blocking"),
 	SANDBOX_FCNTL(F_GETFL, O_NONBLOCK, "the same, whatever the third argument holds"),
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "the same"),
@@ -129,7 +131,6 @@ static const struct sandbox_rule nbd[] = {
 
 static const struct sandbox_rule nbd_one[] = {
 	{ .nr = __NR_socketpair, .why = "where answers of nbd-dial come" },
-	{ .nr = __NR_poll, .why = "waiting for the first ones, and for the NBD server" },
 	{ .why = NULL },
 };
 

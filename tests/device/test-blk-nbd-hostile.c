@@ -5,15 +5,18 @@
  */
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "bus.h"
 #include "clock.h"
 #include "nbd.h"
 #include "nbd_fake.h"
 #include "note.h"
 #include "num.h"
 #include "rig.h"
+#include "supervise.h"
 
 TestSuite(blk_nbd_hostile, .timeout = 300);
 
@@ -31,14 +34,19 @@ static struct {
 	unsigned at; /* the next block; each is used once */
 } t;
 
-static void set_up(void)
+static void set_up_with(const char *const *words)
 {
-	struct rig_options options = { .queues = 1, .args = args };
+	struct rig_options options = { .queues = 1, .args = words };
 
 	t.fake = fake_new();
 	nbd_start_fake(&t.nbd, &options, t.fake);
 	rig_start(&t.rig, &options);
 	t.gpa = rig_alloc(&t.rig, BLOCK, BLOCK);
+}
+
+static void set_up(void)
+{
+	set_up_with(args);
 }
 
 static void tear_down(void)
@@ -290,4 +298,40 @@ Test(blk_nbd_hostile, another_server_than_before)
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		refuses(&refusals[i]);
 	tear_down();
+}
+
+/* A busy machine may take its time. */
+static void ask_size(struct supervisor *s)
+{
+	unsigned tries = 5;
+
+	while (supervisor_set(s, "size", "image", NULL))
+		cr_assert(--tries);
+}
+
+/* How large the export is now is asked for over another connection, and not waited for much longer than that takes. */
+Test(blk_nbd_hostile, a_size_that_is_not_told)
+{
+	static const char *words[] = { "--id", "disk0", "--bus", NULL, NULL };
+	struct supervisor s;
+	const char *why;
+
+	supervisor_open(&s);
+	words[3] = s.dir;
+	set_up_with(words);
+	supervisor_expect(&s, &t.rig);
+	works();
+	ask_size(&s);
+	cr_assert_eq(supervisor_set(&s, "size", "17M", &why), -EINVAL);
+	cr_expect(strstr(why, "must enlarge it first"), "%s", why);
+	fake_be(t.fake, FAKE_HALF_HELLO, UINT32_MAX);
+	cr_assert_eq(supervisor_set(&s, "size", "image", &why), -ETIMEDOUT);
+	nbd_kill(&t.nbd);
+	nbd_up(&t.nbd);
+	comes_back();
+	ask_size(&s);
+	works();
+	supervisor_ask_ok(&s, BUS_SHUTDOWN);
+	tear_down();
+	supervisor_close(&s);
 }

@@ -22,7 +22,10 @@ choose_move() {
 	words=(move-queue disk0 $q "${thread[q]}")
 }
 choose_limit() { words=(set disk0 "${rates[RANDOM % ${#rates[@]}]}"); }
-choose_size() { words=(resize disk0 $((bytes + step))); }
+choose_size() {
+	"$enlarge" $((bytes + step))
+	words=(resize disk0 $((bytes + step)))
+}
 
 move() {
 	choose_move
@@ -35,7 +38,7 @@ limit() {
 no_limits() { ctl set disk0 bps=0 && ctl set disk0 iops=0; }
 # As large as the guest needs it, if no more.
 grow() {
-	[ $step -gt 0 ] && [ $((bytes + step)) -le $most ] || return 0
+	[ $((bytes + step)) -le $most ] || return 0
 	choose_size
 	ctl "${words[@]}" && storm_say g || return 1
 	bytes=$((bytes + step)) growths=$((growths + 1))
@@ -46,7 +49,7 @@ grow() {
 strike() {
 	local job
 	storm_say d || return 1
-	case $((RANDOM % (2 + (step > 0)))) in
+	case $((RANDOM % 3)) in
 	0) choose_move ;;
 	1) choose_limit ;;
 	2) choose_size ;;
@@ -78,8 +81,9 @@ pass() {
 	done
 }
 
+# What the last round has of its own: other deaths, and that somebody else has to make the image longer.
 nothing() { :; }
-outage=nothing
+outage=nothing enlarge=nothing
 # round TEXT DISK: a machine for so many seconds.
 round() {
 	local text=$1
@@ -143,11 +147,12 @@ kill_others() {
 	fi
 	outages=$((outages + 1))
 }
-# export_disk: what the last round left. It keeps its size while it is in use.
+longer() { truncate -s "$1" "$tmp/disk.img"; }
+# export_disk: what the last round left.
 export_disk() {
 	evidence "$tmp/nbdkit"
 	serve
-	outage=kill_others step=0
+	outage=kill_others enlarge=longer
 	round nbd "nbd=nbd+unix:///?socket=$tmp/nbd,reconnect=300"
 }
 if ! grep -q '^#define HAVE_LIBNBD' "$top_builddir/config.h"; then
