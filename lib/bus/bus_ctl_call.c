@@ -112,7 +112,8 @@ static int exchange(nng_socket sock, struct exchange *x, nng_msg *m, uint64_t en
 
 /*
  * The other side makes its listener anew now and then (bus_wire_is_deaf): who comes in that moment finds no socket, or
- * waits at one that is gone. Nothing was sent yet, so it is tried again whatever the request is.
+ * waits at one that goes. Nothing was sent yet, so it is tried again whatever the request is. The time for that
+ * begins again when a listener goes that was there, for which an attempt may have waited long.
  */
 static int connect_to(nng_socket sock, const char *path, uint64_t end_ns)
 {
@@ -120,12 +121,12 @@ static int connect_to(nng_socket sock, const char *path, uint64_t end_ns)
 	int err;
 
 	for (;;) {
-		uint64_t begun = clock_ns();
-
 		err = bus_wire_dial(sock, path, BUS_CTL_JSON_MAX + 1024,
-				    left_ms(MIN(end_ns, begun + DIAL_NS)), NULL);
-		if (err == -EPIPE)
+				    left_ms(MIN(end_ns, clock_ns() + DIAL_NS)), NULL);
+		if (err == -EPIPE) {
+			again_until = MIN(end_ns, clock_ns() + AGAIN_NS);
 			err = -ECONNREFUSED;
+		}
 		if ((err != -ENOENT && err != -ECONNREFUSED && err != -ETIMEDOUT) ||
 		    clock_ns() >= (err == -ETIMEDOUT ? end_ns : again_until))
 			return err;
