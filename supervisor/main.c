@@ -12,6 +12,7 @@
 #include "client.h"
 #include "clean.h"
 #include "confine.h"
+#include "image.h"
 #include "machine.h"
 #include "num.h"
 #include "options.h"
@@ -27,6 +28,7 @@ static void help(FILE *to)
 	      "  ctl    ask a running machine for something\n"
 	      "  ps     list the machines that run\n"
 	      "  adopt  take over a machine that lost its supervisor\n"
+	      "  image  list the snapshots of a disk image, or revert to one\n"
 	      "  trace  print the report of a process that died\n\n"
 	      "  --help     print this and exit; bulkhead COMMAND --help tells more\n"
 	      "  --version  print the version and exit\n",
@@ -203,8 +205,8 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*fn)(int argc, char **argv);
 	} commands[] = {
-		{ "run", command_run },     { "ctl", client_ctl },     { "ps", client_ps },
-		{ "adopt", adopt_command }, { "trace", report_trace },
+		{ "run", command_run },     { "ctl", client_ctl },      { "ps", client_ps },
+		{ "adopt", adopt_command }, { "image", image_command }, { "trace", report_trace },
 	};
 
 	if (argc < 2) {
@@ -222,9 +224,9 @@ int main(int argc, char **argv)
 		puts(PACKAGE_STRING);
 		return 0;
 	}
-	fprintf(
-	    stderr,
-	    "bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, trace, --help, --version\n",
-	    argv[1]);
+	fprintf(stderr,
+		"bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, image, trace, --help, "
+		"--version\n",
+		argv[1]);
 	return EXIT_CONFIG;
 }

@@ -72,3 +72,16 @@ static const struct sandbox_rule supervisor_table[] = {
 const struct sandbox_rule *const supervisor_steady[] = { supervisor_table,   listener_table,
 							 supervisor_abort,   sandbox_table_runtime,
 							 sandbox_table_loop, NULL };
+
+static const struct sandbox_rule image_table[] = {
+	ALLOW(pread64, "the image's tables"),
+	ALLOW(pwrite64, "the same, when it is reverted"),
+	ALLOW(lseek, "its length"),
+	ALLOW(fdatasync, "what stands there comes before what refers to it"),
+	ALLOW_ARG(fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		  "clusters that nothing refers to"),
+	ALLOW(write, "what there is to say"),
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const supervisor_image[] = { image_table, sandbox_table_runtime, NULL };

@@ -177,6 +177,8 @@ static int open_below(struct qcow2 *q, const struct qcow2_options *options, char
 	char name[NAME_MAX_BYTES], word[16];
 	int format;
 
+	if (options->alone)
+		return 0;
 	header_backing(q, name, sizeof(name), word, sizeof(word));
 	if (!*name && q->layer >= options->nbacking)
 		return 0;

@@ -63,6 +63,8 @@ struct qcow2_options {
 	size_t cache_bytes; /* of tables that are kept in memory, all files together; 0: QCOW2_CACHE_BYTES */
 	const struct qcow2_backing *backing; /* the only files that may be backing files, nearest first */
 	unsigned nbacking;
+	bool
+	    alone; /* without what is below it, for snapshots and checks only: content is neither read nor written */
 };
 
 /* Opens an image and its chain; repairs one that is marked dirty. The files must stay open. 0 or -errno, with a line in why.
@@ -149,6 +151,9 @@ struct qcow2_snapshot {
 
 /* The index-th snapshot; -ENOENT past the last. */
 int qcow2_snapshot_get(struct qcow2 *image, unsigned index, struct qcow2_snapshot *out);
+
+/* Has fn see each of them in turn, until one call does not return 0; that, 0 or -errno. */
+int qcow2_snapshot_each(struct qcow2 *image, int (*fn)(void *arg, const struct qcow2_snapshot *s), void *arg);
 
 /* Makes the disk what it was at the snapshot, which stays. Found by id, else by name. */
 int qcow2_snapshot_revert(struct qcow2 *image, const char *which);

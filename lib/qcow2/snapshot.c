@@ -104,6 +104,19 @@ int qcow2_snapshot_get(struct qcow2 *q, unsigned index, struct qcow2_snapshot *o
 	return err;
 }
 
+int qcow2_snapshot_each(struct qcow2 *q, int (*fn)(void *arg, const struct qcow2_snapshot *s), void *arg)
+{
+	struct snapshot s = { 0 };
+	int err = 0;
+
+	for (uint32_t i = 0; i < q->header.nsnapshots && !err; i++) {
+		err = snapshot_next(q, &s);
+		if (!err)
+			err = fn(arg, &s.told);
+	}
+	return err;
+}
+
 static int find(struct qcow2 *q, const char *which, struct snapshot *out)
 {
 	struct snapshot s = { 0 };
@@ -186,6 +199,25 @@ static uint64_t entries_for(const struct qcow2 *q, uint64_t bytes)
 	return bytes / per + !!(bytes % per);
 }
 
+/* A copy of the snapshot's L1 table at *off, with all that it refers to counted once more. */
+static int copy_table(struct qcow2 *q, const struct snapshot *s, uint64_t *l1, uint64_t *off)
+{
+	uint64_t n = clusters_for(q, (uint64_t)s->l1_entries * 8), flags = 0;
+	int err = alloc_row(q, n, off);
+
+	if (err)
+		return err;
+	err = add_references(q, l1, s->l1_entries);
+	if (err) {
+		/* Counts that are full, for one: nothing refers to the row yet. If that fails, too, it leaks. */
+		ref_add(q, cluster_of(q, *off), n, -1);
+		return err;
+	}
+	/* All counts are above 1 now, so no flag may stay. */
+	err = check_flags(q, l1, s->l1_entries, 0, true, &flags);
+	return err ? err : write_l1(q, l1, s->l1_entries, *off);
+}
+
 /*
  * The references of the new state are counted first, then the header changes, in one block, then those of the old
  * state are given up. Between these there are flushes, so whatever happens leaves the one or the other, and leaks.
@@ -207,14 +239,7 @@ int qcow2_snapshot_revert(struct qcow2 *q, const char *which)
 	if (!err && (!s.l1_entries || s.l1_entries < entries_for(q, s.told.bytes)))
 		err = -WHAT_IS_WRONG;
 	if (!err)
-		err = alloc_row(q, clusters_for(q, (uint64_t)s.l1_entries * 8), &off);
-	if (!err)
-		err = add_references(q, l1, s.l1_entries);
-	/* All counts are above 1 now, so no flag may stay. */
-	if (!err)
-		err = check_flags(q, l1, s.l1_entries, 0, true, &flags);
-	if (!err)
-		err = write_l1(q, l1, s.l1_entries, off);
+		err = copy_table(q, &s, l1, &off);
 	if (err)
 		return err;
 	to = before = q->header;

@@ -125,6 +125,7 @@ static const struct probe_subject subjects[] = {
 	  .steady = supervisor_steady,
 	  .tasks = (const char *const[]) { "remove the bus socket", NULL },
 	  .limits = LIMITS },
+	{ .name = "bulkhead image", .steady = supervisor_image, .limits = LIMITS },
 };
 
 static const char *const stage_names[PROBE_STAGES] = { "no filter", "stage one", "steady",
@@ -262,6 +263,7 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "blk-server with an NBD export, I/O thread", server_io, blk_nbd_steady, 25 },
 		{ "blk-server with an NBD export, all threads", server_steady_bus, blk_nbd_steady, 44 },
 		{ "nbd-dial", dial_steady, NULL, 36 },
+		{ "bulkhead image", supervisor_image, NULL, 16 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {

@@ -36,6 +36,9 @@ struct op {
 	uint8_t *data; /* NULL: zeroes */
 };
 
+/* How much of what is not sure gets to the disk. */
+enum how { NOTHING, ALL, FIRST, LAST, SOME, MOST, FEW, HOWS };
+
 /* The file as everybody sees it is fd; sure is what a power cut leaves at least. */
 struct cut {
 	int fd;
@@ -46,6 +49,7 @@ struct cut {
 	uint64_t top;       /* the end of all that was ever written */
 	unsigned countdown; /* calls until the power is cut; 0: it is not */
 	const struct rig_kind *kind;
+	void (*judge)(struct rig_image *crashed, enum how how, bool torn); /* its content */
 	unsigned seed, images;
 };
 
@@ -137,9 +141,6 @@ static void cut_begin(struct cut *c)
 	c->sure_bytes = c->top = (uint64_t)end;
 	c->n = 0;
 }
-
-/* How much of what is not sure gets to the disk. */
-enum how { NOTHING, ALL, FIRST, LAST, SOME, MOST, FEW, HOWS };
 
 static bool gets_there(enum how how, unsigned i, unsigned n, unsigned pivot, unsigned *seed)
 {
@@ -245,23 +246,31 @@ static bool is_possible(uint64_t s, const uint8_t *data)
 
 static _Alignas(4096) uint8_t buf[DISK + 4096], found_in[DISK + 4096];
 
-static void judge(const struct rig_kind *kind, enum how how, bool torn)
+static void judge_sectors(struct rig_image *crashed, enum how how, bool torn)
+{
+	rig_read_all(crashed, found_in, DISK);
+	for (uint64_t s = 0; s < SECTORS; s++)
+		cr_assert(is_possible(s, found_in + s * BLOCK),
+			  "%s: sector %llu holds %u, sure was %u and %u came after (%d, %s)", cut.kind->name,
+			  (unsigned long long)s, found_in[s * BLOCK], sector[s].sure, sector[s].n, how,
+			  torn ? "torn" : "whole");
+}
+
+/* A crash image of this moment. */
+static void crash(struct cut *c, enum how how, bool torn)
 {
 	struct rig_image im = { .options = { .readonly = true } };
 	struct qcow2_check found;
 
+	make_crash(c, how, torn, &c->seed);
 	rig_qemu_checks("crashed", true);
-	cr_assert_eq(rig_try_open(&im, "crashed", kind->backing), 0, "%s: %s", kind->name, im.why);
+	cr_assert_eq(rig_try_open(&im, "crashed", c->kind->backing), 0, "%s: %s", c->kind->name, im.why);
 	/* Our own checker says what QEMU's says. */
 	cr_assert_eq(qcow2_check(im.image, false, &found), 0);
-	cr_assert_eq(found.corruptions, 0, "%s: %llu", kind->name, (unsigned long long)found.corruptions);
-	rig_read_all(&im, found_in, DISK);
-	for (uint64_t s = 0; s < SECTORS; s++)
-		cr_assert(is_possible(s, found_in + s * BLOCK),
-			  "%s: sector %llu holds %u, sure was %u and %u came after (%d, %s)", kind->name,
-			  (unsigned long long)s, found_in[s * BLOCK], sector[s].sure, sector[s].n, how,
-			  torn ? "torn" : "whole");
+	cr_assert_eq(found.corruptions, 0, "%s: %llu", c->kind->name, (unsigned long long)found.corruptions);
+	c->judge(&im, how, torn);
 	rig_close(&im);
+	c->images++;
 }
 
 /* The power is cut before the present call, if it is time, and everything goes on as if it had not been. */
@@ -274,9 +283,7 @@ static void count_down(struct cut *c)
 		return;
 	how = (enum how)((unsigned)rand_r(&c->seed) % HOWS);
 	torn = rand_r(&c->seed) % 2;
-	make_crash(c, how, torn, &c->seed);
-	judge(c->kind, how, torn);
-	c->images++;
+	crash(c, how, torn);
 }
 
 /* ---- doing things ---- */
@@ -315,24 +322,32 @@ static void do_something(struct qcow2 *image, unsigned *seed)
 	}
 }
 
+/* Opens "disk" with all that is done to it logged. */
+static void open_logged(struct rig_image *im, const struct rig_kind *kind)
+{
+	struct qcow2_file file = { .ops = &cut_ops, .arg = &cut };
+
+	cut.kind = kind;
+	cut_begin(&cut);
+	rig_open(im, kind);
+	qcow2_abandon(im->image);
+	cr_assert_eq(qcow2_open(&file, &im->options, &im->image, im->why, sizeof(im->why)), 0);
+	cr_assert_eq(qcow2_sync(im->image), 0);
+}
+
 /* The library flushes of itself as well, and that makes sure more than we count on; what it may be stays the same. */
 static void replay(const struct rig_kind *kind, unsigned seed, unsigned images)
 {
 	struct rig_image im = { .options = { 0 } };
-	struct qcow2_file file = { .ops = &cut_ops, .arg = &cut };
 
 	rig_make(kind);
 	rig_fill(seed);
-	cut_begin(&cut);
-	rig_open(&im, kind);
-	qcow2_abandon(im.image);
-	cr_assert_eq(qcow2_open(&file, &im.options, &im.image, im.why, sizeof(im.why)), 0);
-	cr_assert_eq(qcow2_sync(im.image), 0);
+	open_logged(&im, kind);
 	rig_read_all(&im, buf, DISK);
 	memset(sector, 0, sizeof(sector));
 	for (uint64_t s = 0; s < SECTORS; s++)
 		sector[s].sure = buf[s * BLOCK];
-	cut.kind = kind;
+	cut.judge = judge_sectors;
 	cut.seed = seed;
 	for (unsigned goal = cut.images + images; cut.images < goal;) {
 		cut.countdown = 1 + (unsigned)rand_r(&seed) % 40;
@@ -360,4 +375,99 @@ Test(qcow2_cut, f61_power_cuts_leave_leaks_at_most)
 			replay(kind, seed + round, images);
 	}
 	note("%u crash images, 0 corruptions, 0 bytes of flushed data lost", cut.images);
+}
+
+/* ---- reverting ---- */
+
+static uint8_t before[DISK], after[DISK];
+
+/* All of the one state, or all of the other. */
+static void judge_states(struct rig_image *crashed, enum how how, bool torn)
+{
+	rig_read_all(crashed, found_in, DISK);
+	cr_assert(!memcmp(found_in, before, DISK) || !memcmp(found_in, after, DISK),
+		  "%s: neither as it was nor as it was to be (%d, %s)", cut.kind->name, how,
+		  torn ? "torn" : "whole");
+}
+
+static void judge_after(struct rig_image *crashed, enum how how, bool torn)
+{
+	rig_read_all(crashed, found_in, DISK);
+	cr_assert(!memcmp(found_in, after, DISK), "%s: said to be reverted, and is not (%d, %s)",
+		  cut.kind->name, how, torn ? "torn" : "whole");
+}
+
+/* "made" is reverted, with the power cut before so many changes and flushes (0: never); how many there are. */
+static unsigned revert(const struct rig_kind *kind, unsigned cut_at)
+{
+	struct rig_image im = { .options = { 0 } };
+	unsigned left;
+	int err;
+
+	rig_sh("cp --sparse=always made disk");
+	open_logged(&im, kind);
+	cut.judge = judge_states;
+	cut.countdown = cut_at ? cut_at : UINT32_MAX;
+	err = qcow2_snapshot_revert(im.image, "one");
+	cr_assert_eq(err, 0, "%s: %s", kind->name, strerror(-err));
+	left = cut.countdown;
+	cut.countdown = 0;
+	cut.judge = judge_after;
+	if (!cut_at)
+		crash(&cut, NOTHING, false);
+	cut_sync(&cut);
+	rig_close(&im);
+	close(cut.fd);
+	return UINT32_MAX - left;
+}
+
+/* Many compressed clusters stand in one of the file, which a snapshot refers to twice, and reverting three times. */
+static bool has_room_for_snapshots(const struct rig_kind *kind)
+{
+	const char *bits = strstr(kind->options, "refcount_bits=");
+
+	return !bits || atoi(strchr(bits, '=') + 1) >= 16;
+}
+
+/* Whether that kind's turn comes in the short form: tables of all widths, with and without files below. */
+static bool is_typical(const struct rig_kind *kind)
+{
+	static const char *const names[] = { "version 2, backing", "512-byte clusters", "32-bit counts",
+					     "512-byte subclusters, backing", "lazy counts" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(kind->name, names[i]))
+			return true;
+	return false;
+}
+
+Test(qcow2_cut, f61_a_power_cut_leaves_a_disk_reverted_or_not)
+{
+	const char *all = getenv("BULKHEAD_LONG");
+	bool is_long = all && *all;
+	unsigned most = is_long ? 100 : 8;
+
+	rig_begin();
+	for (const struct rig_kind *kind = rig_kinds; kind->name; kind++) {
+		unsigned calls;
+
+		if (!has_room_for_snapshots(kind) || (!is_long && !is_typical(kind)))
+			continue;
+
+		rig_make(kind);
+		rig_fill(1);
+		rig_sh("qemu-img snapshot -c one disk");
+		rig_qemu_reads("disk", after, DISK);
+		rig_fill(2);
+		rig_qemu_reads("disk", before, DISK);
+		cr_assert(memcmp(before, after, DISK));
+		rig_sh("mv disk made");
+		cut.seed = 1;
+		calls = revert(kind, 0);
+		rig_qemu_checks("disk", false);
+		for (unsigned k = 1; k <= calls; k += MAX(calls / most, 1))
+			revert(kind, k);
+	}
+	cr_assert_geq(cut.images, is_long ? 200 : 30, "%u", cut.images);
+	note("%u crash images while reverting, 0 corruptions, each of one state", cut.images);
 }
