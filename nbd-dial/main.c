@@ -76,7 +76,8 @@ static int parse(int argc, char **argv, struct dialler *d)
 	const struct option_set set = { .program = "nbd-dial",
 					.summary = "make and keep a disk's connections to its NBD server",
 					.usage = "--uri URI --socket-fd N",
-					.table = { { options, d }, { child_option_table, &d->common } } };
+					.table = { { options, d, false },
+						   { child_option_table, &d->common, false } } };
 	int status = option_parse(argc, argv, &set);
 
 	if (status < 0 && (!d->has_uri || d->socket_fd < 0)) {

@@ -273,7 +273,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 		.program = "net-user",
 		.summary = "connect a guest to the host's network without privileges",
 		.usage = "--packet-fd N",
-		.table = { { table, opts }, { child_option_table, &opts->common } },
+		.table = { { table, opts, false }, { child_option_table, &opts->common, false } },
 	};
 	int status;
 
