@@ -103,6 +103,44 @@ Test(qcow2_lies, nothing_is_shown_before_it_is_stable)
 	}
 }
 
+/* The same when a change is made all the same and reported as failed: who looks into the file finds the entry there. */
+Test(qcow2_lies, f50_nothing_that_failed_is_shown_before_it_is_stable)
+{
+	const uint64_t off = 1 << 20;
+
+	rig_begin();
+	rig_sh("qemu-img create -q -f qcow2 disk %u", RIG_BYTES);
+	mem_load();
+	for (unsigned through = 0; through < 2; through++) {
+		unsigned shown = 0, early = 0;
+		int err = -EIO;
+
+		for (unsigned k = 1; err; k++) {
+			struct qcow2_extent e;
+			struct qcow2 *image;
+
+			mem_reset();
+			image = mem_open(-1, 0);
+			cr_assert_eq(qcow2_write_through(image, through), 0);
+			mem.changes = 0;
+			mem.refused = k;
+			mem.done = true;
+			mem.err = -EIO;
+			err = qcow2_prepare(image, off, 4096);
+			if (!err)
+				err = qcow2_commit(image);
+			mem.refused = 0;
+			cr_assert_eq(qcow2_load(image, off, 4096), 0);
+			qcow2_map(image, off, 4096, true, &e);
+			shown += err && e.kind == QCOW2_DATA;
+			early += err && e.kind == QCOW2_DATA && mem.unsynced;
+			cr_assert_eq(qcow2_close(image), 0);
+		}
+		cr_assert_gt(shown, 0, "no entry is found that failed");
+		cr_assert_eq(early, through ? 0 : shown);
+	}
+}
+
 /* ---- FAULTS 56: images that would be read for ever ---- */
 
 static int try_open(bool device, struct qcow2 **image)
