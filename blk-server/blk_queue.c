@@ -172,6 +172,8 @@ bool blk_queue_service(struct blk_queue *q)
 {
 	bool did = reap(q);
 
+	if (q->ring_waits && !fence_waits(&q->disk->fence))
+		blk_queue_ring(q, true);
 	q->dsync = !(server_features(q->server) & 1ULL << VIRTIO_BLK_F_FLUSH) ||
 		   atomic_load_explicit(&q->disk->write_through, memory_order_acquire);
 	server_flush(q->server);
@@ -196,14 +198,15 @@ bool blk_queue_service(struct blk_queue *q)
 
 void blk_queue_ring(struct blk_queue *q, bool on)
 {
-	if (q->disk->owner)
+	q->ring_waits = on && fence_waits(&q->disk->fence);
+	if (q->disk->owner && !q->ring_waits)
 		owner_ring(q->disk->owner, q->reader, on);
 }
 
-/* A qcow2 image that must be repaired first: what the driver asks for waits in the ring. */
+/* A predecessor's transfers may go on, or a qcow2 image must be repaired first: what the driver asks for waits in the ring. */
 static bool is_opening(const struct blk_queue *q)
 {
-	return q->disk->owner && owner_is_opening(q->disk->owner, q->reader);
+	return q->ring_waits || (q->disk->owner && owner_is_opening(q->disk->owner, q->reader));
 }
 
 bool blk_queue_has_room(const struct blk_queue *q)
@@ -214,6 +217,15 @@ bool blk_queue_has_room(const struct blk_queue *q)
 unsigned blk_queue_held(const struct blk_queue *q)
 {
 	return q->disk->engine->busy(q->engine) + q->njobs + q->nkept + !!q->throttled + is_opening(q);
+}
+
+uint64_t blk_queue_since(const struct blk_queue *q)
+{
+	const struct engine_ops *engine = q->disk->engine;
+
+	if (q->ring_waits)
+		return q->disk->fence.since;
+	return engine->since ? engine->since(q->engine) : 0;
 }
 
 void blk_queue_release(struct blk_queue *q)

@@ -22,6 +22,7 @@ bool blk_queue_service(struct blk_queue *q);
 void blk_queue_ring(struct blk_queue *q, bool on);
 bool blk_queue_has_room(const struct blk_queue *q);
 unsigned blk_queue_held(const struct blk_queue *q);
+uint64_t blk_queue_since(const struct blk_queue *q);
 void blk_queue_release(struct blk_queue *q);
 unsigned blk_queue_parked(const struct blk_queue *q);
 void blk_queue_forget(struct blk_queue *q);

@@ -62,6 +62,10 @@ struct engine_ops {
 	int (*attach)(struct engine *engine, struct loop *loop, void (*run)(void *arg), void *arg);
 	void (*detach)(struct engine *engine);
 
+	/* Since when (clock_ns) there is nobody who could carry out transfers; 0: there is somebody. Where that changes, run is
+	 * called. NULL: there always is. */
+	uint64_t (*since)(const struct engine *engine);
+
 	/* Stages a transfer; at most depth may be staged and running. */
 	void (*stage)(struct engine *engine, struct engine_io *io);
 

@@ -31,8 +31,15 @@ static int nbd_engine_open(const struct engine_files *files, unsigned depth, str
 	e->link = &nbd->link[nbd->nengines++ % nbd->nlinks];
 	e->staged_end = &e->staged;
 	lock_init(&e->lock);
+	if (e->drives)
+		e->link->driver = e;
 	*out = e;
 	return 0;
+}
+
+static uint64_t nbd_engine_since(const struct engine *e)
+{
+	return atomic_load(&e->link->away);
 }
 
 static void nbd_engine_close(struct engine *e)
@@ -75,6 +82,14 @@ void nbd_engine_done(struct engine *e, struct engine_io *io)
 	lock_take(&e->lock);
 	nbd_io(io)->next = e->done;
 	e->done = io;
+	if (e->loop)
+		loop_bh_post(&e->bh);
+	lock_drop(&e->lock);
+}
+
+void nbd_engine_run(struct engine *e)
+{
+	lock_take(&e->lock);
 	if (e->loop)
 		loop_bh_post(&e->bh);
 	lock_drop(&e->lock);
@@ -146,6 +161,7 @@ const struct engine_ops engine_nbd = {
 	.close = nbd_engine_close,
 	.attach = nbd_engine_attach,
 	.detach = nbd_engine_detach,
+	.since = nbd_engine_since,
 	.stage = nbd_engine_stage,
 	.submit = nbd_engine_submit,
 	.reap = nbd_engine_reap,

@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
 
 int fence_open(struct fence *f, int state_fd, _Atomic uint64_t *word)
@@ -42,9 +43,12 @@ int fence_begin(struct fence *f)
 
 	if (f->fd < 0 || f->begun)
 		return 0;
-	if (atomic_load(f->word)) {
+	if (atomic_load(f->word))
+		err = lock(f, LOCK_EX | LOCK_NB);
+	if (err == -EAGAIN && !fence_waits(f)) {
 		log_info("waits for what a predecessor left to the kernel");
-		err = lock(f, LOCK_EX);
+		f->since = clock_ns();
+		atomic_store(&f->waits, true);
 	}
 	if (!err)
 		err = lock(f, LOCK_SH);
@@ -52,6 +56,9 @@ int fence_begin(struct fence *f)
 		return err;
 	atomic_store(f->word, 1);
 	f->begun = true;
+	if (fence_waits(f))
+		log_info("what a predecessor left to the kernel is done");
+	atomic_store(&f->waits, false);
 	return 0;
 }
 

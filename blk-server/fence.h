@@ -24,14 +24,23 @@ struct fence {
 	_Atomic uint64_t
 	    *word; /* FENCE_WORDS of the state: not 0 while a server's transfers may be on their way */
 	bool begun;
+	_Atomic bool waits; /* for a predecessor's: no transfer may begin */
+	uint64_t since;     /* ... so long (clock_ns) */
 };
 
 /* state_fd is the memory that servers of this disk share. 0 or -errno. */
 int fence_open(struct fence *f, int state_fd, _Atomic uint64_t *word);
 void fence_close(struct fence *f);
 
-/* This server is about to have its first transfer. Blocks until no predecessor's can go on; 0 or -errno. */
+/* This server is about to have its first transfer: 0, or -EAGAIN as long as a predecessor's can go on, or another -errno. The
+ * caller asks again: slow storage can make it long, and nothing else of the server is to wait for that. */
 int fence_begin(struct fence *f);
+
+/* Whether that was -EAGAIN; any thread. */
+static inline bool fence_waits(const struct fence *f)
+{
+	return atomic_load_explicit(&f->waits, memory_order_acquire);
+}
 
 /* It has none any more, and will have none. Also in its anchor. */
 void fence_end(struct fence *f);

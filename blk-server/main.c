@@ -6,11 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "config.h"
 #include "log.h"
 #include "nbd_uri.h"
 #include "num.h"
 #include "parse.h"
+#include "request.h"
 #include "resize.h"
 #include "blk_queue.h"
 #include "state.h"
@@ -29,6 +31,8 @@ struct blk {
 	struct disk disk;
 	struct blk_queue *queue[SERVER_QUEUES_MAX];
 	unsigned queues;
+	struct loop_timer *fence_timer; /* the main loop's: asks the fence again */
+	uint64_t fence_pause;
 };
 
 #define DISK_DEFAULTS                                                                                        \
@@ -319,16 +323,38 @@ static int blk_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
 	return disk_get_config(&((struct blk *)dev)->disk, off, len, buf);
 }
 
-static void blk_started(void *dev, bool live, uint64_t features)
-{
-	int err = fence_begin(&((struct blk *)dev)->disk.fence);
+#define FENCE_MIN_NS NS_PER_MS
+#define FENCE_MAX_NS (20 * NS_PER_MS)
 
-	(void)live;
-	(void)features;
+/* Begins, or looks again later: the kernel has no event for it. Meanwhile the rings are on, and what is in them waits
+ * there. */
+static void pass_fence(void *arg)
+{
+	struct blk *blk = arg;
+	bool waited = fence_waits(&blk->disk.fence);
+	int err = fence_begin(&blk->disk.fence);
+
+	if (err == -EAGAIN && !blk->fence_timer)
+		err = loop_add_timer(server_main_loop(blk->queue[0]->server), pass_fence, blk,
+				     &blk->fence_timer);
+	if (err == -EAGAIN || (!err && fence_waits(&blk->disk.fence))) {
+		blk->fence_pause = waited ? MIN(2 * blk->fence_pause, FENCE_MAX_NS) : FENCE_MIN_NS;
+		loop_arm_timer(blk->fence_timer, clock_ns() + blk->fence_pause);
+		return;
+	}
 	if (err) {
 		log_error_errno(err, "what a predecessor left to the kernel can't be waited for; ending");
 		_exit(1);
 	}
+	for (unsigned i = 0; waited && i < blk->queues; i++)
+		server_poke(blk->queue[i]->server);
+}
+
+static void blk_started(void *dev, bool live, uint64_t features)
+{
+	(void)live;
+	(void)features;
+	pass_fence(dev);
 	/* A spare was opened before. */
 	disk_remember_flush(&((struct blk *)dev)->disk);
 	((struct blk *)dev)->disk.serving = true;
@@ -431,6 +457,11 @@ static unsigned blk_held(void *state)
 	return blk_queue_held(state);
 }
 
+static uint64_t blk_since(void *state)
+{
+	return blk_queue_since(state);
+}
+
 static bool blk_pending(void *state)
 {
 	return blk_queue_pending(state);
@@ -512,6 +543,7 @@ static struct server_device device = {
 	.service = blk_service,
 	.has_room = blk_has_room,
 	.held = blk_held,
+	.since = blk_since,
 	.pending = blk_pending,
 	.release = blk_release,
 	.parked = blk_parked,

@@ -34,9 +34,17 @@ static void dial_new(struct nbd_link *l) REQUIRES(l->lock)
 	ask(l, NBD_DIALLING, DIAL_NEW, l->index);
 }
 
+static void set_lost(struct nbd_link *l, uint64_t lost_at) REQUIRES(l->lock)
+{
+	l->lost_at = lost_at;
+	atomic_store(&l->away, lost_at);
+	if (l->driver)
+		nbd_engine_run(l->driver);
+}
+
 static void begin(struct nbd_link *l) REQUIRES(l->lock)
 {
-	l->lost_at = clock_ns();
+	set_lost(l, clock_ns());
 	l->slot = l->index;
 	if (l->settled)
 		dial_new(l);
@@ -114,7 +122,7 @@ static void lose(struct nbd_link *l, const char *why) REQUIRES(l->lock)
 	log_warn_limited("connection %u to the NBD server is lost: %s", l->index, why);
 	drop_handle(l);
 	nbd_take_back(l);
-	l->lost_at = l->lost_at ? l->lost_at : clock_ns();
+	set_lost(l, l->lost_at ? l->lost_at : clock_ns());
 	pause_link(l);
 }
 
@@ -127,7 +135,8 @@ static void shaken(struct nbd_link *l) REQUIRES(l->lock)
 	l->renew = false;
 	fd_event_set(l->nbd->renewed);
 	l->state = NBD_READY;
-	l->next_at = l->lost_at = 0;
+	l->next_at = 0;
+	set_lost(l, 0);
 	l->told = false;
 	log_info("connection %u to the NBD server is there", l->index);
 }

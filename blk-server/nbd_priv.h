@@ -135,6 +135,8 @@ struct nbd_link {
 	bool renew GUARDED_BY(
 	    lock); /* another connection is wanted, which tells how large the export is now */
 	uint64_t bytes GUARDED_BY(lock); /* that it had when the last connection was made; 0: none was */
+	_Atomic uint64_t away;           /* lost_at, for any thread */
+	struct engine *driver;           /* of the queue whose thread is the link's */
 };
 
 struct nbd {
@@ -197,5 +199,7 @@ bool nbd_is_over(struct nbd_handle *h);
 
 /* The transfer is done, with its result in io->res. Any thread. */
 void nbd_engine_done(struct engine *e, struct engine_io *io);
+/* Has its queue make a pass. */
+void nbd_engine_run(struct engine *e);
 
 #endif

@@ -96,6 +96,7 @@ struct blk_queue {
 	bool dsync; /* the driver does not flush, so that each write must be stable by itself */
 	bool staged;
 	unsigned reader;         /* number for qcow2_enter */
+	bool ring_waits;         /* its ring is on, but not served until the fence is passed */
 	_Atomic unsigned active; /* requests that are taken; written by the queue's thread */
 	unsigned njobs;          /* requests that workers carry out, or that wait for those */
 	bool slow_disk;          /* the last submission was not done when the call returned */

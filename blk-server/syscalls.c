@@ -83,7 +83,7 @@ static const struct sandbox_rule uring_io[] = {
 
 static const struct sandbox_rule uring_begin[] = {
 	{ .nr = __NR_flock,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = LOCK_EX } },
+	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = LOCK_EX | LOCK_NB } },
 	  .why = "to wait until no predecessor's ring is there" },
 	{ .nr = __NR_flock,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = LOCK_SH } },

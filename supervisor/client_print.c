@@ -34,6 +34,21 @@ static void print_uptime(double s)
 		printf("%.1fs", s);
 }
 
+/* Storage that requests wait for. */
+static void print_away(const json_t *away)
+{
+	if (!away)
+		return;
+	if (!strcmp(text_of(away, "what"), "predecessor"))
+		printf(", waits for what a predecessor left to the kernel, for ");
+	else
+		printf(", without its %s for ", text_of(away, "what"));
+	print_uptime(json_number_value(json_object_get(away, "for_s")));
+	if (json_object_get(away, "requests"))
+		printf(", %lld request%s waiting", number_of(away, "requests"),
+		       number_of(away, "requests") == 1 ? "" : "s");
+}
+
 /* machine: of a device, which can be revived. */
 static void print_child(const char *machine, const json_t *child)
 {
@@ -52,6 +67,7 @@ static void print_child(const char *machine, const json_t *child)
 		printf(", engine %s", text_of(child, "engine"));
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
+	print_away(json_object_get(child, "away"));
 	if (json_is_true(json_object_get(child, "refuses_writes")))
 		printf(", refuses writes");
 	if (json_object_get(child, "last_death"))

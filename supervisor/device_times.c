@@ -158,12 +158,40 @@ static const char *spare_state(const struct device *d, const struct child *spare
 	return names[spare->state];
 }
 
+/* What its process says of storage that is away, in words that it can spoil: since when, and how many requests wait for it. */
+static json_t *away_json(const struct device *d, const struct child *active)
+{
+	uint64_t now = clock_ns(), since = now, requests = 0;
+	json_t *json;
+
+	for (unsigned i = 0; active->flight && i < flight_queues(active->flight); i++) {
+		const struct flight_queue *q = flight_queue(active->flight, i);
+		uint64_t from = flight_get(&q->since);
+
+		if (!from)
+			continue;
+		since = MIN(since, from);
+		requests += flight_get(&q->held);
+	}
+	if (since == now)
+		return NULL;
+	json = json_pack("{s:s, s:f}", "what", d->helper.process ? "NBD server" : "predecessor", "for_s",
+			 (double)(now - since) / (double)NS_PER_S);
+	/* In the other case nothing is taken off the rings. */
+	if (d->helper.process)
+		json_object_set_new(json, "requests", json_integer((json_int_t)(requests & INT32_MAX)));
+	return json;
+}
+
 json_t *device_json(const struct device *d)
 {
 	const struct child *active = d->external ? NULL : &d->slot[d->active];
 	const struct child *spare = d->external ? NULL : &d->slot[device_other(d)];
 	json_t *json = device_child_json(d->id, d->process, device_state_name(d), active);
+	json_t *away = active && active->state == CHILD_READY ? away_json(d, active) : NULL;
 
+	if (away)
+		json_object_set_new(json, "away", away);
 	json_object_set_new(json, "restarts", json_integer((json_int_t)d->nrestarts));
 	json_object_set_new(json, "refuses_writes", json_boolean(d->restricted));
 	if (d->engine)

@@ -71,7 +71,8 @@ struct flight_queue {
 	_Atomic uint64_t records;
 	_Atomic uint64_t resting; /* 1: an order that was carried out keeps it from taking requests */
 	_Atomic uint64_t turns;   /* the main loop's, by loop_show: odd, it sleeps; 0: it does not say */
-	uint64_t reserved;
+	_Atomic uint64_t
+	    since; /* clock_ns since when what is held is so because its storage is away; 0: it is not */
 };
 _Static_assert(sizeof(struct flight_queue) == 64, "a cache line, and the format of files");
 

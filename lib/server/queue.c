@@ -58,6 +58,7 @@ static void show_health(const struct server_queue *q, unsigned held)
 	flight_set(&line->taken, stat_get(&q->stats.requests) - stat_get(&q->stats.returned));
 	flight_set(&line->held, held);
 	flight_set(&line->done, stat_get(&q->stats.completed));
+	flight_set(&line->since, q->server->device->since ? q->server->device->since(q->state) : 0);
 	/* While an order waits, what was taken goes on, and is to be judged by that. */
 	flight_set(&line->resting, q->drained || q->place == PLACE_LEAVING);
 }

@@ -119,6 +119,9 @@ struct server_device {
 	/* Requests that the kernel or the storage holds now, whose end a descriptor or a completed job will announce:
 	 * polling would earn little meanwhile, and a watcher knows that it is not we who are slow. */
 	unsigned (*held)(void *state);
+	/* Since when (clock_ns) that is so because the storage is away, and not just slow; 0: it is not. For people; where it
+	 * changes a pass is to follow. May be NULL. */
+	uint64_t (*since)(void *state);
 	/* True if service has something to do that no descriptor will announce. */
 	bool (*pending)(void *state);
 	/* Nothing may be taken for now, and somebody waits until nothing is: what needs no answer is given back

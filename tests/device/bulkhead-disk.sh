@@ -37,6 +37,13 @@ wait_running m
 like "the server is told of the export, and where to ask for connections" "$(words "$(device m disk0 pid)")" \
 	'--nbd nbd://192.0.2.1/x --dial-fd 3 --reconnect 7 '
 like "nbd-dial is told of the server" "$(words "$(device m disk0 helper.pid)")" 'nbd-dial --id disk0 .*--socket-fd 3 .*--uri nbd://192.0.2.1/x'
+tell disk0 away 90
+away() { [ "$(device m disk0 away.what)" = "$1" ]; }
+check "an outage shows in status" wait_for 5 away "NBD server"
+is "... with what waits" "$(device m disk0 away.requests)" 3
+like "... and for people" "$(ctl m status)" 'disk0 +blk-server +up .*, without its NBD server for 1m[0-9]+s, 3 requests waiting'
+tell disk0 away 0
+check "... and no more when it is over" wait_for 5 away null
 is "nbd-dial has this host's network, and the server none" \
 	"$(readlink "/proc/$(device m disk0 helper.pid)/ns/net") $([ "$(readlink "/proc/$(device m disk0 pid)/ns/net")" != "$(readlink /proc/self/ns/net)" ] && echo none)" \
 	"$(readlink /proc/self/ns/net) none"

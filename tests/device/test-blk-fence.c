@@ -7,7 +7,6 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +15,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "locks.h"
+#include "flight.h"
 #include "rig.h"
 #include "supervise.h"
 #include "temp_dir.h"
@@ -32,7 +31,8 @@ static struct scene {
 	int backing_fd;
 	pid_t slow;
 	FILE *words; /* what slow-file says */
-	_Atomic bool stop, waited;
+	struct flight *flight;
+	bool waited;
 	uint64_t gpa;
 } s;
 
@@ -82,6 +82,7 @@ static void start_slow_file(void)
 static void start(const char **args, bool readonly, bool by_hand)
 {
 	struct rig_options options = { .args = args,
+				       .flight_fd = flight_create(1),
 				       .engine = "io_uring",
 				       .device = s.file,
 				       .image_bytes = IMAGE,
@@ -105,6 +106,7 @@ static void start(const char **args, bool readonly, bool by_hand)
 	rig_fill(block, 0, BLOCK, 1);
 	cr_assert_eq(pwrite(s.backing_fd, block, BLOCK, 0), BLOCK);
 	start_slow_file();
+	cr_assert_eq(flight_map(options.flight_fd, true, &s.flight), 0);
 	rig_start(&s.rig, &options);
 	s.gpa = rig_alloc(&s.rig, BLOCK, BLOCK);
 }
@@ -133,45 +135,40 @@ static bool disk_has(uint64_t seed)
 
 /* ---- the successor ---- */
 
-/* The storage gives back what it holds when the successor waits for that. */
-static void *release_when_waited_for(void *arg)
+/* Whether it says that something is held, while it has taken nothing: it has the rings, and waits for the storage. */
+static bool waits(void)
 {
-	const struct timespec pause = { .tv_nsec = NS_PER_MS };
+	const struct flight_queue *q = flight_queue(s.flight, 0);
+	uint64_t end = clock_ns() + RIG_DEADLINE_S * NS_PER_S;
 
-	(void)arg;
-	while (!atomic_load(&s.stop) && !atomic_load(&s.waited)) {
-		if (locks_waited_for(s.rig.state_fd)) {
-			atomic_store(&s.waited, true);
-			kill(s.slow, SIGUSR2);
-		}
-		nanosleep(&pause, NULL);
-	}
-	return NULL;
+	while (!flight_get(&q->taken) && clock_ns() < end)
+		if (flight_get(&q->held) && flight_get(&q->since))
+			return !flight_get(&q->taken);
+	return false;
 }
 
 /* Has the storage hold a request, kills the server meanwhile, and has another one take it up. */
 static void die_with(uint32_t type)
 {
-	pthread_t thread;
-
 	tell(SIGUSR1, "holding");
 	rig_add(&s.rig, 0, type, 0, s.gpa, BLOCK);
 	expect("held");
 	rig_kill(&s.rig);
 	tell(SIGHUP, "passing");
-	cr_assert_eq(pthread_create(&thread, NULL, release_when_waited_for, NULL), 0);
+	flight_reset(s.flight);
 	rig_respawn(&s.rig);
+	s.waited = waits();
+	if (s.waited)
+		tell(SIGUSR2, "free");
 	cr_assert_eq(rig_wait(&s.rig, 0).status, VIRTIO_BLK_S_OK);
-	atomic_store(&s.stop, true);
-	pthread_join(thread, NULL);
+	rig_until(&s.rig, !flight_get(&flight_queue(s.flight, 0)->since)); /* at the end of its pass */
 }
 
 /* What was held is given back now, unless that was before. */
 static void release(void)
 {
-	if (!atomic_load(&s.waited))
-		kill(s.slow, SIGUSR2);
-	expect("free");
+	if (!s.waited)
+		tell(SIGUSR2, "free");
 }
 
 Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
@@ -184,7 +181,7 @@ Test(blk_fence, f48_no_write_of_the_dead_lands_on_a_later_one)
 	cr_assert(disk_has(3));
 	release();
 	cr_expect(disk_has(3), "a write of the dead server landed on one of its successor");
-	cr_expect(atomic_load(&s.waited), "the successor did not wait");
+	cr_expect(s.waited, "the successor did not wait");
 	stop();
 }
 
@@ -197,7 +194,7 @@ Test(blk_fence, f48_no_read_of_the_dead_lands_in_a_buffer_that_was_given_back)
 	rig_fill(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3);
 	release();
 	cr_expect(rig_check(rig_ptr(&s.rig, s.gpa), 0, BLOCK, 3), "a read of the dead server landed");
-	cr_expect(atomic_load(&s.waited), "the successor did not wait");
+	cr_expect(s.waited, "the successor did not wait");
 	stop();
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "flight.h"
 #include "load.h"
 #include "nbd.h"
 #include "num.h"
@@ -178,6 +179,37 @@ Test(blk_nbd, nbdkit_dies_and_returns)
 Test(blk_nbd, qemu_nbd_dies_and_returns)
 {
 	server_comes_and_goes(nbd_qemu_one, 2);
+}
+
+/* Who looks from outside sees since when, whether anything is asked for meanwhile or not. */
+Test(blk_nbd, an_outage_is_told_of)
+{
+	struct rig_options options = { .flight_fd = flight_create(1) };
+	struct nbd nbd = { .dir = "" };
+	const struct flight_queue *q;
+	struct flight *flight;
+	uint64_t gpa, before;
+	struct rig rig;
+
+	cr_assert_eq(flight_map(options.flight_fd, true, &flight), 0);
+	nbd_start(&nbd, &options, nbd_kit);
+	rig_start(&rig, &options);
+	q = flight_queue(flight, 0);
+	gpa = rig_alloc(&rig, BLOCK, BLOCK);
+	cr_assert_eq(request(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK).status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(flight_get(&q->since), 0);
+	before = clock_ns();
+	nbd_kill(&nbd);
+	rig_until(&rig, flight_get(&q->since));
+	cr_assert_gt(flight_get(&q->since), before);
+	rig_add(&rig, 0, VIRTIO_BLK_T_IN, 0, gpa, BLOCK);
+	rig_until(&rig, flight_get(&q->held));
+	nbd_up(&nbd);
+	cr_assert_eq(rig_wait(&rig, 0).status, VIRTIO_BLK_S_OK);
+	rig_until(&rig, !flight_get(&q->since));
+	rig_stop(&rig);
+	nbd_stop(&nbd);
+	flight_free(flight);
 }
 
 static void killed(const char *const *words, unsigned queues, bool server_too)

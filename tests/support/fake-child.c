@@ -18,6 +18,7 @@
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   stuck   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
+ *             away SECONDS (as a server, its storage is, since then; 0: it is back)
  *             frame TEXT (as net-server or net-user, to the other one, which logs it)
  */
 #include <errno.h>

@@ -87,6 +87,21 @@ static void tell_of_error(const char *why)
 	fake_send_event(&msg);
 }
 
+/* As a server whose storage went away so many seconds ago, with three requests. */
+static void tell_away(int seconds)
+{
+	struct flight_queue *q = NULL;
+
+	if (!fake.flight && flight_map(fake.flight_fd, true, &fake.flight))
+		log_error("no flight recorder");
+	else
+		q = (struct flight_queue *)(uintptr_t)flight_queue(fake.flight, 0);
+	if (!q)
+		return;
+	atomic_store(&q->held, seconds ? 3 : 0);
+	atomic_store(&q->since, seconds ? clock_ns() - (uint64_t)seconds * NS_PER_S : 0);
+}
+
 void fake_end_guest(const char *how)
 {
 	static const char *const names[] = { [BUS_END_POWEROFF] = "poweroff",
@@ -140,6 +155,8 @@ static void obey(char *line)
 		tell_of_hang(rest);
 	else if (!strcmp(line, "io-error"))
 		tell_of_error(rest);
+	else if (!strcmp(line, "away"))
+		tell_away(atoi(rest));
 	else if (!strcmp(line, "ignore"))
 		fake.ignore = true;
 	else if (!strcmp(line, "reject"))

@@ -4,14 +4,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <liburing.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "blk_bench.h"
 #include "fd.h"
-#include "locks.h"
 #include "num.h"
 
 TestSuite(blk_queue_uring, .timeout = 60);
@@ -205,45 +203,31 @@ Test(blk_queue_uring, f48_the_kernel_holds_something)
 
 /* ---- FAULTS 48: one server after another ---- */
 
-struct successor {
-	struct fence fence;
-	_Atomic bool serves;
-};
-
-static void *begin(void *arg)
-{
-	struct successor *s = arg;
-
-	cr_assert_eq(fence_begin(&s->fence), 0);
-	atomic_store(&s->serves, true);
-	return NULL;
-}
-
 /* A server that said nothing before it died is waited for, as long as anything of it is there; what said that it is
  * through, is not. */
 Test(blk_queue_uring, f48_a_fence_between_servers)
 {
 	int fd = fd_sealed_memfd("state", 4096);
 	_Atomic uint64_t word = 0;
-	struct fence dead, spare;
-	struct successor next = { .serves = false };
-	pthread_t thread;
+	struct fence dead, spare, next;
 
 	cr_assert_eq(fence_open(&dead, fd, &word), 0);
 	cr_assert_eq(fence_open(&spare, fd, &word), 0);
-	cr_assert_eq(fence_open(&next.fence, fd, &word), 0);
+	cr_assert_eq(fence_open(&next, fd, &word), 0);
 	cr_assert_eq(fence_begin(&dead), 0, "the first waits for nobody");
 	fence_end(&spare);
 	cr_assert_neq(atomic_load(&word), 0, "a spare has nothing to say");
-	cr_assert_eq(pthread_create(&thread, NULL, begin, &next), 0);
-	while (!locks_waited_for(fd))
-		cr_assert_not(atomic_load(&next.serves), "it waits for nobody");
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(fence_begin(&next), -EAGAIN, "it waits for nobody");
+	cr_assert(fence_waits(&next));
+	fence_end(&next);
+	cr_assert_neq(atomic_load(&word), 0, "who waits has nothing to say, either");
 	fence_close(&dead);
-	pthread_join(thread, NULL);
-	cr_assert(atomic_load(&next.serves));
-	fence_end(&next.fence);
+	cr_assert_eq(fence_begin(&next), 0);
+	cr_assert_not(fence_waits(&next));
+	fence_end(&next);
 	cr_assert_eq(fence_begin(&spare), 0, "it was through, and is still there");
-	fence_close(&next.fence);
+	fence_close(&next);
 	fence_close(&spare);
 	close(fd);
 }
