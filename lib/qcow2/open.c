@@ -173,7 +173,7 @@ static int choose_format(const struct qcow2 *q, const struct qcow2_backing *give
 /* Opens what is below q: what the caller allows, and nothing that a header asks for. */
 static int open_below(struct qcow2 *q, const struct qcow2_options *options, char *why, size_t size)
 {
-	const struct qcow2_backing *given = &options->backing[q->layer];
+	const struct qcow2_backing *given;
 	char name[NAME_MAX_BYTES], word[16];
 	int format;
 
@@ -190,6 +190,7 @@ static int open_below(struct qcow2 *q, const struct qcow2_options *options, char
 		snprintf(why, size, "it has a backing file, and none was allowed for it");
 		return -EACCES;
 	}
+	given = &options->backing[q->layer];
 	format = choose_format(q, given, why, size);
 	if (format < 0)
 		return format;
