@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Compares blk-server with qemu-storage-daemon, or one engine of it with another, through the same front end; README.md has
-# the method.
+# Compares blk-server with qemu-storage-daemon, or one engine of it with another, through the same front end, or with fio on
+# the same file; README.md has the method.
 # shellcheck disable=SC1091,SC2034,SC2154 # what common.bash has and reads
 . "${BASH_SOURCE%/*}/common.bash"
 
@@ -13,7 +13,7 @@ usage: bench/blk.sh [options]
   --server FILE    blk-server, if not the build tree's
   --disk-dir DIR   where the file on a disk is made (the build tree)
   --engine NAME    of blk-server: aio or io_uring (aio); qemu-storage-daemon uses the same
-  --peer NAME      qsd, or the engine of another blk-server that it is compared with (qsd)
+  --peer NAME      qsd; aio or io_uring, the engine of another blk-server that it is compared with; or fio (qsd)
   --pairs N        A B pairs for each cell, at least 5 (5)
   --seconds N      of each run (2)
   --size SIZE      of the file, as head(1) understands it (1G)
@@ -37,9 +37,10 @@ aio) aio=native ;;
 io_uring) aio=io_uring ;;
 *) fail "--engine $engine: aio or io_uring" ;;
 esac
-[[ $peer =~ ^(qsd|aio|io_uring)$ ]] || fail "--peer $peer: qsd, aio or io_uring"
-for program in qemu-storage-daemon qemu-img; do
-	command -v $program >/dev/null || fail "$program is missing (Debian: qemu-system-common, qemu-utils)"
+[[ $peer =~ ^(qsd|aio|io_uring|fio)$ ]] || fail "--peer $peer: qsd, aio, io_uring or fio"
+[ "$peer" = fio ] || needed="qemu-storage-daemon qemu-img"
+for program in ${needed-fio}; do
+	command -v "$program" >/dev/null || fail "$program is missing (Debian: qemu-system-common, qemu-utils, fio)"
 done
 
 temporary /dev/shm/bench-blk
@@ -55,7 +56,10 @@ disk-read-d1 disk-read-d32 disk-write-d32 disk-mix-d32 disk-read-4q-d32 disk-wri
 qcow2-read-d1 qcow2-read-d32 qcow2-read-d32-poll qcow2-write-d32-poll
 null-read-d1 null-read-d32 null-read-d32-poll
 '
-mapfile -t chosen < <(disk_cells "$short" tmpfs disk qcow2 null)
+places="tmpfs disk qcow2 null"
+[ "$peer" != fio ] || places="tmpfs disk"
+# shellcheck disable=SC2086
+mapfile -t chosen < <(disk_cells "$short" $places)
 [ ${#chosen[@]} -gt 0 ] || fail "--cells $cells: no cell has such a name"
 
 # The file of a place, made when it is first wanted: random bytes, which no format takes for nothing.
@@ -99,6 +103,20 @@ start_server() # ENGINE WHERE QUEUES
 	pids=($!)
 }
 
+# The same with no virtio at all: the sizes and depths of all queues in one job, which submits and waits for itself.
+run_fio() # CELL DEPTH BLOCK WRITES QUEUES
+{
+	local ioengine=libaio
+	[ "$engine" = aio ] || ioengine=io_uring
+	$on_device fio --name=bench --filename="$image" --direct=1 --ioengine=$ioengine --iodepth=$(($2 * $5)) --bs="$3" \
+		--rw=randrw --rwmixwrite="$4" --norandommap --randseed="$pair" --ramp_time=500ms --runtime="$seconds" --time_based \
+		--thread --group_reporting --output-format=terse --terse-version=3 | awk -F';' '{
+		for (i = 1; i <= NF; i++)
+			if (sub(/^99\.000000%=/, "", $i) && $i + 0 > p99) p99 = $i + 0
+		iops = $8 + $49
+		printf "fio %.0f %.4f %.1f\n", iops, iops ? ($88 + $89) * 1e4 / iops : 0, p99 }' >>"$tmp/$1.runs"
+}
+
 # One run; appends "SIDE IOPS CPU_US P99_US" to the cell's file.
 run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 {
@@ -108,6 +126,10 @@ run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 	case $side in
 	blk-server) start_server "$engine" "$where" "$7" ;;
 	qsd) start_daemon "$where" "$7" ;;
+	fio)
+		run_fio "$cell" "$4" "$5" "$6" "$7"
+		return
+		;;
 	*) start_server "$side" "$where" "$7" ;;
 	esac
 	line=$($on_guest "$bench" --socket "$tmp/socket" --pid "${pids[0]}" --seconds "$seconds" --seed "$pair" \
@@ -118,8 +140,11 @@ run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 }
 
 ours=blk-server
-other=qemu-storage-daemon
-[ "$peer" = qsd ] || other="blk-server, $peer"
+case $peer in
+qsd) other=qemu-storage-daemon ;;
+fio) other="fio, $engine" ;;
+*) other="blk-server, $peer" ;;
+esac
 disk_header "blk-server, $engine" "$other"
 compare_all "${chosen[@]}"
 write_figures "\"engine\": \"$engine\"" "\"peer\": \"$peer\""
