@@ -20,113 +20,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "blk-server/syscalls.h"
-#include "net-server/syscalls.h"
-#include "net-user/syscalls.h"
-#include "nbd-dial/syscalls.h"
 #include "clean.h"
 #include "config.h"
 #include "note.h"
 #include "num.h"
-#include "probe.h"
 #include "sandbox.h"
-#include "supervisor/syscalls.h"
+#include "sandbox_subjects.h"
 #include "tables.h"
 #include "temp_dir.h"
-#include "vmm-core/syscalls.h"
 
 #define OUTER_UID   65533
 #define DEADLINE_MS 40000
 #define DIR_MAX     64
-
-extern const struct sandbox_rule *const server_stage_one[],
-    *const server_steady[], *const server_steady_bus[], *const server_io[];
-
-static const struct sandbox_rule *const common_one[] = {
-	sandbox_table_runtime,   sandbox_table_loop,    sandbox_table_bus,
-	sandbox_table_sockets,   sandbox_table_threads, sandbox_table_loop_setup,
-	sandbox_table_bus_setup, sandbox_table_narrow,  NULL
-};
-static const struct sandbox_rule *const common_steady[] = { sandbox_table_runtime, sandbox_table_loop,
-							    sandbox_table_bus, sandbox_table_sockets, NULL };
-
-#define LIMITS                                                                                               \
-	{                                                                                                    \
-		.files = 64, .processes = 64, .file_size = UINT64_MAX, .memlock = 65536                      \
-	}
-
-static const struct probe_subject subjects[] = {
-	{ .name = "common tables", .one = common_one, .steady = common_steady, .limits = LIMITS },
-	{ .name = "blk-server",
-	  .one = server_stage_one,
-	  .one_more = blk_aio_stage_one,
-	  .steady = server_steady_bus,
-	  .steady_more = blk_aio_steady,
-	  .thread = server_io,
-	  .thread_more = blk_aio_io,
-	  .limits = LIMITS },
-	{ .name = "blk-server with io_uring",
-	  .one = server_stage_one,
-	  .one_more = blk_uring_stage_one,
-	  .steady = server_steady_bus,
-	  .steady_more = blk_uring_steady,
-	  .thread = server_io,
-	  .thread_more = blk_uring_io,
-	  .limits = LIMITS },
-	{ .name = "net-server",
-	  .one = server_stage_one,
-	  .one_more = net_stage_one,
-	  .steady = server_steady_bus,
-	  .steady_more = net_steady,
-	  .thread = server_io,
-	  .thread_more = net_io,
-	  .limits = LIMITS },
-	{ .name = "blk-server by hand",
-	  .one = server_stage_one,
-	  .one_more = blk_aio_stage_one,
-	  .steady = server_steady,
-	  .steady_more = blk_aio_steady,
-	  .limits = LIMITS },
-	{ .name = "blk-server with an NBD export",
-	  .one = server_stage_one,
-	  .one_more = blk_nbd_stage_one,
-	  .steady = server_steady_bus,
-	  .steady_more = blk_nbd_steady,
-	  .thread = server_io,
-	  .thread_more = blk_nbd_steady,
-	  .limits = LIMITS },
-	{ .name = "nbd-dial",
-	  .one = dial_stage_one,
-	  .steady = dial_steady,
-	  .host_network = true,
-	  .tasks = (const char *const[]) { "make an internet socket",
-					   "a forbidden call with its signal blocked", NULL },
-	  .refused = (const char *const[]) { "open a file", "open a file of the host by ..",
-					     "read /proc of the parent", NULL },
-	  .limits = LIMITS },
-	{ .name = "net-user",
-	  .one = user_stage_one,
-	  .steady = user_steady_bus,
-	  .thread = user_net,
-	  .host_network = true,
-	  .file = "/etc/group",
-	  .tasks =
-	      (const char *const[]) { "make an internet socket", "a forbidden call with its signal blocked",
-				      "a foreign ioctl", NULL },
-	  .refused = (const char *const[]) { "open a file", "open a file of the host by ..",
-					     "read /proc of the parent", NULL },
-	  .limits = LIMITS },
-	{ .name = "vmm-core",
-	  .one = syscalls_stage_one,
-	  .steady = syscalls_steady,
-	  .thread = syscalls_vcpu,
-	  .limits = LIMITS },
-	{ .name = "supervisor",
-	  .steady = supervisor_steady,
-	  .tasks = (const char *const[]) { "remove the bus socket", NULL },
-	  .limits = LIMITS },
-	{ .name = "bulkhead image", .steady = supervisor_image, .limits = LIMITS },
-};
 
 static const char *const stage_names[PROBE_STAGES] = { "no filter", "stage one", "steady",
 						       "vCPU or I/O thread" };
@@ -214,19 +119,19 @@ static void probe_stage(size_t which, enum probe_stage stage, uid_t uid)
 
 	make_bus(bus, uid);
 	for (size_t i = 0; i < probe_count(); i++) {
-		struct probe_result r = probe_run(subjects, which, stage, i, uid, bus);
+		struct probe_result r = probe_run(sandbox_subjects, which, stage, i, uid, bus);
 
 		killed += r.outcome == PROBE_KILLED;
 		refused += r.outcome == PROBE_REFUSED;
-		if (is_listed(subjects[which].tasks, r.name))
+		if (is_listed(sandbox_subjects[which].tasks, r.name))
 			continue;
-		if (is_listed(subjects[which].refused, r.name) && r.outcome == PROBE_REFUSED)
+		if (is_listed(sandbox_subjects[which].refused, r.name) && r.outcome == PROBE_REFUSED)
 			continue;
-		CHECK(held(stage, &r), "%s, %s: %s: outcome %d, error %d (%s)", subjects[which].name,
+		CHECK(held(stage, &r), "%s, %s: %s: outcome %d, error %d (%s)", sandbox_subjects[which].name,
 		      stage_names[stage], r.name, r.outcome, r.error, strerror(r.error));
 	}
 	rmdir(bus);
-	note("%s, %s, uid %u: %zu escape attempts: %u killed, %u refused", subjects[which].name,
+	note("%s, %s, uid %u: %zu escape attempts: %u killed, %u refused", sandbox_subjects[which].name,
 	     stage_names[stage], uid, probe_count(), killed, refused);
 }
 
@@ -286,11 +191,11 @@ Test(sandbox, layers_hold_without_a_filter)
 
 static void every_stage(uid_t uid)
 {
-	for (size_t which = 0; which < ARRAY_SIZE(subjects); which++) {
-		if (subjects[which].one)
+	for (size_t which = 0; which < sandbox_subjects_n; which++) {
+		if (sandbox_subjects[which].one)
 			probe_stage(which, PROBE_ONE, uid);
 		probe_stage(which, PROBE_STEADY, uid);
-		if (subjects[which].thread)
+		if (sandbox_subjects[which].thread)
 			probe_stage(which, PROBE_THREAD, uid);
 	}
 }
@@ -310,7 +215,7 @@ static void mounts(uid_t uid)
 	pid_t pid;
 
 	make_bus(bus, uid);
-	CHECK(probe_hold(subjects, 0, PROBE_ONE, uid, bus, NULL, 0, &pid, &pidfd) == 0, "no child");
+	CHECK(probe_hold(sandbox_subjects, 0, PROBE_ONE, uid, bus, NULL, 0, &pid, &pidfd) == 0, "no child");
 	snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
 	f = fopen(path, "re");
 	CHECK(f, "no %s", path);
@@ -330,18 +235,19 @@ Test(sandbox, root_is_empty_and_read_only)
 
 static void state(uid_t uid)
 {
-	for (size_t which = 0; which < ARRAY_SIZE(subjects); which++)
+	for (size_t which = 0; which < sandbox_subjects_n; which++)
 		for (int stage = PROBE_ONE; stage <= PROBE_STEADY; stage++) {
 			const char *wrong;
 			char value[64];
 			int pidfd;
 			pid_t pid;
 
-			CHECK(probe_hold(subjects, which, (enum probe_stage)stage, uid, NULL, NULL, 0, &pid,
-					 &pidfd) == 0,
-			      "%s does not start", subjects[which].name);
-			wrong = probe_check_state(pid, uid, (unsigned)stage, subjects[which].host_network);
-			CHECK(!wrong, "%s, %s: %s", subjects[which].name, stage_names[stage], wrong);
+			CHECK(probe_hold(sandbox_subjects, which, (enum probe_stage)stage, uid, NULL, NULL, 0,
+					 &pid, &pidfd) == 0,
+			      "%s does not start", sandbox_subjects[which].name);
+			wrong = probe_check_state(pid, uid, (unsigned)stage,
+						  sandbox_subjects[which].host_network);
+			CHECK(!wrong, "%s, %s: %s", sandbox_subjects[which].name, stage_names[stage], wrong);
 			CHECK(probe_status(pid, "NSsid", value, sizeof(value)) && strstr(value, "\t1"),
 			      "not a session of its own: %s", value);
 			probe_end(pidfd);
@@ -395,7 +301,8 @@ static void descriptors(uid_t uid)
 		CHECK(pipe(ends) == 0, "no pipe");
 		fds[ARRAY_SIZE(fds) - 1 - i] = ends[0];
 	}
-	CHECK(probe_hold(subjects, 0, PROBE_STEADY, uid, NULL, fds, ARRAY_SIZE(fds), &pid, &pidfd) == 0,
+	CHECK(probe_hold(sandbox_subjects, 0, PROBE_STEADY, uid, NULL, fds, ARRAY_SIZE(fds), &pid, &pidfd) ==
+		  0,
 	      "no child");
 	CHECK(count_fds(pid) == 3 + ARRAY_SIZE(fds), "%zu descriptors", count_fds(pid));
 	CHECK(same_file(null, pid, 0) && same_file(null, pid, 1), "0 and 1 are not /dev/null");
@@ -421,7 +328,7 @@ static void signals(uid_t uid)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	CHECK(probe_hold(subjects, 0, PROBE_ONE, uid, NULL, NULL, 0, &pid, &pidfd) == 0, "no child");
+	CHECK(probe_hold(sandbox_subjects, 0, PROBE_ONE, uid, NULL, NULL, 0, &pid, &pidfd) == 0, "no child");
 	for (size_t i = 0; i < 3; i++) {
 		static const char *const keys[] = { "SigBlk", "SigIgn", "SigCgt" };
 		/* The one handler that it has set by itself by now. */
@@ -455,7 +362,7 @@ static void with_parent(uid_t uid)
 	CHECK(pipe(ends) == 0, "no pipe");
 	middle = fork();
 	if (middle == 0) {
-		if (probe_hold(subjects, 0, PROBE_STEADY, uid, NULL, NULL, 0, &pid, &pidfd) ||
+		if (probe_hold(sandbox_subjects, 0, PROBE_STEADY, uid, NULL, NULL, 0, &pid, &pidfd) ||
 		    write(ends[1], &pid, sizeof(pid)) != sizeof(pid))
 			_exit(1);
 		for (;;)
@@ -539,7 +446,7 @@ static void *wait_here(void *arg)
 static int forked_enter(uid_t uid, bool thread)
 {
 	const struct sandbox_rule *tables[] = { sandbox_table_runtime };
-	struct sandbox_enter enter = { .limits = LIMITS };
+	struct sandbox_enter enter = { .limits = SANDBOX_LIMITS };
 	struct sandbox_filter *filter = NULL;
 	const char *what = "";
 	int pidfd, status;
@@ -575,7 +482,7 @@ Test(sandbox, forked_child_enters)
 static void outside(uid_t uid)
 {
 	const struct sandbox_rule *tables[] = { sandbox_table_runtime };
-	struct sandbox_enter enter = { .limits = LIMITS };
+	struct sandbox_enter enter = { .limits = SANDBOX_LIMITS };
 	struct sandbox_filter *filter = NULL;
 	const char *what = "";
 
@@ -598,7 +505,7 @@ int main(int argc, char **argv)
 	struct criterion_test_set *tests;
 	int status = 0;
 
-	probe_main(argc, argv, subjects, ARRAY_SIZE(subjects));
+	probe_main(argc, argv, sandbox_subjects, sandbox_subjects_n);
 	tests = criterion_initialize();
 	if (criterion_handle_args(argc, argv, true))
 		status = !criterion_run_all_tests(tests);

@@ -15,19 +15,6 @@ run() {
 	"$bulkhead" run --name bare --run-dir "$tmp/run" --kernel "$payload" --append "$append" --memory 64M \
 		--disk "path=$tmp/disk.img${keys-}" --test-devices "$@"
 }
-# relay FILE: the guest's own results become this test's.
-relay() {
-	local line
-	while IFS= read -r line; do
-		line=${line%$'\r'}
-		case $line in
-		"ok "*" - "*) ok "${line#* - }" ;;
-		"not ok "*" - "*) not_ok "${line#* - }" ;;
-		"# "*) printf '%s\n' "$line" ;;
-		esac
-	done <"$1"
-}
-
 evidence "$tmp/log" "$tmp/out" "$tmp/load" "$tmp/regs"
 timeout 60 "$bulkhead" --version >/dev/null || skip_all "bulkhead does not start"
 run "io irq" --console "file=$tmp/out" </dev/null >"$tmp/stdout" 2>"$tmp/log"

@@ -71,10 +71,11 @@ unlike() {
 	if [[ $2 =~ $3 ]]; then not_ok "$1" "got:  $2" "want: nothing like $3"; else ok "$1"; fi
 }
 
-# What it says beside them is shown, too.
+# What it says beside them is shown, too. A guest's console ends lines as terminals do.
 relay() {
 	local line
 	while IFS= read -r line; do
+		line=${line%$'\r'}
 		case $line in
 		"ok "*" - "*) ok "${line#* - }" ;;
 		"not ok "*" - "*) not_ok "${line#* - }" ;;
