@@ -13,6 +13,7 @@
 #   pin PID...                     the device on one processor, the vCPU on the other; $on_device and $on_guest do so for a command
 #   until_line BEGINNING           reads the guest's lines up to one that begins so, which is in $line then
 #   measure WORD PID...            a window of the bare guest: its line, which begins with WORD, and $device_ns and $vcpu_ns
+#   quit                           has the guest end its machine, and ends all other processes
 #   qemu, bulkhead WORDS OPTION... starts a machine, $machine, with the bare guest, its command line, $memory and a device
 #   compare_all "CELL WORD..."...  the pairs of each cell; prints its line of the table, and adds it to the figures
 #   disk_cells SHORT WHERE...      cells of disks, "NAME WHERE DEPTH BLOCK WRITES QUEUES [poll]": those whose name matches
@@ -150,6 +151,15 @@ measure()
 	printf e >&"$to"
 	until_line "$word "
 	device_ns=$(($(cpu_of device "$@") - device_ns)) vcpu_ns=$(($(cpu_of vcpu "$@") - vcpu_ns))
+}
+
+# The guest ends its machine: told to end by a signal, one would wait for what the guest makes of its power button.
+quit()
+{
+	printf q >&"$to"
+	until_line '1..'
+	wait "$machine" || :
+	end_all
 }
 
 to="" from=""

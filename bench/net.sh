@@ -98,7 +98,7 @@ run() # CELL SIDE LOAD-OPTIONS WORD...
 		n = v["packets"] ? v["packets"] : 1
 		printf "%s %.0f %.4f %.4f %.4f\n", side, v["packets"] * 1e6 / v["us"], v["bytes"] * 8 / v["us"] / 1000,
 			device / 1000 / n, vcpu / 1000 / n }' <<<"$line" >>"$tmp/$cell.runs"
-	end_all
+	quit
 	ip link del tap0
 }
 

@@ -76,7 +76,7 @@ run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 		if (v["errors"] || !v["requests"]) exit 1
 		printf "%s %.0f %.4f %.1f %.4f\n", side, v["requests"] * 1e6 / v["us"], device / 1000 / n,
 			v["p99_ns"] / 1000, vcpu / 1000 / n }' <<<"$line" >>"$tmp/$cell.runs" || fail "$side: $line"
-	end_all
+	quit
 }
 
 head -c "$size" /dev/urandom >"$tmp/image"
