@@ -140,11 +140,14 @@ static json_t *snapshot_json(const struct qcow2_snapshot *s)
 }
 
 /* Takes all that the process says. The exit status; -1 if it ended before it had said the last word. */
+/* What the format allows, and lib/qcow2 takes. */
+#define SNAPSHOTS_MAX 65536
+
 static int listen_to(const struct image *im, int from, json_t *list)
 {
 	const char *path = im->word[1];
 	struct image_record r;
-	bool any = false;
+	unsigned snapshots = 0;
 
 	while (!fd_read_full(from, &r, sizeof(r))) {
 		make_printable(r.why, sizeof(r.why));
@@ -152,10 +155,11 @@ static int listen_to(const struct image *im, int from, json_t *list)
 		make_printable(r.snapshot.name, sizeof(r.snapshot.name));
 		switch (r.said) {
 		case IMAGE_SNAPSHOT:
-			if (!any && !im->json)
+			if (snapshots++ == SNAPSHOTS_MAX)
+				return -1; /* it is not our program any more that speaks */
+			if (snapshots == 1 && !im->json)
 				printf("%-6s %-19s %14s %14s  %s\n", "ID", "TIME", "DISK BYTES",
 				       "STATE BYTES", "NAME");
-			any = true;
 			if (im->json)
 				json_array_append_new(list, snapshot_json(&r.snapshot));
 			else
@@ -164,7 +168,7 @@ static int listen_to(const struct image *im, int from, json_t *list)
 		case IMAGE_DONE:
 			if (im->revert)
 				printf("%s: reverted to snapshot %s\n", path, im->word[2]);
-			else if (!any && !im->json)
+			else if (!snapshots && !im->json)
 				printf("%s: no snapshots\n", path);
 			return 0;
 		case IMAGE_ABSENT:

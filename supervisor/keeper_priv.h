@@ -5,11 +5,14 @@
 
 #include <stdint.h>
 
+#include "bus_msg.h"
 #include "report.h"
 #include "keeper.h"
 #include "program.h"
 
-#define KEEPER_PROTOCOL 3 /* between a keeper and an adopter, which may be of another version */
+/* Between a keeper and an adopter, which may be of another version. Its children speak the bus as their supervisor did. */
+#define KEEPER_PROTOCOL 4
+_Static_assert(BUS_PROTOCOL == 6, "with another bus protocol KEEPER_PROTOCOL is another, too");
 
 /* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */
 enum keeper_verb {

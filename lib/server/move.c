@@ -113,8 +113,8 @@ void move_arrive(struct server_queue *q)
 	if (!err)
 		err = queue_watch(q);
 	if (err) {
-		log_error_errno(err, "queue %u can't be watched: ending, so that a successor does it",
-				q->index);
+		log_error_errno(err, "%squeue %u can't be watched: ending, so that a successor does it",
+				q->export->prefix, q->index);
 		_exit(1);
 	}
 	q->place = PLACE_HERE;
@@ -160,7 +160,7 @@ static void on_arrived(void *arg)
 	CRASH_POINT("move before");
 	threads_save(s);
 	CRASH_POINT("move after");
-	flight_say(&s->log, FLIGHT_STATE, index, "moved");
+	flight_say(&s->log, FLIGHT_STATE, (unsigned)(set - s->set), "moved");
 	log_debug("%squeue %u: served by %s", q->export->prefix, index, loop_name(q->loop));
 	if (id)
 		control_moved(s, id);

@@ -199,7 +199,7 @@ void server_break(struct server_queue *q, const char *why)
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
 	stat_add(&q->stats.broken, 1);
-	flight_say(&q->flight, FLIGHT_STATE, q->index, "broken");
+	flight_say(&q->flight, FLIGHT_STATE, (unsigned)(q - q->server->queue), "broken");
 	recovery_end(q);
 	log_warn_limited("%squeue %u: the driver broke the ring (%s); it is not served any more",
 			 q->export->prefix, q->index, why);
