@@ -49,7 +49,7 @@ grow() {
 strike() {
 	local job
 	storm_say d || return 1
-	case $((RANDOM % 3)) in
+	case $((RANDOM % (2 + (bytes + step <= most)))) in
 	0) choose_move ;;
 	1) choose_limit ;;
 	2) choose_size ;;
@@ -144,6 +144,8 @@ kill_others() {
 	else
 		dial=$(helper pid)
 		kill -KILL "$dial" && wait_for 20 helper_is_new || return 1
+		# A successor asks the server again then, and what it did not know of the size is not noted for it.
+		most=0
 	fi
 	outages=$((outages + 1))
 }
