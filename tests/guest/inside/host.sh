@@ -11,7 +11,7 @@ machine() {
 	cp /guest/root.img /tmp/root.img
 	bulkhead run --name vm --kernel /guest/vmlinuz --initrd /guest/initrd --cpus "$cpus_now" --memory 384M \
 		--append "console=ttyS0 quiet panic=-1 bulkhead.run=$script_now" \
-		--disk "path=/tmp/root.img,queues=$cpus_now" --console file=/tmp/console "$@" </dev/null 2>/tmp/log &
+		--disk "path=/tmp/root.img,queues=$cpus_now" --console file=/tmp/console --start-timeout 300 "$@" </dev/null 2>/tmp/log &
 	vm=$!
 }
 clean_disk() {
@@ -42,10 +42,20 @@ for cpus in $1; do
 	nothing_left "$what: "
 done
 
-# Two disks with four queues each; the host kills the server of one, of the other, or of both at once.
+# Four disks with four queues each: the root, and raw, qcow2 and NBD on two threads. The host kills the server of one or
+# of several at once; meanwhile queues move, limits change, and the disks that can grow do.
 rm -f /tmp/console
-truncate -s 64M /tmp/data.img
-machine 4 kills --disk path=/tmp/data.img,queues=4 --restarts 1000/60
+truncate -s 32M /tmp/data.img /tmp/export.img
+mkdir -p /tmp/nbd
+nbdkit -f -t 1 -U /tmp/nbd/socket /guest/nbd-file.so /tmp/export.img 2>/tmp/nbdkit &
+nbdkit=$!
+until_true 60 [ -S /tmp/nbd/socket ]
+chmod 755 /tmp/nbd
+chmod 777 /tmp/nbd/socket
+two="queues=4,io-threads=a:b,map=0:a,1:b,2:a,3:b,restarts=1000/60"
+machine 4 kills --disk "path=/tmp/data.img,$two" \
+	--disk "path=/guest/over.qcow2,format=qcow2,backing=/guest/backing.img,$two" \
+	--disk "nbd=nbd+unix:///?socket=/tmp/nbd/socket,reconnect=600,$two" --restarts 1000/60
 until_true 240 grep "guest: writing" /tmp/console
 kills=0
 seed=$$
@@ -53,11 +63,17 @@ random() {
 	seed=$(((seed * 1103515245 + 12345) & 0x7fffffff))
 	drawn=$(((seed >> 8) % $1))
 }
+# What its predecessor had in flight is answered: a request that processes die with again and again is given up.
+answered() {
+	bulkhead ctl vm stats "$1" --json | tr -d '\n ' >/tmp/stats
+	[ "$(sed -n 's/.*"completed":\([0-9]*\).*/\1/p' /tmp/stats)" -ge \
+		"$(sed -n 's/.*"resubmitted":\([0-9]*\).*/\1/p' /tmp/stats)" ]
+}
 # killed DISK...: kills their servers together and waits for all successors; false if something is amiss.
 killed() {
 	pids=
 	for d; do
-		until_true 60 replaced "$d" none || return 1
+		until_true 60 replaced "$d" none && until_true 60 answered "$d" || return 1
 		pids="$pids$new "
 	done
 	# shellcheck disable=SC2086
@@ -68,16 +84,55 @@ killed() {
 		pids=${pids#* }
 	done
 }
+# What goes on meanwhile, every 100 ms as far as this host is fast enough; what a kill refuses is counted.
+meddle() {
+	seed=1 tick=0 moves=0 limits=0 growths=0 refused=0 mib=32
+	while [ ! -f /tmp/stop ]; do
+		tick=$((tick + 1))
+		random 3
+		disk=disk$((drawn + 1))
+		random 4
+		if bulkhead ctl vm move-queue $disk "$drawn" "$([ $((tick % 2)) = 0 ] && echo a || echo b)"; then
+			moves=$((moves + 1))
+		else
+			refused=$((refused + 1))
+		fi
+		case $((tick % 16)) in
+		3) set="set $disk iops=2000" limit=1 ;;
+		7) set="set $disk iops=0" limit=1 ;;
+		11) mib=$((mib + 1)) set="resize disk1 ${mib}M" limit=0 ;;
+		15) mib=$((mib + 1)) set="resize disk2 ${mib}M" limit=0 ;;
+		*) set= ;;
+		esac
+		if [ -z "$set" ]; then
+			:
+		elif bulkhead ctl vm $set; then
+			limits=$((limits + limit)) growths=$((growths + 1 - limit))
+		else
+			refused=$((refused + 1))
+		fi
+		echo "$moves moves, $limits limits, $growths growths, $refused refused" >/tmp/meddled
+		usleep 100000
+	done >/tmp/meddle.log 2>&1
+}
+meddle &
+meddler=$!
 while [ $kills -lt "$2" ]; do
 	random 900000
 	usleep "$drawn"
-	random 3
+	random 6
 	case $drawn in
 	0) killed disk0 ;;
 	1) killed disk1 ;;
-	*) killed disk0 disk1 ;;
+	2) killed disk2 ;;
+	3) killed disk3 ;;
+	4) killed disk0 disk1 ;;
+	*) killed disk1 disk2 disk3 ;;
 	esac || break
 done
+touch /tmp/stop
+wait $meddler
+for d in disk1 disk2 disk3; do bulkhead ctl vm set $d iops=0; done
 check "kills: blk-server was killed $kills times, at least $2" /tmp/log [ "$kills" -ge "$2" ]
 bulkhead ctl vm power-button
 until_true 480 dead $vm || kill -KILL $vm
@@ -85,7 +140,14 @@ wait $vm
 status=$?
 check "kills: exit status 0 after power-off ($status)" /tmp/log [ $status = 0 ]
 check "kills: the guest finished its writing" /tmp/console grep "guest: finished" /tmp/console
-check "kills: both disks have four queues" /tmp/console grep "guest: queues 4 4" /tmp/console
+check "kills: all disks have four queues" /tmp/console grep "guest: queues 4 4 4 4" /tmp/console
+check "kills: meanwhile $(cat /tmp/meddled)" /tmp/meddle.log grep '^[1-9][0-9]* moves, [1-9].* limits, [1-9].* growths' /tmp/meddled
+check "kills: the guest saw disks grow" /tmp/console grep "guest: growths seen [1-9]" /tmp/console
+check "kills: the backing file is seen through" /tmp/console \
+	grep "guest: backing $(head -c 4194304 /guest/backing.img | md5sum | cut -d' ' -f1)" /tmp/console
+kill $nbdkit
+check "kills: qemu-img finds the qcow2 image consistent" /tmp/check sh -c \
+	'qemu-img check /guest/over.qcow2 >/tmp/check 2>&1; status=$?; [ $status = 0 ] || [ $status = 3 ]'
 check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/console grep "rounds, 0 failed" /tmp/console
 check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 clean_disk kills
