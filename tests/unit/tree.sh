@@ -22,7 +22,7 @@ declare -A may=(
 	[nbd-dial]="lib/base lib/flight lib/loop lib/bus lib/sandbox lib/server"
 	[net-user]="lib/base lib/flight lib/loop lib/bus lib/sandbox lib/server"
 	[net-server]="lib/base lib/flight lib/state lib/loop lib/mem lib/virtq lib/sandbox lib/server"
-	[supervisor]="lib/base lib/flight lib/state lib/loop lib/bus lib/sandbox"
+	[supervisor]="lib/base lib/flight lib/state lib/qcow2 lib/loop lib/bus lib/sandbox"
 )
 for folder in "${!may[@]}"; do
 	bad=
