@@ -152,6 +152,29 @@ int raw_accept(int srv)
 	return greet(accept(srv, NULL, NULL));
 }
 
+int raw_supervisor(int *fd)
+{
+	int srv;
+
+	bus_pair_open(getpid());
+	bus_close(sup.bus);
+	sup.bus = NULL;
+	srv = raw_listen(path);
+	bus_pair_dial();
+	*fd = raw_accept(srv);
+	RUN_UNTIL(child.ups);
+	return srv;
+}
+
+struct bus_msg bus_pair_long_event(void)
+{
+	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
+
+	strcpy(down.device_down.device, "disk0");
+	memset(down.device_down.reason, 'r', BUS_TEXT_MAX - 1);
+	return down;
+}
+
 int raw_open_running(const char *to)
 {
 	uint64_t end = clock_ns() + 10 * NS_PER_S;

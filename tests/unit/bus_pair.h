@@ -63,6 +63,10 @@ int raw_open_running(const char *to);
 /* The other way round: who listens in the supervisor's place, for the child's end to dial, and its greeting of a caller. */
 int raw_listen(const char *at);
 int raw_accept(int srv);
+/* The same where bus_pair_open would be: who listens, with the child's end connected by *fd. */
+int raw_supervisor(int *fd);
+/* What a child may send, as long as it may be. */
+struct bus_msg bus_pair_long_event(void);
 /* What announces a message of len bytes. */
 void raw_head(int fd, uint64_t len);
 void raw_send(int fd, const void *data, size_t len);

@@ -41,19 +41,11 @@ Test(bus_hostile, queue_to_a_peer_that_does_not_read_is_bounded)
 
 Test(bus_hostile, events_to_a_stopped_peer_end_in_eagain_and_flush_meets_its_deadline)
 {
-	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
+	struct bus_msg down = bus_pair_long_event();
 	int srv, fd, err;
 	uint64_t began;
 
-	strcpy(down.device_down.device, "disk0");
-	memset(down.device_down.reason, 'r', BUS_TEXT_MAX - 1);
-	bus_pair_open(getpid());
-	bus_close(sup.bus);
-	sup.bus = NULL;
-	srv = raw_listen(path);
-	bus_pair_dial();
-	fd = raw_accept(srv);
-	RUN_UNTIL(child.ups);
+	srv = raw_supervisor(&fd);
 	do {
 		while ((err = bus_event(child.bus, &down)) == 0)
 			continue;

@@ -128,20 +128,12 @@ Test(bus_who, replaced_child_leaves_nothing_to_its_successor)
 /* What waits for a connection goes with it, and does not leave over the next one, of which the loop has not heard yet. */
 Test(bus_who, replaced_supervisor_hears_nothing_that_was_for_the_one_before)
 {
-	struct bus_msg down = { .type = BUS_DEVICE_DOWN };
+	struct bus_msg down = bus_pair_long_event();
 	uint64_t sent, calls = 0;
 	uint8_t words[BUS_MSG_MAX];
 	int srv, fd;
 
-	strcpy(down.device_down.device, "disk0");
-	memset(down.device_down.reason, 'r', BUS_TEXT_MAX - 1);
-	bus_pair_open(getpid());
-	bus_close(sup.bus);
-	sup.bus = NULL;
-	srv = raw_listen(path);
-	bus_pair_dial();
-	fd = raw_accept(srv);
-	RUN_UNTIL(child.ups);
+	srv = raw_supervisor(&fd);
 	do { /* until the kernel's buffer is full */
 		cr_assert_eq(bus_event(child.bus, &down), 0);
 		sent = bus_pair_counters(child.bus).sent;
