@@ -111,7 +111,7 @@ int loop_add_poller(struct loop *loop, const struct loop_poll_ops *ops, void *ar
 void loop_del_poller(struct loop_poller *p);
 
 /* The longest time that this loop polls before it sleeps, in ns; it grows and shrinks below that with what
- * polling earned. 0 (the default) never polls. */
+ * polling earned. 0 (the default) does not poll; what was earned before is remembered meanwhile. */
 void loop_set_poll_max(struct loop *loop, uint64_t ns);
 
 struct loop_stats {

@@ -60,8 +60,6 @@ static void set_window(struct loop *loop, uint64_t ns)
 void loop_set_poll_max(struct loop *loop, uint64_t ns)
 {
 	loop->polling.max_ns = ns;
-	if (loop->polling.window_ns > ns)
-		set_window(loop, ns);
 }
 
 /* The next poller to visit, NULL at the end. */
@@ -87,9 +85,9 @@ bool loop_poll_once(struct loop *loop)
 
 bool loop_poll_window(struct loop *loop, uint64_t end_ns)
 {
-	uint64_t now, until = 0;
+	uint64_t window = MIN(loop->polling.window_ns, loop->polling.max_ns), now, until = 0;
 
-	if (!loop->polling.first || !loop->polling.window_ns)
+	if (!loop->polling.first || !window)
 		return false;
 	do {
 		for (unsigned i = 0; i < LOOKS; i++) {
@@ -102,7 +100,7 @@ bool loop_poll_window(struct loop *loop, uint64_t end_ns)
 		/* A busy ring is found at the first looks, without any. */
 		now = clock_ns();
 		if (!until)
-			until = MIN(end_ns, now + loop->polling.window_ns);
+			until = MIN(end_ns, now + window);
 	} while (now < until);
 	loop_count(&loop->stat_poll_misses);
 	return false;

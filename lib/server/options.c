@@ -101,7 +101,7 @@ static const struct server_option of_process[] = {
 	  set_anchor_fd },
 	{ "io-threads", "N|NAME[@CPUS]:...", "Serve the queues on this many I/O threads, or on these (1).",
 	  PLACING_THREADS_FORM, set_io_threads },
-	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (16).",
+	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (32).",
 	  "a number from 0 to 1000000", set_poll_max },
 	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
@@ -244,7 +244,7 @@ int options_parse(int argc, char **argv, struct server *s, void *dev)
 	if (device->another)
 		p.set.table[TABLE_SEVERAL] = (struct option_table) { several, &p, false };
 	s->opts = (struct options) {
-		.flight_fd = -1, .anchor_fd = -1, .id = device->kind, .sandbox = true, .poll_max_us = 16
+		.flight_fd = -1, .anchor_fd = -1, .id = device->kind, .sandbox = true, .poll_max_us = 32
 	};
 	begin_export(&p, dev);
 	status = option_parse(argc, argv, &p.set);

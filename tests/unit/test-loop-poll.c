@@ -129,6 +129,31 @@ Test(loop_poll, polling_window_grows_with_short_sleeps_and_shrinks_with_long_one
 	close(w.fd);
 }
 
+Test(loop_poll, a_pause_of_polling_forgets_nothing_of_what_it_earned)
+{
+	struct ring r = { 0 };
+	struct loop_poller *p;
+	struct watch w = { 0 };
+	struct loop_stats st;
+
+	loop_set_poll_max(loop, NS_PER_MS);
+	loop_add_poller(loop, &ring_ops, &r, &p);
+	watch_add(loop, &w, EPOLLIN);
+	loop_run_once(loop, -1); /* opens the window */
+	loop_del_fd(w.h);
+	loop_set_poll_max(loop, 0);
+	r.polls = 0;
+	loop_run_once(loop, 3 * (int64_t)NS_PER_MS);
+	cr_assert_eq(r.polls, 0, "it does not poll through the pause");
+
+	loop_set_poll_max(loop, NS_PER_MS);
+	loop_run_once(loop, 10 * (int64_t)NS_PER_MS);
+	cr_assert_gt(r.polls, 0, "it polls again at once");
+	loop_get_stats(loop, &st);
+	cr_assert_eq(st.poll_ns, 0, "a long sleep after it closes the window");
+	close(w.fd);
+}
+
 Test(loop_poll, descriptors_are_served_while_polling_always_finds_work)
 {
 	struct ring r = { 0 };
