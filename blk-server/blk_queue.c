@@ -15,6 +15,7 @@
 #include "slow.h"
 
 #define REAP_MAX 64
+#define PASS_MAX 8 /* transfers at a time where memory answers */
 #define BATCH    4 /* transfers that a disk gets at a time, so that it works while the rest is prepared */
 
 /* Memory that costs nothing until it is touched. */
@@ -151,15 +152,17 @@ static bool reap(struct blk_queue *q)
 }
 
 /*
- * Takes what the ring holds and stages it. One batch for all costs least where memory answers. A disk would do nothing
- * until the last request is prepared, and driver and disk would take turns; so it gets the first ones early.
+ * Takes what the ring holds and stages it, but never so much that driver and storage would take turns. A disk would do
+ * nothing until the last request is prepared, so it gets the first ones early. Where memory answers, it is the driver
+ * that would sleep until the last one is answered, so it is told of some before the others are taken.
  */
 static unsigned take(struct blk_queue *q)
 {
 	struct vq_chain chain = { .iov = q->pop_iov };
 	unsigned n = 0;
 
-	while (blk_queue_has_room(q) && server_pop(q->server, &chain) == 1) {
+	while ((q->slow_disk || n < PASS_MAX) && blk_queue_has_room(q) &&
+	       server_pop(q->server, &chain) == 1) {
 		request_start(q, &chain);
 		server_lay_down(q->server);
 		if (++n % BATCH == 0 && q->slow_disk)

@@ -7,7 +7,7 @@
 #include "flight.h"
 #include "request.h"
 
-#define BLK_BENCH_REQUESTS 8
+#define BLK_BENCH_REQUESTS 16
 #define BLK_BENCH_BYTES    65536 /* of the disk, and of the buffer for its data */
 
 struct server_queue {
