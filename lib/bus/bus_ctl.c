@@ -189,11 +189,10 @@ static void check_listener(void *arg)
 	if (ctl->listener.id) {
 		if (!bus_wire_is_deaf(ctl->listener, &ctl->ear))
 			return;
-		nng_listener_close(ctl->listener);
+		bus_wire_stop_listening(&ctl->listener);
 	}
 	ctl->ear = (struct bus_wire_ear) { 0 };
-	ctl->listener.id = 0; /* and if this fails, it is tried again */
-	listen_for_clients(ctl);
+	listen_for_clients(ctl); /* if this fails, it is tried again */
 }
 
 static int open_slot(struct bus_ctl *ctl, struct loop *loop, struct bus_ctl_request *req)

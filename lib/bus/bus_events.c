@@ -61,9 +61,8 @@ static void check_listener(struct bus_events *events, uint64_t now)
 	if (events->listener.id) {
 		if (!bus_wire_is_deaf(events->listener, &events->ear))
 			return;
-		nng_listener_close(events->listener);
+		bus_wire_stop_listening(&events->listener);
 	}
-	events->listener.id = 0;
 	events->ear = (struct bus_wire_ear) { 0 };
 	listen_for_readers(events);
 }

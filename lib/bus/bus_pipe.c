@@ -148,9 +148,7 @@ static int listen_if_deaf(struct bus *bus)
 	bus_pipe_retry(bus, BUS_RETRY_MAX_NS);
 	if (bus->listener.id && !bus_wire_is_deaf(bus->listener, &bus->ear))
 		return 0;
-	if (bus->listener.id)
-		nng_listener_close(bus->listener);
-	bus->listener.id = 0;
+	bus_wire_stop_listening(&bus->listener);
 	bus->ear = (struct bus_wire_ear) { 0 };
 	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
 }

@@ -5,15 +5,22 @@
 #include <errno.h>
 #include <nng/supplemental/util/platform.h>
 #include <nng/transport/ipc/ipc.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 #define REDIAL_MIN_MS 10
 #define REDIAL_MAX_MS 1000
+#define LEFT_NS       NS_PER_S
+#define LEFT_FDS      128 /* looked at with one call */
+#define LEFT_FDS_MAX  1024
 
 int bus_nng_errno(int nng_err)
 {
@@ -179,11 +186,57 @@ static nng_stat *find_listener(nng_stat *scope, uint64_t id)
 	return NULL;
 }
 
+/* ---- what nng leaves behind ---- */
+
+static _Atomic uint64_t
+    stopped_ns; /* when a listener was ended last, since what was left was looked for; 0: none was */
+
+void bus_wire_stop_listening(nng_listener *listener)
+{
+	if (!listener->id)
+		return;
+	nng_listener_close(*listener);
+	listener->id = 0;
+	atomic_store(&stopped_ns, clock_ns());
+}
+
+static bool is_listening(int fd)
+{
+	int yes = 0;
+	socklen_t len = sizeof(yes);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes;
+}
+
+/*
+ * A connection that was not taken holds the listener that it came by, and nobody holds the connection: nng shuts the
+ * listener's socket down, and never closes it. Those that nng does close are closed long before a second is over. Nobody
+ * else in these processes shuts listening sockets down.
+ */
+static void close_left_behind(void)
+{
+	uint64_t since = atomic_load(&stopped_ns);
+	struct pollfd fds[LEFT_FDS];
+
+	if (!since || clock_ns() - since < LEFT_NS || !atomic_compare_exchange_strong(&stopped_ns, &since, 0))
+		return;
+	for (int first = 0; first < LEFT_FDS_MAX; first += LEFT_FDS) {
+		for (int i = 0; i < LEFT_FDS; i++)
+			fds[i] = (struct pollfd) { .fd = first + i };
+		if (poll(fds, LEFT_FDS, 0) <= 0)
+			continue;
+		for (int i = 0; i < LEFT_FDS; i++)
+			if (fds[i].revents & POLLHUP && is_listening(fds[i].fd))
+				close(fds[i].fd);
+	}
+}
+
 bool bus_wire_is_deaf(nng_listener listener, struct bus_wire_ear *ear)
 {
 	bool deaf = false;
 	nng_stat *root, *l;
 
+	close_left_behind();
 	if (nng_stats_get(&root) != 0)
 		return false;
 	l = find_listener(root, (uint64_t)nng_listener_id(listener));

@@ -45,9 +45,13 @@ struct bus_wire_ear {
  * True if it seems that nothing is accepted any more: in nng 1.5.2 a peer that hangs up before it was greeted ends
  * accepting for good, without a word. There is no more to see of that than an error; but the end of any connection
  * counts as one. So a listener passes for deaf if there were errors, nobody is connected, and nobody was accepted since
- * the last look. The caller then closes it and makes a new one.
+ * the last look. The caller then ends it and makes a new one.
  */
 bool bus_wire_is_deaf(nng_listener listener, struct bus_wire_ear *ear);
+
+/* Ends a listener, if there is one. nng 1.5.2 keeps its socket for ever if a connection was waiting to be taken: looks that
+ * come a second later, at whatever listener, close it. */
+void bus_wire_stop_listening(nng_listener *listener);
 
 /* True if the peer of a pipe runs as our user or as root. */
 bool bus_wire_peer_is_ours(nng_pipe pipe);

@@ -239,3 +239,42 @@ Test(bus_hostile, peers_that_hang_up_at_once_do_not_deafen_the_endpoint)
 	RUN_UNTIL(sup.ups && child.ups && bus_is_connected(sup.bus) && bus_is_connected(child.bus));
 	bus_pair_close();
 }
+
+/* Sockets of ours that listen, or did. */
+static unsigned listening(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++) {
+		int yes = 0;
+		socklen_t len = sizeof(yes);
+
+		n += getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes;
+	}
+	return n;
+}
+
+/* ... of which nng would keep those that were ended while somebody was on his way. */
+Test(bus_hostile, what_was_ended_while_somebody_knocked_is_closed)
+{
+	unsigned most = 0;
+	int fd[16];
+
+	bus_pair_open(getpid());
+	for (int round = 0; round < 20; round++) {
+		for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+			fd[i] = raw_connect(path);
+		for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+			close(fd[i]);
+		fd[0] = raw_open(path); /* greeted, and, if that was deaf, not taken */
+		cr_assert_eq(bus_expect(sup.bus, BUS_NOBODY), 0);
+		close(fd[0]);
+		most = MAX(most, listening());
+	}
+	cr_assert_gt(most, 1, "nng keeps what it should not");
+	RUN_UNTIL(listening() == 1);
+	cr_assert_eq(bus_expect(sup.bus, getpid()), 0);
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups && child.ups && bus_is_connected(sup.bus) && bus_is_connected(child.bus));
+	bus_pair_close();
+}
