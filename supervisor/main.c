@@ -51,7 +51,7 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 	const struct vmconf_device *device = &r->conf.device[i];
 	char folder[RUNDIR_SLOT_MAX];
 
-	for (size_t slot = 0; slot < KEEPER_PLACES && !device->vhost_user; slot++) {
+	for (size_t slot = 0; slot <= KEEPER_HELPER && !device->vhost_user; slot++) {
 		if (slot == KEEPER_HELPER && !vmconf_helper(device))
 			continue;
 		rundir_slot(folder, device->id, slot);

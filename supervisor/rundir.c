@@ -260,7 +260,7 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 
 void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot)
 {
-	static const char *const ends[KEEPER_PLACES] = { "", ".b", [KEEPER_HELPER] = ".user" };
+	static const char *const ends[KEEPER_HELPER + 1] = { "", ".b", [KEEPER_HELPER] = ".user" };
 
 	snprintf(folder, RUNDIR_SLOT_MAX, "%s%s", id, ends[slot]);
 }
