@@ -26,6 +26,7 @@ _Static_assert(ENGINE_MAX >= SERVER_QUEUES_MAX, "each queue can have its engine"
 
 static struct server_device device;
 static const struct engine_ops *chosen; /* the sandbox is made for it */
+static bool refuse_writes;              /* of all disks */
 
 struct blk {
 	struct disk disk;
@@ -139,8 +140,9 @@ static int set_readonly(void *dev, const char *value)
 
 static int set_refuse_writes(void *dev, const char *value)
 {
+	(void)dev;
 	(void)value;
-	((struct blk *)dev)->disk.refuse_writes = true;
+	refuse_writes = true;
 	return 0;
 }
 
@@ -213,7 +215,7 @@ static const struct server_option options[] = {
 	{ "table-cache", "SIZE", "Memory for a qcow2 image's tables (4M).", "a size up to 1G",
 	  set_table_cache },
 	{ "readonly", NULL, "Refuse to write.", NULL, set_readonly },
-	{ "refuse-writes", NULL, "Answer writes with an error, on a disk that offers them.", NULL,
+	{ "refuse-writes", NULL, "Answer writes with an error, on disks that offer them; on all.", NULL,
 	  set_refuse_writes },
 	{ "cache", "MODE", "Go past the page cache (direct) or through it (buffered).", "direct or buffered",
 	  set_cache },
@@ -294,6 +296,7 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	if (open_fence(blk, settings) < 0)
 		return -EINVAL;
 	blk->queues = settings->queues;
+	blk->disk.refuse_writes = refuse_writes;
 	blk->disk.flush_word = &state_words(settings->state)[WORD_FLUSH];
 	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
 		return -EINVAL;
