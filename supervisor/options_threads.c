@@ -52,7 +52,7 @@ int options_place(struct vmconf_device *device, struct vmconf_error *error)
 				     "io-threads=\"%s\" is not possible; allowed: " PLACING_THREADS_FORM,
 				     device->io_threads);
 	err = placing_set_map(&device->placing, device->queues, device->map);
-	if (!err && placing_check(&device->placing))
+	if (!err && placing_finish(&device->placing))
 		return vmconf_refuse(error, "io-threads=\"%s\" are more than there are queues (%u)",
 				     device->io_threads, device->queues);
 	if (err)

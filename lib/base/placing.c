@@ -11,6 +11,8 @@
 #include "clean.h"
 #include "parse.h"
 
+#define GOES_ROUND UINT8_MAX /* in place of a queue's thread, until all threads are there */
+
 static bool is_name(const char *s)
 {
 	if (!isalpha((unsigned char)*s) || strlen(s) >= PLACING_NAME_MAX || !strcmp(s, "main"))
@@ -60,6 +62,7 @@ int placing_set_threads(struct placing *p, const char *value)
 	char *rest, *word;
 	uint64_t n;
 
+	p->said = true;
 	if (isdigit((unsigned char)*value)) {
 		if (parse_u64(value, 1, PLACING_THREADS_MAX, &n))
 			return -EINVAL;
@@ -102,9 +105,23 @@ static int place(struct placing *p, unsigned base, char *word, bool *given)
 	return 0;
 }
 
+/* The next threads that are nobody's own yet, each for one queue; they are made unless it was said which there are. */
+static int place_one_each(struct placing *p, unsigned base)
+{
+	unsigned needed = p->own + p->queues - base;
+
+	if (needed > (p->said ? p->threads : PLACING_THREADS_MAX))
+		return -EINVAL;
+	if (!p->said)
+		set_count(p, needed);
+	for (unsigned i = base; i < p->queues; i++)
+		p->of[i] = (uint8_t)p->own++;
+	return 0;
+}
+
 int placing_set_map(struct placing *p, unsigned queues, const char *map)
 {
-	bool one_each = map && !strcmp(map, "1:1"), given[PLACING_QUEUES_MAX] = { false };
+	bool given[PLACING_QUEUES_MAX] = { false };
 	CLEAN_FREE char *copy = NULL;
 	unsigned base = p->queues;
 	char *rest, *word;
@@ -112,16 +129,12 @@ int placing_set_map(struct placing *p, unsigned queues, const char *map)
 	if (queues > PLACING_QUEUES_MAX - base)
 		return -EINVAL;
 	p->queues += queues;
-	if (!p->threads) {
-		if (one_each && queues > PLACING_THREADS_MAX)
-			return -EINVAL;
-		set_count(p, one_each ? queues : 1);
-	}
-	if (one_each && p->threads != queues)
-		return -EINVAL;
-	for (unsigned i = base; i < p->queues; i++)
-		p->of[i] = (uint8_t)(i % p->threads);
-	if (!map || one_each || !strcmp(map, "round-robin"))
+	if (map && !strcmp(map, "1:1"))
+		return place_one_each(p, base);
+	if (!p->threads)
+		set_count(p, 1);
+	memset(p->of + base, GOES_ROUND, queues);
+	if (!map || !strcmp(map, "round-robin"))
 		return 0;
 	rest = copy = strdup(map);
 	if (!copy)
@@ -132,7 +145,12 @@ int placing_set_map(struct placing *p, unsigned queues, const char *map)
 	return 0;
 }
 
-int placing_check(const struct placing *p)
+int placing_finish(struct placing *p)
 {
-	return !p->named && p->threads > p->queues ? -ERANGE : 0;
+	if (p->said && !p->named && p->threads > p->queues)
+		return -ERANGE;
+	for (unsigned i = 0; i < p->queues; i++)
+		if (p->of[i] == GOES_ROUND)
+			p->of[i] = (uint8_t)(i % p->threads);
+	return 0;
 }

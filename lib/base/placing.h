@@ -16,15 +16,17 @@
 #define PLACING_NAME_MAX    16 /* bytes of a thread's name, its NUL included: what the kernel keeps */
 
 struct placing {
-	unsigned threads; /* 0: not said */
-	unsigned queues;  /* of all devices that the threads serve */
-	bool named;       /* the threads' names were given */
+	unsigned threads;
+	bool said,
+	    named; /* they, or only how many, or neither: then they are as many as "1:1" takes, or one */
+	unsigned queues; /* of all devices that the threads serve */
+	unsigned own;    /* so many of the threads were given to queues by "1:1", one to each */
 	struct {
 		char name[PLACING_NAME_MAX];
 		bool pinned;
 		cpu_set_t cpus; /* if pinned */
 	} thread[PLACING_THREADS_MAX];
-	uint8_t of[PLACING_QUEUES_MAX]; /* the thread of each queue */
+	uint8_t of[PLACING_QUEUES_MAX]; /* the thread of each queue, once all are there */
 };
 
 /* What both can be, to complete "must be ..." */
@@ -39,15 +41,15 @@ struct placing {
 int placing_set_threads(struct placing *p, const char *value);
 
 /*
- * Gives each of so many queues its thread, once the threads are set (or none: then there is one, or for "1:1" one for each
- * queue). map is NULL or "round-robin"; "1:1", which takes as many threads as queues; or "0:a,1-3:b": queues that it does
- * not name go round all threads. -EINVAL if it is nothing of that or names what does not exist. The queues of another
- * device come after those that are there already.
+ * Adds so many queues of a device, once the threads are set, or not. map is NULL or "round-robin"; "1:1": each queue gets a
+ * thread that no other queue, of this device or another, gets by "1:1"; or "0:a,1-3:b": queues that it does not name go round
+ * all threads. -EINVAL if it is nothing of that, names what does not exist, or there are too few threads.
  */
 int placing_set_map(struct placing *p, unsigned queues, const char *map);
 
-/* Once all queues are there: -ERANGE if there are more threads by number than queues. */
-int placing_check(const struct placing *p);
+/* Once the queues of all devices are there: has those go round that do. -ERANGE if the threads were said to be so many, and the
+ * queues are fewer. */
+int placing_finish(struct placing *p);
 
 /* The place of the thread of this name, or -ENOENT. */
 int placing_find(const struct placing *p, const char *name);

@@ -203,12 +203,12 @@ static int place_export(struct export *e)
 
 static int place_queues(struct server *s)
 {
-	const struct placing *p = &s->opts.placing;
+	struct placing *p = &s->opts.placing;
 
 	for (unsigned i = 0; i < s->exports; i++)
 		if (place_export(&s->export[i]))
 			return -EINVAL;
-	if (!placing_check(p))
+	if (!placing_finish(p))
 		return 0;
 	log_error("--io-threads %u: must be at most the number of queues (%u)", p->threads, p->queues);
 	return -EINVAL;

@@ -89,7 +89,7 @@ static int map(const char *threads, unsigned queues, const char *words)
 		cr_assert_eq(placing_set_threads(&p, threads), 0);
 	err = placing_set_map(&p, queues, words);
 	if (!err)
-		err = placing_check(&p);
+		err = placing_finish(&p);
 	for (unsigned i = 0; i < queues && !err; i++)
 		sum = sum * 10 + p.of[i];
 	return err ? err : sum;
@@ -107,6 +107,8 @@ Test(placing, queues)
 	cr_expect_eq(map("a:b:c", 1, "0:c"), 2, "threads by name may be there for later");
 	cr_expect_eq(map("3", 2, NULL), -ERANGE);
 	cr_expect_eq(map("3", 4, "1:1"), -EINVAL);
+	cr_expect_eq(map("4", 3, "1:1"), -ERANGE);
+	cr_expect_eq(map("a:b:c", 2, "1:1"), 1, "threads by name may be there for later");
 	cr_expect_eq(map(NULL, 17, "1:1"), -EINVAL);
 	cr_expect_eq(map("a:b", 2, "2:a"), -EINVAL);
 	cr_expect_eq(map("a:b", 2, "0:c"), -EINVAL);
@@ -124,12 +126,41 @@ Test(placing, devices_that_share_threads)
 
 	cr_assert_eq(placing_set_threads(&p, "3"), 0);
 	cr_assert_eq(placing_set_map(&p, 2, NULL), 0);
-	cr_expect_eq(placing_check(&p), -ERANGE, "more threads than queues, so far");
+	cr_expect_eq(placing_finish(&p), -ERANGE, "more threads than queues, so far");
 	cr_assert_eq(placing_set_map(&p, 3, "1:io0"), 0);
-	cr_expect_eq(placing_check(&p), 0);
+	cr_expect_eq(placing_finish(&p), 0);
 	cr_expect_eq(p.queues, 5);
 	cr_expect(p.of[0] == 0 && p.of[1] == 1 && p.of[2] == 2 && p.of[3] == 0 && p.of[4] == 1,
 		  "they go round together, but for the one that is named");
 	cr_expect_eq(placing_set_map(&p, 1, "1:io0"), -EINVAL, "each counts its own queues from 0");
 	cr_expect_eq(placing_set_map(&p, PLACING_QUEUES_MAX, NULL), -EINVAL);
+}
+
+/* The threads of the queues of two devices, two each, in one number. */
+static int map_two(const char *threads, const char *first, const char *second)
+{
+	struct placing p = { 0 };
+	int err = threads ? placing_set_threads(&p, threads) : 0;
+
+	if (!err)
+		err = placing_set_map(&p, 2, first);
+	if (!err)
+		err = placing_set_map(&p, 2, second);
+	if (!err)
+		err = placing_finish(&p);
+	return err ? err : p.of[0] * 1000 + p.of[1] * 100 + p.of[2] * 10 + p.of[3];
+}
+
+/* Whichever says it. */
+Test(placing, devices_of_which_some_have_a_thread_for_each_queue)
+{
+	cr_expect_eq(map_two(NULL, "1:1", "1:1"), 123);
+	cr_expect_eq(map_two("4", "1:1", "1:1"), 123);
+	cr_expect_eq(map_two("3", "1:1", "1:1"), -EINVAL);
+	cr_expect_eq(map_two(NULL, "1:1", NULL), 101);
+	cr_expect_eq(map_two(NULL, NULL, "1:1"), 101);
+	cr_expect_eq(map_two("3", NULL, "1:1"), 101);
+	cr_expect_eq(map_two("a:b:c", "1:1", "1:c"), 122);
+	cr_expect_eq(map_two("a:b:c", "1:c", "1:1"), 201);
+	cr_expect_eq(map_two("1", NULL, "1:1"), -EINVAL);
 }
