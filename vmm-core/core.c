@@ -243,6 +243,7 @@ int core_add_devices(struct core *core, int *sockets)
 						  .timeout_ns = BACKEND_DEADLINE,
 						  .watch = core->watch,
 						  .hang_timeout_ns = o->hang_timeout_ns,
+						  .first_ring = o->first_ring,
 						  .mac = o->mac,
 						  .ops = &ops,
 						  .arg = &core->devices[i] };

@@ -72,6 +72,7 @@ struct device_args {
 	uint64_t timeout_ns;      /* the deadline of each request to a back end */
 	struct watch *watch;      /* NULL: nobody looks for back ends that hang */
 	uint64_t hang_timeout_ns; /* 0: the same */
+	unsigned first_ring;      /* where its own begin in the flight recorder of its process */
 	const uint8_t *
 	    mac; /* the hardware address to show if the back end has no configuration space; zeroes or NULL: none */
 	const struct device_ops *ops;

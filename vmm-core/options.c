@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "config.h"
 #include "cpuid.h"
+#include "flight.h"
 #include "layout.h"
 #include "log.h"
 #include "num.h"
@@ -24,7 +25,7 @@
 #define MEMORY_DEFAULT (512ULL << 20)
 #define SOCKET_MAX     107
 #define FIRST_VAL      256 /* getopt's own values lie below */
-#define DEVICE_FORM    "ID:KIND[,socket=PATH][,hang-timeout=MS][,mac=MAC]"
+#define DEVICE_FORM    "ID:KIND[,socket=PATH][,hang-timeout=MS][,first-ring=N][,mac=MAC]"
 
 #define HANG_TIMEOUT_DEFAULT (1500 * NS_PER_MS)
 #define HANG_TIMEOUT_MAX_MS  3600000
@@ -168,7 +169,7 @@ static int set_cpu(const struct context *c, const char *option, char *value)
 static int set_device_key(const struct context *c, const char *option, struct options_device *d,
 			  const char *key, const char *arg)
 {
-	uint64_t ms;
+	uint64_t ms, ring;
 
 	if (!strcmp(key, "socket")) {
 		if (!arg || !*arg || strlen(arg) > SOCKET_MAX)
@@ -185,13 +186,20 @@ static int set_device_key(const struct context *c, const char *option, struct op
 		d->hang_timeout_ns = ms * NS_PER_MS;
 		return 0;
 	}
+	if (!strcmp(key, "first-ring")) {
+		if (!arg || parse_u64(arg, 0, FLIGHT_QUEUES_MAX - 1, &ring) < 0)
+			return refuse(c, option, key, "must be first-ring=N, N at most %d",
+				      FLIGHT_QUEUES_MAX - 1);
+		d->first_ring = (unsigned)ring;
+		return 0;
+	}
 	if (!strcmp(key, "mac")) {
 		if (!d->kind->mac_feature || !arg || parse_mac(arg, d->mac) < 0)
 			return refuse(c, option, key,
 				      "must be a network device's mac=MAC, as 52:54:00:12:34:56");
 		return 0;
 	}
-	return refuse(c, option, key, "must be socket, hang-timeout or mac");
+	return refuse(c, option, key, "must be socket, hang-timeout, first-ring or mac");
 }
 
 static int set_device(const struct context *c, const char *option, char *value)

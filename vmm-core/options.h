@@ -16,7 +16,8 @@ struct options_device {
 	const struct device_kind *kind;
 	const char *socket;       /* path to connect to; NULL: the connection comes over desc_fd */
 	uint64_t hang_timeout_ns; /* without progress it counts as hung; 0: never */
-	uint8_t mac[6];           /* its address, should its back end not tell one; 0: none */
+	unsigned first_ring; /* of its own among those of its process, as that one's flight recorder counts */
+	uint8_t mac[6];      /* its address, should its back end not tell one; 0: none */
 };
 
 /* Strings point into argv. A descriptor that was not given is -1. */

@@ -123,7 +123,7 @@ refused 'a socket path over 107 bytes' 'PATH at most 107 bytes' "${s[@]}" \
 	--device "disk0:blk,socket=$(printf '%0108d' 0)"
 refused 'an address for a disk' 'mac: must be a network device' "${s[@]}" --device disk0:blk,socket=a,mac=52:54:00:12:34:56
 refused 'an address of a group' 'mac: must be a network device' "${s[@]}" --device net0:net,socket=a,mac=53:54:00:12:34:56
-refused 'an unknown key of a device' '--device queues: must be socket, hang-timeout or mac' "${s[@]}" --device disk0:blk,queues=1
+refused 'an unknown key of a device' '--device queues: must be socket, hang-timeout, first-ring or mac' "${s[@]}" --device disk0:blk,queues=1
 refused 'a command line over 2047 bytes' '--append: must be at most 2047 bytes' "${s[@]}" \
 	--append "$(printf '%02048d' 0)"
 refused 'a sandbox' '--sandbox maybe: must be on or off' "${s[@]}" --sandbox maybe
