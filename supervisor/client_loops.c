@@ -81,13 +81,18 @@ static void fill_process(json_t *process)
 
 static void print_queues(const json_t *queues)
 {
-	char text[256] = "";
-	size_t len = 0;
+	for (size_t i = 0; i < json_array_size(queues); i++) {
+		const json_t *queue = json_array_get(queues, i);
+		const char *name = json_string_value(queue);
 
-	for (size_t i = 0; i < json_array_size(queues) && len < sizeof(text); i++)
-		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d", i ? "," : "",
-					(int)json_integer_value(json_array_get(queues, i)));
-	printf(" %s", *text ? text : "-");
+		putchar(i ? ',' : ' ');
+		if (name)
+			printf("%s", name);
+		else
+			printf("%d", (int)json_integer_value(queue));
+	}
+	if (!json_array_size(queues))
+		printf(" -");
 }
 
 static long long number(const json_t *of, const char *key)

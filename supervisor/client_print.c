@@ -68,6 +68,8 @@ static void print_child(const char *machine, const json_t *child)
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
 	print_away(json_object_get(child, "away"));
+	if (json_object_get(child, "server"))
+		printf(", served by %s", text_of(child, "server"));
 	if (json_is_true(json_object_get(child, "refuses_writes")))
 		printf(", refuses writes");
 	if (json_object_get(child, "last_death"))

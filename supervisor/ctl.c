@@ -45,8 +45,8 @@ static json_t *failed_json(const struct machine *m)
 	for (size_t i = 0; i < m->ndevices; i++) {
 		const struct device *d = &m->device[i];
 
-		if (d->state == DEVICE_FAILED)
-			json_array_append_new(list, json_string(d->id));
+		for (size_t l = 0; l < d->links && d->state == DEVICE_FAILED; l++)
+			json_array_append_new(list, json_string(d->link[l].id));
 		if (!d->helper.failed)
 			continue;
 		rundir_slot(helper, d->id, KEEPER_HELPER);
@@ -55,13 +55,23 @@ static json_t *failed_json(const struct machine *m)
 	return list;
 }
 
+/* The device with this number in the settings. */
+static const struct device_link *link_of(const struct machine *m, size_t conf)
+{
+	for (size_t i = 0; i < m->ndevices; i++)
+		for (size_t l = 0; l < m->device[i].links; l++)
+			if (m->device[i].link[l].conf == conf)
+				return &m->device[i].link[l];
+	return NULL; /* there is none without a server */
+}
+
 char *ctl_status_json(const struct machine *m)
 {
 	json_t *devices = json_array(), *root;
 	char *text;
 
-	for (size_t i = 0; i < m->ndevices; i++)
-		json_array_append_new(devices, device_json(&m->device[i]));
+	for (size_t i = 0; i < m->conf->ndevices; i++)
+		json_array_append_new(devices, device_json(link_of(m, i)));
 	root = json_pack(
 	    "{s:s, s:i, s:s, s:o, s:s?, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
 	    m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "failed", failed_json(m),

@@ -70,8 +70,8 @@ void ctl_on_changed(void *arg, int err, const struct bus_msg *reply)
 
 	snprintf(key, sizeof(key), "%.*s", (int)strcspn(q->change, "="), q->change);
 	/* A link that nobody is at the other end of comes up when somebody is. */
-	if (q->device && (!err || err == -ENOTCONN))
-		device_note_set(q->device, key, strchr(q->change, '=') + 1);
+	if (q->link && (!err || err == -ENOTCONN))
+		device_note_set(q->link, key, strchr(q->change, '=') + 1);
 	if (err) {
 		refuse(q->req, err, reply);
 		return;
@@ -81,24 +81,25 @@ void ctl_on_changed(void *arg, int err, const struct bus_msg *reply)
 	bus_ctl_answer(q->req, NULL);
 }
 
-/* Whether id is a device with a server of ours; else req is answered. */
-static bool is_ours(struct machine *m, struct bus_ctl_request *req, const char *id)
+/* The device of that id, if it has a server of ours; else req is answered. */
+static struct device_link *find_ours(struct machine *m, struct bus_ctl_request *req, const char *id)
 {
-	const struct device *d = machine_device(m, id);
+	struct device_link *l = machine_link(m, id);
 
-	if (!d)
+	if (!l)
 		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
-	else if (d->external)
+	else if (l->device->external)
 		bus_ctl_refuse(req, -EOPNOTSUPP, "its back end is run by somebody else");
-	return d && !d->external;
+	return l && !l->device->external ? l : NULL;
 }
 
 void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
 	struct bus_msg msg = { .type = BUS_SET, .set.key = "size" };
+	const struct device_link *l = find_ours(m, req, argv[0]);
 	struct ctl_question *q;
 
-	if (!is_ours(m, req, argv[0]))
+	if (!l)
 		return;
 	if (strlen(argv[1]) >= sizeof(msg.set.value)) {
 		bus_ctl_refuse(req, -EINVAL, "it is no size");
@@ -108,6 +109,7 @@ void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *cons
 	if (!q)
 		return;
 	snprintf(q->change, sizeof(q->change), "size=%s", argv[1]);
+	snprintf(msg.set.device, sizeof(msg.set.device), "%s", device_link_name(l));
 	snprintf(msg.set.value, sizeof(msg.set.value), "%s", argv[1]);
 	ctl_ask(q, ctl_find_child(m, argv[0]), &msg, ANSWER_NS, ctl_on_changed);
 }
@@ -119,15 +121,16 @@ static const char *find_member(struct machine *m, struct bus_ctl_request *req, c
 {
 	bool any = false;
 
-	for (size_t i = 0; i < m->ndevices; i++) {
-		const struct device *d = &m->device[i];
-		const struct child *c = &d->slot[d->active];
+	for (size_t i = 0; i < m->conf->ndevices; i++) {
+		const char *id = m->conf->device[i].id;
+		const struct child *c;
 
 		if (strcmp(m->conf->device[i].disk.group, group))
 			continue;
+		c = ctl_find_child(m, id);
 		any = true;
-		if (c->state == CHILD_READY && !c->adopted)
-			return d->id;
+		if (c && c->state == CHILD_READY && !c->adopted)
+			return id;
 	}
 	bus_ctl_refuse(req, any ? -EAGAIN : -ENOENT,
 		       any ? "no disk of the group is served at the moment; try again"
@@ -140,11 +143,14 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	const char *equals = strchr(argv[1], '='), *id = argv[0];
 	bool group = !strncmp(id, GROUP, strlen(GROUP));
 	struct bus_msg msg = { .type = BUS_SET };
+	struct device_link *l = NULL;
 	struct ctl_question *q;
 
 	if (group)
 		id = find_member(m, req, id + strlen(GROUP));
-	if (!id || !is_ours(m, req, id))
+	if (id)
+		l = find_ours(m, req, id);
+	if (!l)
 		return;
 	if (!equals || equals == argv[1] || (size_t)(equals - argv[1]) >= sizeof(msg.set.key) ||
 	    strlen(equals + 1) >= sizeof(msg.set.value)) {
@@ -154,7 +160,8 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	q = ctl_new_question(m, req, argv[0]);
 	if (!q)
 		return;
-	q->device = group ? NULL : machine_device(m, id);
+	q->link = group ? NULL : l;
+	snprintf(msg.set.device, sizeof(msg.set.device), "%s", device_link_name(l));
 	snprintf(q->change, sizeof(q->change), "%s", argv[1]);
 	if (snprintf(msg.set.key, sizeof(msg.set.key), "%s%.*s", group ? "group-" : "",
 		     (int)(equals - argv[1]), argv[1]) >= (int)sizeof(msg.set.key)) {
@@ -193,13 +200,19 @@ static void on_stats(void *arg, int err, const struct bus_msg *reply)
 void ctl_stats(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
 	struct child *child = ctl_find_child(m, argv[0]);
+	const struct device_link *l = machine_link(m, argv[0]);
+	const struct device *d = machine_device(m, argv[0]);
 	struct bus_msg msg = { .type = BUS_GET_STATS };
 	struct ctl_question *q;
 
-	if (!child) {
-		bus_ctl_refuse(req, -ENOENT, "there is no process of ours by that id; status lists all");
+	if (!child || (d && !l && d->links > 1)) {
+		bus_ctl_refuse(req, -ENOENT,
+			       child ? "it serves several devices; each of them has its own"
+				     : "there is no process of ours by that id; status lists all");
 		return;
 	}
+	if (l)
+		snprintf(msg.get_stats.device, sizeof(msg.get_stats.device), "%s", device_link_name(l));
 	q = ctl_new_question(m, req, argv[0]);
 	if (q)
 		ctl_ask(q, child, &msg, ANSWER_NS, on_stats);

@@ -29,25 +29,37 @@ struct gathering {
 /* One process of it. */
 struct asked {
 	struct gathering *all;
-	json_t *process; /* in all->processes */
+	json_t *process;             /* in all->processes */
+	const struct device *device; /* whose server it is, or NULL */
 };
 
-static json_t *queues_json(uint64_t queues)
+/* A queue by its number in its process; where that serves several devices, "DEVICE:NUMBER" by its number in its device. */
+static json_t *queue_json(const struct asked *a, unsigned i)
+{
+	const struct device *d = a ? a->device : NULL;
+
+	for (size_t l = 0; d && d->links > 1 && l < d->links; l++)
+		if (i - d->link[l].first_ring < d->link[l].rings)
+			return json_sprintf("%s:%u", d->link[l].id, i - d->link[l].first_ring);
+	return json_integer(i);
+}
+
+static json_t *queues_json(const struct asked *a, uint64_t queues)
 {
 	json_t *list = json_array();
 
-	for (int i = 0; queues; i++, queues >>= 1)
+	for (unsigned i = 0; queues; i++, queues >>= 1)
 		if (queues & 1)
-			json_array_append_new(list, json_integer(i));
+			json_array_append_new(list, queue_json(a, i));
 	return list;
 }
 
-static json_t *loop_json(const struct bus_loop *l)
+static json_t *loop_json(const struct asked *a, const struct bus_loop *l)
 {
 	double busy = l->over_ns ? (double)l->busy_ns / (double)l->over_ns : 0;
 
 	return json_pack("{s:s, s:I, s:o, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f}", "name", l->name, "thread",
-			 (json_int_t)l->thread, "queues", queues_json(l->queues), "busy", MIN(busy, 1.0),
+			 (json_int_t)l->thread, "queues", queues_json(a, l->queues), "busy", MIN(busy, 1.0),
 			 "over_s", (double)l->over_ns / (double)NS_PER_S, "passes", (json_int_t)l->passes,
 			 "sleeps", (json_int_t)l->sleeps, "polls",
 			 (json_int_t)(l->poll_hits + l->poll_misses), "poll_hits", (json_int_t)l->poll_hits,
@@ -55,12 +67,12 @@ static json_t *loop_json(const struct bus_loop *l)
 			 (double)l->poll_max_ns / (double)NS_PER_US);
 }
 
-static json_t *loops_json(const struct bus_msg *msg)
+static json_t *loops_json(const struct asked *a, const struct bus_msg *msg)
 {
 	json_t *list = json_array();
 
 	for (uint32_t i = 0; i < msg->loops.count; i++)
-		json_array_append_new(list, loop_json(&msg->loops.loop[i]));
+		json_array_append_new(list, loop_json(a, &msg->loops.loop[i]));
 	return list;
 }
 
@@ -89,7 +101,7 @@ static void on_loops(void *arg, int err, const struct bus_msg *reply)
 	if (err)
 		json_object_set_new(a->process, "error", json_string(strerrordesc_np(-err)));
 	else
-		json_object_set_new(a->process, "loops", loops_json(reply));
+		json_object_set_new(a->process, "loops", loops_json(a, reply));
 	count_down(a->all);
 }
 
@@ -101,12 +113,13 @@ static void add_own(struct gathering *all, struct machine *m)
 		return;
 	bus_add_loop(msg, &m->meter, 0, 0);
 	json_array_append_new(all->processes, json_pack("{s:s, s:i, s:o}", "id", "supervisor", "pid",
-							(int)getpid(), "loops", loops_json(msg)));
+							(int)getpid(), "loops", loops_json(NULL, msg)));
 	free(msg);
 }
 
-/* Asks a process, if it serves, and calls it id; a spare goes by its device's. */
-static void ask_loops(struct gathering *all, struct child *c, const char *id, bool spare)
+/* Asks a process, if it serves, and calls it id; a spare goes by its device's (d, if it is a server). */
+static void ask_loops(struct gathering *all, struct child *c, const char *id, const struct device *d,
+		      bool spare)
 {
 	const struct bus_msg msg = { .type = BUS_GET_LOOPS };
 	struct asked *a;
@@ -117,6 +130,7 @@ static void ask_loops(struct gathering *all, struct child *c, const char *id, bo
 	if (!a)
 		return;
 	a->all = all;
+	a->device = d;
 	a->process = json_pack("{s:s, s:i, s:b}", "id", id, "pid", (int)c->pid, "spare", spare);
 	json_array_append_new(all->processes, a->process);
 	all->waiting++;
@@ -137,18 +151,18 @@ void ctl_loops(struct machine *m, struct bus_ctl_request *req)
 	all->processes = json_array();
 	all->waiting = 1;
 	add_own(all, m);
-	ask_loops(all, &m->core, m->core.id, false);
+	ask_loops(all, &m->core, m->core.id, NULL, false);
 	for (size_t i = 0; i < m->ndevices; i++) {
 		struct device *d = &m->device[i];
 
 		if (d->external)
 			continue;
-		ask_loops(all, &d->slot[d->active], d->id, false);
-		ask_loops(all, &d->slot[!d->active], d->id, true);
+		ask_loops(all, &d->slot[d->active], d->id, d, false);
+		ask_loops(all, &d->slot[!d->active], d->id, d, true);
 		if (!d->helper.process)
 			continue;
 		rundir_slot(helper, d->id, KEEPER_HELPER);
-		ask_loops(all, &d->helper.child, helper, false);
+		ask_loops(all, &d->helper.child, helper, NULL, false);
 	}
 	count_down(all);
 }
@@ -170,11 +184,11 @@ static void on_moved(void *arg, int err, const struct bus_msg *reply)
 void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
 	struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
-	const struct device *d = machine_device(m, argv[0]);
+	const struct device_link *l = machine_link(m, argv[0]);
 	struct ctl_question *q;
 	uint64_t queue;
 
-	if (!d || d->external) {
+	if (!l || l->device->external) {
 		bus_ctl_refuse(req, -ENOENT,
 			       "there is no such device with a server of ours; status lists all");
 		return;
@@ -187,6 +201,7 @@ void ctl_move_queue(struct machine *m, struct bus_ctl_request *req, const char *
 	q = ctl_new_question(m, req, argv[0]);
 	if (!q)
 		return;
+	snprintf(msg.move_queue.device, sizeof(msg.move_queue.device), "%s", device_link_name(l));
 	msg.move_queue.queue = (uint32_t)queue;
 	snprintf(msg.move_queue.thread, sizeof(msg.move_queue.thread), "%s", argv[2]);
 	snprintf(q->change, sizeof(q->change), "queue %u is served by %s", msg.move_queue.queue, argv[2]);
@@ -201,7 +216,7 @@ static const struct device *find_thread(struct machine *m, struct bus_ctl_reques
 	for (size_t i = 0; i < m->ndevices; i++) {
 		const struct device *d = &m->device[i];
 
-		if (d->external || placing_find(&m->conf->device[i].placing, name) < 0)
+		if (d->external || placing_find(&m->conf->device[d->link[0].conf].placing, name) < 0)
 			continue;
 		if (found) {
 			bus_ctl_refuse(

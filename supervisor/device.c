@@ -57,7 +57,7 @@ static void answer_revival(struct device *d, int err, const char *text)
 
 void device_check_up(struct device *d)
 {
-	if (d->state != DEVICE_STARTING || !d->linked || !d->now.ready)
+	if (d->state != DEVICE_STARTING || !device_is_linked(d) || !d->now.ready)
 		return;
 	/* A guest is to find all there when it starts, and so is who revived it; else the two don't wait for each other. */
 	if ((!d->was_up || d->revived) && !device_helper_is_ready(d))
@@ -74,19 +74,6 @@ void device_check_up(struct device *d)
 	device_plan_spare(d);
 	d->ops->up(d->arg, d);
 	device_helper_check(d);
-}
-
-void device_linked(struct device *d, bool resumed)
-{
-	if (d->state != DEVICE_STARTING || d->linked)
-		return;
-	d->linked = true;
-	d->stale = false; /* the core has said all that there was about the predecessor */
-	d->now.linked = clock_ns();
-	d->now.resumed = resumed;
-	if (d->external)
-		d->now.ready = d->now.linked;
-	device_check_up(d);
 }
 
 static void on_ready(void *arg, struct child *child)
@@ -235,8 +222,7 @@ static void on_died(void *arg, struct child *child, const struct child_death *de
 	struct device *d = arg;
 	size_t slot = (size_t)(child - d->slot);
 
-	clean_fd(&d->front[slot]);
-	d->front[slot] = -1;
+	device_close_fronts(d, slot);
 	if (d->state == DEVICE_STOPPING)
 		device_check_stopped(d);
 	else if (d->ops->ending(d->arg))
@@ -264,47 +250,6 @@ void device_external_lost(struct device *d, const char *reason)
 	}
 }
 
-void device_unlinked(struct device *d, const char *reason)
-{
-	/*
-	 * This may be about the predecessor, whose end the core saw later than we did. If the core never saw that, we take
-	 * its first word about the present one for it; then the deadline will tell.
-	 */
-	if (d->stale) {
-		d->stale = false;
-		return;
-	}
-	d->down = true;
-	if (d->state == DEVICE_UP || !d->now.sign)
-		d->now.sign = clock_ns();
-	d->linked = false;
-	if (d->state != DEVICE_UP && d->state != DEVICE_STARTING)
-		return;
-	if (d->external)
-		device_external_lost(d, reason);
-	else
-		child_doubt(device_active(d), reason);
-}
-
-void device_hung(struct device *d, const struct bus_msg *msg)
-{
-	char reason[BUS_TEXT_MAX];
-
-	snprintf(reason, sizeof(reason), "queue %u made no progress for %.0f ms: %.400s",
-		 msg->device_hung.queue, (double)msg->device_hung.stalled_ns / (double)NS_PER_MS,
-		 msg->device_hung.reason);
-	if (d->external) {
-		say_warn("%s: %s", d->id, reason);
-		return;
-	}
-	if (d->state == DEVICE_UP) {
-		d->ops->event(d->arg, d, "device-hung", reason);
-		child_kill(device_active(d), reason);
-	} else if (d->state == DEVICE_CHANGING) {
-		device_upgrade_hung(d, reason);
-	}
-}
-
 void device_start_failed(struct device *d)
 {
 	d->now.noticed = d->now.reaped = clock_ns();
@@ -320,14 +265,17 @@ static void on_timer(void *arg)
 		device_start_active(d);
 	else if (d->state == DEVICE_STARTING && d->external)
 		device_external_lost(d, "it did not answer in time");
-	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY && !d->linked)
+	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY &&
+		 !device_is_linked(d))
 		child_kill(device_active(d), "the core did not take it up in time");
 }
 
 void device_start(struct device *d)
 {
 	forget_deaths(d);
-	d->recovering = d->restricted = d->was_up = d->given = false;
+	d->recovering = d->restricted = d->was_up = false;
+	for (size_t i = 0; i < d->links; i++)
+		d->link[i].given = false;
 	memset(&d->now, 0, sizeof(d->now));
 	device_helper_start(d);
 	if (d->ops->ending(d->arg))
@@ -391,7 +339,7 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 	if (msg->type == BUS_RECOVERED && child == device_active(d))
 		device_recovered(d, msg);
 	else if (msg->type == BUS_IO_ERROR && child == device_active(d))
-		d->ops->io_error(d->arg, d, msg->io_error.text);
+		device_io_error(d, msg);
 	else
 		say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);
 }
@@ -455,7 +403,6 @@ static int init_slot(struct device *d, size_t slot, const char *dir)
 	c->device = d->id;
 	memcpy(c->id, d->id, sizeof(c->id));
 	c->start_ns = d->policy.start_ns;
-	d->front[slot] = -1;
 	err = flight_map(d->flight[slot], true, &c->flight);
 	if (err)
 		return err;
@@ -469,6 +416,7 @@ int device_init(struct device *d, const char *dir)
 	int err = loop_add_timer(d->loop, on_timer, d, &d->timer);
 
 	d->state = DEVICE_IDLE;
+	device_init_links(d);
 	if (!err)
 		err = loop_add_timer(d->loop, device_on_spare_timer, d, &d->spare_timer);
 	if (!err)
@@ -483,7 +431,7 @@ void device_fini(struct device *d)
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
 		child_fini(&d->slot[i]);
 		flight_free(d->slot[i].flight);
-		clean_fd(&d->front[i]);
+		device_close_fronts(d, i);
 	}
 	device_helper_fini(d);
 	loop_del_timer(TAKE_PTR(d->timer));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device of a machine. Its process, or a back end that somebody else runs, is started, linked with the core, and
- * replaced when it is lost or hangs: by a spare that waits, if there is one, else by a new one. How often, and what
- * follows when that was too often, is the device's policy. A new version of its program can take over while it is in
- * use. The machine hears of it through the device_ops; all on the loop's thread.
+ * A device of a machine, or several that one process serves. The process, or a back end that somebody else runs, is started,
+ * linked with the core, and replaced when it is lost or hangs: by a spare that waits, if there is one, else by a new one.
+ * How often, and what follows when that was too often, is the device's policy. A new version of its program can take over
+ * while it is in use. The machine hears of it through the device_ops; all on the loop's thread.
  */
 #ifndef SUPERVISOR_DEVICE_H
 #define SUPERVISOR_DEVICE_H
@@ -44,10 +44,35 @@ struct device_times {
 
 struct device;
 
+/* A property as it was set, at first or while it runs; it holds for all of its processes. */
+#define DEVICE_SETS_MAX 16
+struct device_set {
+	char key[BUS_NAME_MAX]; /* empty: this and those behind it are free */
+	char value[64];
+};
+
+/* One of the devices that a process serves: what the core knows of it. */
+struct device_link {
+	/* For device_init. */
+	char id[BUS_NAME_MAX];
+	size_t conf; /* its number among the machine's settings */
+	unsigned first_ring,
+	    rings; /* its part of the rings of its process, as that one's flight recorder counts */
+
+	struct device *device;
+	int front[KEEPER_SLOTS]; /* the front end's end of each process's socket, until the core has it; -1 */
+	bool linked;             /* the core has finished the handshake */
+	bool resumed;            /* ... and says that its rings were live */
+	bool given, down, stale; /* device_unlinked tells */
+	bool told;               /* its server has said what the present start on live rings came to */
+	uint64_t resubmitted, poisoned; /* requests, of all recoveries */
+	struct device_set set[DEVICE_SETS_MAX];
+};
+
 struct device_ops {
-	/* Passes the core the front end's end of its socket (the caller closes its copy) and, unless -1, what reads its
+	/* Passes the core the front end's end of a socket (the caller closes its copy) and, unless -1, what reads its
 	 * flight recorder. -errno. */
-	int (*hand_over)(void *arg, struct device *d, int fd, int flight_fd);
+	int (*hand_over)(void *arg, const struct device_link *l, int fd, int flight_fd);
 	/* It came to DEVICE_UP. */
 	void (*up)(void *arg, struct device *d);
 	/* It came to DEVICE_IDLE, as told. */
@@ -59,7 +84,7 @@ struct device_ops {
 	/* Its helper serves again. */
 	void (*helper_up)(void *arg, struct device *d);
 	/* Its server keeps a request that failed, until it is told to try again. */
-	void (*io_error)(void *arg, struct device *d, const char *text);
+	void (*io_error)(void *arg, struct device_link *l, const char *text);
 	/* Something else that people may want to know: a short name, and a line. */
 	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);
 };
@@ -116,13 +141,6 @@ struct device_helper {
 	void *upgraded_arg;
 };
 
-/* A property that was changed while it runs, and holds for all its processes. */
-#define DEVICE_SETS_MAX 16
-struct device_set {
-	char key[BUS_NAME_MAX]; /* empty: this and those behind it are free */
-	char value[64];
-};
-
 struct device {
 	/* For device_init. */
 	struct loop *loop;
@@ -135,38 +153,36 @@ struct device {
 	bool external;              /* somebody else runs its back end; there are no slots */
 	bool streams;               /* each of its processes gets a connection to the peer of its plan */
 	const char *process, *kind; /* its program, and what that calls itself in HELLO */
-	char id[BUS_NAME_MAX];
+	char id[BUS_NAME_MAX];      /* the device's, or the name of the process that serves several */
+	bool shared;                /* the latter; their ids are those of the links */
+	struct device_link link[VMCONF_SHARED_MAX];
+	size_t links; /* so many */
 	const int *flight,
 	    *flight_reader; /* of each slot and the helper: the recorder's memory, and what reads it; kept by reference */
 
 	enum device_state state;
 	struct child slot[KEEPER_SLOTS];
-	int front[KEEPER_SLOTS];        /* the front end's end of its socket until the core has it; -1 */
-	size_t active;                  /* the slot that serves; the other one is the spare's */
-	struct loop_timer *timer;       /* deadline or back-off, by state */
-	struct loop_timer *spare_timer; /* until a spare is started */
-	struct loop_timer *trial_timer; /* of an upgrade */
-	unsigned short_lives;           /* deaths in a row without a time of service */
-	unsigned absences;              /* of an external one or a peer: connects that failed in a row */
-	unsigned spare_deaths;          /* of spares, in a row */
-	unsigned nrestarts;             /* all of them */
-	bool linked;
+	size_t active;                     /* the slot that serves; the other one is the spare's */
+	struct loop_timer *timer;          /* deadline or back-off, by state */
+	struct loop_timer *spare_timer;    /* until a spare is started */
+	struct loop_timer *trial_timer;    /* of an upgrade */
+	unsigned short_lives;              /* deaths in a row without a time of service */
+	unsigned absences;                 /* of an external one or a peer: connects that failed in a row */
+	unsigned spare_deaths;             /* of spares, in a row */
+	unsigned nrestarts;                /* all of them */
 	bool away;                         /* the peer of its stream could not be connected to */
 	bool slotless;                     /* it waits until nothing remains of a process before */
-	bool given, down, stale;           /* device_unlinked tells */
 	bool was_up;                       /* in this generation */
 	bool recovering;                   /* this start follows a death */
 	bool restricted;                   /* it died too often and refuses writes since */
 	uint64_t death[DEVICE_DEATHS_MAX]; /* ring of the times of the last deaths */
 	size_t ndeaths;
 	char last_death[BUS_TEXT_MAX];
-	struct device_times now, last;  /* of the present start, and of the last finished recovery */
-	uint64_t resubmitted, poisoned; /* requests, of all recoveries */
+	struct device_times now, last; /* of the present start, and of the last finished recovery */
 	device_done_fn revived;
 	void *revived_arg;
 	struct device_upgrade upgrade;
 	struct device_helper helper;
-	struct device_set set[DEVICE_SETS_MAX];
 };
 
 /* Sets up; dir is where the folders of its slots are (not of an external one). Starts nothing. -errno. */
@@ -179,9 +195,12 @@ void device_start(struct device *d);
 void device_stop(struct device *d, uint64_t deadline_ns);
 
 /* The core says that the device is linked, or no more, or that its rings make no progress. */
-void device_linked(struct device *d, bool resumed);
-void device_unlinked(struct device *d, const char *reason);
-void device_hung(struct device *d, const struct bus_msg *msg);
+void device_linked(struct device_link *l, bool resumed);
+void device_unlinked(struct device_link *l, const char *reason);
+void device_hung(struct device_link *l, const struct bus_msg *msg);
+
+/* Its name in messages to and from its server: empty where that one serves no other. */
+const char *device_link_name(const struct device_link *l);
 
 /* Starts it again after it was given up, or with writes again; done is called when it is up, or not. */
 void device_revive(struct device *d, device_done_fn done, void *arg);
@@ -193,8 +212,8 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
  */
 void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
 
-/* Its process took a change of a property, which its successors are to be told of. */
-void device_note_set(struct device *d, const char *key, const char *value);
+/* Its process took a change of a property, or is told of it as it starts. */
+void device_note_set(struct device_link *l, const char *key, const char *value);
 
 /* It, or what it needs, died too often and stays away. */
 bool device_has_failed(const struct device *d);
@@ -202,8 +221,8 @@ bool device_has_failed(const struct device *d);
 /* Takes over from a supervisor that died, with the plain fields as that one left them. -errno. */
 int device_adopt(struct device *d);
 
-/* Its part of the status; a new reference, NULL without memory. */
-json_t *device_json(const struct device *d);
+/* A device's part of the status; a new reference, NULL without memory. */
+json_t *device_json(const struct device_link *l);
 
 void device_fini(struct device *d);
 

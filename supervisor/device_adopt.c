@@ -28,7 +28,8 @@ int device_adopt(struct device *d)
 		err = child_claim(&d->slot[i], i != d->active, &found, &lost[i]);
 		if (err)
 			return err;
-		d->front[i] = found.held[KEEPER_HELD_FRONT];
+		for (size_t l = 0; l < d->links; l++)
+			d->link[l].front[i] = found.held[KEEPER_HELD_FRONT + l];
 	}
 	err = device_helper_adopt(d);
 	if (err)

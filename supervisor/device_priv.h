@@ -61,6 +61,31 @@ void device_vanished(struct device *d);
 /* What is in the other slot becomes active and is passed to the core; there must be something alive. */
 void device_take_spare(struct device *d);
 
+/* ---- device_link.c ---- */
+
+void device_init_links(struct device *d);
+
+/* The device that its server speaks of; NULL, and a warning, if there is none. */
+struct device_link *device_find_link(struct device *d, const char *name);
+
+/* A socket for each device: the server's ends into fds, the front ends' are kept, and are in held, too. 0 or -errno, logged. */
+int device_make_fronts(struct device *d, size_t slot, int *fds, int *held);
+
+/* The front ends' ends of the sockets of a slot's process: those that the core does not have. */
+void device_close_fronts(struct device *d, size_t slot);
+
+/* The core is to know this connection now; what it says about the one before may be still to come. */
+int device_give(struct device_link *l, int fd, int flight_fd);
+
+/* The core is linked with all of its devices. */
+bool device_is_linked(const struct device *d);
+
+/* Those whose rings were live when they were linked have had their server say what came of it. */
+bool device_all_told(const struct device *d);
+
+/* Its server keeps a request. */
+void device_io_error(struct device *d, const struct bus_msg *msg);
+
 /* ---- device_sets.c ---- */
 
 /* The active process, which is on the bus, may not know, or have forgotten, what was set. */

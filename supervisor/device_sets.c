@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What holds for a port: its limits and its link, as options or a person said, or as they are if nobody said anything. Its
- * server keeps that for its successors, but in memory that it can write itself (lib/state): so each successor is told all of
- * it once more, by who was asked. A disk is another matter: its size is in the
- * image, and its limits harm nobody but itself or those who share them in that very memory.
+ * What holds for a device: the limits and a port's link, as options or a person said, or as they are if nobody said anything.
+ * Its server keeps that for its successors, but in memory that it can write itself (lib/state): so each successor of a port's is
+ * told all of it once more, by who was asked. A disk is another matter: its size is in the image, and its limits harm nobody
+ * but itself or those who share them in that very memory; they are noted for people.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,25 +12,33 @@
 #include "clean.h"
 #include "device_priv.h"
 #include "num.h"
+#include "quota.h"
+#include "vmconf.h"
 
 #define ANSWER_NS (5 * NS_PER_S)
 
-/* One that asks for something to be done, which is over then. */
-static bool is_deed(const char *key)
+static bool is_limit(const char *key)
 {
-	return !strcmp(key, "announce");
+	for (size_t i = 0; i < QUOTA_KEYS; i++)
+		if (!strcmp(key, quota_names[i]))
+			return true;
+	for (size_t i = 0; i < LIMITS; i++)
+		if (!strcmp(key, vmconf_limit_names[i]))
+			return true;
+	return false;
 }
 
-void device_note_set(struct device *d, const char *key, const char *value)
+void device_note_set(struct device_link *l, const char *key, const char *value)
 {
-	struct device_set *s = d->set;
+	struct device_set *s = l->set;
 
-	if (strcmp(d->kind, "net") || is_deed(key) || strlen(key) >= sizeof(s->key) ||
+	/* The others ask for something to be done, which is over then. */
+	if ((!is_limit(key) && strcmp(key, "link")) || strlen(key) >= sizeof(s->key) ||
 	    strlen(value) >= sizeof(s->value))
 		return;
-	while (s < d->set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
+	while (s < l->set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
 		s++;
-	if (s == d->set + DEVICE_SETS_MAX)
+	if (s == l->set + DEVICE_SETS_MAX)
 		return; /* no kind of device has so many */
 	memcpy(s->key, key, strlen(key) + 1);
 	memcpy(s->value, value, strlen(value) + 1);
@@ -54,9 +62,11 @@ static void on_repeated(void *arg, int err, const struct bus_msg *reply)
 
 void device_repeat_sets(struct device *d)
 {
+	bool port = !strcmp(d->kind, "net");
 	struct child *child = device_active(d);
+	struct device_set *set = d->link[0].set;
 
-	for (struct device_set *s = d->set; s < d->set + DEVICE_SETS_MAX && *s->key; s++) {
+	for (struct device_set *s = set; port && s < set + DEVICE_SETS_MAX && *s->key; s++) {
 		struct repeated *r = calloc(1, sizeof(*r));
 		struct bus_msg msg = { .type = BUS_SET };
 		int err = -ENOMEM;

@@ -2,7 +2,6 @@
 /* A device's process is started, or its spare is taken, and the core is given its socket. */
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -20,32 +19,22 @@ static void begin(struct device *d, bool warm)
 		d->now.noticed = before.noticed;
 		d->now.reaped = before.reaped;
 	}
-	d->linked = d->slotless = false;
+	d->slotless = false;
+	for (size_t i = 0; i < d->links; i++)
+		d->link[i].linked = d->link[i].told = false;
 	d->state = DEVICE_STARTING;
 	loop_arm_timer(d->timer, d->now.begun + (warm ? TAKE_NS : d->policy.start_ns));
 }
 
-/* The core is to know this connection now; what it says about the one before may be still to come. */
-static int give(struct device *d, int fd, int flight_fd)
-{
-	int err = d->ops->hand_over(d->arg, d, fd, flight_fd);
-
-	d->stale = d->given && !d->down;
-	d->given = true;
-	d->down = false;
-	d->now.given = clock_ns();
-	return err;
-}
-
-/* The keeper forgets the socket first: one that it still holds was certainly not given to the core. */
+/* The keeper forgets the sockets first: what it still holds was certainly not given to the core. */
 static void give_active(struct device *d)
 {
-	int err;
+	int err = 0;
 
 	keeper_forget(d->keeper, d->index + d->active);
-	err = give(d, d->front[d->active], d->flight_reader[d->active]);
-	close(d->front[d->active]);
-	d->front[d->active] = -1;
+	for (size_t i = 0; i < d->links && !err; i++)
+		err = device_give(&d->link[i], d->link[i].front[d->active], d->flight_reader[d->active]);
+	device_close_fronts(d, d->active);
 	if (err)
 		child_kill(device_active(d), "the core takes no descriptor");
 }
@@ -63,24 +52,22 @@ static int dial(struct device *d, size_t slot, int *fd)
 int device_start_slot(struct device *d, size_t slot)
 {
 	CLEAN_FD int stream = -1;
-	int pair[2], fds[2], err = d->streams ? dial(d, slot, &stream) : 0;
+	int fds[KEEPER_PASSED_MAX], held[VMCONF_SHARED_MAX], err = d->streams ? dial(d, slot, &stream) : 0;
+	size_t nfds = d->links;
 
 	if (err)
 		return err;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
-		err = -errno;
-		say_error_errno(err, "%s: can't make its socket", d->id);
-		return err;
+	err = device_make_fronts(d, slot, fds, held);
+	if (!err) {
+		d->slot[slot].restricted = d->restricted;
+		if (d->streams)
+			fds[nfds++] = stream;
+		err = child_start(&d->slot[slot], fds, nfds, held, d->links);
+		for (size_t i = 0; i < d->links; i++)
+			close(fds[i]);
 	}
-	d->slot[slot].restricted = d->restricted;
-	fds[0] = pair[1];
-	fds[1] = stream;
-	err = child_start(&d->slot[slot], fds, d->streams ? 2 : 1, &pair[0], 1);
-	close(pair[1]);
 	if (err)
-		close(pair[0]);
-	else
-		d->front[slot] = pair[0];
+		device_close_fronts(d, slot);
 	return err;
 }
 
@@ -102,7 +89,7 @@ void device_take_spare(struct device *d)
 static void start_external(struct device *d)
 {
 	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
-	int err = fd < 0 ? fd : give(d, fd, -1);
+	int err = fd < 0 ? fd : device_give(&d->link[0], fd, -1);
 
 	if (!err) {
 		d->now.spawned = d->now.hello = clock_ns();

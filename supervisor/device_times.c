@@ -58,7 +58,7 @@ void device_report_start(struct device *d)
 	}
 	d->last = *t;
 	log_recovery(d, t);
-	if (t->rings)
+	if (t->rings && device_all_told(d))
 		log_replay(d, t);
 }
 
@@ -72,9 +72,10 @@ void device_recovered(struct device *d, const struct bus_msg *msg)
 {
 	uint64_t rings = msg->recovered.start_ns, now = clock_ns();
 	struct device_times *t = &d->now;
+	struct device_link *l = device_find_link(d, msg->recovered.device);
 
 	/* It is said again on each new connection, and of each start by a driver; the first one is what counts. */
-	if (t->rings || (d->state == DEVICE_UP && !t->resumed))
+	if (!l || l->told || (d->state == DEVICE_UP && !t->resumed))
 		return;
 	if (!rings || !is_plausible(rings, t->begun, now) ||
 	    !is_plausible(msg->recovered.replayed_ns, rings, now) ||
@@ -82,19 +83,22 @@ void device_recovered(struct device *d, const struct bus_msg *msg)
 		say_warn("%s: %s says that it recovered at an impossible time", d->id, d->process);
 		return;
 	}
-	t->rings = rings;
-	t->replayed = msg->recovered.replayed_ns;
-	t->first = msg->recovered.first_ns;
-	t->resubmitted = msg->recovered.resubmitted;
-	t->poisoned = msg->recovered.poisoned;
-	d->resubmitted += t->resubmitted;
-	d->poisoned += t->poisoned;
+	l->told = true;
+	l->resubmitted += msg->recovered.resubmitted;
+	l->poisoned += msg->recovered.poisoned;
+	/* Of several devices: from the first ring of all to when the last one has what it waited for. */
+	t->rings = t->rings ? MIN(t->rings, rings) : rings;
+	t->replayed = MAX(t->replayed, msg->recovered.replayed_ns);
+	t->first = MAX(t->first, msg->recovered.first_ns);
+	t->resubmitted += msg->recovered.resubmitted;
+	t->poisoned += msg->recovered.poisoned;
 	if (d->state != DEVICE_UP || !d->last.sign || d->last.begun != t->begun)
 		return; /* to be reported when it is up; or a first start: nothing was lost */
 	d->last.rings = t->rings;
 	d->last.replayed = t->replayed;
 	d->last.first = t->first;
-	log_replay(d, t);
+	if (device_all_told(d))
+		log_replay(d, t);
 }
 
 static void add(json_t *json, const char *name, uint64_t from, uint64_t to)
@@ -159,12 +163,14 @@ static const char *spare_state(const struct device *d, const struct child *spare
 }
 
 /* What its process says of storage that is away, in words that it can spoil: since when, and how many requests wait for it. */
-static json_t *away_json(const struct device *d, const struct child *active)
+static json_t *away_json(const struct device_link *l, const struct child *active)
 {
+	unsigned all = active->flight ? flight_queues(active->flight) : 0;
 	uint64_t now = clock_ns(), since = now, requests = 0;
+	const struct device *d = l->device;
 	json_t *json;
 
-	for (unsigned i = 0; active->flight && i < flight_queues(active->flight); i++) {
+	for (unsigned i = l->first_ring; i < MIN(l->first_ring + l->rings, all); i++) {
 		const struct flight_queue *q = flight_queue(active->flight, i);
 		uint64_t from = flight_get(&q->since);
 
@@ -183,13 +189,16 @@ static json_t *away_json(const struct device *d, const struct child *active)
 	return json;
 }
 
-json_t *device_json(const struct device *d)
+json_t *device_json(const struct device_link *l)
 {
+	const struct device *d = l->device;
 	const struct child *active = d->external ? NULL : &d->slot[d->active];
 	const struct child *spare = d->external ? NULL : &d->slot[device_other(d)];
-	json_t *json = device_child_json(d->id, d->process, device_state_name(d), active);
-	json_t *away = active && active->state == CHILD_READY ? away_json(d, active) : NULL;
+	json_t *json = device_child_json(l->id, d->process, device_state_name(d), active);
+	json_t *away = active && active->state == CHILD_READY ? away_json(l, active) : NULL;
 
+	if (d->shared)
+		json_object_set_new(json, "server", json_string(d->id));
 	if (away)
 		json_object_set_new(json, "away", away);
 	json_object_set_new(json, "restarts", json_integer((json_int_t)d->nrestarts));
@@ -202,8 +211,8 @@ json_t *device_json(const struct device *d)
 	}
 	if (*d->last_death)
 		json_object_set_new(json, "last_death", json_string(d->last_death));
-	json_object_set_new(json, "resubmitted", json_integer((json_int_t)d->resubmitted));
-	json_object_set_new(json, "poisoned", json_integer((json_int_t)d->poisoned));
+	json_object_set_new(json, "resubmitted", json_integer((json_int_t)l->resubmitted));
+	json_object_set_new(json, "poisoned", json_integer((json_int_t)l->poisoned));
 	if (d->last.sign)
 		json_object_set_new(json, "last_recovery_by", json_string(d->last.warm ? "spare" : "start"));
 	json_object_set_new(json, "last_recovery_ms", device_recovery_json(d));

@@ -267,7 +267,8 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 		answer->err = *made < 0 ? *made : 0;
 		return *made >= 0;
 	case KEEPER_FORGET:
-		let_go(s, request->child, KEEPER_HELD_FRONT);
+		for (size_t h = KEEPER_HELD_FRONT; h < KEEPER_HELD_ANCHOR; h++)
+			let_go(s, request->child, h);
 		return 0;
 	case KEEPER_FETCH:
 		return do_fetch(s, request->child, answer, out);

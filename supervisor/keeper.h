@@ -25,20 +25,20 @@
 #define KEEPER_PLACES       (KEEPER_BEFORE + 1)
 #define KEEPER_CHILDREN_MAX (KEEPER_PLACES * VMCONF_DEVICES_MAX + 1)
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
-#define KEEPER_FIXED_MAX                                                                                     \
-	(VMCONF_PAIRS_MAX + 2) /* descriptors that a child gets at each start: image, tap, ... */
-#define KEEPER_PASSED_MAX  2   /* ... and that are new at each start: sockets */
-#define KEEPER_HELD_MAX    4   /* ... and that the keeper holds for the next supervisor */
-#define KEEPER_CONSOLE_MAX 3   /* of the console: see console_keep */
+/* Descriptors that a child gets at each start: images, taps, ... */
+#define KEEPER_FIXED_MAX   (VMCONF_SHARED_MAX * (VMCONF_BACKING_MAX + 3) + 1)
+#define KEEPER_PASSED_MAX  VMCONF_SHARED_MAX       /* ... and that are new at each start: sockets */
+#define KEEPER_HELD_MAX    (VMCONF_SHARED_MAX + 2) /* ... and that the keeper holds for the next supervisor */
+#define KEEPER_CONSOLE_MAX 3                       /* of the console: see console_keep */
 
 /* What is held of a child: the reading end of its log, and the supervisor's ends of its sockets: those of the core, or
- * that of a device's front end until the core has it, and that of its anchor. */
+ * those of the devices' front ends until the core has them, and that of its anchor. */
 enum {
 	KEEPER_HELD_LOG,
 	KEEPER_HELD_DESC,
 	KEEPER_HELD_CONSOLE,
-	KEEPER_HELD_ANCHOR,
-	KEEPER_HELD_FRONT = KEEPER_HELD_DESC
+	KEEPER_HELD_ANCHOR = KEEPER_HELD_MAX - 1,
+	KEEPER_HELD_FRONT = KEEPER_HELD_DESC /* the first one; the others follow */
 };
 
 /* The place of slot s, or of the helper, of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
@@ -121,7 +121,7 @@ int keeper_join(const char *path, struct keeper **out, struct keeper_estate *est
 int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size);
 
-/* The front end's end of child i's socket is held no longer. */
+/* The front ends' ends of child i's sockets are held no longer. */
 void keeper_forget(struct keeper *k, size_t i);
 
 /* What there is of child i, for a supervisor that did not start it. */

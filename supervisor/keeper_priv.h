@@ -11,7 +11,7 @@
 #include "program.h"
 
 /* Between a keeper and an adopter, which may be of another version. Its children speak the bus as their supervisor did. */
-#define KEEPER_PROTOCOL 4
+#define KEEPER_PROTOCOL 5
 _Static_assert(BUS_PROTOCOL == 6, "with another bus protocol KEEPER_PROTOCOL is another, too");
 
 /* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */

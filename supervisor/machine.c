@@ -51,12 +51,23 @@ void machine_publish(struct machine *m, const char *source, const char *kind, co
 		bus_events_publish(m->events, source, kind, text);
 }
 
-struct device *machine_device(struct machine *m, const char *id)
+struct device_link *machine_link(struct machine *m, const char *id)
 {
 	for (size_t i = 0; i < m->ndevices; i++)
+		for (size_t l = 0; l < m->device[i].links; l++)
+			if (!strcmp(m->device[i].link[l].id, id))
+				return &m->device[i].link[l];
+	return NULL;
+}
+
+struct device *machine_device(struct machine *m, const char *id)
+{
+	struct device_link *l = machine_link(m, id);
+
+	for (size_t i = 0; !l && i < m->ndevices; i++)
 		if (!strcmp(m->device[i].id, id))
 			return &m->device[i];
-	return NULL;
+	return l ? l->device : NULL;
 }
 
 struct device *machine_helped(struct machine *m, const char *id)
@@ -168,8 +179,8 @@ static void start_generation(struct machine *m)
 	*m->io_error = '\0';
 	m->generation++;
 	m->begun = clock_ns();
-	say_info("%s: starting vmm-core and %zu device%s%s", m->conf->name, m->ndevices,
-		 m->ndevices == 1 ? "" : "s", m->generation > 1 ? " again" : "");
+	say_info("%s: starting vmm-core and %zu device%s%s", m->conf->name, m->conf->ndevices,
+		 m->conf->ndevices == 1 ? "" : "s", m->generation > 1 ? " again" : "");
 	start_core(m);
 	for (size_t i = 0; i < m->ndevices && m->state == MACHINE_STARTING; i++)
 		device_start(&m->device[i]);
@@ -261,14 +272,14 @@ void machine_on_keeper_dead(void *arg, uint32_t events)
 	loop_stop(m->loop);
 }
 
-static int hand_over(void *arg, struct device *d, int fd, int flight_fd)
+static int hand_over(void *arg, const struct device_link *l, int fd, int flight_fd)
 {
 	struct machine *m = arg;
 	char message[DEVICE_MESSAGE_SIZE] = "";
 	int fds[] = { fd, flight_fd };
 	ssize_t n;
 
-	memcpy(message, d->id, strlen(d->id));
+	memcpy(message, l->id, strlen(l->id));
 	n = fd_send(m->desc_fd, message, sizeof(message), fds, flight_fd < 0 ? 1 : 2);
 	return n < 0 ? (int)n : 0;
 }
@@ -324,7 +335,8 @@ static void on_device_up(void *arg, struct device *d)
 		run_if_all_up(m);
 		return;
 	}
-	machine_publish(m, d->id, "device-restarted", "restart %u", d->nrestarts);
+	for (size_t i = 0; i < d->links; i++)
+		machine_publish(m, d->link[i].id, "device-restarted", "restart %u", d->nrestarts);
 	look_for_failures(m);
 }
 
@@ -356,21 +368,24 @@ static void on_device_failed(void *arg, int err, const struct bus_msg *reply)
 /* Its process is dead, so nothing of it can write to the guest's memory any more. */
 static void fail_device(struct machine *m, const struct device *d)
 {
-	struct bus_msg msg = { .type = BUS_FAIL_DEVICE };
-	int err;
+	for (size_t i = 0; i < d->links; i++) {
+		struct bus_msg msg = { .type = BUS_FAIL_DEVICE };
+		int err;
 
-	snprintf(msg.fail_device.device, sizeof(msg.fail_device.device), "%s", d->id);
-	err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_device_failed, m);
-	if (err)
-		on_device_failed(m, err, NULL);
+		snprintf(msg.fail_device.device, sizeof(msg.fail_device.device), "%s", d->link[i].id);
+		err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_device_failed, m);
+		if (err)
+			on_device_failed(m, err, NULL);
+	}
 }
 
 static void on_given_up(void *arg, struct device *d, bool wrong)
 {
 	struct machine *m = arg;
 
-	machine_publish(m, d->id, "device-failed", "given up after %u restarts",
-			d->helper.failed ? d->helper.restarts : d->nrestarts);
+	for (size_t i = 0; i < d->links; i++)
+		machine_publish(m, d->link[i].id, "device-failed", "given up after %u restarts",
+				d->helper.failed ? d->helper.restarts : d->nrestarts);
 	if (m->state == MACHINE_STARTING) {
 		machine_end(m, wrong && !m->ever_ran ? EXIT_CONFIG : EXIT_DEVICE, false);
 		return;
@@ -386,7 +401,8 @@ static void on_given_up(void *arg, struct device *d, bool wrong)
 
 static void on_device_event(void *arg, const struct device *d, const char *kind, const char *text)
 {
-	machine_publish(arg, d->id, kind, "%s", text);
+	for (size_t i = 0; i < d->links; i++)
+		machine_publish(arg, d->link[i].id, kind, "%s", text);
 }
 
 static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
@@ -429,34 +445,34 @@ static void on_guest_ended(struct machine *m, const struct bus_msg *msg)
 }
 
 /* The device that a message of the core is about; NULL and a warning if there is none. */
-static struct device *spoken_of(struct machine *m, const char *id)
+static struct device_link *spoken_of(struct machine *m, const char *id)
 {
-	struct device *d = machine_device(m, id);
+	struct device_link *l = machine_link(m, id);
 
-	if (!d)
+	if (!l)
 		say_warn("core: it speaks of a device that does not exist");
-	return d;
+	return l;
 }
 
 static void on_core_message(void *arg, struct child *core, const struct bus_msg *msg)
 {
 	struct machine *m = arg;
-	struct device *d;
+	struct device_link *l;
 
 	if (msg->type == BUS_GUEST_ENDED) {
 		on_guest_ended(m, msg);
 	} else if (msg->type == BUS_DEVICE_UP) {
-		d = spoken_of(m, msg->device_up.device);
-		if (d)
-			device_linked(d, msg->device_up.resumed);
+		l = spoken_of(m, msg->device_up.device);
+		if (l)
+			device_linked(l, msg->device_up.resumed);
 	} else if (msg->type == BUS_DEVICE_DOWN) {
-		d = spoken_of(m, msg->device_down.device);
-		if (d && !is_ending(m))
-			device_unlinked(d, msg->device_down.reason);
+		l = spoken_of(m, msg->device_down.device);
+		if (l && !is_ending(m))
+			device_unlinked(l, msg->device_down.reason);
 	} else if (msg->type == BUS_DEVICE_HUNG) {
-		d = spoken_of(m, msg->device_hung.device);
-		if (d && !is_ending(m))
-			device_hung(d, msg);
+		l = spoken_of(m, msg->device_hung.device);
+		if (l && !is_ending(m))
+			device_hung(l, msg);
 	} else {
 		say_debug("%s: message %d is not for the supervisor", core->id, (int)msg->type);
 	}

@@ -50,7 +50,8 @@ struct machine {
 	struct loop_meter meter; /* of it */
 	enum machine_state state;
 	struct child core;
-	struct device device[VMCONF_DEVICES_MAX]; /* as in conf */
+	struct device
+	    device[VMCONF_DEVICES_MAX]; /* as in conf, but for those that share a process: they are one */
 	size_t ndevices;
 	int desc_fd; /* our end of the socket on which the core gets descriptors */
 	unsigned generation;
@@ -95,7 +96,8 @@ void machine_end(struct machine *m, int status, bool again);
 void machine_quit(struct machine *m);
 void machine_power_off(struct machine *m);
 
-/* The device of that id, or NULL. */
+/* The device of that id, or NULL; and what serves it, which can also be had by its own name. */
+struct device_link *machine_link(struct machine *m, const char *id);
 struct device *machine_device(struct machine *m, const char *id);
 
 /* The device whose helper goes by that id, its own with an end; or NULL. */

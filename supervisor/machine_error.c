@@ -16,9 +16,9 @@
 #define ANSWER_NS (5 * NS_PER_S)
 
 /* Whether it keeps requests until somebody resumes the machine. Only such a device's process may have it stand. */
-static bool keeps_requests(const struct machine *m, const struct device *d)
+static bool keeps_requests(const struct machine *m, const struct device_link *l)
 {
-	const struct vmconf_device *conf = &m->conf->device[d - m->device];
+	const struct vmconf_device *conf = &m->conf->device[l->conf];
 
 	return conf->kind == KIND_DISK &&
 	       (conf->disk.on_error == ERROR_STOP || conf->disk.on_error == ERROR_ENOSPC);
@@ -33,22 +33,22 @@ void machine_resumed(struct machine *m)
 	ctl_ask_again(m);
 }
 
-void machine_io_error(void *arg, struct device *d, const char *text)
+void machine_io_error(void *arg, struct device_link *l, const char *text)
 {
 	struct machine *m = arg;
 	char line[sizeof(m->io_error)];
 
-	snprintf(line, sizeof(line), "%s: %s", d->id, text);
+	snprintf(line, sizeof(line), "%s: %s", l->id, text);
 	logs_plain(line);
-	text = line + strlen(d->id) + 2;
-	if (!keeps_requests(m, d)) {
-		say_debug("%s: speaks of an I/O error, which it is not to: %s", d->id, text);
+	text = line + strlen(l->id) + 2;
+	if (!keeps_requests(m, l)) {
+		say_debug("%s: speaks of an I/O error, which it is not to: %s", l->id, text);
 		return;
 	}
 	if (strcmp(line, m->io_error) != 0) {
 		memcpy(m->io_error, line, sizeof(line));
 		say_warn("%s; the machine stands until bulkhead ctl %s resume", m->io_error, m->conf->name);
-		machine_publish(m, d->id, "io-error", "%s", text);
+		machine_publish(m, l->id, "io-error", "%s", text);
 	}
 	machine_resumed(m);
 }
@@ -62,17 +62,17 @@ void machine_runs_on(struct machine *m, const char *why)
 	machine_publish(m, "machine", "not-paused", "%s", why);
 }
 
-static void not_told(struct machine *m, const struct device *d, const char *why)
+static void not_told(struct machine *m, const struct device_link *l, const char *why)
 {
-	say_warn("%s: not told to try again what it keeps: %s; bulkhead ctl %s resume does it again", d->id,
+	say_warn("%s: not told to try again what it keeps: %s; bulkhead ctl %s resume does it again", l->id,
 		 why, m->conf->name);
-	machine_publish(m, d->id, "not-retried", "%s", why);
+	machine_publish(m, l->id, "not-retried", "%s", why);
 }
 
 /* A disk that was told to try again. */
 struct told {
 	struct machine *machine;
-	const struct device *device;
+	const struct device_link *link;
 };
 
 static void on_told(void *arg, int err, const struct bus_msg *reply)
@@ -81,23 +81,25 @@ static void on_told(void *arg, int err, const struct bus_msg *reply)
 
 	/* One that died has a successor, which tries what it finds anyway. */
 	if (err && err != -EPIPE && err != -ECANCELED)
-		not_told(t->machine, t->device, reply ? reply->error.text : strerror(-err));
+		not_told(t->machine, t->link, reply ? reply->error.text : strerror(-err));
 }
 
-static void tell(struct machine *m, struct device *d)
+static void tell(struct machine *m, struct device_link *l)
 {
-	const struct bus_msg msg = { .type = BUS_SET, .set = { .key = "retry", .value = "now" } };
+	struct device *d = l->device;
+	struct bus_msg msg = { .type = BUS_SET, .set = { .key = "retry", .value = "now" } };
 	struct told *t = calloc(1, sizeof(*t));
 	int err = -ENOMEM;
 
+	snprintf(msg.set.device, sizeof(msg.set.device), "%s", device_link_name(l));
 	if (t) {
-		*t = (struct told) { .machine = m, .device = d };
+		*t = (struct told) { .machine = m, .link = l };
 		err = bus_request(d->slot[d->active].bus, &msg, ANSWER_NS, on_told, t);
 	}
 	if (!err)
 		return;
 	free(t);
-	not_told(m, d, strerror(-err));
+	not_told(m, l, strerror(-err));
 }
 
 void machine_retry(struct machine *m)
@@ -107,7 +109,8 @@ void machine_retry(struct machine *m)
 		struct device *d = &m->device[i];
 		const struct child *c = &d->slot[d->active];
 
-		if (keeps_requests(m, d) && c->state == CHILD_READY && !c->adopted)
-			tell(m, d);
+		for (size_t l = 0; l < d->links && c->state == CHILD_READY && !c->adopted; l++)
+			if (keeps_requests(m, &d->link[l]))
+				tell(m, &d->link[l]);
 	}
 }

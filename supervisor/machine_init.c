@@ -33,10 +33,39 @@ static int init_core(struct machine *m)
 	return err ? err : child_init(c, path);
 }
 
+/* Those that nobody named, too: what a successor finds in its memory may be anybody's. */
+static void note_limits(struct device_link *l, const struct vmconf_device *conf)
+{
+	const struct vmconf_net *net = &conf->net;
+	const struct vmconf_disk *disk = &conf->disk;
+
+	for (size_t i = 0; conf->kind == KIND_DISK && i < QUOTA_KEYS; i++)
+		device_note_set(l, quota_names[i], disk->limit[i] ? disk->limit[i] : "0");
+	for (size_t i = 0; conf->kind == KIND_NET && i < LIMITS; i++)
+		device_note_set(l, vmconf_limit_names[i], net->limit[i] ? net->limit[i] : "0");
+	if (conf->kind == KIND_NET)
+		device_note_set(l, "link", "up");
+}
+
+static void add_links(struct device *d, const struct vmconf *conf, size_t first)
+{
+	for (size_t i = first; i < conf->ndevices; i++)
+		if (vmconf_leader(conf, i) == first) {
+			struct device_link *l = &d->link[d->links++];
+
+			snprintf(l->id, sizeof(l->id), "%s", conf->device[i].id);
+			l->conf = i;
+			l->first_ring = vmconf_first_ring(conf, i);
+			l->rings = vmconf_rings(&conf->device[i]);
+			note_limits(l, &conf->device[i]);
+		}
+}
+
+/* What serves device i, and others if it shares that. */
 static int init_device(struct machine *m, size_t i)
 {
 	const struct vmconf_device *conf = &m->conf->device[i];
-	struct device *d = &m->device[i];
+	struct device *d = &m->device[m->ndevices++];
 
 	d->loop = m->loop;
 	d->keeper = m->keeper;
@@ -57,11 +86,9 @@ static int init_device(struct machine *m, size_t i)
 					     .start_ns = m->conf->start_timeout_s * NS_PER_S,
 					     .spare = conf->spare,
 					     .on_failure = conf->on_failure };
-	snprintf(d->id, sizeof(d->id), "%s", conf->id);
-	/* Those that nobody named, too: what a successor finds in its memory may be anybody's. */
-	for (size_t l = 0; l < LIMITS; l++)
-		device_note_set(d, vmconf_limit_names[l], conf->net.limit[l] ? conf->net.limit[l] : "0");
-	device_note_set(d, "link", "up");
+	snprintf(d->id, sizeof(d->id), "%s", vmconf_process_id(conf));
+	d->shared = *conf->server;
+	add_links(d, m->conf, i);
 	return device_init(d, m->dir->path);
 }
 
@@ -69,9 +96,9 @@ static int init_children(struct machine *m)
 {
 	int err = init_core(m);
 
-	m->ndevices = m->conf->ndevices;
-	for (size_t i = 0; !err && i < m->ndevices; i++)
-		err = init_device(m, i);
+	for (size_t i = 0; !err && i < m->conf->ndevices; i++)
+		if (vmconf_leader(m->conf, i) == i)
+			err = init_device(m, i);
 	return err;
 }
 

@@ -25,7 +25,7 @@ struct ctl_question {
 	struct machine *machine;
 	struct bus_ctl_request *req;
 	char id[BUS_NAME_MAX];
-	struct device *device;     /* of SET, if that holds for its successors */
+	struct device_link *link;  /* of SET of one device */
 	char change[BUS_TEXT_MAX]; /* what is to be changed, for the log; of SET "KEY=VALUE" */
 };
 
@@ -49,7 +49,7 @@ void ctl_pin(struct machine *m, struct bus_ctl_request *req, const char *const *
 /* ---- machine_error.c ---- */
 
 /* A disk's server keeps a request that failed. */
-void machine_io_error(void *arg, struct device *d, const char *text);
+void machine_io_error(void *arg, struct device_link *l, const char *text);
 
 /* Before the vCPUs run again: has such requests tried again; and after it: stands again if that was in vain. */
 void machine_retry(struct machine *m);

@@ -51,10 +51,12 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 	const struct vmconf_device *device = &r->conf.device[i];
 	char folder[RUNDIR_SLOT_MAX];
 
-	for (size_t slot = 0; slot <= KEEPER_HELPER && !device->vhost_user; slot++) {
+	if (device->vhost_user || vmconf_leader(&r->conf, i) != i)
+		return 0;
+	for (size_t slot = 0; slot <= KEEPER_HELPER; slot++) {
 		if (slot == KEEPER_HELPER && !vmconf_helper(device))
 			continue;
-		rundir_slot(folder, device->id, slot);
+		rundir_slot(folder, vmconf_process_id(device), slot);
 		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))
 			return -EINVAL;
 	}

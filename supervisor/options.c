@@ -284,7 +284,8 @@ const struct option_def option_table[] = {
 	{ "cpu", "host[,-FEATURE...]", "host", "processor model, less the features named",
 	  .parse = parse_cpu },
 	{ "disk",
-	  "path=FILE|nbd=URI[,reconnect=SECONDS][,id=ID][,format=raw|qcow2][,backing=FILE]...[,readonly=on|"
+	  "path=FILE|nbd=URI[,reconnect=SECONDS][,id=ID][,server=NAME][,format=raw|qcow2][,backing=FILE]...[,"
+	  "readonly=on|"
 	  "off][,queues=N][,cache=direct|"
 	  "buffered][,engine=aio|io_uring|null]"
 	  "[,on-error=report|stop|enospc|retry]"

@@ -49,20 +49,38 @@ int options_restarts(const char *value, unsigned *restarts, unsigned *restarts_s
 
 /* ---- keys ---- */
 
-int options_id(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+int options_check_name(const char *key, const char *value, struct vmconf_error *error)
+{
+	if (vmconf_name_ok(value))
+		return 0;
+	return vmconf_refuse(error,
+			     "%s=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
+			     key, value, BUS_NAME_MAX - 1);
+}
+
+/* That of a process, which has a folder of that name. */
+static int name_process(char *to, const char *key, const char *value, struct vmconf_error *error)
 {
 	static const char *const taken[] = { "core", "ctl", "events", "keeper", "lock" };
 
-	if (!vmconf_name_ok(value))
-		return vmconf_refuse(
-		    error, "id=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
-		    value, BUS_NAME_MAX - 1);
+	if (options_check_name(key, value, error))
+		return -EINVAL;
 	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
 		if (!strcmp(value, taken[i]))
-			return vmconf_refuse(error, "id=\"%s\" is Bulkhead's own; choose another name",
+			return vmconf_refuse(error, "%s=\"%s\" is Bulkhead's own; choose another name", key,
 					     value);
-	memcpy(device->id, value, strlen(value) + 1);
+	memcpy(to, value, strlen(value) + 1);
 	return 0;
+}
+
+int options_id(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return name_process(device->id, "id", value, error);
+}
+
+int options_server(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	return name_process(device->server, "server", value, error);
 }
 
 int options_queues(struct vmconf_device *device, const char *value, struct vmconf_error *error)
@@ -180,6 +198,7 @@ int options_device(struct vmconf_device *device, const struct options_kind *kind
 		if (given[i] && !keys[i].repeats && !keys[i].list)
 			return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
 		given[i] = true;
+		device->commons |= 1U << keys[i].common;
 		if (keys[i].parse(device, val, error))
 			return -EINVAL;
 	}

@@ -96,26 +96,31 @@ static int disk_on_error(struct vmconf_device *device, const char *value, struct
 static const struct options_key keys[] = {
 	{ .key = "path", .parse = disk_path, .own = true },
 	{ .key = "id", .parse = options_id },
+	{ .key = "server", .parse = options_server, .own = true },
 	{ .key = "nbd", .parse = disk_nbd, .own = true },
 	{ .key = "reconnect", .parse = disk_reconnect, .own = true },
 	{ .key = "format", .parse = disk_format, .own = true },
 	{ .key = "backing", .parse = disk_backing, .own = true, .repeats = true },
 	{ .key = "readonly", .parse = disk_readonly, .own = true },
 	{ .key = "queues", .parse = options_queues, .own = true },
-	{ .key = "io-threads", .parse = options_io_threads, .own = true, .list = true },
+	{ .key = "io-threads",
+	  .parse = options_io_threads,
+	  .own = true,
+	  .list = true,
+	  .common = COMMON_IO_THREADS },
 	{ .key = "map", .parse = options_map, .own = true, .list = true },
-	{ .key = "poll-max-us", .parse = options_poll_max, .own = true },
+	{ .key = "poll-max-us", .parse = options_poll_max, .own = true, .common = COMMON_POLL_MAX },
 	{ .key = "cache", .parse = disk_cache, .own = true },
-	{ .key = "engine", .parse = disk_engine, .own = true },
+	{ .key = "engine", .parse = disk_engine, .own = true, .common = COMMON_ENGINE },
 	{ .key = "on-error", .parse = disk_on_error, .own = true },
 	{ .key = "bps", .parse = options_bps, .own = true },
 	{ .key = "iops", .parse = options_iops, .own = true },
 	{ .key = "bps-burst", .parse = options_bps_burst, .own = true },
 	{ .key = "iops-burst", .parse = options_iops_burst, .own = true },
 	{ .key = "group", .parse = options_group, .own = true },
-	{ .key = "spare", .parse = options_spare, .own = true },
-	{ .key = "restarts", .parse = options_device_restarts },
-	{ .key = "on-failure", .parse = options_on_failure },
+	{ .key = "spare", .parse = options_spare, .own = true, .common = COMMON_SPARE },
+	{ .key = "restarts", .parse = options_device_restarts, .common = COMMON_RESTARTS },
+	{ .key = "on-failure", .parse = options_on_failure, .common = COMMON_ON_FAILURE },
 	{ .key = "hang-timeout", .parse = options_hang_timeout, .own = true },
 	{ .key = "vhost-user", .parse = options_vhost_user },
 	{ .key = NULL },
@@ -144,6 +149,13 @@ static int check_nbd(const struct vmconf_disk *disk, struct vmconf_error *error)
 	return 0;
 }
 
+int options_check_engine(const struct vmconf_disk *disk, struct vmconf_error *error)
+{
+	if (disk->engine == ENGINE_NULL && disk->qcow2)
+		return vmconf_refuse(error, "engine=null goes with format=raw only");
+	return 0;
+}
+
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error)
 {
 	bool given[OPTIONS_KEYS_MAX] = { false };
@@ -160,10 +172,11 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 	if (device->disk.backing.n && !device->disk.qcow2)
 		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
 				     device->disk.backing.word[0]);
-	if (device->disk.engine == ENGINE_NULL && device->disk.qcow2)
-		return vmconf_refuse(error, "engine=null goes with format=raw only");
+	err = options_check_engine(&device->disk, error);
+	if (err)
+		return err;
 	if (device->vhost_user && device->on_failure == FAILURE_READ_ONLY)
 		return vmconf_refuse(error, "on-failure=\"read-only\" does not go with vhost-user; allowed: "
 					    "quarantine, needs-reset, stop");
-	return options_place(device, error);
+	return *device->server ? 0 : options_place(device, error);
 }

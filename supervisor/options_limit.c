@@ -45,18 +45,9 @@ int options_iops_burst(struct vmconf_device *device, const char *value, struct v
 	return set_limit(device, QUOTA_IOPS_BURST, value, error);
 }
 
-static int check_name(const char *key, const char *value, struct vmconf_error *error)
-{
-	if (vmconf_name_ok(value))
-		return 0;
-	return vmconf_refuse(error,
-			     "%s=\"%s\" is not a name: 1 to %d of a-z A-Z 0-9 - _, a letter or digit first",
-			     key, value, BUS_NAME_MAX - 1);
-}
-
 int options_group(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	if (check_name("group", value, error))
+	if (options_check_name("group", value, error))
 		return -EINVAL;
 	memcpy(device->disk.group, value, strlen(value) + 1);
 	return 0;
@@ -81,7 +72,7 @@ static int take_pair(const struct vmconf *conf, struct vmconf_group *group, cons
 	*given |= 1U << i;
 	if (i)
 		return check((enum quota_key)(i - 1), value, &group->limit[i - 1], error);
-	if (check_name("id", value, error))
+	if (options_check_name("id", value, error))
 		return -EINVAL;
 	if (vmconf_find_group(conf, value) >= 0)
 		return vmconf_refuse(error, "id=\"%s\" is given twice; each group needs its own", value);

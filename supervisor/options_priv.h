@@ -12,15 +12,31 @@ int options_keep(char **to, const char *value, struct vmconf_error *error);
 int options_choice(const char *value, const char *first, const char *second, bool *is_second,
 		   struct vmconf_error *error);
 
+/* Whether the value of a key can be the name of something. */
+int options_check_name(const char *key, const char *value, struct vmconf_error *error);
+
 /* N/SECONDS: how many deaths in how long. */
 int options_restarts(const char *value, unsigned *restarts, unsigned *restarts_s, struct vmconf_error *error);
 
 /* ---- devices ---- */
 
+/* What disks that share a server have in common, as it is its process's. */
+enum options_common {
+	COMMON_NONE,
+	COMMON_IO_THREADS,
+	COMMON_POLL_MAX,
+	COMMON_ENGINE,
+	COMMON_SPARE,
+	COMMON_RESTARTS,
+	COMMON_ON_FAILURE,
+	COMMONS
+};
+
 /* A key of a kind of device. */
 struct options_key {
 	const char *key;
 	int (*parse)(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+	enum options_common common;
 	bool own; /* only for a device of which we run the server */
 	bool repeats;
 	bool flag; /* on if it has no value */
@@ -44,6 +60,7 @@ int options_device(struct vmconf_device *device, const struct options_kind *kind
 
 /* The keys that several kinds have. */
 int options_id(struct vmconf_device *device, const char *value, struct vmconf_error *error);
+int options_server(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_queues(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_spare(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_device_restarts(struct vmconf_device *device, const char *value, struct vmconf_error *error);
@@ -66,6 +83,16 @@ int options_io_threads(struct vmconf_device *device, const char *value, struct v
 int options_map(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_poll_max(struct vmconf_device *device, const char *value, struct vmconf_error *error);
 int options_place(struct vmconf_device *device, struct vmconf_error *error);
+/* ... which is this one after the other; the map may be that of another disk. */
+int options_set_threads(struct vmconf_device *device, struct vmconf_error *error);
+int options_set_map(struct placing *placing, const struct vmconf_device *device, struct vmconf_error *error);
+int options_place_finish(struct vmconf_device *device, struct vmconf_error *error);
+
+/* Whether the engine can serve the format. */
+int options_check_engine(const struct vmconf_disk *disk, struct vmconf_error *error);
+
+/* options_server.c: what the disks of each server come to, once all are known. */
+int options_servers(struct vmconf *conf, struct vmconf_error *error);
 
 /* Reads what --disk takes, and what --net takes. */
 int options_disk(struct vmconf_device *device, char *value, struct vmconf_error *error);

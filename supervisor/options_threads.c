@@ -43,22 +43,35 @@ int options_poll_max(struct vmconf_device *device, const char *value, struct vmc
 	return 0;
 }
 
+int options_set_threads(struct vmconf_device *device, struct vmconf_error *error)
+{
+	if (!device->io_threads || !placing_set_threads(&device->placing, device->io_threads))
+		return 0;
+	return vmconf_refuse(error, "io-threads=\"%s\" is not possible; allowed: " PLACING_THREADS_FORM,
+			     device->io_threads);
+}
+
+int options_set_map(struct placing *placing, const struct vmconf_device *device, struct vmconf_error *error)
+{
+	if (!placing_set_map(placing, device->queues, device->map))
+		return 0;
+	return vmconf_refuse(error,
+			     "map=\"%s\" is not possible; allowed: " PLACING_MAP_FORM
+			     ", of %u queues and the names of io-threads",
+			     device->map, device->queues);
+}
+
+int options_place_finish(struct vmconf_device *device, struct vmconf_error *error)
+{
+	if (!placing_finish(&device->placing))
+		return 0;
+	return vmconf_refuse(error, "io-threads=\"%s\" are more than there are queues (%u)",
+			     device->io_threads, device->placing.queues);
+}
+
 int options_place(struct vmconf_device *device, struct vmconf_error *error)
 {
-	int err = device->io_threads ? placing_set_threads(&device->placing, device->io_threads) : 0;
-
-	if (err)
-		return vmconf_refuse(error,
-				     "io-threads=\"%s\" is not possible; allowed: " PLACING_THREADS_FORM,
-				     device->io_threads);
-	err = placing_set_map(&device->placing, device->queues, device->map);
-	if (!err && placing_finish(&device->placing))
-		return vmconf_refuse(error, "io-threads=\"%s\" are more than there are queues (%u)",
-				     device->io_threads, device->queues);
-	if (err)
-		return vmconf_refuse(error,
-				     "map=\"%s\" is not possible; allowed: " PLACING_MAP_FORM
-				     ", of %u queues and the names of io-threads",
-				     device->map, device->queues);
-	return 0;
+	if (options_set_threads(device, error) || options_set_map(&device->placing, device, error))
+		return -EINVAL;
+	return options_place_finish(device, error);
 }

@@ -227,9 +227,11 @@ static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files
 			  struct vmconf_error *error)
 {
 	const struct vmconf_device *device = &conf->device[i];
-	unsigned rings = device->kind == KIND_NET ? 2 * device->queues + 1 : device->queues;
+	unsigned rings = *device->server ? device->placing.queues : vmconf_rings(device);
 	int err = 0;
 
+	if (vmconf_leader(conf, i) != i)
+		return 0; /* its server has them */
 	for (size_t slot = 0; slot < KEEPER_SLOTS && !device->vhost_user && !err; slot++)
 		err = make_recorder(files, KEEPER_INDEX(i, slot), rings, error);
 	if (!err && vmconf_helper(device))

@@ -11,7 +11,7 @@
 
 /* ---- words ---- */
 
-#define ARGS_MAX 320 /* most of them are the forwards of a network port */
+#define ARGS_MAX 400 /* most of them are the forwards of a network port */
 
 struct args {
 	char **word;
@@ -85,15 +85,19 @@ static void mac_text(char text[MAC_TEXT], const struct vmconf_net *net)
 }
 
 /* What the core is to present; a back end of somebody else's may not know its address. */
-static void add_device(struct args *a, const struct vmconf_device *device)
+static void add_device(struct args *a, const struct vmconf *conf, size_t i)
 {
-	char mac[MAC_TEXT] = "";
+	const struct vmconf_device *device = &conf->device[i];
+	char mac[MAC_TEXT] = "", ring[32] = "";
+	unsigned before = vmconf_first_ring(conf, i);
 
+	if (before)
+		snprintf(ring, sizeof(ring), ",first-ring=%u", before);
 	if (device->kind == KIND_NET && device->vhost_user)
 		mac_text(mac, &device->net);
 	add(a, "--device");
-	add(a, "%s:%s,hang-timeout=%u%s%s", device->id, device->kind == KIND_NET ? "net" : "blk",
-	    device->hang_timeout_ms, *mac ? ",mac=" : "", mac);
+	add(a, "%s:%s,hang-timeout=%u%s%s%s", device->id, device->kind == KIND_NET ? "net" : "blk",
+	    device->hang_timeout_ms, ring, *mac ? ",mac=" : "", mac);
 }
 
 static int fill_core(struct keeper_child *child, const struct vmconf *conf, const struct plan_files *files,
@@ -121,7 +125,7 @@ static int fill_core(struct keeper_child *child, const struct vmconf *conf, cons
 	add(&a, "%lluM%s", (unsigned long long)(conf->memory >> 20), conf->hugepages ? ",hugepages=on" : "");
 	add_pair(&a, "--cpu", conf->cpu);
 	for (size_t i = 0; i < conf->ndevices; i++)
-		add_device(&a, &conf->device[i]);
+		add_device(&a, conf, i);
 	if (conf->test_devices)
 		add(&a, "--test-devices");
 	return finish(child, &a);
@@ -134,11 +138,18 @@ static void begin_server(struct args *a, struct keeper_child *child, const struc
 {
 	char folder[RUNDIR_SLOT_MAX];
 
-	child->id = device->id;
+	child->id = vmconf_process_id(device);
 	child->program = program;
 	add(a, "%s", program);
-	rundir_slot(folder, device->id, slot);
-	add_common(a, conf, dir, device->id, folder);
+	rundir_slot(folder, child->id, slot);
+	add_common(a, conf, dir, child->id, folder);
+}
+
+static void add_anchor(struct args *a, struct keeper_child *child, const struct vmconf *conf, size_t place)
+{
+	child->anchored = conf->sandbox;
+	if (child->anchored)
+		add_fd(a, "--anchor-fd", place);
 }
 
 /* The sockets that are made for each start, in their order: the front end's, others, the anchor's. */
@@ -150,9 +161,7 @@ static void add_passed(struct args *a, struct keeper_child *child, const struct 
 	add_fd(a, "--vhost-fd", place++);
 	if (other)
 		add_fd(a, other, place++);
-	child->anchored = conf->sandbox;
-	if (child->anchored)
-		add_fd(a, "--anchor-fd", place);
+	add_anchor(a, child, conf, place);
 }
 
 static void add_disk_limits(struct args *a, struct keeper_child *child, const struct vmconf *conf,
@@ -174,17 +183,21 @@ static void add_given(struct args *a, const char *option, const char *value)
 		add_pair(a, option, value);
 }
 
+static void add_threads(struct args *a, const struct vmconf_device *device)
+{
+	add_given(a, "--io-threads", device->io_threads);
+	if (device->poll_max_us == VMCONF_POLL_DEFAULT)
+		return;
+	add(a, "--poll-max-us");
+	add(a, "%u", device->poll_max_us);
+}
+
 /* Its queues and who serves them. */
 static void add_queues(struct args *a, const struct vmconf_device *device)
 {
 	add(a, "--queues");
 	add(a, "%u", device->queues);
-	add_given(a, "--io-threads", device->io_threads);
 	add_given(a, "--map", device->map);
-	if (device->poll_max_us == VMCONF_POLL_DEFAULT)
-		return;
-	add(a, "--poll-max-us");
-	add(a, "%u", device->poll_max_us);
 }
 
 /* "qcow2:fd=6,raw:fd=7": formats as they were given, and descriptors in place of names. */
@@ -205,39 +218,64 @@ static void add_backing(struct args *a, struct keeper_child *child, const struct
 		add_pair(a, "--backing", list);
 }
 
-static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
-		    const struct plan_files *files, const struct rundir *dir)
+/* What is one disk's alone; its front end's socket has the given place. */
+static void add_disk(struct args *a, struct keeper_child *child, const struct vmconf *conf, size_t i,
+		     const struct plan_files *files, size_t front)
 {
 	const struct vmconf_device *device = &conf->device[i];
+
+	if (*device->server)
+		add_pair(a, "--device", device->id);
+	if (device->disk.nbd) {
+		add_pair(a, "--nbd", device->disk.nbd);
+		add_fixed(a, child, "--dial-fd", files->packet[i][0]);
+	} else {
+		add_fixed(a, child, "--image-fd", files->image[i]);
+	}
+	if (device->disk.reconnect_s) {
+		add(a, "--reconnect");
+		add(a, "%u", device->disk.reconnect_s);
+	}
+	add_fixed(a, child, "--state-fd", files->state[i]);
+	add_disk_limits(a, child, conf, &device->disk, files);
+	if (device->disk.on_error)
+		add_pair(a, "--on-error", vmconf_on_error_names[device->disk.on_error]);
+	add_backing(a, child, &device->disk, files->backing[i]);
+	add_fd(a, "--vhost-fd", front);
+	add_pair(a, "--format", device->disk.qcow2 ? "qcow2" : "raw");
+	if (device->disk.readonly)
+		add(a, "--readonly");
+	add_queues(a, device);
+	if (!device->disk.nbd)
+		add_pair(a, "--cache", files->direct[i] ? "direct" : "buffered");
+}
+
+/* How many descriptors add_disk has the child get at each start. */
+static size_t count_fixed(const struct vmconf_disk *disk)
+{
+	return 2 + (*disk->group != '\0') + disk->backing.n;
+}
+
+static int fill_blk(struct keeper_child *child, const struct vmconf *conf, size_t first, size_t slot,
+		    const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[first];
 	struct args a = { 0 };
+	size_t front = child->nfixed + 1;
 
 	begin_server(&a, child, conf, device, slot, files->blk, dir);
 	child->restricted = "--refuse-writes";
-	if (device->disk.nbd) {
-		add_pair(&a, "--nbd", device->disk.nbd);
-		add_fixed(&a, child, "--dial-fd", files->packet[i][0]);
-	} else {
-		add_fixed(&a, child, "--image-fd", files->image[i]);
-	}
-	if (device->disk.reconnect_s) {
-		add(&a, "--reconnect");
-		add(&a, "%u", device->disk.reconnect_s);
-	}
-	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, slot)]);
-	add_fixed(&a, child, "--state-fd", files->state[i]);
-	add_disk_limits(&a, child, conf, &device->disk, files);
-	if (device->disk.engine)
+	if (device->disk.engine) /* before the first --device: it is all disks' */
 		add_pair(&a, "--engine", vmconf_engine_names[device->disk.engine]);
-	if (device->disk.on_error)
-		add_pair(&a, "--on-error", vmconf_on_error_names[device->disk.on_error]);
-	add_backing(&a, child, &device->disk, files->backing[i]);
-	add_passed(&a, child, conf, NULL);
-	add_pair(&a, "--format", device->disk.qcow2 ? "qcow2" : "raw");
-	if (device->disk.readonly)
-		add(&a, "--readonly");
-	add_queues(&a, device);
-	if (!device->disk.nbd)
-		add_pair(&a, "--cache", files->direct[i] ? "direct" : "buffered");
+	add_threads(&a, device);
+	for (size_t i = first; i < conf->ndevices; i++)
+		if (vmconf_leader(conf, i) == first)
+			front += count_fixed(&conf->device[i].disk);
+	for (size_t i = first; i < conf->ndevices; i++)
+		if (vmconf_leader(conf, i) == first)
+			add_disk(&a, child, conf, i, files, front++);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(first, slot)]);
+	add_anchor(&a, child, conf, front);
 	return finish(child, &a);
 }
 
@@ -293,6 +331,7 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 		add(&a, "--mtu");
 		add(&a, "%u", mtu);
 	}
+	add_threads(&a, device);
 	add_queues(&a, device);
 	add_limits(&a, net);
 	return finish(child, &a);
@@ -351,10 +390,11 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 		       struct plan_files *files, const struct rundir *dir)
 {
 	const struct vmconf_device *device = &conf->device[i];
+	bool leads = vmconf_leader(conf, i) == i; /* else its server is there already */
 	int err = 0;
 
 	plan->child[KEEPER_INDEX(i, 0)].connect = device->vhost_user;
-	for (size_t slot = 0; !err && slot < KEEPER_SLOTS && !device->vhost_user; slot++)
+	for (size_t slot = 0; !err && slot < KEEPER_SLOTS && leads && !device->vhost_user; slot++)
 		err = (device->kind == KIND_NET ? fill_net : fill_blk)(&plan->child[KEEPER_INDEX(i, slot)],
 								       conf, i, slot, files, dir);
 	if (!err && vmconf_helper(device))

@@ -86,7 +86,8 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 	for (size_t i = 0; i < conf->ndevices; i++) {
 		char folder[RUNDIR_SLOT_MAX];
 
-		rundir_slot(folder, conf->device[i].id, vmconf_helper(&conf->device[i]) ? KEEPER_HELPER : 1);
+		rundir_slot(folder, vmconf_process_id(&conf->device[i]),
+			    vmconf_helper(&conf->device[i]) ? KEEPER_HELPER : 1);
 		if (!conf->device[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
 			longest = strlen(folder) + strlen("/bus");
 	}

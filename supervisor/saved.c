@@ -121,6 +121,13 @@ static const struct field helper_fields[] = {
 };
 #undef OF
 
+#define OF struct device_link
+static const struct field link_fields[] = {
+	FLAG(linked), FLAG(resumed),       FLAG(given),      FLAG(down), FLAG(stale),
+	FLAG(told),   NUMBER(resubmitted), NUMBER(poisoned), END,
+};
+#undef OF
+
 #define OF struct device
 static const struct field device_fields[] = {
 	NUMBER_TO(DEVICE_FAILED, state),
@@ -129,16 +136,10 @@ static const struct field device_fields[] = {
 	NUMBER(absences),
 	NUMBER(spare_deaths),
 	NUMBER(nrestarts),
-	FLAG(linked),
-	FLAG(given),
-	FLAG(down),
-	FLAG(stale),
 	FLAG(was_up),
 	FLAG(recovering),
 	FLAG(restricted),
 	TEXT(last_death),
-	NUMBER(resubmitted),
-	NUMBER(poisoned),
 	NUMBER_TO(UPGRADE_REVERTING, upgrade.step),
 	NUMBER_TO(KEEPER_SLOTS - 1, upgrade.slot),
 	NUMBER(upgrade.drain),
@@ -219,37 +220,41 @@ static void read_ring(const json_t *from, uint64_t *ring, size_t *n)
 		ring[*n] = (uint64_t)json_integer_value(json_array_get(from, *n));
 }
 
-static json_t *save_sets(const struct device *d)
+static json_t *save_link(const struct device_link *l)
 {
-	json_t *to = json_object();
+	json_t *to = save_fields(link_fields, l), *sets = json_object();
 
-	for (size_t i = 0; i < DEVICE_SETS_MAX && *d->set[i].key; i++)
-		json_object_set_new(to, d->set[i].key, json_string(d->set[i].value));
+	for (size_t i = 0; i < DEVICE_SETS_MAX && *l->set[i].key; i++)
+		json_object_set_new(sets, l->set[i].key, json_string(l->set[i].value));
+	json_object_set_new(to, "set", sets);
 	return to;
 }
 
-static void read_sets(json_t *from, struct device *d)
+static int read_link(const json_t *from, struct device_link *l)
 {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(from, key, value) if (json_is_string(value))
-	    device_note_set(d, key, json_string_value(value));
+	json_object_foreach(json_object_get(from, "set"), key, value) if (json_is_string(value))
+	    device_note_set(l, key, json_string_value(value));
+	return read_fields(link_fields, from, l);
 }
 
 /* ---- the whole ---- */
 
 static json_t *save_device(const struct device *d)
 {
-	json_t *to = save_fields(device_fields, d), *slots = json_array();
+	json_t *to = save_fields(device_fields, d), *slots = json_array(), *links = json_array();
 
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		json_array_append_new(slots, save_fields(child_fields, &d->slot[i]));
 	json_object_set_new(to, "slots", slots);
+	for (size_t i = 0; i < d->links; i++)
+		json_array_append_new(links, save_link(&d->link[i]));
+	json_object_set_new(to, "links", links);
 	json_object_set_new(to, "now", save_fields(times_fields, &d->now));
 	json_object_set_new(to, "last", save_fields(times_fields, &d->last));
 	json_object_set_new(to, "deaths", save_ring(d->death, d->ndeaths, d->policy.restarts_s));
-	json_object_set_new(to, "set", save_sets(d));
 	json_object_set_new(to, "helper", save_fields(helper_fields, &d->helper));
 	json_object_set_new(to, "helper_process", save_fields(child_fields, &d->helper.child));
 	json_object_set_new(to, "helper_deaths",
@@ -271,13 +276,15 @@ static json_t *save_machine(const struct machine *m)
 
 static int read_device(const json_t *from, struct device *d)
 {
-	const json_t *slots = json_object_get(from, "slots");
+	const json_t *slots = json_object_get(from, "slots"), *links = json_object_get(from, "links");
 
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (read_fields(child_fields, json_array_get(slots, i), &d->slot[i]))
 			return -EINVAL;
+	for (size_t i = 0; i < d->links; i++)
+		if (read_link(json_array_get(links, i), &d->link[i]))
+			return -EINVAL;
 	read_ring(json_object_get(from, "deaths"), d->death, &d->ndeaths);
-	read_sets(json_object_get(from, "set"), d);
 	read_ring(json_object_get(from, "helper_deaths"), d->helper.death, &d->helper.ndeaths);
 	if (read_fields(helper_fields, json_object_get(from, "helper"), &d->helper) ||
 	    read_fields(child_fields, json_object_get(from, "helper_process"), &d->helper.child) ||
@@ -329,10 +336,13 @@ static uint64_t hash_machine(const struct machine *m)
 		const struct device *d = &m->device[i];
 
 		hash = hash_fields(hash, device_fields, d);
+		for (size_t j = 0; j < d->links; j++) {
+			hash = hash_fields(hash, link_fields, &d->link[j]);
+			hash = hash_bytes(hash, d->link[j].set, sizeof(d->link[j].set));
+		}
 		hash = hash_fields(hash, times_fields, &d->now);
 		hash = hash_fields(hash, times_fields, &d->last);
 		hash = hash_bytes(hash, &d->ndeaths, sizeof(d->ndeaths));
-		hash = hash_bytes(hash, d->set, sizeof(d->set));
 		hash = hash_fields(hash, helper_fields, &d->helper);
 		hash = hash_fields(hash, child_fields, &d->helper.child);
 		hash = hash_bytes(hash, &d->helper.ndeaths, sizeof(d->helper.ndeaths));

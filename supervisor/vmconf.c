@@ -14,6 +14,7 @@
 #include "num.h"
 #include "files.h"
 #include "options.h"
+#include "options_priv.h"
 
 #define CONFIG_BYTES_MAX (1 << 20)
 
@@ -332,6 +333,34 @@ static int give_ids(struct vmconf *conf, struct vmconf_error *error)
 	return 0;
 }
 
+size_t vmconf_leader(const struct vmconf *conf, size_t i)
+{
+	for (size_t j = 0; *conf->device[i].server && j < i; j++)
+		if (!strcmp(conf->device[j].server, conf->device[i].server))
+			return j;
+	return i;
+}
+
+unsigned vmconf_rings(const struct vmconf_device *device)
+{
+	return device->kind == KIND_NET ? 2 * device->queues + 1 : device->queues;
+}
+
+unsigned vmconf_first_ring(const struct vmconf *conf, size_t i)
+{
+	unsigned before = 0;
+
+	for (size_t j = 0; *conf->device[i].server && j < i; j++)
+		if (!strcmp(conf->device[j].server, conf->device[i].server))
+			before += vmconf_rings(&conf->device[j]);
+	return before;
+}
+
+const char *vmconf_process_id(const struct vmconf_device *device)
+{
+	return *device->server ? device->server : device->id;
+}
+
 /* Stable for a machine's name and a device's id; locally administered, so that it is no maker's. */
 static void make_mac(const struct vmconf *conf, struct vmconf_device *device)
 {
@@ -397,7 +426,10 @@ int vmconf_finish(struct vmconf *conf, struct vmconf_error *error)
 		conf->device[i].restarts = conf->restarts;
 		conf->device[i].restarts_s = conf->restarts_s;
 	}
-	return check_groups(conf, error) || give_ids(conf, error) || finish_nets(conf, error) ? -EINVAL : 0;
+	return check_groups(conf, error) || give_ids(conf, error) || options_servers(conf, error) ||
+		       finish_nets(conf, error)
+		   ? -EINVAL
+		   : 0;
 }
 
 /* The NUL-terminated string at *at, which moves past it; NULL if there is none before the end. */

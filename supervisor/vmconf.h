@@ -16,6 +16,8 @@
 #define VMCONF_NETS_MAX     8
 #define VMCONF_GROUPS_MAX   16 /* of disks with common limits */
 #define VMCONF_DEVICES_MAX  (VMCONF_DISKS_MAX + VMCONF_NETS_MAX)
+#define VMCONF_SHARED_MAX   8 /* disks of one server */
+#define VMCONF_BACKING_MAX  7 /* backing files of a disk */
 #define VMCONF_CPUS_MAX     64
 #define VMCONF_QUEUES_MAX   64
 #define VMCONF_PAIRS_MAX    16 /* of queues of a network port; each is a descriptor of a tap */
@@ -54,8 +56,6 @@ struct vmconf_words {
 	char *word[VMCONF_WORDS_MAX];
 	size_t n;
 };
-
-#define VMCONF_BACKING_MAX 7 /* backing files of a disk */
 
 /* What only a disk has. */
 struct vmconf_disk {
@@ -99,7 +99,9 @@ struct vmconf_net {
 struct vmconf_device {
 	enum vmconf_kind kind;
 	char id[BUS_NAME_MAX];
-	char *vhost_user; /* the socket of a back end that somebody else runs, or NULL */
+	char *vhost_user;          /* the socket of a back end that somebody else runs, or NULL */
+	char server[BUS_NAME_MAX]; /* the process that serves it and others; empty: it has its own */
+	unsigned commons;          /* bits of enum options_common: what was said of that process here */
 	unsigned queues;
 	char *io_threads, *map; /* as the server takes them, or NULL */
 	struct placing placing; /* what they come to */
@@ -140,6 +142,16 @@ struct vmconf {
 	char *words;                   /* "option\0value\0..." of all that was set, in that order */
 	size_t words_len;
 };
+
+/* The first of the devices that the server of device i serves; what they have in common is there. */
+size_t vmconf_leader(const struct vmconf *conf, size_t i);
+
+/* The rings of a device, and where they begin among those of its process. */
+unsigned vmconf_rings(const struct vmconf_device *device);
+unsigned vmconf_first_ring(const struct vmconf *conf, size_t i);
+
+/* What the process that serves a device is called. */
+const char *vmconf_process_id(const struct vmconf_device *device);
 
 /* The process that a device needs besides its server, as it has the host's network; NULL: none. */
 const char *vmconf_helper(const struct vmconf_device *device);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define FD_PASS_MAX 16 /* descriptors in one message, more than any message of ours carries */
+#define FD_PASS_MAX 32 /* descriptors in one message, more than any message of ours carries */
 
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);

@@ -16,7 +16,7 @@
 
 /* ---- the parent's side ---- */
 
-#define SANDBOX_FDS_MAX 32
+#define SANDBOX_FDS_MAX 96
 
 struct sandbox_spawn {
 	const char *path;  /* program, absolute; opened by the parent, so the child need not reach it */

@@ -13,9 +13,9 @@ start m "${disk[@]}"
 wait_running m
 tell disk0 fds
 tell core fds
-check "descriptors of a server: null, null, log, image, recorder, state, socket" wait_for 5 logged m 'blk-server\[disk0\]: fd 6 is socket:'
-like "... the state is 5" "$(grep 'disk0.: fd 5 is' "$tmp/m.err")" 'memfd:.*state'
-like "... the recorder is 4" "$(grep 'disk0.: fd 4 is' "$tmp/m.err")" 'memfd:.*flight'
+check "descriptors of a server: null, null, log, image, state, recorder, socket" wait_for 5 logged m 'blk-server\[disk0\]: fd 6 is socket:'
+like "... the recorder is 5" "$(grep 'disk0.: fd 5 is' "$tmp/m.err")" 'memfd:.*flight'
+like "... the state is 4" "$(grep 'disk0.: fd 4 is' "$tmp/m.err")" 'memfd:.*state'
 like "... the image is 3" "$(grep 'disk0.: fd 3 is' "$tmp/m.err")" 'disk.img$'
 like "... its log is 2, 0 and 1 are nothing" "$(grep -E 'disk0.: fd [012] is' "$tmp/m.err" | sed 's/.*fd//' | tr '\n' ' ')" '^ 0 is /dev/null  1 is /dev/null  2 is pipe:'
 check "descriptors of the core" wait_for 5 logged m 'vmm-core: fd 6 is socket:'

@@ -26,7 +26,7 @@ cp "$tmp/disk.img" "$tmp/base.img"
 start m --disk path="$tmp/disk.img",id=disk0,format=qcow2,backing=qcow2:"$tmp/base.img",backing="$tmp/base.img"
 wait_running m
 like "the server is told of the format, and gets backing files as descriptors" "$(words "$(device m disk0 pid)")" \
-	'--backing qcow2:fd=6,fd=7 --vhost-fd 8 .*--format qcow2 '
+	'--backing qcow2:fd=5,fd=6 --vhost-fd 8 .*--format qcow2 '
 is "... for reading" "$(awk '/^flags/ { print $2 % 10 }' "/proc/$(device m disk0 pid)/fdinfo/6")" 0
 ctl m quit
 ends_with "ends" 0 "$pid" m
@@ -66,10 +66,10 @@ start m --limit-group id=slow,bps=10M,iops-burst=5 --limit-group id=idle \
 	--disk path="$tmp/disk.img",id=disk0,bps=1M,iops-burst=7,group=slow --disk path="$tmp/disk1.img",id=disk1,group=slow
 wait_running m
 like "the server is told of the disk's limits" "$(words "$(device m disk0 pid)")" \
-	'--image-fd 3 --flight-fd 4 --state-fd 5 --group-fd 6 --bps 1M --iops-burst 7 --vhost-fd 7 '
-same_memory() { [ "$(stat -Lc %i "/proc/$1/fd/6")" = "$(stat -Lc %i "/proc/$2/fd/6")" ]; }
+	'--image-fd 3 --state-fd 4 --group-fd 5 --bps 1M --iops-burst 7 --vhost-fd 7 .*--flight-fd 6 '
+same_memory() { [ "$(stat -Lc %i "/proc/$1/fd/5")" = "$(stat -Lc %i "/proc/$2/fd/5")" ]; }
 check "... and two disks of a group have the same memory" same_memory "$(device m disk0 pid)" "$(device m disk1 pid)"
-check "... but not their own" test "$(stat -Lc %i "/proc/$(device m disk0 pid)/fd/5")" != "$(stat -Lc %i "/proc/$(device m disk1 pid)/fd/5")"
+check "... but not their own" test "$(stat -Lc %i "/proc/$(device m disk0 pid)/fd/4")" != "$(stat -Lc %i "/proc/$(device m disk1 pid)/fd/4")"
 check "a limit is changed" ctl m set disk0 bps=2M
 check "... of this disk" logged m 'blk-server\[disk0\]: set bps to 2M'
 check "a group's limit is changed" ctl m set group:slow iops=300
@@ -136,6 +136,6 @@ cat >"$tmp/vm.json" <<END
 END
 spawn "$bulkhead" run --name m --run-dir "$run_dir" --config "$tmp/vm.json" </dev/null >"$tmp/m.out" 2>"$tmp/m.err"
 wait_running m
-like "the same from JSON" "$(words "$(device m disk0 pid)")" '--group-fd 6 --bps 5M --iops 20 '
+like "the same from JSON" "$(words "$(device m disk0 pid)")" '--group-fd 5 --bps 5M --iops 20 '
 ctl m quit
 ends_with "ends" 0 "$pid" m

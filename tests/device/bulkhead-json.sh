@@ -62,7 +62,7 @@ END
 	args=$(tr '\0' ' ' <"/proc/$core/cmdline")
 	like "the core is told of all" "$args" '--append a, b --cpus 5 --memory 64M --cpu host --device root:blk,hang-timeout=1500 --device disk1:blk,hang-timeout=1500 --device net0:net,hang-timeout=1500 --test-devices '
 	root=$(device t root pid)
-	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --format raw --readonly --queues 2 '
+	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --state-fd 4 --vhost-fd 6 --format raw --readonly --queues 2 --cache [a-z]* --flight-fd 5 --anchor-fd 7 '
 	user=$(status_of t | jq '.devices[2].helper.pid')
 	like "... and net-user" "$(tr '\0' ' ' <"/proc/$user/cmdline")" '--hostfwd tcp::2222-:22 --hostfwd tcp::8080-:80 '
 	like "the address is as given" "$(tr '\0' ' ' <"/proc/$(device t net0 pid)/cmdline")" '--mac 52:54:00:00:00:01 '

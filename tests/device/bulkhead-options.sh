@@ -72,6 +72,29 @@ refused "--disk io-threads twice the same" '--disk: io-threads="a:a" is not poss
 refused "--disk io-threads, more than queues" '--disk: io-threads="3" are more than there are queues .2.' --disk "path=$tmp/disk.img,queues=2,io-threads=3"
 refused "--disk io-threads, processors with a comma" '--disk: io-threads="a@0,x" is not possible|"x" is no key' --disk "path=$tmp/disk.img,io-threads=a@0,x"
 refused "--disk map of no thread" '--disk: map="0:a,1:c" is not possible' --disk "path=$tmp/disk.img,queues=2,io-threads=a:b,map=0:a,1:c"
+d=(--disk "path=$tmp/disk.img,server=store")
+refused "--disk server, not a name" '--disk: server="a b" is not a name' --disk "path=$tmp/disk.img,server=a b"
+refused "--disk server that is a port's id" '--disk: server="net0" is the id of a device' --disk "path=$tmp/disk.img,server=net0" --net user
+refused "--disk server with a name of Bulkhead's" '--disk: server="keeper" is Bulkhead' --disk "path=$tmp/disk.img,server=keeper"
+refused "--disk server twice with one image" 'is the image of disk0, too' "${d[@]}" "${d[@]}"
+refused "--disk server and an NBD server" '--disk: server="store" does not go with nbd' --disk "nbd=nbd://localhost,server=store"
+refused "--disk server and somebody else's" '"server" does not go with vhost-user' --disk "vhost-user=$tmp/x,server=store"
+for keys in "spare=off spare=on" "restarts=1/2 restarts=1/3" "on-failure=stop on-failure=quarantine" "engine=null engine=aio" \
+	"io-threads=a:b io-threads=a" "poll-max-us=1 poll-max-us=2"; do
+	refused "--disk server with ${keys/ / and }" "--disk: ${keys%%=*} of disk1 and of disk2 differ, and server=\"store\" is one" \
+		"${d[@]},queues=2" "${d[@]},${keys% *}" "${d[@]},${keys#* }"
+done
+refused "--disk server with an engine that one disk can't have" '--disk: engine=null goes with format=raw only, and disk0 shares' \
+	"${d[@]},format=qcow2" --disk "path=$tmp/disk1.img,server=store,engine=null"
+refused "--disk server with a ninth disk" '--disk: server="store" has more than 8 disks' "${d[@]}" "${d[@]}" "${d[@]}" \
+	"${d[@]}" "${d[@]}" "${d[@]}" "${d[@]}" "${d[@]}" "${d[@]}"
+refused "--disk server with a 65th queue" '--disk: server="store" has more than 64 queues' "${d[@]},queues=60" "${d[@]},queues=5"
+refused "--disk server with more threads than queues" '--disk: io-threads="3" are more than there are queues .2.' \
+	"${d[@]},io-threads=3" "${d[@]}"
+refused "--disk server with a thread for each queue, and too few of them" '--disk: map="1:1" is not possible' \
+	"${d[@]},io-threads=a,map=1:1" "${d[@]},map=1:1"
+refused "--disk server with a map to no thread of it" '--disk: map="0:c" is not possible' "${d[@]},io-threads=a:b,map=0:a" \
+	"${d[@]},map=0:c"
 refused "--disk map of no queue" '--disk: map="2:a" is not possible' --disk "path=$tmp/disk.img,queues=2,io-threads=a:b,map=2:a"
 refused "--disk a number after another key" '--disk: "1:b" is no key' --disk "path=$tmp/disk.img,queues=2,1:b"
 refused "--disk poll-max-us too long" '--disk: poll-max-us="1000001" is not a number' --disk "path=$tmp/disk.img,poll-max-us=1000001"

@@ -18,7 +18,8 @@
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   stuck   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
- *             away SECONDS (as a server, its storage is, since then; 0: it is back)
+ *             away SECONDS [RING] (as a server, its storage is, since then; 0: it is back)
+ *             as DEVICE (as a server of several, what it says from here on is of this one)
  *             frame TEXT (as net-server or net-user, to the other one, which logs it)
  */
 #include <errno.h>
@@ -105,7 +106,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		return;
 	}
 	if (msg->type == BUS_SET)
-		log_info("set %s to %s", msg->set.key, msg->set.value);
+		log_info("set %s%s%s to %s", msg->set.device, *msg->set.device ? ": " : "", msg->set.key,
+			 msg->set.value);
 	if (msg->type == BUS_SET && !strcmp(msg->set.value, "up") && fake_script_word("no-peer") > 0) {
 		bus_reply_error(fake.bus, msg->id, -ENOTCONN, "nobody is at the other end");
 		return;
@@ -114,6 +116,11 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		done =
 		    (struct bus_msg) { .type = BUS_STATS, .stats = { .count = 1, .stat = { { "tx", 5 } } } };
 	}
+	if (msg->type == BUS_GET_LOOPS)
+		done = (struct bus_msg) {
+			.type = BUS_LOOPS,
+			.loops = { .count = 1, .loop = { { .name = "io0", .queues = 1 << 1 | 1 << 2 } } }
+		};
 	if (msg->type == BUS_FAIL_DEVICE)
 		log_info("device %s failed", msg->fail_device.device);
 	bus_reply(fake.bus, msg->id, &done);

@@ -83,19 +83,23 @@ static void tell_of_error(const char *why)
 {
 	struct bus_msg msg = { .type = BUS_IO_ERROR };
 
+	memcpy(msg.io_error.device, fake.device_name, sizeof(fake.device_name));
 	snprintf(msg.io_error.text, sizeof(msg.io_error.text), "%s", why);
 	fake_send_event(&msg);
 }
 
-/* As a server whose storage went away so many seconds ago, with three requests. */
-static void tell_away(int seconds)
+/* As a server of which one ring's storage went away so many seconds ago, with three requests. */
+static void tell_away(const char *how)
 {
 	struct flight_queue *q = NULL;
+	int seconds = 0, ring = 0;
+
+	sscanf(how, "%d %d", &seconds, &ring);
 
 	if (!fake.flight && flight_map(fake.flight_fd, true, &fake.flight))
 		log_error("no flight recorder");
 	else
-		q = (struct flight_queue *)(uintptr_t)flight_queue(fake.flight, 0);
+		q = (struct flight_queue *)(uintptr_t)flight_queue(fake.flight, (unsigned)ring);
 	if (!q)
 		return;
 	atomic_store(&q->held, seconds ? 3 : 0);
@@ -155,8 +159,10 @@ static void obey(char *line)
 		tell_of_hang(rest);
 	else if (!strcmp(line, "io-error"))
 		tell_of_error(rest);
+	else if (!strcmp(line, "as"))
+		snprintf(fake.device_name, sizeof(fake.device_name), "%s", rest);
 	else if (!strcmp(line, "away"))
-		tell_away(atoi(rest));
+		tell_away(rest);
 	else if (!strcmp(line, "ignore"))
 		fake.ignore = true;
 	else if (!strcmp(line, "reject"))
