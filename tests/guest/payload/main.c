@@ -2,8 +2,8 @@
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
  * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
- * "storm" (with "queues=N", "flush=N", "learn") and "probe" (storm.c), "blk-run" (blk-run.c), or "net-tx", "net-rx" and
- * "net-echo" (net-run.c).
+ * "storm" (with "queues=N", "flush=N", "learn", and "both" for two disks) and "probe" (storm.c), "blk-run" (blk-run.c), or
+ * "net-tx", "net-rx" and "net-echo" (net-run.c).
  */
 #include "blk-run.h"
 #include "net.h"
@@ -239,6 +239,23 @@ static void load_disk(const char *line)
 	finish(&d);
 }
 
+static void test_storm(struct vdev *d, const char *line)
+{
+	struct storm_options o = { .flush = number_of(line, "flush=", 0), .learn = has_word(line, "learn") };
+	unsigned queues = number_of(line, "queues=", 1);
+	struct vdev second;
+
+	report(vdev_start_queues(d, false, queues), "the device starts, polled");
+	if (has_word(line, "both")) {
+		report(vdev_find(&second, 1) && vdev_start_beside(&second, d, queues),
+		       "another one starts beside it");
+		o.second = &second;
+	}
+	storm_run(d, &o);
+	if (o.second)
+		vdev_reset(&second);
+}
+
 void main(const struct start_info *info)
 {
 	const char *line = (const char *)(uintptr_t)info->command_line;
@@ -268,15 +285,8 @@ void main(const struct start_info *info)
 		report(vdev_start(&d, true), "the device starts again, with MSI-X");
 		test_io(&d, true, 0x22222222);
 	}
-	if (has_word(line, "storm")) {
-		const struct storm_options o = { .flush = number_of(line, "flush=", 0),
-						 .learn = has_word(line, "learn") };
-		unsigned queues = number_of(line, "queues=", 1);
-
-		report(queues <= VDEV_QUEUES && vdev_start_queues(&d, false, queues),
-		       "the device starts, polled");
-		storm_run(&d, &o);
-	}
+	if (has_word(line, "storm"))
+		test_storm(&d, line);
 	if (has_word(line, "probe")) {
 		struct vdev other;
 

@@ -6,7 +6,8 @@
  * hold: a pattern of seed, block and generation. What the disk held before nobody knows, so each block is written before
  * it is read, unless it is told to learn: then there is what an earlier storm wrote, or zeroes, also where the disk
  * grows. Never all slots for long: of a request that is done again nothing would be seen if the driver had another one
- * out in its place. Each slot has blocks of its own, so two requests never meet on one. A stall is the longest time
+ * out in its place. Each slot has blocks of its own, so two requests never meet on one; of two disks, each has the blocks
+ * of its own slots. A stall is the longest time
  * between two completions in a window; the host begins a window by a byte, and kills only once it was answered: 'k' a
  * window with a kill, 'n' one without, 'w' one that does not count, 'q' the end. Two bytes are answered later: 'd' when
  * all that is out now is complete, 'g' when the disk has grown; what is new of it is used from then on.
@@ -38,11 +39,13 @@ static uint32_t gaps[WINDOWS], reads[READS];
 static uint8_t kinds[WINDOWS];
 
 static struct {
+	struct vdev *disk[2]; /* the second may be NULL */
 	uint64_t random, writes, reads, flushes, growths, errors, mismatches, strays;
 	uint64_t last, longest; /* completion; time between two of them, in cycles */
 	unsigned windows, out;
 	unsigned depth, blocks; /* slots and blocks in use */
-	uint64_t sectors;       /* of the disk, as far as is known */
+	uint64_t sectors;       /* of the smaller disk, as far as is known */
+	uint64_t by_second;     /* requests that the second disk completed */
 	uint64_t awaited;       /* a bit for each slot: its request was out when the host asked */
 	uint8_t asked;          /* a byte that is not answered yet, 0: none */
 	uint8_t kind;           /* of the present window */
@@ -115,6 +118,7 @@ static void finish(unsigned slot, bool good)
 	storm.out--;
 	storm.awaited &= ~(1ull << slot);
 	storm.errors += !good;
+	storm.by_second += slot >= VDEV_SLOTS * storm.disk[0]->queues;
 	if (p->type == BLK_FLUSH) {
 		storm.flushes++;
 	} else if (p->type == BLK_OUT) {
@@ -198,18 +202,32 @@ static void drain(uint64_t *looked)
 		wait_some(looked);
 }
 
+static void kick(void)
+{
+	for (unsigned i = 0; i < 2 && storm.disk[i]; i++)
+		vdev_kick_wanted(storm.disk[i]);
+}
+
 /* Reads every block. */
-static void read_all(struct vdev *d, uint64_t *looked)
+static void read_all(uint64_t *looked)
 {
 	for (unsigned block = 0; block < storm.blocks;) {
 		for (unsigned slot = 0; slot < storm.depth; slot++)
 			begin(slot, block++, BLK_IN);
-		vdev_kick_wanted(d);
+		kick();
 		drain(looked);
 	}
 }
 
-/* How much of the disk is used: each slot has as many blocks as the others. */
+static uint64_t capacity(void)
+{
+	uint64_t first = vdev_capacity(storm.disk[0]);
+	uint64_t second = storm.disk[1] ? vdev_capacity(storm.disk[1]) : first;
+
+	return first < second ? first : second;
+}
+
+/* How much of each disk is used: each slot has as many blocks as the others. */
 static void use(uint64_t sectors)
 {
 	uint64_t blocks = sectors / (BLOCK / 512);
@@ -219,7 +237,7 @@ static void use(uint64_t sectors)
 }
 
 /* Takes a byte from the host, and answers what can be answered now. */
-static void hear(struct vdev *d, uint8_t byte)
+static void hear(uint8_t byte)
 {
 	uint64_t sectors;
 
@@ -231,7 +249,7 @@ static void hear(struct vdev *d, uint8_t byte)
 	else if (byte)
 		answer(byte);
 	if (storm.asked == 'g') {
-		sectors = vdev_capacity(d);
+		sectors = capacity();
 		if (sectors <= storm.sectors)
 			return;
 		use(sectors);
@@ -257,13 +275,15 @@ static void begin_any(unsigned slot, const struct storm_options *o)
 static void set_up(struct vdev *d, const struct storm_options *o, uint64_t *looked)
 {
 	storm.khz = tsc_khz();
-	storm.depth = VDEV_SLOTS * d->queues;
-	if (!storm.depth)
+	storm.disk[0] = d;
+	storm.disk[1] = o->second;
+	storm.depth = VDEV_SLOTS * (d->queues + (o->second ? o->second->queues : 0));
+	if (!d->queues || (o->second && !o->second->queues))
 		debug_exit(0x20);
-	use(d->capacity);
+	use(capacity());
 	storm.learning = storm.knows = o->learn;
 	if (o->learn)
-		read_all(d, looked);
+		read_all(looked);
 	storm.learning = false;
 	print("# cycles per ms ");
 	print_u64(storm.khz);
@@ -281,16 +301,19 @@ void storm_run(struct vdev *d, const struct storm_options *o)
 		for (unsigned slot = 0; slot < storm.depth; slot++)
 			if (!pending[slot].out && (!storm.out || next_random(&storm.random) & 1))
 				begin_any(slot, o);
-		vdev_kick_wanted(d);
+		kick();
 		byte = wait_some(&looked);
-		hear(d, byte);
+		hear(byte);
 	}
 	drain(&looked);
-	read_all(d, &looked);
+	read_all(&looked);
 	print_windows();
 	report(!storm.errors, "no request fails");
 	report(!storm.mismatches, "what is read is what was written last");
 	report(!storm.strays, "no request completes twice");
+	if (o->second)
+		report(storm.by_second && storm.by_second < storm.writes + storm.reads + storm.flushes,
+		       "both disks complete requests");
 }
 
 /* ---- another device's register ---- */

@@ -8,6 +8,9 @@
 struct storm_options {
 	unsigned flush; /* one of so many requests is a flush; 0: none */
 	bool learn;     /* what is not zero on the disk was written by a storm */
+	/* A second disk, which was started beside the first, or NULL. They share no block number, so what was meant for one
+	 * of them is right nowhere on the other. */
+	struct vdev *second;
 };
 
 /* Writes and verifies until the host says 'q', and reports errors, mismatches and stalls. */

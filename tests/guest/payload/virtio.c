@@ -50,14 +50,15 @@ bool vdev_start(struct vdev *d, bool irq)
 	return vdev_start_queues(d, irq, 1);
 }
 
-bool vdev_start_queues(struct vdev *d, bool irq, unsigned n)
+static bool start(struct vdev *d, bool irq, unsigned n)
 {
+	struct ring *r = &rings[d->before];
+
 	d->queues = 0;
-	if (!vdev_negotiate(d, FEATURE_VERSION_1 | (n > 1 ? FEATURE_MQ : 0)))
+	if (n > VDEV_QUEUES - d->before || !vdev_negotiate(d, FEATURE_VERSION_1 | (n > 1 ? FEATURE_MQ : 0)))
 		return false;
-	memset(rings, 0, sizeof(rings));
-	for (unsigned i = 0; i < n; i++) {
-		struct ring *r = &rings[i];
+	memset(r, 0, (VDEV_QUEUES - d->before) * sizeof(*r));
+	for (unsigned i = 0; i < n; i++, r++) {
 		struct vdev_queue q = { .index = i,
 					.size = QUEUE_SIZE,
 					.vector = irq ? (int)i : -1,
@@ -73,6 +74,18 @@ bool vdev_start_queues(struct vdev *d, bool irq, unsigned n)
 	d->queues = n;
 	vdev_go(d);
 	return true;
+}
+
+bool vdev_start_queues(struct vdev *d, bool irq, unsigned n)
+{
+	d->before = 0;
+	return start(d, irq, n);
+}
+
+bool vdev_start_beside(struct vdev *d, const struct vdev *first, unsigned n)
+{
+	d->before = first->before + first->queues;
+	return start(d, false, n);
 }
 
 void vdev_queue_slot(unsigned slot, unsigned type, uint64_t sector, void *buf, uint32_t len)
@@ -116,9 +129,12 @@ void vdev_kick(struct vdev *d)
 
 void vdev_kick_wanted(struct vdev *d)
 {
-	for (unsigned q = 0; q < d->queues; q++)
-		if (show(&rings[q]) && !(rings[q].used.flags & USED_NO_NOTIFY))
+	for (unsigned q = 0; q < d->queues; q++) {
+		struct ring *r = &rings[d->before + q];
+
+		if (show(r) && !(r->used.flags & USED_NO_NOTIFY))
 			MMIO_WRITE(uint16_t, d->kick[q], (uint16_t)q);
+	}
 }
 
 static bool reap(struct ring *r, unsigned *slot, bool *good)

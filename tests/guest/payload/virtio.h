@@ -7,7 +7,7 @@
 
 #define QUEUE_SIZE  64
 #define VDEV_SLOTS  (QUEUE_SIZE / 4) /* requests of a queue at a time */
-#define VDEV_QUEUES 4                /* of a disk, at most */
+#define VDEV_QUEUES 4                /* of all disks together, at most */
 
 #define BLK_IN     0
 #define BLK_OUT    1
@@ -38,6 +38,7 @@ struct vdev {
 	uint64_t features; /* negotiated */
 	uint64_t capacity; /* of a disk: sectors of 512 bytes, when it was found */
 	unsigned queues;   /* of a disk that was started */
+	unsigned before;   /* ... and of those that were started before it, and go on */
 	uintptr_t kick[VDEV_QUEUES];
 };
 
@@ -93,15 +94,16 @@ uint64_t vdev_capacity(const struct vdev *d);
 bool vdev_start(struct vdev *d, bool irq);
 /* The same with queues 0 to n - 1, at most VDEV_QUEUES. */
 bool vdev_start_queues(struct vdev *d, bool irq, unsigned n);
+/* The same beside a disk that was started: its queues, and so its slots, are those after that one's. */
+bool vdev_start_beside(struct vdev *d, const struct vdev *first, unsigned n);
 
 /* Queues one request for queue 0; several may be queued before the kick. The buffer is guest memory. */
 void vdev_queue(unsigned type, uint64_t sector, void *buf, uint32_t len);
 void vdev_kick(struct vdev *d);
 
 /* The same out of order: the caller keeps track of which slots are in use; queue 0 has the first VDEV_SLOTS of them,
- * queue 1 the next, and so on. If the device is broken, vdev_reap may give back a slot that is in none, or
- * VDEV_SLOTS * VDEV_QUEUES;
- * it is false if nothing is complete. */
+ * queue 1 the next, and so on. If a device is broken, vdev_reap may give back a slot that is in none, or
+ * VDEV_SLOTS * VDEV_QUEUES; it is false if nothing is complete. */
 void vdev_queue_slot(unsigned slot, unsigned type, uint64_t sector, void *buf, uint32_t len);
 void vdev_kick_wanted(struct vdev *d); /* each queue with news, if the device has not said that it polls */
 bool vdev_reap(unsigned *slot, bool *good);
