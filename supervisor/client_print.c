@@ -49,6 +49,18 @@ static void print_away(const json_t *away)
 		       number_of(away, "requests") == 1 ? "" : "s");
 }
 
+static void print_limits(const json_t *limits)
+{
+	const char *key, *before = ", at most ";
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)limits, key, value)
+	{
+		printf("%s%s=%s", before, key, json_is_string(value) ? json_string_value(value) : "?");
+		before = " ";
+	}
+}
+
 /* machine: of a device, which can be revived. */
 static void print_child(const char *machine, const json_t *child)
 {
@@ -67,6 +79,7 @@ static void print_child(const char *machine, const json_t *child)
 		printf(", engine %s", text_of(child, "engine"));
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
+	print_limits(json_object_get(child, "limits"));
 	print_away(json_object_get(child, "away"));
 	if (json_object_get(child, "server"))
 		printf(", served by %s", text_of(child, "server"));

@@ -88,6 +88,9 @@ void device_io_error(struct device *d, const struct bus_msg *msg);
 
 /* ---- device_sets.c ---- */
 
+/* The limits of a device that are in force: what was set of them, by key. */
+json_t *device_limits_json(const struct device_link *l);
+
 /* The active process, which is on the bus, may not know, or have forgotten, what was set. */
 void device_repeat_sets(struct device *d);
 

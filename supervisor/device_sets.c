@@ -44,6 +44,16 @@ void device_note_set(struct device_link *l, const char *key, const char *value)
 	memcpy(s->value, value, strlen(value) + 1);
 }
 
+json_t *device_limits_json(const struct device_link *l)
+{
+	json_t *limits = json_object();
+
+	for (const struct device_set *s = l->set; s < l->set + DEVICE_SETS_MAX && *s->key; s++)
+		if (is_limit(s->key) && strcmp(s->value, "0"))
+			json_object_set_new(limits, s->key, json_string(s->value));
+	return limits;
+}
+
 struct repeated {
 	const struct device *device;
 	char key[BUS_NAME_MAX];

@@ -205,6 +205,8 @@ json_t *device_json(const struct device_link *l)
 	json_object_set_new(json, "refuses_writes", json_boolean(d->restricted));
 	if (d->engine)
 		json_object_set_new(json, "engine", json_string(d->engine));
+	if (active)
+		json_object_set_new(json, "limits", device_limits_json(l));
 	if (spare) {
 		json_object_set_new(json, "spare", json_string(spare_state(d, spare)));
 		json_object_set_new(json, "spare_pid", json_integer(spare->pidfd >= 0 ? (int)spare->pid : 0));

@@ -70,7 +70,14 @@ like "the server is told of the disk's limits" "$(words "$(device m disk0 pid)")
 same_memory() { [ "$(stat -Lc %i "/proc/$1/fd/5")" = "$(stat -Lc %i "/proc/$2/fd/5")" ]; }
 check "... and two disks of a group have the same memory" same_memory "$(device m disk0 pid)" "$(device m disk1 pid)"
 check "... but not their own" test "$(stat -Lc %i "/proc/$(device m disk0 pid)/fd/4")" != "$(stat -Lc %i "/proc/$(device m disk1 pid)/fd/4")"
+limits() { status_of m | jq -c '[.devices[].limits]'; }
+is "status tells of them" "$(limits)" '[{"bps":"1M","iops-burst":"7"},{}]'
 check "a limit is changed" ctl m set disk0 bps=2M
+is "... as status tells" "$(limits)" '[{"bps":"2M","iops-burst":"7"},{}]'
+like "... and people" "$(ctl m status)" 'disk0 .*, at most bps=2M iops-burst=7'
+check "another one is taken away" ctl m set disk0 iops-burst=0
+is "... and told of no more" "$(limits)" '[{"bps":"2M"},{}]'
+unlike "one that the server refuses is not told of" "$(ctl m set disk0 wrong=1; limits)" wrong
 check "... of this disk" logged m 'blk-server\[disk0\]: set bps to 2M'
 check "a group's limit is changed" ctl m set group:slow iops=300
 check "... by one of its servers" logged m 'blk-server\[disk0\]: set group-iops to 300'
