@@ -300,6 +300,7 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	blk->disk.flush_word = &state_words(settings->state)[WORD_FLUSH];
 	if (throttle_open(&blk->disk.throttle, state_words(settings->state)) < 0)
 		return -EINVAL;
+	blk->disk.nbd_options.kept = state_area(settings->state);
 	return disk_open(&blk->disk, settings->id, settings->queues, settings->sandbox, features);
 }
 

@@ -9,9 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "beside.h"
@@ -131,30 +129,6 @@ static int start_dialler(struct nbd *nbd, bool sandbox)
 	return err;
 }
 
-static int map_kept(struct nbd *nbd)
-{
-	CLEAN_FD int fd = -1;
-	struct stat st;
-	void *p;
-	int err = dial_ask(&nbd->dial, DIAL_MEMORY, 0);
-
-	if (!err)
-		err = dial_await(&nbd->dial, DIAL_MS, &fd);
-	if (!err)
-		err = fd_check_unshrinkable(fd);
-	if (!err && (fstat(fd, &st) < 0 || st.st_size != DIAL_MEMORY_MAX))
-		err = -EINVAL;
-	if (err) {
-		log_error_errno(err, "--nbd: nbd-dial does not answer as it should");
-		return err;
-	}
-	p = mmap(NULL, DIAL_MEMORY_MAX, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	nbd->kept = p;
-	return 0;
-}
-
 int nbd_open(struct disk *disk, bool sandbox)
 {
 	struct nbd *nbd = calloc(1, sizeof(*nbd));
@@ -165,6 +139,7 @@ int nbd_open(struct disk *disk, bool sandbox)
 		return -ENOMEM;
 	disk->nbd = disk->files.nbd = nbd;
 	nbd->disk = disk;
+	nbd->kept = disk->nbd_options.kept;
 	nbd->beside = -1;
 	nbd->renewed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (nbd->renewed < 0)
@@ -262,7 +237,7 @@ static bool remembers(struct nbd *nbd)
 int nbd_examine(struct disk *disk, unsigned queues)
 {
 	struct nbd *nbd = disk->nbd;
-	int err = map_kept(nbd);
+	int err = 0;
 
 	for (unsigned i = 0; i < DIAL_SLOTS && !err; i++)
 		err = nbd_link_open(nbd, i);
@@ -348,8 +323,6 @@ void nbd_close_disk(struct disk *disk)
 		if (nbd->link[i].nbd)
 			nbd_link_close(&nbd->link[i]);
 	dial_close(&nbd->dial);
-	if (nbd->kept)
-		munmap(nbd->kept, DIAL_MEMORY_MAX);
 	if (nbd->beside >= 0)
 		close(nbd->beside);
 	if (nbd->renewed >= 0)

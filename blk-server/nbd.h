@@ -12,7 +12,7 @@
  *
  * The predecessor's requests. NBD has no way to ask whether the server still works on what came over a connection that is
  * gone, and no order between connections: a write that a dead process left there could land on top of a later one. So the
- * connection is kept by nbd-dial, the list of writes that were sent over it and not answered in memory beside it
+ * connection is kept by nbd-dial, the list of writes that were sent over it and not answered in the disk's state
  * (struct nbd_kept), and a successor reads the answers to the end before it sends anything (nbd_settle.c). That works as
  * long as the connection does. One that breaks under a living server leaves a doubt: it can still be carrying out
  * writes that it had read, and the same writes are then sent once more, over a new connection. Most servers end with
@@ -32,6 +32,7 @@ struct nbd_options {
 	const char *uri; /* NULL: the disk is none of these */
 	int dial_fd;     /* the socket to nbd-dial; -1: one is to be started beside this process */
 	unsigned reconnect_s;
+	void *kept; /* STATE_AREA bytes that successors see (lib/state) */
 };
 
 /* Before the process is confined, and nothing is read from the server. Logs why not. 0 or -errno. */

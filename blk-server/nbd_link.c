@@ -82,6 +82,7 @@ static void settle(struct nbd_link *l) REQUIRES(l->lock)
 static void on_old(struct nbd_link *l, int err, int fd) REQUIRES(l->lock)
 {
 	if (err) {
+		nbd_settle_forget(l->nbd->kept->sent[l->slot]);
 		settle_next(l);
 		return;
 	}
@@ -206,6 +207,18 @@ static void check_outage(struct nbd_link *l) REQUIRES(l->lock)
 	nbd_fail_all(l);
 }
 
+/* Another nbd-dial has the connection from now on for whoever succeeds this process, or is asked once more. */
+static void keep(struct nbd_link *l) REQUIRES(l->lock)
+{
+	l->unkept = false;
+	if (l->handle)
+		l->renew |= dial_keep(&l->dial, l->index, l->fd) != 0;
+	else if (l->state == NBD_SETTLING)
+		dial_keep(&l->dial, l->slot, l->settle.fd);
+	else if (l->state == NBD_ASKING || l->state == NBD_DIALLING)
+		l->next_at = clock_ns();
+}
+
 /* ---- its turn ---- */
 
 static void on_time(struct nbd_link *l) REQUIRES(l->lock)
@@ -249,6 +262,8 @@ static void rest(struct nbd_link *l) REQUIRES(l->lock)
 static void turn(struct nbd_link *l, uint32_t events)
 {
 	lock_take(&l->lock);
+	if (l->unkept)
+		keep(l);
 	if (l->handle)
 		drive(l, events);
 	else if (l->state == NBD_SETTLING && events)
@@ -294,6 +309,28 @@ static void on_dial(void *arg, uint32_t events)
 		close(fd);
 	lock_drop(&l->lock);
 	turn(l, 0);
+}
+
+static void on_news(void *arg, uint32_t events)
+{
+	struct nbd *nbd = arg;
+
+	bool is_new = dial_is_new(&nbd->dial);
+
+	if (events & EPOLLHUP) {
+		log_warn("nbd-dial is gone, and there will be no other");
+		loop_del_fd(nbd->news);
+		nbd->news = NULL;
+	}
+	for (unsigned i = 0; is_new && i < nbd->nlinks; i++) {
+		struct nbd_link *l = &nbd->link[i];
+
+		lock_take(&l->lock);
+		l->unkept = true;
+		if (l->loop)
+			loop_bh_post(&l->bh);
+		lock_drop(&l->lock);
+	}
 }
 
 /* Watches another descriptor, or none (-1). */
@@ -395,6 +432,8 @@ int nbd_link_attach(struct nbd_link *l, struct loop *loop)
 
 	if (!err)
 		err = loop_add_fd(loop, l->dial.mine, EPOLLIN, on_dial, l, &l->answers);
+	if (!err && l == l->nbd->link)
+		err = loop_add_fd(loop, l->nbd->dial_fd, EPOLLIN, on_news, l->nbd, &l->nbd->news);
 	if (err)
 		return err;
 	lock_take(&l->lock);
@@ -414,6 +453,10 @@ void nbd_link_detach(struct nbd_link *l)
 	loop_bh_cancel(&l->bh);
 	watch(l, -1);
 	lock_drop(&l->lock);
+	if (l == l->nbd->link) {
+		loop_del_fd(l->nbd->news);
+		l->nbd->news = NULL;
+	}
 	loop_del_fd(l->answers);
 	loop_del_timer(l->timer);
 	l->answers = NULL;

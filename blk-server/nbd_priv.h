@@ -12,6 +12,7 @@
 #include "loop.h"
 #include "nbd.h"
 #include "nbd_uri.h"
+#include "state.h"
 
 #define NBD_COMMANDS     64               /* of a link, at a time */
 #define NBD_BYTES_MAX    (1U << 25)       /* of one, where the server does not say: what all must take */
@@ -30,7 +31,7 @@
 #define NBD_SENDING UINT64_MAX /* in place of a cookie: perhaps not the whole of it was sent */
 
 /*
- * Memory that outlives the process, kept by nbd-dial. A successor believes nothing that stands in it, or no more than
+ * In the disk's state (lib/state), which outlives the process. A successor believes nothing that stands in it, or no more than
  * it would believe a server: it may have been written by a process that was taken over.
  */
 struct nbd_kept {
@@ -39,7 +40,7 @@ struct nbd_kept {
 	_Atomic uint64_t sent[DIAL_SLOTS][NBD_COMMANDS];
 };
 
-_Static_assert(sizeof(struct nbd_kept) <= DIAL_MEMORY_MAX, "fits");
+_Static_assert(sizeof(struct nbd_kept) <= STATE_AREA, "fits");
 
 struct nbd_handle;
 struct nbd_link;
@@ -95,6 +96,8 @@ void nbd_settle_begin(struct nbd_settle *s, int fd, _Atomic uint64_t *kept);
 uint64_t nbd_settle_go(struct nbd_settle *s);
 /* Closes it; what was noted is forgotten. */
 void nbd_settle_end(struct nbd_settle *s);
+/* What was noted of a connection that is gone. */
+void nbd_settle_forget(_Atomic uint64_t *kept);
 
 enum nbd_link_state {
 	NBD_IDLE,   /* nobody has needed it */
@@ -132,6 +135,7 @@ struct nbd_link {
 	unsigned slot GUARDED_BY(lock); /* that is being settled */
 	bool leaving GUARDED_BY(lock);  /* the server said that it is about to end */
 	bool settled GUARDED_BY(lock), told GUARDED_BY(lock);
+	bool unkept GUARDED_BY(lock); /* there is another nbd-dial */
 	bool renew GUARDED_BY(
 	    lock); /* another connection is wanted, which tells how large the export is now */
 	uint64_t bytes GUARDED_BY(lock); /* that it had when the last connection was made; 0: none was */
@@ -150,6 +154,7 @@ struct nbd {
 	unsigned nlinks, nengines;
 	struct nbd_link link[DIAL_SLOTS];
 	struct dial dial;
+	struct loop_fd *news; /* of nbd-dial, with the first link */
 };
 
 /* ---- nbd_link.c; the link's thread where nothing else is said ---- */

@@ -126,12 +126,17 @@ uint64_t nbd_settle_go(struct nbd_settle *s)
 	return 0;
 }
 
+void nbd_settle_forget(_Atomic uint64_t *kept)
+{
+	for (unsigned i = 0; i < NBD_COMMANDS; i++)
+		atomic_store(&kept[i], 0);
+}
+
 void nbd_settle_end(struct nbd_settle *s)
 {
 	if (s->fd < 0)
 		return;
 	close(s->fd);
 	s->fd = -1;
-	for (unsigned i = 0; i < NBD_COMMANDS; i++)
-		atomic_store(&s->kept[i], 0);
+	nbd_settle_forget(s->kept);
 }

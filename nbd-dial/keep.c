@@ -14,6 +14,7 @@
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
+#include "num.h"
 
 /* A new connection is wanted, by whom; answer_to -1: none is. */
 struct wanted {
@@ -26,7 +27,7 @@ struct keep {
 	struct loop_pool *pool;
 	struct loop_fd *watch;
 	const struct target *target;
-	int fd, memory;
+	int fd;
 	void (*gone)(void *arg);
 	void *arg;
 	int held[DIAL_SLOTS]; /* -1: nothing */
@@ -124,9 +125,11 @@ static void on_question(void *arg, uint32_t events)
 {
 	struct keep *k = arg;
 	struct dial_question q;
-	CLEAN_FD int from = -1;
+	int fds[2] = { -1, -1 };
 	size_t nfds = 0;
-	ssize_t n = fd_recv(k->fd, &q, sizeof(q), &from, 1, &nfds);
+	ssize_t n = fd_recv(k->fd, &q, sizeof(q), fds, ARRAY_SIZE(fds), &nfds);
+	CLEAN_FD int from = nfds > 0 ? fds[0] : -1;
+	CLEAN_FD int connection = nfds > 1 ? fds[1] : -1;
 
 	(void)events;
 	if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR && n != -E2BIG)) {
@@ -135,20 +138,31 @@ static void on_question(void *arg, uint32_t events)
 		k->gone(k->arg);
 		return;
 	}
-	if (n != sizeof(q) || nfds != 1 || q.slot >= DIAL_SLOTS)
+	if (n != sizeof(q) || nfds != (q.what == DIAL_KEEP ? 2 : 1) || q.slot >= DIAL_SLOTS)
 		return;
-	if (q.what == DIAL_MEMORY)
-		answer(from, q.id, q.slot, k->memory);
-	else if (q.what == DIAL_OLD)
+	if (q.what == DIAL_OLD)
 		answer(from, q.id, q.slot, k->held[q.slot] < 0 ? -ENOENT : k->held[q.slot]);
 	else if (q.what == DIAL_NEW)
 		want(k, &q, &from);
+	else if (q.what == DIAL_KEEP && k->held[q.slot] < 0 && !(k->busy && k->slot == q.slot))
+		k->held[q.slot] = take_fd(&connection);
+}
+
+/* Others who can ask may have connections of a nbd-dial before this one. */
+static int say_that_it_is_new(int fd)
+{
+	static const uint8_t something;
+	ssize_t n = fd_send(fd, &something, sizeof(something), NULL, 0);
+
+	/* Where it is full, or nobody is left, that is so without it. */
+	return n < 0 && n != -EAGAIN && n != -EPIPE && n != -ECONNRESET ? (int)n : 0;
 }
 
 int keep_new(struct loop *loop, struct loop_pool *pool, int fd, const struct target *t,
 	     void (*gone)(void *arg), void *arg, struct keep **out)
 {
 	struct keep *k = calloc(1, sizeof(*k));
+	int err;
 
 	if (!k)
 		return -ENOMEM;
@@ -164,10 +178,8 @@ int keep_new(struct loop *loop, struct loop_pool *pool, int fd, const struct tar
 		k->wanted[i].answer_to = -1;
 	}
 	*out = k;
-	k->memory = fd_sealed_memfd("nbd", DIAL_MEMORY_MAX);
-	if (k->memory < 0)
-		return k->memory;
-	return loop_add_fd(loop, fd, EPOLLIN, on_question, k, &k->watch);
+	err = say_that_it_is_new(fd);
+	return err ? err : loop_add_fd(loop, fd, EPOLLIN, on_question, k, &k->watch);
 }
 
 void keep_stats(const struct keep *k, void (*add)(void *to, const char *name, uint64_t value), void *to)

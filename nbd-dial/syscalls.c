@@ -73,10 +73,6 @@ static const struct sandbox_rule resolver[] = {
 	{ .nr = __NR_ioctl,
 	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = FIONREAD } },
 	  .why = "the size of an answer" },
-	{ .nr = __NR_memfd_create, .why = "the memory that is kept" },
-	{ .nr = __NR_ftruncate, .why = "its size" },
-	SANDBOX_FCNTL(F_ADD_SEALS, 0, "its size is sealed"),
-	SANDBOX_FCNTL(F_ADD_SEALS, O_NONBLOCK, "the same, whatever the bit means there"),
 	{ .why = NULL },
 };
 

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "fd.h"
+#include "num.h"
 
 int dial_open(struct dial *d, int fd)
 {
@@ -37,6 +38,26 @@ int dial_ask(struct dial *d, enum dial_what what, unsigned slot)
 	ssize_t n = fd_send(d->fd, &question, sizeof(question), &d->its, 1);
 
 	return n < 0 ? (int)n : 0;
+}
+
+int dial_keep(struct dial *d, unsigned slot, int connection)
+{
+	struct dial_question question = { .what = DIAL_KEEP, .slot = slot };
+	int fds[] = { d->its, connection };
+	ssize_t n = fd_send(d->fd, &question, sizeof(question), fds, ARRAY_SIZE(fds));
+
+	return n < 0 ? (int)n : 0;
+}
+
+bool dial_is_new(struct dial *d)
+{
+	bool is = false;
+	uint8_t byte;
+
+	/* At the end it is over. */
+	while (recv(d->fd, &byte, sizeof(byte), MSG_DONTWAIT) > 0)
+		is = true;
+	return is;
 }
 
 int dial_take(struct dial *d, int *fd)

@@ -7,21 +7,24 @@
  *
  * Each process asks by a socket of its own, which goes with the question, so that nobody gets an answer that was meant for
  * a predecessor.
+ *
+ * A nbd-dial that takes the place of one that died keeps nothing. It says that it is there, and whoever serves the disk
+ * gives it the connections that it has. Nobody does if that process died in between: so much is lost with both of them.
  */
 #ifndef SERVER_DIAL_H
 #define SERVER_DIAL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #define DIAL_SLOTS       16
-#define DIAL_MEMORY_MAX  32768 /* bytes of the memory that is kept with the connections */
-#define DIAL_DEADLINE_MS 5000  /* for a connection to come about */
+#define DIAL_DEADLINE_MS 5000 /* for a connection to come about */
 
 enum dial_what {
-	DIAL_MEMORY, /* memory that outlives those who ask, zeroes at first */
-	DIAL_OLD,    /* the slot's connection; -ENOENT: it has none */
-	DIAL_NEW,    /* a new one in its place */
+	DIAL_OLD,  /* the slot's connection; -ENOENT: it has none */
+	DIAL_NEW,  /* a new one in its place */
+	DIAL_KEEP, /* takes the one that comes along, if it has none; there is no answer */
 };
 
 struct dial_question {
@@ -49,6 +52,13 @@ void dial_close(struct dial *d);
 
 /* Asks; d->id is the question's. Never blocks: 0 or -errno. */
 int dial_ask(struct dial *d, enum dial_what what, unsigned slot);
+
+/* Has it keep a connection, too, which stays the caller's. Never blocks: 0 or -errno. */
+int dial_keep(struct dial *d, unsigned slot, int connection);
+
+/* Whether another nbd-dial said that it is there, since this was asked last; of all who share fd one is told. Never
+ * blocks. */
+bool dial_is_new(struct dial *d);
 
 /* The answer to the last question: what it says, with *fd the caller's if that is 0; -EAGAIN: there is none yet. */
 int dial_take(struct dial *d, int *fd);

@@ -33,10 +33,10 @@ struct record {
 struct page {
 	_Atomic uint64_t words[STATE_WORDS];
 	struct record record[STATE_RECORDS];
+	_Alignas(64) uint8_t area[STATE_AREA];
 };
 
-#define BYTES 16384U
-_Static_assert(sizeof(struct page) <= BYTES, "fits");
+_Static_assert(sizeof(struct page) <= STATE_BYTES, "fits");
 
 struct state {
 	struct page *page;
@@ -46,7 +46,7 @@ struct state {
 
 int state_create(void)
 {
-	return fd_sealed_memfd("state", BYTES);
+	return fd_sealed_memfd("state", STATE_BYTES);
 }
 
 static int map(int fd, int flags, struct state **out)
@@ -55,7 +55,7 @@ static int map(int fd, int flags, struct state **out)
 
 	if (!s)
 		return -ENOMEM;
-	s->page = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, flags, fd, 0);
+	s->page = mmap(NULL, STATE_BYTES, PROT_READ | PROT_WRITE, flags, fd, 0);
 	if (s->page == MAP_FAILED)
 		return -errno;
 	lock_init(&s->lock);
@@ -73,7 +73,7 @@ int state_map(int fd, struct state **out)
 		return err;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	return st.st_size == BYTES ? map(fd, MAP_SHARED, out) : -EINVAL;
+	return st.st_size == STATE_BYTES ? map(fd, MAP_SHARED, out) : -EINVAL;
 }
 
 int state_alloc(struct state **out)
@@ -85,7 +85,7 @@ void state_free(struct state *s)
 {
 	if (!s)
 		return;
-	munmap(s->page, BYTES);
+	munmap(s->page, STATE_BYTES);
 	lock_destroy(&s->lock);
 	free(s);
 }
@@ -143,4 +143,9 @@ ssize_t state_load(struct state *s, enum state_record which, void *buf, size_t m
 _Atomic uint64_t *state_words(struct state *s)
 {
 	return s->page->words;
+}
+
+void *state_area(struct state *s)
+{
+	return s->page->area;
 }

@@ -15,8 +15,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define STATE_RECORD_MAX 3584 /* bytes */
+#define STATE_BYTES      32768U /* of it all */
+#define STATE_RECORD_MAX 3584   /* bytes */
 #define STATE_WORDS      64
+#define STATE_AREA       12288 /* bytes */
 
 /* Two records, each replaced by itself: the device's own, and lib/server's of any device. */
 enum state_record { STATE_DEVICE, STATE_SERVER, STATE_RECORDS };
@@ -46,5 +48,8 @@ ssize_t state_load(struct state *s, enum state_record which, void *buf, size_t m
 /* STATE_WORDS words, 0 at first, for what changes so often that each has to stand for itself. What a word means, and who
  * may write it, is the device's affair. */
 _Atomic uint64_t *state_words(struct state *s);
+
+/* STATE_AREA bytes more of that kind, aligned for anything. */
+void *state_area(struct state *s);
 
 #endif

@@ -20,6 +20,7 @@
 
 #include "clock.h"
 #include "config.h"
+#include "dial.h"
 #include "nbd_fake.h"
 #include "sandbox.h"
 #include "temp_dir.h"
@@ -114,6 +115,24 @@ void nbd_dial_kill(struct nbd *n)
 	kill(n->dial, SIGKILL);
 	cr_assert_eq(waitpid(n->dial, NULL, 0), n->dial);
 	close(n->dial_pidfd);
+}
+
+ino_t nbd_kept(struct nbd *n, unsigned slot)
+{
+	struct dial dial;
+	struct stat st;
+	int fd, err;
+
+	cr_assert_eq(dial_open(&dial, n->rig.fd), 0);
+	cr_assert_eq(dial_ask(&dial, DIAL_OLD, slot), 0);
+	err = dial_await(&dial, RIG_DEADLINE_S * 1000, &fd);
+	dial_close(&dial);
+	if (err == -ENOENT)
+		return 0;
+	cr_assert_eq(err, 0, "%s", strerror(-err));
+	cr_assert_eq(fstat(fd, &st), 0);
+	close(fd);
+	return st.st_ino;
 }
 
 /* ---- both ---- */

@@ -44,6 +44,9 @@ void nbd_up(struct nbd *n);
 void nbd_dial_kill(struct nbd *n);
 void nbd_dial_start(struct nbd *n);
 
+/* Which connection it keeps for a link, by its socket's number; 0: none. */
+ino_t nbd_kept(struct nbd *n, unsigned slot);
+
 void nbd_stop(struct nbd *n);
 
 #endif

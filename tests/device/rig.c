@@ -304,7 +304,8 @@ static void make_inflight(struct rig *rig)
 		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
 }
 
-/* What an engine needs: a kernel that has it, and memory in which its servers leave word to each other. */
+/* What an engine needs: a kernel that has it, and memory in which its servers leave word to each other, which those of an
+ * export need, too. */
 static void prepare_engine(struct rig *rig)
 {
 	struct {
@@ -313,9 +314,9 @@ static void prepare_engine(struct rig *rig)
 	int fd;
 
 	rig->state_fd = -1;
-	if (!rig->options.engine)
+	if (!rig->options.engine && !rig->options.nbd)
 		return;
-	if (!strcmp(rig->options.engine, "io_uring")) {
+	if (rig->options.engine && !strcmp(rig->options.engine, "io_uring")) {
 		fd = (int)syscall(SYS_io_uring_setup, 1, &params);
 		if (fd < 0)
 			cr_skip_test("no io_uring here: %s", strerror(errno));

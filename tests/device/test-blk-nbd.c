@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blk-server on the export of an NBD server: what it serves, and what becomes of requests when either of them dies. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "dial.h"
 #include "flight.h"
 #include "load.h"
 #include "nbd.h"
@@ -262,22 +265,20 @@ Test(blk_nbd, killed_with_its_server)
 
 /* A server whose writes are a shell's. */
 static char script[1024];
-static const char *const nbd_shell[] = {
-	"nbdkit",
-	"--exit-with-parent",
-	"-f",
-	"-U",
-	"SOCKET",
-	"eval",
-	"thread_model=echo parallel",
-	"get_size=echo 16M",
-	"can_write=exit 0",
-	"can_flush=exit 0",
-	"flush=exit 0",
-	"pread=dd if=$IMG skip=$4 count=$3 iflag=count_bytes,skip_bytes status=none",
-	script,
-	NULL
-};
+static const char *const nbd_shell[] = { "nbdkit",
+					 "--exit-with-parent",
+					 "-f",
+					 "-U",
+					 "SOCKET",
+					 "eval",
+					 "thread_model=echo parallel",
+					 "get_size=echo 16M",
+					 "can_write=exit 0",
+					 "can_flush=exit 0",
+					 "flush=exit 0",
+					 "pread=head -c $3 /dev/zero",
+					 script,
+					 NULL };
 #define PUT "put() { dd of=%s seek=$1 oflag=seek_bytes conv=notrunc status=none; }; "
 
 /* One that says that it is about to end, and does not: what it refused so is sent over another connection. */
@@ -310,7 +311,19 @@ Test(blk_nbd, a_server_that_is_about_to_end)
  * successor sends the same again, and the driver then another one to the same place, which is to be what stands there in the
  * end: so the successor may send nothing before the first is done.
  */
-Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
+enum dial_death {
+	NO_DEATH,
+	BEFORE_CONNECTION, /* which is another nbd-dial's, then */
+	AMID_WRITE,        /* over a connection that another nbd-dial is given */
+};
+
+/* Until nbd-dial has the first link's connection. */
+static void wait_kept(struct nbd *n, struct rig *rig)
+{
+	rig_until(rig, nbd_kept(n, 0));
+}
+
+static void fence(enum dial_death death)
 {
 	struct rig_options options = { .queues = 1 };
 	char first[128], go[128], ended[128];
@@ -330,10 +343,22 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	nbd_start(&nbd, &options, nbd_shell);
 	rig_start(&rig, &options);
 	data = rig_alloc(&rig, 2 * BLOCK, BLOCK);
+	if (death == BEFORE_CONNECTION) {
+		nbd_dial_kill(&nbd);
+		nbd_dial_start(&nbd);
+		nbd_kill(&nbd);
+		nbd_up(&nbd);
+		cr_assert_eq(request(&rig, 0, VIRTIO_BLK_T_IN, 0, data, BLOCK).status, VIRTIO_BLK_S_OK);
+	}
 	memset(rig_ptr(&rig, data), 1, BLOCK);
 	memset(rig_ptr(&rig, data + BLOCK), 2, BLOCK);
 	rig_add(&rig, 0, VIRTIO_BLK_T_OUT, 0, data, BLOCK);
 	rig_until(&rig, access(first, F_OK) == 0);
+	if (death == AMID_WRITE) {
+		nbd_dial_kill(&nbd);
+		nbd_dial_start(&nbd);
+		wait_kept(&nbd, &rig);
+	}
 	rig_kill(&rig);
 	rig_respawn(&rig);
 	/* Time for a server that does not wait, or not long enough, to be seen at it. */
@@ -350,4 +375,47 @@ Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
 	unlink(go);
 	rmdir(ended);
 	nbd_stop(&nbd);
+}
+
+/* It is given what it does not have, and nothing in the place of what it has. */
+Test(blk_nbd, nbd_dial_keeps_one_connection_for_a_slot)
+{
+	static const unsigned slots[] = { 0, DIAL_SLOTS - 1 };
+	struct rig_options options = { .queues = 1 };
+	struct nbd nbd = { .dir = "" };
+	struct stat ours;
+	struct dial dial;
+	struct rig rig;
+	int pair[2];
+
+	nbd_start(&nbd, &options, nbd_kit);
+	rig_start(&rig, &options);
+	wait_kept(&nbd, &rig);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	cr_assert_eq(fstat(pair[0], &ours), 0);
+	cr_assert_eq(dial_open(&dial, nbd.rig.fd), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(slots); i++) {
+		cr_assert_eq(dial_keep(&dial, slots[i], pair[0]), 0);
+		cr_assert_eq(nbd_kept(&nbd, slots[i]) == ours.st_ino, slots[i] != 0);
+	}
+	dial_close(&dial);
+	close(pair[0]);
+	close(pair[1]);
+	rig_stop(&rig);
+	nbd_stop(&nbd);
+}
+
+Test(blk_nbd, the_last_write_of_a_dead_process_comes_before_its_successors)
+{
+	fence(NO_DEATH);
+}
+
+Test(blk_nbd, so_it_does_over_a_connection_that_a_new_nbd_dial_made)
+{
+	fence(BEFORE_CONNECTION);
+}
+
+Test(blk_nbd, so_it_does_over_a_connection_that_a_new_nbd_dial_was_given)
+{
+	fence(AMID_WRITE);
 }

@@ -144,8 +144,6 @@ kill_others() {
 	else
 		dial=$(helper pid)
 		kill -KILL "$dial" && wait_for 20 helper_is_new || return 1
-		# A successor asks the server again then, and what it did not know of the size is not noted for it.
-		most=0
 	fi
 	outages=$((outages + 1))
 }

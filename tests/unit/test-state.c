@@ -19,8 +19,6 @@
 #include "crash.h"
 #include "fd.h"
 
-#define BYTES 16384
-
 /* ---- the crash points of state.c, which is compiled into this test ---- */
 
 static const char *die_at;
@@ -209,7 +207,7 @@ Test(state, fault_50_kills_while_it_saves, .timeout = 120)
 Test(state, contents_that_anybody_wrote)
 {
 	CLEAN_FD int fd = make();
-	uint8_t data[STATE_RECORD_MAX], bytes[BYTES];
+	uint8_t data[STATE_RECORD_MAX], bytes[STATE_BYTES];
 	struct state *s = map(fd);
 	unsigned refused = 0;
 
@@ -217,13 +215,13 @@ Test(state, contents_that_anybody_wrote)
 	for (unsigned i = 0; i < 20000; i++) {
 		ssize_t len;
 
-		for (unsigned k = 0; k < BYTES; k++)
+		for (unsigned k = 0; k < STATE_BYTES; k++)
 			bytes[k] = (uint8_t)rand();
 		memset(bytes, 0, 4);
 		bytes[0] = (uint8_t)(i % 5); /* what decides where the record is */
 		if (i % 3 == 0)
 			memset(bytes, rand(), 8);
-		cr_assert_eq(fd_pwrite_full(fd, bytes, BYTES, 0), 0);
+		cr_assert_eq(fd_pwrite_full(fd, bytes, STATE_BYTES, 0), 0);
 		len = state_load(s, STATE_DEVICE, data, sizeof(data));
 		cr_assert(len == -ENOENT || len == -EPROTO || (len >= 0 && len <= STATE_RECORD_MAX));
 		refused += len == -EPROTO;
@@ -236,13 +234,13 @@ Test(state, contents_that_anybody_wrote)
 
 Test(state, descriptors_that_are_no_state)
 {
-	CLEAN_FD int small = fd_sealed_memfd("small", BYTES - 4096);
-	CLEAN_FD int large = fd_sealed_memfd("large", BYTES + 4096);
+	CLEAN_FD int small = fd_sealed_memfd("small", STATE_BYTES - 4096);
+	CLEAN_FD int large = fd_sealed_memfd("large", STATE_BYTES + 4096);
 	CLEAN_FD int loose = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	CLEAN_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct state *s = NULL;
 
-	cr_assert_eq(ftruncate(loose, BYTES), 0);
+	cr_assert_eq(ftruncate(loose, STATE_BYTES), 0);
 	cr_assert_eq(state_map(small, &s), -EINVAL);
 	cr_assert_eq(state_map(large, &s), -EINVAL);
 	cr_assert_eq(state_map(loose, &s), -EPERM);
