@@ -246,43 +246,6 @@ static int open_qcow2(struct disk *disk)
 	return err;
 }
 
-#ifdef HAVE_LIBNBD
-static int open_export(struct disk *disk, bool sandbox)
-{
-	return nbd_open(disk, sandbox);
-}
-
-static int examine_export(struct disk *disk, unsigned queues)
-{
-	return nbd_examine(disk, queues);
-}
-
-static void close_export(struct disk *disk)
-{
-	nbd_close_disk(disk);
-}
-#else
-static int open_export(struct disk *disk, bool sandbox)
-{
-	(void)disk;
-	(void)sandbox;
-	log_error("--nbd: this program was built without libnbd");
-	return -EOPNOTSUPP;
-}
-
-static int examine_export(struct disk *disk, unsigned queues)
-{
-	(void)disk;
-	(void)queues;
-	return -EOPNOTSUPP;
-}
-
-static void close_export(struct disk *disk)
-{
-	(void)disk;
-}
-#endif
-
 static int open_file(struct disk *disk)
 {
 	int err;
@@ -348,7 +311,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, bool sandbox, 
 	memcpy(disk->serial, id, strnlen(id, sizeof(disk->serial)));
 	if (disk->nbd_options.uri) {
 		disk->name = disk->nbd_options.uri;
-		return open_export(disk, sandbox);
+		return nbd_open(disk, sandbox);
 	}
 	err = open_file(disk);
 	if (!err)
@@ -358,7 +321,7 @@ int disk_open(struct disk *disk, const char *id, unsigned queues, bool sandbox, 
 
 int disk_examine(struct disk *disk, unsigned queues, uint64_t *features)
 {
-	int err = disk->nbd ? examine_export(disk, queues) : 0;
+	int err = disk->nbd ? nbd_examine(disk, queues) : 0;
 
 	if (!err && disk->nbd)
 		offer(disk, queues, features);
@@ -369,7 +332,7 @@ void disk_close(struct disk *disk)
 {
 	gate_free(disk->gate);
 	owner_close(disk);
-	close_export(disk);
+	nbd_close_disk(disk);
 	if (disk->fd >= 0)
 		close(disk->fd);
 }

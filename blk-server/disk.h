@@ -13,6 +13,7 @@
 #include "fence.h"
 #include "loop.h"
 #include "nbd.h"
+#include "resize.h"
 #include "onerror.h"
 #include "qcow2.h"
 #include "throttle.h"
@@ -60,10 +61,11 @@ struct disk {
 	bool serving;                    /* a driver has seen it; the main thread's */
 	struct engine_files files;       /* that the engines move */
 	struct fence fence;
-	bool null;           /* they move nothing, and neither does anybody else */
-	struct owner *owner; /* of a qcow2 image's tables (owner.h); NULL: raw */
-	uint64_t cluster;    /* of a qcow2 image */
-	struct nbd *nbd;     /* an export of a server; NULL: a file, fd */
+	bool null;            /* they move nothing, and neither does anybody else */
+	struct owner *owner;  /* of a qcow2 image's tables (owner.h); NULL: raw */
+	uint64_t cluster;     /* of a qcow2 image */
+	struct nbd *nbd;      /* an export of a server; NULL: a file, fd */
+	struct resize resize; /* that is under way */
 
 	_Atomic uint64_t *flush_word; /* the same, for successors: what they know, they say, too */
 	_Atomic int flush_err;        /* of the first flush that failed, as then all later ones do; 0: none */

@@ -366,9 +366,22 @@ static void blk_started(void *dev, bool live, uint64_t features)
 
 /* ---- what the supervisor changes ---- */
 
+static void on_resized(void *arg, int result, const char *why)
+{
+	server_set_done(((struct blk *)arg)->queue[0]->server, result, why);
+}
+
 static int set_size(struct blk *blk, const char *value, char *why, size_t size)
 {
-	return resize_set(&blk->disk, value, why, size);
+	struct resize resize = { .loop = server_main_loop(blk->queue[0]->server),
+				 .done = on_resized,
+				 .arg = blk };
+
+	if (snprintf(resize.value, sizeof(resize.value), "%s", value) >= (int)sizeof(resize.value)) {
+		snprintf(why, size, "it is no size");
+		return -EINVAL;
+	}
+	return resize_set(&blk->disk, &resize, why, size);
 }
 
 static int set_retry(struct blk *blk, const char *value, char *why, size_t size)
@@ -428,7 +441,10 @@ static int blk_open_queue(void *dev, struct server_queue *server, void **state)
 
 static void blk_close_queue(void *state)
 {
-	blk_queue_close(state);
+	struct blk_queue *q = state;
+
+	nbd_look_end(q->disk);
+	blk_queue_close(q);
 }
 
 static int blk_attach(void *state)

@@ -22,7 +22,6 @@
 
 #define DIAL_MS      8000 /* for the first answer of nbd-dial, which may just be starting */
 #define FIRST_TRY_MS 10000
-#define LOOK_MS      3000 /* for all links to connect anew; pings are answered by the same thread */
 
 /* ---- what the export is ---- */
 
@@ -260,44 +259,6 @@ int nbd_examine(struct disk *disk, unsigned queues)
 }
 
 /* ---- how large it is now ---- */
-
-/* The smallest that a link was told. 0 or -errno: -EAGAIN if one is not connected anew yet. */
-static int smallest(struct nbd *nbd, uint64_t *bytes)
-{
-	int err = -ENOTCONN;
-
-	*bytes = UINT64_MAX;
-	for (unsigned i = 0; i < nbd->nlinks; i++) {
-		uint64_t its;
-		int e = nbd_link_bytes(&nbd->link[i], &its);
-
-		if (e == -EAGAIN)
-			return e;
-		if (e)
-			continue;
-		*bytes = MIN(*bytes, its);
-		err = 0;
-	}
-	return err;
-}
-
-int nbd_look(struct disk *disk, uint64_t *bytes)
-{
-	struct nbd *nbd = disk->nbd;
-	uint64_t end = clock_ns() + LOOK_MS * NS_PER_MS;
-	int err;
-
-	for (unsigned i = 0; i < nbd->nlinks; i++)
-		nbd_link_renew(&nbd->link[i]);
-	while ((err = smallest(nbd, bytes)) == -EAGAIN && clock_ns() < end) {
-		struct pollfd p = { .fd = nbd->renewed, .events = POLLIN };
-		uint64_t n;
-
-		poll(&p, 1, (int)((end - MIN(clock_ns(), end)) / NS_PER_MS) + 1);
-		(void)!read(nbd->renewed, &n, sizeof(n));
-	}
-	return err == -EAGAIN ? -ETIMEDOUT : err;
-}
 
 uint64_t nbd_remembered(struct disk *disk)
 {

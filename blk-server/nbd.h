@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 struct disk;
+struct loop;
 struct nbd;
 
 /* What the options said. */
@@ -43,9 +44,17 @@ void nbd_close_disk(struct disk *disk);
  * disk. Logs why not. 0 or -errno. */
 int nbd_examine(struct disk *disk, unsigned queues);
 
-/* How large the export is now, which every connection in use is made anew for, as servers say it only then. Serving, the
- * main thread, which waits some seconds at most: 0 or -errno. And how large a predecessor made the disk. */
-int nbd_look(struct disk *disk, uint64_t *bytes);
+/*
+ * How large the export is now. Serving, and called on the main thread, whose loop it is: 0, and done is called from there
+ * within some seconds, or -errno. Its server says that only to a new connection: one is made for this alone. What is larger
+ * only new connections can reach, so then each in use is made anew; it is, too, where a server that need not take several
+ * connections does not take that one. End it before the loop ends; it may have ended.
+ */
+typedef void (*nbd_looked_fn)(struct disk *disk, int err, uint64_t bytes);
+int nbd_look(struct disk *disk, struct loop *loop, nbd_looked_fn done);
+void nbd_look_end(struct disk *disk);
+
+/* How large a predecessor made the disk. */
 uint64_t nbd_remembered(struct disk *disk);
 /* The disk is so large from now on, for successors too. */
 void nbd_set_bytes(struct disk *disk, uint64_t bytes);

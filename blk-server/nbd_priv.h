@@ -143,6 +143,16 @@ struct nbd_link {
 	struct engine *driver;           /* of the queue whose thread is the link's */
 };
 
+/* Finding out how large the export is (nbd_look.c). The main thread's. */
+struct nbd_look {
+	struct loop *loop; /* NULL: nobody asks */
+	nbd_looked_fn done;
+	struct loop_timer *timer;
+	struct loop_fd *answers, *watch, *renewed;
+	struct nbd_handle *handle; /* of the connection for it, and its socket */
+	int fd;
+};
+
 struct nbd {
 	struct disk *disk;
 	struct nbd_uri uri;
@@ -155,6 +165,7 @@ struct nbd {
 	struct nbd_link link[DIAL_SLOTS];
 	struct dial dial;
 	struct loop_fd *news; /* of nbd-dial, with the first link */
+	struct nbd_look look;
 };
 
 /* ---- nbd_link.c; the link's thread where nothing else is said ---- */

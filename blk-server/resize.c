@@ -50,8 +50,6 @@ static int raw_bytes(const struct disk *disk, uint64_t *bytes)
 static int image_bytes(struct disk *disk, uint64_t *bytes)
 {
 	*bytes = disk_bytes(disk);
-	if (disk->nbd && disk->serving)
-		return nbd_look(disk, bytes);
 	if (disk->nbd)
 		*bytes = nbd_remembered(disk);
 	if (disk->nbd)
@@ -79,11 +77,11 @@ static int grow(const struct disk *disk, uint64_t bytes, const char **why)
 	return fd_pwrite_full(disk->fd, zeroes, block, (off_t)(bytes - block));
 }
 
-int resize_set(struct disk *disk, const char *value, char *why, size_t size)
+/* The image has so many bytes now, or that can't be found out: the rest of resize_set. */
+static int take(struct disk *disk, int err, uint64_t now, const char *value, char *why, size_t size)
 {
-	uint64_t old = disk_bytes(disk), now = 0, bytes;
+	uint64_t old = disk_bytes(disk), bytes;
 	const char *more = NULL;
-	int err = image_bytes(disk, &now);
 
 	if (err)
 		return refuse(err, why, size, "the image's size can't be found out: %s", strerror(-err));
@@ -116,6 +114,29 @@ int resize_set(struct disk *disk, const char *value, char *why, size_t size)
 		return 0;
 	announce(disk, bytes);
 	return 1;
+}
+
+static void on_look(struct disk *disk, int err, uint64_t bytes)
+{
+	const struct resize *r = &disk->resize;
+	char why[160] = "";
+	int result = take(disk, err, bytes, r->value, why, sizeof(why));
+
+	r->done(r->arg, result, why);
+}
+
+int resize_set(struct disk *disk, const struct resize *what, char *why, size_t size)
+{
+	uint64_t bytes;
+	int err;
+
+	if (!disk->nbd || !disk->serving) {
+		err = image_bytes(disk, &bytes);
+		return take(disk, err, bytes, what->value, why, size);
+	}
+	disk->resize = *what;
+	err = nbd_look(disk, what->loop, on_look);
+	return err ? take(disk, err, 0, what->value, why, size) : -EINPROGRESS;
 }
 
 void resize_look(struct disk *disk)

@@ -16,6 +16,8 @@
 #include "loop.h"
 #include "num.h"
 
+#define SLOTS (DIAL_ASIDE + 1)
+
 /* A new connection is wanted, by whom; answer_to -1: none is. */
 struct wanted {
 	uint64_t id;
@@ -30,8 +32,8 @@ struct keep {
 	int fd;
 	void (*gone)(void *arg);
 	void *arg;
-	int held[DIAL_SLOTS]; /* -1: nothing */
-	struct wanted wanted[DIAL_SLOTS];
+	int held[SLOTS]; /* -1: nothing */
+	struct wanted wanted[SLOTS];
 	struct loop_job job;
 	bool busy;
 	unsigned slot; /* of the job */
@@ -64,8 +66,8 @@ static void drop(struct keep *k, unsigned slot)
 
 static void start_next(struct keep *k)
 {
-	for (unsigned i = 1; i <= DIAL_SLOTS && !k->busy; i++) {
-		unsigned slot = (k->slot + i) % DIAL_SLOTS;
+	for (unsigned i = 1; i <= SLOTS && !k->busy; i++) {
+		unsigned slot = (k->slot + i) % SLOTS;
 
 		if (k->wanted[slot].answer_to < 0)
 			continue;
@@ -105,8 +107,12 @@ static void on_done(void *arg)
 		k->held[k->slot] = k->result;
 	}
 	tell(k, k->slot, k->result);
+	if (k->slot == DIAL_ASIDE && k->held[DIAL_ASIDE] >= 0) {
+		close(k->held[DIAL_ASIDE]);
+		k->held[DIAL_ASIDE] = -1;
+	}
 	/* A server that does not answer would have each of them wait as long. */
-	for (unsigned i = 0; k->result == -ETIMEDOUT && i < DIAL_SLOTS; i++)
+	for (unsigned i = 0; k->result == -ETIMEDOUT && i < SLOTS; i++)
 		tell(k, i, -ETIMEDOUT);
 	start_next(k);
 }
@@ -138,13 +144,14 @@ static void on_question(void *arg, uint32_t events)
 		k->gone(k->arg);
 		return;
 	}
-	if (n != sizeof(q) || nfds != (q.what == DIAL_KEEP ? 2 : 1) || q.slot >= DIAL_SLOTS)
+	if (n != sizeof(q) || nfds != (q.what == DIAL_KEEP ? 2 : 1) || q.slot >= SLOTS)
 		return;
 	if (q.what == DIAL_OLD)
 		answer(from, q.id, q.slot, k->held[q.slot] < 0 ? -ENOENT : k->held[q.slot]);
 	else if (q.what == DIAL_NEW)
 		want(k, &q, &from);
-	else if (q.what == DIAL_KEEP && k->held[q.slot] < 0 && !(k->busy && k->slot == q.slot))
+	else if (q.what == DIAL_KEEP && q.slot != DIAL_ASIDE && k->held[q.slot] < 0 &&
+		 !(k->busy && k->slot == q.slot))
 		k->held[q.slot] = take_fd(&connection);
 }
 
@@ -173,7 +180,7 @@ int keep_new(struct loop *loop, struct loop_pool *pool, int fd, const struct tar
 	k->gone = gone;
 	k->arg = arg;
 	k->job = (struct loop_job) { .work = work, .done = on_done, .arg = k };
-	for (unsigned i = 0; i < DIAL_SLOTS; i++) {
+	for (unsigned i = 0; i < SLOTS; i++) {
 		k->held[i] = -1;
 		k->wanted[i].answer_to = -1;
 	}

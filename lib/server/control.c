@@ -292,25 +292,47 @@ static void on_resume(struct server *s, const struct bus_msg *msg)
 	reply_ok(s->control.bus, msg->id);
 }
 
+/* id 0: nobody waits for it any more. */
+static void answer_set(struct export *e, uint64_t id, int result, const char *why)
+{
+	struct bus *bus = e->server->control.bus;
+
+	if (result > 0)
+		front_config_changed(e);
+	if (id && result < 0)
+		bus_reply_error(bus, id, result, why);
+	else if (id)
+		reply_ok(bus, id);
+}
+
+void server_set_done(struct server_queue *q, int result, const char *why)
+{
+	struct export *e = q->export;
+
+	e->setting = false;
+	answer_set(e, e->set_id, result, why);
+}
+
 static void on_set(struct server *s, const struct bus_msg *msg)
 {
 	struct export *e = asked_for(s, msg, msg->set.device);
-	char why[BUS_TEXT_MAX] = "";
+	char why[BUS_TEXT_MAX] = "this kind of device has no properties to set";
 	int r = -EOPNOTSUPP;
 
 	if (!e)
 		return;
-	if (s->device->set)
-		r = s->device->set(e->dev, msg->set.key, msg->set.value, why, sizeof(why));
-	if (r < 0) {
-		bus_reply_error(s->control.bus, msg->id, r,
-				*why ? why : "this kind of device has no properties to set");
+	if (e->setting) {
+		bus_reply_error(s->control.bus, msg->id, -EBUSY, "another change is under way");
 		return;
 	}
-	log_debug("%s%s is set to %s", e->prefix, msg->set.key, msg->set.value);
-	if (r > 0)
-		front_config_changed(e);
-	reply_ok(s->control.bus, msg->id);
+	if (s->device->set)
+		r = s->device->set(e->dev, msg->set.key, msg->set.value, why, sizeof(why));
+	e->setting = r == -EINPROGRESS;
+	e->set_id = msg->id;
+	if (r >= 0)
+		log_debug("%s%s is set to %s", e->prefix, msg->set.key, msg->set.value);
+	if (!e->setting)
+		answer_set(e, msg->id, r, why);
 }
 
 static void on_shutdown(struct server *s, const struct bus_msg *msg)
@@ -347,6 +369,8 @@ static void on_connected(void *arg, bool up)
 	flight_say(&s->log, FLIGHT_STATE, up, "bus");
 	if (!up) {
 		s->control.drain_id = 0; /* nobody waits for it any more */
+		for (unsigned i = 0; i < s->exports; i++)
+			s->export[i].set_id = 0;
 		return;
 	}
 	send_event(s, BUS_HELLO);

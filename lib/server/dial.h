@@ -19,7 +19,8 @@
 #include <sys/types.h>
 
 #define DIAL_SLOTS       16
-#define DIAL_DEADLINE_MS 5000 /* for a connection to come about */
+#define DIAL_ASIDE       DIAL_SLOTS /* one more, for a connection that is not kept: nothing is changed over it */
+#define DIAL_DEADLINE_MS 5000       /* for a connection to come about */
 
 enum dial_what {
 	DIAL_OLD,  /* the slot's connection; -ENOENT: it has none */

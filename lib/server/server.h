@@ -141,7 +141,8 @@ struct server_device {
 	const struct sandbox_rule *drain; /* the calls that it makes */
 
 	/* Changes a property while the device runs. 0; 1 if configuration space changed by it, of which the front end is
-	 * then told; -EINVAL and such with a line in why. May be NULL. */
+	 * then told; -EINVAL and such with a line in why. -EINPROGRESS: server_set_done says what became of it, and until then
+	 * none is changed. May be NULL. */
 	int (*set)(void *dev, const char *key, const char *value, char *why, size_t size);
 
 	/* Names and values of the device's own counters. */
@@ -202,6 +203,9 @@ void server_config_changed(struct server_queue *queue);
 /* Tells the supervisor, and each that comes after it, that a request failed and waits; text says why, NULL that none waits any
  * more. Main thread. */
 void server_io_error(struct server_queue *queue, const char *text);
+
+/* A change of a property that set left in progress is done, with what set would have returned. Main thread. */
+void server_set_done(struct server_queue *queue, int result, const char *why);
 
 /* Where the queue's records go. */
 struct flight_ring *server_flight(struct server_queue *queue);

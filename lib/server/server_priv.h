@@ -394,6 +394,8 @@ struct export
 	struct front front;
 	struct recovery_sum recovery;
 	bool recovered;              /* that is complete */
+	bool setting;                /* a property is being changed */
+	uint64_t set_id;             /* the request for it; 0: nobody waits for the answer */
 	char io_error[BUS_TEXT_MAX]; /* what a request waits for; empty: none does */
 };
 

@@ -11,6 +11,7 @@
 
 #include "bus.h"
 #include "clock.h"
+#include "dial.h"
 #include "nbd.h"
 #include "nbd_fake.h"
 #include "note.h"
@@ -309,10 +310,22 @@ static void ask_size(struct supervisor *s)
 		cr_assert(--tries);
 }
 
-/* How large the export is now is asked for over another connection, and not waited for much longer than that takes. */
+static void on_pong(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)reply;
+	cr_assert_eq(err, 0);
+	*(bool *)arg = true;
+}
+
+/* How large the export is now is asked for over a connection of its own, and over those in use only where that says
+ * nothing; and not waited for much longer than that takes, with other questions answered meanwhile. */
 Test(blk_nbd_hostile, a_size_that_is_not_told)
 {
 	static const char *words[] = { "--id", "disk0", "--bus", NULL, NULL };
+	struct bus_msg set = { .type = BUS_SET, .set = { .key = "size", .value = "image" } };
+	const struct bus_msg ping = { .type = BUS_PING };
+	bool pong = false;
+	ino_t used;
 	struct supervisor s;
 	const char *why;
 
@@ -321,11 +334,19 @@ Test(blk_nbd_hostile, a_size_that_is_not_told)
 	set_up_with(words);
 	supervisor_expect(&s, &t.rig);
 	works();
+	used = nbd_kept(&t.nbd, 0);
 	ask_size(&s);
 	cr_assert_eq(supervisor_set(&s, "size", "17M", &why), -EINVAL);
 	cr_expect(strstr(why, "must enlarge it first"), "%s", why);
+	cr_assert_eq(nbd_kept(&t.nbd, 0), used);
+	cr_assert_eq(nbd_kept(&t.nbd, DIAL_ASIDE), 0);
 	fake_be(t.fake, FAKE_HALF_HELLO, UINT32_MAX);
-	cr_assert_eq(supervisor_set(&s, "size", "image", &why), -ETIMEDOUT);
+	supervisor_ask(&s, &set);
+	cr_assert_eq(bus_request(s.bus, &ping, RIG_DEADLINE_S * NS_PER_S, on_pong, &pong), 0);
+	supervisor_until(&s, pong);
+	cr_assert_not(s.answered);
+	supervisor_until(&s, s.answered);
+	cr_assert_eq(s.err, -ETIMEDOUT);
 	nbd_kill(&t.nbd);
 	nbd_up(&t.nbd);
 	comes_back();
