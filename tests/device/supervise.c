@@ -24,6 +24,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 		s->ready = true;
 		s->ready_first = !s->hello;
 	} else if (msg->type == BUS_RECOVERED) {
+		if (s->nrecovered < SUPERVISOR_RECOVERIES_MAX)
+			s->recoveries[s->nrecovered] = *msg;
 		s->nrecovered++;
 		s->recovered = *msg;
 	} else if (msg->type == BUS_IO_ERROR) {

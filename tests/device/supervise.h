@@ -6,6 +6,8 @@
 #include "bus.h"
 #include "rig.h"
 
+#define SUPERVISOR_RECOVERIES_MAX 4
+
 struct supervisor {
 	struct rig *rig;
 	char dir[64], socket[80]; /* dir: for the server's --bus */
@@ -13,7 +15,8 @@ struct supervisor {
 	struct bus *bus;
 	bool hello, ready, ready_first;
 	unsigned nrecovered;
-	struct bus_msg recovered;
+	struct bus_msg recovered;                             /* the last of them */
+	struct bus_msg recoveries[SUPERVISOR_RECOVERIES_MAX]; /* the first ones */
 	struct bus_msg first;
 	unsigned nio_errors;
 	char io_error[BUS_TEXT_MAX];

@@ -286,53 +286,109 @@ Test(blk_shared, they_share_threads)
 	tear_down();
 }
 
-/* Each tells of itself what its start came to. */
+static void add(struct load *l, unsigned queue, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		rig_add(&l->rig, queue, VIRTIO_BLK_T_IN, 0, l->buffers[queue], LOAD_BLOCK);
+}
+
+static void wait_for(struct load *l, unsigned queue, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		cr_assert_eq(rig_wait(&l->rig, queue).status, VIRTIO_BLK_S_OK);
+}
+
+/* How many requests the device says were done again, by the one message that is about it. */
+static unsigned resubmitted(const char *device)
+{
+	const struct bus_msg *about = NULL;
+
+	for (unsigned i = 0; i < s.nrecovered; i++) {
+		if (strcmp(s.recoveries[i].recovered.device, device))
+			continue;
+		cr_assert_null(about, "it is said twice of %s", device);
+		about = &s.recoveries[i];
+	}
+	cr_assert_not_null(about, "nothing is said of %s", device);
+	return about->recovered.resubmitted;
+}
+
+/* Each tells of itself what its start came to: of one of them, a request that its limit holds back is in hand. */
 Test(blk_shared, both_tell_what_was_recovered)
 {
 	set_up();
-	supervisor_ask_ok(&s, BUS_PING); /* what it has to say about its own start is here before that */
+	cr_assert_eq(set("two", "bps", "512"), 0);
+	add(&two, 0, 3);
+	supervisor_until(&s, stat_of("two", "throttled"));
 	rig_kill(&one.rig);
 	s.hello = s.ready = false;
 	s.nrecovered = 0;
 	rig_respawn(&one.rig);
 	bus_expect(s.bus, one.rig.pid);
-	supervisor_until(&s, s.ready && s.nrecovered == 2);
-	cr_expect(!strcmp(s.recovered.recovered.device, "one") ||
-		  !strcmp(s.recovered.recovered.device, "two"));
+	supervisor_until(&s, s.ready);
+	cr_assert_eq(set("two", "bps", "0"), 0);
+	supervisor_until(&s, s.nrecovered == 2);
+	cr_expect_eq(resubmitted("one"), 0);
+	cr_expect_eq(resubmitted("two"), 1);
+	wait_for(&two, 0, 3);
 	tear_down();
 }
 
-/* What the process must do to let another take its place it does for all. */
+/* A queue that moves looks at its ring when it is there: whatever it may take, it takes then. */
+static void move_there_and_back(const char *device)
+{
+	struct bus_msg msg = { .type = BUS_MOVE_QUEUE };
+
+	snprintf(msg.move_queue.device, sizeof(msg.move_queue.device), "%s", device);
+	snprintf(msg.move_queue.thread, sizeof(msg.move_queue.thread), "io1");
+	cr_assert_eq(ask(&msg), 0);
+	snprintf(msg.move_queue.thread, sizeof(msg.move_queue.thread), "io0");
+	cr_assert_eq(ask(&msg), 0);
+}
+
+/* What the process must do to let another take its place it does for all, and takes it back for all. */
 Test(blk_shared, drains_both)
 {
-	uint64_t before;
-
 	set_up();
+	request(&one, 0);
+	request(&two, 0);
 	supervisor_ask_ok(&s, BUS_DRAIN);
-	before = stat_of("two", "requests");
-	rig_add(&two.rig, 0, VIRTIO_BLK_T_IN, 0, two.buffers[0], LOAD_BLOCK);
-	rig_add(&one.rig, 0, VIRTIO_BLK_T_IN, 0, one.buffers[0], LOAD_BLOCK);
-	cr_expect_eq(stat_of("two", "requests"), before);
+	add(&one, 0, 2);
+	add(&two, 0, 3);
+	move_there_and_back("one");
+	move_there_and_back("two");
+	cr_expect_eq(stat_of("one", "requests"), 1);
+	cr_expect_eq(stat_of("two", "requests"), 1);
 	supervisor_ask_ok(&s, BUS_RESUME);
-	cr_expect_eq(rig_wait(&two.rig, 0).status, VIRTIO_BLK_S_OK);
-	cr_expect_eq(rig_wait(&one.rig, 0).status, VIRTIO_BLK_S_OK);
+	wait_for(&one, 0, 2);
+	wait_for(&two, 0, 3);
 	tear_down();
 }
 
 /* ---- by hand ---- */
 
-/* The front end of one goes and comes again, and the other one does not notice; with the process both sockets go. */
+/* The front end of one goes and comes again, each with requests in hand, and the other one does not notice. With the process
+ * both sockets go, as rig_stop makes sure. */
 Test(blk_shared, front_ends_come_and_go)
 {
 	struct rig_options lodger = { .lodger = true }, options = { .by_hand = true, .beside = &two.rig };
 
 	load_start(&two, &lodger);
 	load_start(&one, &options);
-	for (unsigned i = 0; i < 3; i++) {
-		rig_disconnect(i % 2 ? &one.rig : &two.rig);
-		request(i % 2 ? &two : &one, 0);
-		rig_connect(i % 2 ? &one.rig : &two.rig);
-		request(i % 2 ? &one : &two, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		struct load *goes = i % 2 ? &one : &two, *stays = i % 2 ? &two : &one;
+
+		add(goes, 0, 4);
+		add(stays, 0, 4);
+		rig_disconnect(&goes->rig);
+		wait_for(stays, 0, 4);
+		request(stays, 0);
+		add(stays, 0, 4);
+		rig_connect(&goes->rig);
+		wait_for(goes, 0, 4);
+		request(goes, 0);
+		wait_for(stays, 0, 4);
+		cr_assert_not(stays->rig.lost);
 	}
 	rig_stop(&one.rig);
 }
