@@ -127,7 +127,8 @@ script disk0 slow-ready=8000
 tell core hang disk0
 wait_for 20 up_after 2
 slay "$(device m disk0 pid)"
-wait_for 10 state_of disk0 waiting
+out_of_service() { [[ $(device m disk0 state) =~ ^(waiting|starting)$ ]]; }
+wait_for 10 out_of_service
 tell core hang disk0
 check "a hang that was told too late hits nobody" wait_for 20 up_after 3
 is "..." "$(grep -c 'killing blk-server' "$tmp/m.err")" 2

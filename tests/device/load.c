@@ -10,7 +10,8 @@
 #include "fd.h"
 #include "num.h"
 
-#define STALL_NS (10 * NS_PER_S) /* without a completion: something is lost */
+/* Without a completion for so long something is lost: it is longer than any server waits before it tries again. */
+#define STALL_NS (30 * NS_PER_S)
 
 unsigned load_random(struct load *l, unsigned below)
 {
