@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -16,17 +17,14 @@
 
 #include "tables.h"
 
-#define SOCKET(domain)                                                                                       \
-	{                                                                                                    \
-		{                                                                                            \
-			.index = 0, .op = SANDBOX_EQ, .value = (domain)                                      \
-		}                                                                                            \
-	}
-
 static const struct sandbox_rule steady[] = {
-	{ .nr = __NR_socket, .args = SOCKET(AF_UNIX), .why = "a connection to a server on this host" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET), .why = "a connection to a server elsewhere" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET6), .why = "the same" },
+	{ .nr = __NR_socket,
+	  .args = SANDBOX_SOCKET(AF_UNIX, SOCK_STREAM, 0),
+	  .why = "a connection to a server on this host" },
+	{ .nr = __NR_socket,
+	  .args = SANDBOX_SOCKET(AF_INET, SOCK_STREAM, 0),
+	  .why = "a connection to a server elsewhere" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET6, SOCK_STREAM, 0), .why = "the same" },
 	{ .nr = __NR_connect, .why = "the same" },
 	{ .nr = __NR_setsockopt,
 	  .args = SANDBOX_OPTION(IPPROTO_TCP, TCP_NODELAY),
@@ -60,8 +58,12 @@ static const struct sandbox_rule resolver[] = {
 	{ .nr = __NR_getrandom, .why = "numbers of questions" },
 	{ .nr = __NR_socket,
 	  .refuse = EACCES,
-	  .args = SOCKET(AF_NETLINK),
+	  .args = SANDBOX_SOCKET(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE),
 	  .why = "whether there are addresses of both kinds" },
+	{ .nr = __NR_socket,
+	  .args = SANDBOX_SOCKET(AF_INET, SOCK_DGRAM, 0),
+	  .why = "a question to a name server; which of several addresses is nearest" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET6, SOCK_DGRAM, 0), .why = "the same" },
 	{ .nr = __NR_setsockopt,
 	  .args = SANDBOX_OPTION(IPPROTO_IP, IP_RECVERR),
 	  .why = "a question to a name server" },

@@ -23,17 +23,6 @@
 
 #include "tables.h"
 
-#define KIND_MASK (0xffffffffU & ~(uint32_t)(SOCK_CLOEXEC | SOCK_NONBLOCK))
-
-#define SOCKET(domain, kind, protocol)                                                                       \
-	{                                                                                                    \
-		{ .index = 0, .op = SANDBOX_EQ, .value = (domain) },                                         \
-		    { .index = 1, .op = SANDBOX_MASKED, .mask = KIND_MASK, .value = (kind) },                \
-		{                                                                                            \
-			.index = 2, .op = SANDBOX_EQ, .value = (protocol)                                    \
-		}                                                                                            \
-	}
-
 /* What libslirp does with sockets that it has. */
 static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_connect, .why = "connections of the guest" },
@@ -72,38 +61,30 @@ static const struct sandbox_rule traffic[] = {
 
 /* Internet sockets as the network's thread may have them. libslirp tries a raw one where ping sockets are not allowed. */
 static const struct sandbox_rule sockets[] = {
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET, SOCK_STREAM, 0), .why = "TCP" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET, SOCK_DGRAM, 0), .why = "UDP" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET, SOCK_DGRAM, IPPROTO_ICMP), .why = "ping" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET6, SOCK_STREAM, 0), .why = "TCP" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET6, SOCK_DGRAM, 0), .why = "UDP" },
-	{ .nr = __NR_socket, .args = SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6), .why = "ping" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET, SOCK_STREAM, 0), .why = "TCP" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET, SOCK_DGRAM, 0), .why = "UDP" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET, SOCK_DGRAM, IPPROTO_ICMP), .why = "ping" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET6, SOCK_STREAM, 0), .why = "TCP" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET6, SOCK_DGRAM, 0), .why = "UDP" },
+	{ .nr = __NR_socket, .args = SANDBOX_SOCKET(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6), .why = "ping" },
 	{ .nr = __NR_socket,
 	  .refuse = EACCES,
-	  .args = SOCKET(AF_INET, SOCK_RAW, IPPROTO_ICMP),
+	  .args = SANDBOX_SOCKET(AF_INET, SOCK_RAW, IPPROTO_ICMP),
 	  .why = "what libslirp tries when there is no ping socket" },
 	{ .nr = __NR_socket,
 	  .refuse = EACCES,
-	  .args = SOCKET(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6),
+	  .args = SANDBOX_SOCKET(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6),
 	  .why = "the same" },
 	{ .nr = __NR_socket,
 	  .refuse = EACCES,
-	  .args = SOCKET(AF_UNIX, SOCK_DGRAM, 0),
+	  .args = SANDBOX_SOCKET(AF_UNIX, SOCK_DGRAM, 0),
 	  .why = "what the C library tries first to ask for an interface; it goes on with AF_INET" },
 	{ .why = NULL },
 };
 
-/* The same for a filter of all threads, where the bus's rule sets the shape. */
-static const struct sandbox_rule domains[] = {
-	{ .nr = __NR_socket, .args = { { .op = SANDBOX_EQ, .value = AF_INET } }, .why = "narrowed below" },
-	{ .nr = __NR_socket, .args = { { .op = SANDBOX_EQ, .value = AF_INET6 } }, .why = "narrowed below" },
-	{ .nr = __NR_socket,
-	  .refuse = EACCES,
-	  .args = { { .op = SANDBOX_EQ, .value = AF_UNIX } },
-	  .why = "narrowed below, too; the bus's rule allows it" },
-	{ .nr = __NR_seccomp,
-	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
-	  .why = "the network thread's own filter" },
+/* What the filter of all threads allows beyond that. */
+static const struct sandbox_rule others[] = {
+	{ .nr = __NR_seccomp, .args = SANDBOX_INSTALL(0), .why = "the network thread's own filter" },
 	{ .nr = __NR_exit, .why = "end of a thread" },
 	{ .why = NULL },
 };
@@ -112,8 +93,7 @@ static const struct sandbox_rule domains[] = {
 static const struct sandbox_rule runtime[] = {
 	{ .nr = __NR_futex, .why = "locks" },
 	{ .nr = __NR_mmap,
-	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC },
-		    { .index = 3, .op = SANDBOX_MASKED, .mask = MAP_ANONYMOUS, .value = MAP_ANONYMOUS } },
+	  .args = SANDBOX_MMAP(MAP_PRIVATE | MAP_ANONYMOUS),
 	  .why = "heap, where brk can't grow: anonymous, never executable" },
 	{ .nr = __NR_mremap, .refuse = ENOMEM, .why = "realloc then copies" },
 	{ .nr = __NR_brk, .why = "heap" },
@@ -133,12 +113,20 @@ const struct sandbox_rule *const user_stage_one[] = {
 	sandbox_table_narrow,
 	sandbox_table_no_files,
 	traffic,
-	domains,
+	sockets,
+	others,
 	NULL,
 };
 
 const struct sandbox_rule *const user_steady[] = {
-	sandbox_table_runtime, sandbox_table_loop, sandbox_table_no_files, traffic, domains, runtime, NULL,
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_no_files,
+	traffic,
+	sockets,
+	others,
+	runtime,
+	NULL,
 };
 
 const struct sandbox_rule *const user_steady_bus[] = {
@@ -147,7 +135,8 @@ const struct sandbox_rule *const user_steady_bus[] = {
 	sandbox_table_bus,
 	sandbox_table_no_files,
 	traffic,
-	domains,
+	sockets,
+	others,
 	runtime,
 	NULL,
 };

@@ -25,8 +25,7 @@
 const struct sandbox_rule sandbox_table_runtime[] = {
 	{ .nr = __NR_futex, .why = "locks, condition variables, joining threads" },
 	{ .nr = __NR_mmap,
-	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC },
-		    { .index = 3, .op = SANDBOX_MASKED, .mask = MAP_ANONYMOUS, .value = MAP_ANONYMOUS } },
+	  .args = SANDBOX_MMAP(MAP_PRIVATE | MAP_ANONYMOUS),
 	  .why = "heap and stacks: anonymous, never executable" },
 	{ .nr = __NR_munmap, .why = "heap: giving back" },
 	{ .nr = __NR_mremap, .refuse = ENOMEM, .why = "heap: realloc then copies a large block" },
@@ -60,7 +59,7 @@ const struct sandbox_rule sandbox_table_bus[] = {
 	{ .nr = __NR_readv, .why = "receive a message" },
 	{ .nr = __NR_sendmsg, .why = "send a message" },
 	{ .nr = __NR_socket,
-	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = AF_UNIX } },
+	  .args = SANDBOX_SOCKET(AF_UNIX, SOCK_STREAM, 0),
 	  .why = "redial; /bus holds the only socket there is" },
 	{ .nr = __NR_connect, .why = "redial" },
 	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "redial: non-blocking"),
@@ -150,7 +149,7 @@ const struct sandbox_rule sandbox_table_no_files[] = {
 
 const struct sandbox_rule sandbox_table_narrow[] = {
 	{ .nr = __NR_seccomp,
-	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
-	  .why = "install the steady filters" },
+	  .args = SANDBOX_INSTALL(SECCOMP_FILTER_FLAG_TSYNC),
+	  .why = "install the steady filter" },
 	{ 0 },
 };

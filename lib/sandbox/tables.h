@@ -7,6 +7,8 @@
 #define SANDBOX_TABLES_H
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "sandbox.h"
 
@@ -21,6 +23,43 @@
 		.args = { { .index = 1, .op = SANDBOX_EQ, .value = (command) },                              \
 			  { .index = 2, .op = SANDBOX_MASKED, .mask = O_NONBLOCK, .value = (nonblock) } },   \
 		.why = (reason)                                                                              \
+	}
+
+/*
+ * The arguments of mmap, never executable. Anonymous memory is private: of what is shared no limit of the process's counts. Other
+ * memory is a descriptor's, and shared.
+ */
+#define SANDBOX_MMAP(flags)                                                                                  \
+	{                                                                                                    \
+		{ .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC },                                     \
+		{                                                                                            \
+			.index = 3, .op = SANDBOX_MASKED, .mask = MAP_TYPE | MAP_ANONYMOUS, .value = (flags) \
+		}                                                                                            \
+	}
+
+/* The arguments of socket: a kind without its flags. A protocol that is not named would have the kernel load its code. */
+#define SANDBOX_SOCKET(domain, kind, protocol)                                                               \
+	{                                                                                                    \
+		{ .index = 0, .op = SANDBOX_EQ, .value = (domain) },                                         \
+		    { .index = 1,                                                                            \
+		      .op = SANDBOX_MASKED,                                                                  \
+		      .mask = 0xffffffffU & ~(uint32_t)(SOCK_CLOEXEC | SOCK_NONBLOCK),                       \
+		      .value = (kind) },                                                                     \
+		{                                                                                            \
+			.index = 2, .op = SANDBOX_EQ, .value = (protocol)                                    \
+		}                                                                                            \
+	}
+
+/*
+ * The arguments of seccomp: one more filter, for all threads (SECCOMP_FILTER_FLAG_TSYNC) or the caller's alone (0). Other
+ * flags would give out a descriptor that is told of system calls, or take back the guard against speculation.
+ */
+#define SANDBOX_INSTALL(flags)                                                                               \
+	{                                                                                                    \
+		{ .index = 0, .op = SANDBOX_EQ, .value = 1 /* SECCOMP_SET_MODE_FILTER */ },                  \
+		{                                                                                            \
+			.index = 1, .op = SANDBOX_EQ, .value = (flags)                                       \
+		}                                                                                            \
 	}
 
 /* The arguments of setsockopt and getsockopt: that option, whatever its value. */
@@ -59,7 +98,7 @@ extern const struct sandbox_rule sandbox_table_bus_setup[];
  */
 extern const struct sandbox_rule sandbox_table_no_files[];
 
-/* Stage one: installing the steady filter (sandbox_narrow) and the per-thread ones (sandbox_install). */
+/* Stage one: installing the steady filter (sandbox_narrow). A steady stage has its own rule for a thread's. */
 extern const struct sandbox_rule sandbox_table_narrow[];
 
 #endif

@@ -10,7 +10,7 @@
 
 static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_mmap,
-	  .args = { { .index = 2, .op = SANDBOX_MASKED, .mask = PROT_EXEC, .value = 0 } },
+	  .args = SANDBOX_MMAP(MAP_SHARED),
 	  .why = "memory regions of the front end and its in-flight region, never executable" },
 	{ .nr = __NR_munmap, .why = "memory regions that the front end took back" },
 	{ .nr = __NR_madvise, .why = "memory regions are left out of core dumps" },
@@ -21,9 +21,7 @@ static const struct sandbox_rule steady[] = {
 	  .args = { { .index = 3, .op = SANDBOX_MASKED, .value = AT_EMPTY_PATH, .mask = AT_EMPTY_PATH } },
 	  .why = "size of a memory region's file, as glibc's fstat asks for it" },
 	{ .nr = __NR_fstat, .why = "the same, as other versions of glibc do" },
-	{ .nr = __NR_seccomp,
-	  .args = { { .index = 0, .op = SANDBOX_EQ, .value = SECCOMP_SET_MODE_FILTER } },
-	  .why = "the I/O threads' own, narrower filter" },
+	{ .nr = __NR_seccomp, .args = SANDBOX_INSTALL(0), .why = "the I/O threads' own, narrower filter" },
 	{ .nr = __NR_sched_setaffinity, .why = "the processors of an I/O thread, as it is told" },
 	{ .nr = __NR_exit, .why = "end of an I/O thread or a worker" },
 	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
