@@ -131,8 +131,13 @@ static int confine(struct dialler *d, struct sandbox_filter **steady)
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "filters";
-	int err = compile(dial_stage_one, &first);
+	int err;
 
+	if (d->common.sandbox_log) {
+		sandbox_log_only();
+		log_warn(SANDBOX_LOG_ONLY);
+	}
+	err = compile(dial_stage_one, &first);
 	memcpy(path, d->uri.socket, sizeof(path));
 	if (*path)
 		enter.dir = dirname(path);

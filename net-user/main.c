@@ -136,8 +136,13 @@ static void filters_free(struct filters *f)
 
 static int compile_all(const struct user *u, struct filters *f)
 {
-	int err = compile(user_stage_one, &f->first);
+	int err;
 
+	if (u->opts.common.sandbox_log) {
+		sandbox_log_only();
+		log_warn(SANDBOX_LOG_ONLY);
+	}
+	err = compile(user_stage_one, &f->first);
 	if (!err)
 		err = compile(u->opts.common.bus ? user_steady_bus : user_steady, &f->steady);
 	return err ? err : compile(user_net, &f->net);

@@ -244,7 +244,7 @@ static int take_over(struct adopter *a, const char **what)
 		err = machine_adopt(m);
 	}
 	if (!err && a->conf.sandbox)
-		err = confine_calls(what);
+		err = confine_calls(a->conf.sandbox_log, what);
 	return err;
 }
 

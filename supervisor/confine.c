@@ -56,7 +56,7 @@ static int await_threads(void)
 	return setresuid((uid_t)-1, (uid_t)-1, (uid_t)-1) ? -errno : 0;
 }
 
-int confine_calls(const char **what)
+int confine_calls(bool log_only, const char **what)
 {
 	struct sandbox_filter *filter;
 	int err;
@@ -65,6 +65,8 @@ int confine_calls(const char **what)
 	err = sandbox_set_trap(&(const struct sandbox_trap) { .prefix = "bulkhead: " });
 	if (err)
 		return err;
+	if (log_only)
+		sandbox_log_only();
 	*what = "compiling the system-call filter";
 	supervisor_abort[1].args[0].value = (uint64_t)getpid();
 	json_object_seed(0); /* reads random bytes, once; later it could not */

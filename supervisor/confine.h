@@ -3,6 +3,7 @@
 #ifndef SUPERVISOR_CONFINE_H
 #define SUPERVISOR_CONFINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -10,8 +11,8 @@
  * and all system calls but those of the tables in syscalls.c. What it keeps others do: the keeper starts processes.
  * -errno and *what the step.
  */
-int confine_privileges(const char **what); /* before the first thread */
-int confine_calls(const char **what);      /* when all threads run */
+int confine_privileges(const char **what);           /* before the first thread */
+int confine_calls(bool log_only, const char **what); /* when all threads run; sandbox_log_only if so said */
 
 /* How many system calls that leaves. */
 size_t confine_count(void);

@@ -142,7 +142,7 @@ static int run_machine(struct run *r)
 	if (!err)
 		err = machine_init(m, r->signal_fd, &what);
 	if (!err && r->conf.sandbox)
-		err = confine_calls(&what);
+		err = confine_calls(r->conf.sandbox_log, &what);
 	if (!err)
 		status = machine_run(m);
 	machine_fini(m);

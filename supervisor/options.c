@@ -249,7 +249,11 @@ static int parse_test_devices(struct vmconf *conf, char *value, struct vmconf_er
 
 static int parse_sandbox(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	return options_choice(value, "off", "on", &conf->sandbox, error);
+	conf->sandbox_log = !strcmp(value, "log");
+	conf->sandbox = strcmp(value, "off") != 0;
+	if (!conf->sandbox || conf->sandbox_log || !strcmp(value, "on"))
+		return 0;
+	return vmconf_refuse(error, "\"%s\" is not possible; allowed: on, off, log", value);
 }
 
 static int parse_log(struct vmconf *conf, char *value, struct vmconf_error *error)
@@ -335,7 +339,9 @@ const struct option_def option_table[] = {
 	{ "start-timeout", "SECONDS", "30", "time for a process to become ready",
 	  .parse = parse_start_timeout },
 	{ "test-devices", NULL, "off", "add the debug-exit port 0xf4", .parse = parse_test_devices },
-	{ "sandbox", "on|off", "on", "confine every process; off is for debugging", .parse = parse_sandbox },
+	{ "sandbox", "on|off|log", "on",
+	  "confine every process; off is for debugging, log forbids no system call and has the kernel log it",
+	  .parse = parse_sandbox },
 	{ "log", "stderr|syslog", "stderr", "where log lines go", .parse = parse_log },
 	{ "log-level", "error|warning|info|debug", "info", "least important lines to log",
 	  .parse = parse_log_level },

@@ -59,7 +59,7 @@ static void add_common(struct args *a, const struct vmconf *conf, const struct r
 	add_pair(a, "--id", id);
 	add(a, "--bus");
 	add(a, "%s/%s", dir->path, folder);
-	add_pair(a, "--sandbox", conf->sandbox ? "on" : "off");
+	add_pair(a, "--sandbox", conf->sandbox_log ? "log" : conf->sandbox ? "on" : "off");
 	add_pair(a, "--log-level", levels[conf->log_level]);
 }
 

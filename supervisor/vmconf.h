@@ -131,6 +131,7 @@ struct vmconf {
 	char *run_dir;      /* NULL: the default */
 	bool restart_on_reboot, restart_on_crash;
 	bool test_devices, sandbox;
+	bool sandbox_log; /* every process with --sandbox log */
 	enum vmconf_log log;
 	int log_level;
 	unsigned grace_s;              /* between the power button and the end */

@@ -125,6 +125,10 @@ static void enter_sandbox(struct core *core, const struct options *o)
 	const char *what = "";
 	int r;
 
+	if (o->sandbox_log) {
+		sandbox_log_only();
+		log_warn(SANDBOX_LOG_ONLY);
+	}
 	compile(syscalls_stage_one, &first);
 	compile(syscalls_steady, &core->steady);
 	compile(syscalls_vcpu, &core->vcpu);

@@ -245,9 +245,10 @@ static int set_sandbox(const struct context *c, const char *option, char *value)
 {
 	int on = parse_on_off(value);
 
-	if (on < 0)
-		return refuse(c, option, value, "must be on or off");
-	c->o->sandbox = on;
+	c->o->sandbox_log = !strcmp(value, "log");
+	if (on < 0 && !c->o->sandbox_log)
+		return refuse(c, option, value, "must be on, off or log");
+	c->o->sandbox = on != 0;
 	return 0;
 }
 
@@ -282,7 +283,9 @@ static const struct {
 	{ "cpu", "host[,-FEATURE...]", "processor features (host)", set_cpu },
 	{ "device", DEVICE_FORM, "a PCI device, in the order of slots; repeatable", set_device },
 	{ "test-devices", NULL, "a debug-exit port at 0xf4", set_test_devices },
-	{ "sandbox", "on|off", "give up what is not needed (on)", set_sandbox },
+	{ "sandbox", "on|off|log",
+	  "give up what is not needed (on); log: forbid no system call, have the kernel log it",
+	  set_sandbox },
 	{ "log-level", "LEVEL", "error, warning, info or debug (info)", set_log_level },
 	{ "help", NULL, "print this and exit", NULL },
 	{ "version", NULL, "print the version and exit", NULL },

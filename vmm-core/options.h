@@ -34,6 +34,7 @@ struct options {
 	unsigned n_devices;
 	bool test_devices;
 	bool sandbox;
+	bool sandbox_log; /* its filters forbid nothing, the kernel logs */
 	int log_level;
 };
 

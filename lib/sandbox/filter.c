@@ -29,6 +29,8 @@
 #include "num.h"
 #include "sandbox.h"
 
+static uint32_t otherwise = SCMP_ACT_TRAP; /* what no rule names */
+
 struct sandbox_filter {
 	struct sock_fprog prog;
 	struct sock_filter code[];
@@ -232,14 +234,19 @@ static int export_filter(scmp_filter_ctx ctx, struct sandbox_filter **out)
 	return 0;
 }
 
+void sandbox_log_only(void)
+{
+	otherwise = SCMP_ACT_LOG;
+}
+
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
 {
-	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(otherwise);
 	int err;
 
 	if (!ctx)
 		return -ENOMEM;
-	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, otherwise);
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_KILL_PROCESS, SANDBOX_CALL_DIE, 0);
 	for (size_t t = 0; t < n && !err; t++)

@@ -96,6 +96,15 @@ struct sandbox_filter;
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 
+/*
+ * From here on filters forbid nothing: a call without a rule is carried out, and the kernel writes it to its log (audit type 1326).
+ * For finding out what a table lacks (--sandbox log); the other walls stand. There is no way back.
+ */
+void sandbox_log_only(void);
+
+/* What a process that does so says. */
+#define SANDBOX_LOG_ONLY "--sandbox log: no system call is forbidden; the kernel logs those that would be"
+
 /* How many different system calls n tables allow; refused ones do not count. */
 size_t sandbox_count(const struct sandbox_rule *const *tables, size_t n);
 

@@ -29,7 +29,9 @@ static int set_flight_fd(void *arg, const char *value)
 
 static int set_sandbox(void *arg, const char *value)
 {
-	return option_switch(value, &((struct child_options *)arg)->sandbox);
+	struct child_options *o = arg;
+
+	return option_sandbox(value, &o->sandbox, &o->sandbox_log);
 }
 
 const struct server_option child_option_table[] = {
@@ -38,7 +40,9 @@ const struct server_option child_option_table[] = {
 	{ "bus", "DIR", "Dial the control bus in this directory.", "a directory", set_bus },
 	{ "flight-fd", "N", "Record what happens in this inherited memory.", "a descriptor from 3 to 1023",
 	  set_flight_fd },
-	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
+	{ "sandbox", "on|off|log",
+	  "Confine the process (on); log: forbid no system call, have the kernel log it.", "on, off or log",
+	  set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
 	  "error, warning, info or debug", option_log_level },
 	OPTION_HELP_AND_VERSION,

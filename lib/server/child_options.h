@@ -12,7 +12,8 @@ struct child_options {
 	const char *id;
 	const char *bus; /* directory, or NULL */
 	bool sandbox;
-	int flight_fd; /* -1: none */
+	bool sandbox_log; /* its filters forbid nothing, the kernel logs */
+	int flight_fd;    /* -1: none */
 };
 
 /* The last of its tables, for a struct child_options: --help and --version are in it. */

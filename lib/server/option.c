@@ -139,6 +139,13 @@ int option_switch(const char *value, bool *to)
 	return on < 0 ? on : 0;
 }
 
+int option_sandbox(const char *value, bool *on, bool *log)
+{
+	*log = !strcmp(value, "log");
+	*on = true;
+	return *log ? 0 : option_switch(value, on);
+}
+
 int option_log_level(void *unused, const char *value)
 {
 	int level = log_level_parse(value);

@@ -45,6 +45,9 @@ int option_fd(const char *value, int *to);
 /* For set: a number between min and max; on or off; the level of log lines, which holds from then on. 0 or -errno. */
 int option_number(const char *value, unsigned min, unsigned max, unsigned *to);
 int option_switch(const char *value, bool *to);
+
+/* "on", "off", or "log": on, but *log. */
+int option_sandbox(const char *value, bool *on, bool *log);
 int option_log_level(void *unused, const char *value);
 
 /* Takes all words. -1 to go on, else the exit status: 0 after --help or --version, 2 after an error, which is logged. */

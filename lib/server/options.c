@@ -74,7 +74,9 @@ static int set_poll_max(void *arg, const char *value)
 
 static int set_sandbox(void *arg, const char *value)
 {
-	return option_switch(value, &((struct options *)arg)->sandbox);
+	struct options *o = arg;
+
+	return option_sandbox(value, &o->sandbox, &o->sandbox_log);
 }
 
 /* What is said of one device. */
@@ -103,7 +105,9 @@ static const struct server_option of_process[] = {
 	  PLACING_THREADS_FORM, set_io_threads },
 	{ "poll-max-us", "N", "Poll for at most this long before sleeping, in microseconds (32).",
 	  "a number from 0 to 1000000", set_poll_max },
-	{ "sandbox", "on|off", "Confine the process (on).", "on or off", set_sandbox },
+	{ "sandbox", "on|off|log",
+	  "Confine the process (on); log: forbid no system call, have the kernel log it.", "on, off or log",
+	  set_sandbox },
 	{ "log-level", "LEVEL", "Log error, warning, info or debug lines (info).",
 	  "error, warning, info or debug", option_log_level },
 	OPTION_HELP_AND_VERSION,

@@ -167,7 +167,13 @@ static int confine(struct server *s, struct later *later)
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "filters";
-	int err = compile(server_stage_one, s->device->stage_one, &first);
+	int err;
+
+	if (s->opts.sandbox_log) {
+		sandbox_log_only();
+		log_warn(SANDBOX_LOG_ONLY);
+	}
+	err = compile(server_stage_one, s->device->stage_one, &first);
 
 	if (!err)
 		err = compile(steady_of(s), s->device->steady, &later->steady);

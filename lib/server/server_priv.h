@@ -31,6 +31,7 @@ struct options {
 	int anchor_fd;          /* -1: none */
 	struct placing placing; /* of all sets */
 	bool sandbox;
+	bool sandbox_log; /* its filters forbid nothing, the kernel logs */
 	unsigned poll_max_us;
 };
 

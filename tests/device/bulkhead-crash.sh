@@ -197,3 +197,16 @@ fi
 wait_for 10 back
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" one
+
+start one --disk "path=$tmp/disk.img,spare=off" --sandbox log
+wait_running one
+check "--sandbox log: the supervisor passes it on" wait_for 5 logged one 'no system call is forbidden'
+server=$(device one disk0 pid)
+if "$top_builddir/tests/support/make-call" "$server" io0 41; then
+	check "... the process answers after a call that is forbidden otherwise" ctl one loops
+	is "... and is the same" "$(device one disk0 pid):$(device one disk0 restarts)" "$server:0"
+else
+	skip "... the process answers after a call that is forbidden otherwise" "this user may not trace the server"
+fi
+kill -TERM "$pid"
+ends_with "... ends" 0 "$pid" one

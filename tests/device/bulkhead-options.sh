@@ -44,7 +44,7 @@ refused "--on-crash other" '--on-crash: "maybe" is not possible; allowed: stop, 
 refused "--restarts without seconds" '--restarts: "5" is not N/SECONDS' --restarts 5
 refused "--restarts 5/0" '--restarts: "5/0" is not N/SECONDS' --restarts 5/0
 refused "--grace negative" '--grace: "-1" is not a number from 0 to 3600' --grace -1
-refused "--sandbox other" '--sandbox: "maybe" is not possible; allowed: off, on' --sandbox maybe
+refused "--sandbox other" '--sandbox: "maybe" is not possible; allowed: on, off, log' --sandbox maybe
 refused "--log other" '--log: "file" is not possible; allowed: stderr, syslog' --log file
 refused "--log-level other" '--log-level: "loud" is no level; allowed: error, warning, info, debug' --log-level loud
 refused "--append control character" '--append: .* control character' --append $'a\nb'

@@ -126,7 +126,7 @@ refused 'an address of a group' 'mac: must be a network device' "${s[@]}" --devi
 refused 'an unknown key of a device' '--device queues: must be socket, hang-timeout, first-ring or mac' "${s[@]}" --device disk0:blk,queues=1
 refused 'a command line over 2047 bytes' '--append: must be at most 2047 bytes' "${s[@]}" \
 	--append "$(printf '%02048d' 0)"
-refused 'a sandbox' '--sandbox maybe: must be on or off' "${s[@]}" --sandbox maybe
+refused 'a sandbox' '--sandbox maybe: must be on, off or log' "${s[@]}" --sandbox maybe
 refused 'a log level' '--log-level loud: must be' "${s[@]}" --log-level loud
 
 program=$top_builddir/net-server/net-server

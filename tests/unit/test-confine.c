@@ -51,7 +51,7 @@ static void confine(void)
 {
 	const char *what = "";
 
-	if (confine_calls(&what)) {
+	if (confine_calls(false, &what)) {
 		fprintf(stderr, "%s\n", what);
 		_exit(9);
 	}

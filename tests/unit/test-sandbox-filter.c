@@ -257,6 +257,26 @@ Test(sandbox_filter, rules_that_cannot_be_had_are_refused)
 	}
 }
 
+Test(sandbox_filter, log_only_forbids_nothing)
+{
+	static const struct sandbox_rule table[] = {
+		{ .nr = __NR_getppid, .args = { { .op = SANDBOX_EQ, .value = 1 } }, .why = "t" },
+		{ .nr = __NR_getpgrp, .refuse = EACCES, .why = "refused" },
+		END
+	};
+	struct sandbox_filter *filter = compile(table);
+
+	cr_assert_eq(attempt(filter, &(struct call) { .nr = __NR_getuid }), -SIGSYS);
+	sandbox_filter_free(filter);
+	sandbox_log_only();
+	filter = compile(table);
+	cr_expect_eq(attempt(filter, &(struct call) { .nr = __NR_getuid }), SURVIVED);
+	cr_expect_eq(attempt(filter, &(struct call) { __NR_getppid, { 2 } }), SURVIVED);
+	cr_expect_eq(attempt(filter, &(struct call) { .nr = __NR_getpgrp }), EACCES);
+	cr_expect_eq(attempt(filter, &(struct call) { .nr = SANDBOX_CALL_DIE }), -SIGSYS);
+	sandbox_filter_free(filter);
+}
+
 /* ---- random tables against the definition ---- */
 
 static const uint64_t values[] = { 0, 1, 2, 3, 4, 7, 8, 0xffffffff, 0x100000000, 0x100000001, UINT64_MAX };
