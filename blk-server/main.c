@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -304,6 +305,19 @@ static int blk_open(void *dev, const struct server_settings *settings, uint64_t 
 	return disk_open(&blk->disk, settings->id, settings->queues, settings->sandbox, features);
 }
 
+/* The tables of a qcow2 image, cached and as it is opened; and, should it have to be repaired, a bit for each of its clusters,
+ * which may be as small as a sector. */
+static uint64_t blk_memory(void *dev)
+{
+	const struct disk *disk = &((struct blk *)dev)->disk;
+	uint64_t cache = disk->cache_bytes ? disk->cache_bytes : QCOW2_CACHE_BYTES;
+	struct stat st;
+
+	if (!disk->qcow2 || fstat(disk->fd, &st) < 0)
+		return 0;
+	return 2 * cache + (uint64_t)st.st_size / SECTOR / 8;
+}
+
 static int blk_confined(void *dev, uint64_t *features)
 {
 	struct blk *blk = dev;
@@ -550,6 +564,7 @@ static struct server_device device = {
 	.another = blk_another,
 	.open = blk_open,
 	.confined = blk_confined,
+	.memory = blk_memory,
 	.close = blk_close,
 	.get_config = blk_get_config,
 	.set_config = blk_set_config,

@@ -27,10 +27,12 @@
 #include "sandbox.h"
 #include "syscalls.h"
 #include "target.h"
+#include "thread.h"
 
 #define RESOLV_CONF   "/etc/resolv.conf"
 #define LIMIT_FILES   128
 #define LIMIT_THREADS 128
+#define LIMIT_DATA    (512ULL << 20) /* heap and threads' stacks */
 #define PATH_BYTES    160
 
 struct dialler {
@@ -127,7 +129,10 @@ static int confine(struct dialler *d, struct sandbox_filter **steady)
 		.bus_dir = d->common.bus,
 		.file = !*d->uri.socket && access(RESOLV_CONF, R_OK) == 0 ? RESOLV_CONF : NULL,
 		.host_network = true,
-		.limits = { .files = LIMIT_FILES, .processes = LIMIT_THREADS, .file_size = UINT64_MAX },
+		.limits = { .files = LIMIT_FILES,
+			    .processes = LIMIT_THREADS,
+			    .file_size = UINT64_MAX,
+			    .data = LIMIT_DATA },
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "filters";
@@ -143,6 +148,10 @@ static int confine(struct dialler *d, struct sandbox_filter **steady)
 		enter.dir = dirname(path);
 	if (!err)
 		err = compile(dial_steady, steady);
+	if (!err) {
+		what = "stacks of threads";
+		err = thread_shrink_stacks();
+	}
 	if (!err) {
 		what = "handler of forbidden calls";
 		log_prefix(LOG_LEVEL_ERROR, prefix, sizeof(prefix));

@@ -35,8 +35,7 @@
 #define LIMIT_THREADS 128
 /* What libslirp keeps for the guest it bounds by connection alone: buffers of 256 KiB, half a GiB for as many as there can
  * be, but also, at 1.7 KiB for a byte, whatever of a window came out of order. Past this the process dies, and that alone. */
-#define LIMIT_DATA  (1ULL << 30)
-#define STACK_BYTES (1UL << 20) /* of a thread; the limit counts them whole */
+#define LIMIT_DATA (1ULL << 30)
 
 struct user {
 	struct options opts;
@@ -245,21 +244,6 @@ static void *net_main(void *arg)
 	return NULL;
 }
 
-/* For all threads, the bus's too. */
-static int shrink_stacks(void)
-{
-	pthread_attr_t attr;
-	int err = pthread_attr_init(&attr);
-
-	if (!err)
-		err = pthread_attr_setstacksize(&attr, STACK_BYTES);
-	if (!err)
-		err = pthread_setattr_default_np(&attr);
-	if (err)
-		log_error_errno(-err, "set-up failed (stacks)");
-	return -err;
-}
-
 /* Returns once it has started, which takes calls that the steady filter does not have. */
 static int start_thread(struct user *u)
 {
@@ -300,8 +284,10 @@ static int serve(struct user *u)
 static int live(struct user *u)
 {
 	struct filters filters = { NULL, NULL, NULL };
-	int err = shrink_stacks();
+	int err = thread_shrink_stacks();
 
+	if (err)
+		log_error_errno(err, "set-up failed (stacks)");
 	if (!err && u->opts.common.sandbox)
 		err = confine(u, &filters);
 	if (!err)

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "sandbox.h"
 #include "syscalls.h"
+#include "thread.h"
 
 static struct loop_bh on_signal;
 static volatile sig_atomic_t signal_number;
@@ -119,7 +120,9 @@ static void enter_sandbox(struct core *core, const struct options *o)
 		.limits = { .files = 8192,
 			    .processes = o->cpus + 64u, /* nng's threads among them */
 			    .file_size = UINT64_MAX,    /* guest RAM is a file; no other can be opened */
-			    .memlock = 65536 },
+			    .memlock = 65536,
+			    .data = 1ULL
+				    << 30 }, /* heap and threads' stacks, of which each processor has one */
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "";
@@ -133,6 +136,9 @@ static void enter_sandbox(struct core *core, const struct options *o)
 	compile(syscalls_steady, &core->steady);
 	compile(syscalls_vcpu, &core->vcpu);
 	set_trap(core);
+	r = thread_shrink_stacks();
+	if (r < 0)
+		log_die(1, r, "threads' stacks can't be made smaller");
 	enter.filter = first;
 	r = sandbox_enter(&enter, &what);
 	if (r < 0)

@@ -26,11 +26,15 @@
 #include "log.h"
 #include "num.h"
 #include "server_priv.h"
+#include "thread.h"
 
 #define WORKERS       2   /* threads for calls that block */
 #define LIMIT_FILES   512 /* each ring has three eventfds, each memory region came with one */
 #define LIMIT_THREADS 128
-#define PATH_BYTES    4096
+/* Heap and threads' stacks: for the process, and for each of its rings. What was taken over can have no more. */
+#define LIMIT_DATA      (512ULL << 20)
+#define LIMIT_DATA_RING (8ULL << 20)
+#define PATH_BYTES      4096
 
 struct order *server_order(struct server_queue *q, enum order_type type,
 			   void (*done)(struct server *, struct order *))
@@ -155,6 +159,15 @@ static int set_trap(struct server *s)
 	return sandbox_set_trap(&trap);
 }
 
+static uint64_t data_limit(const struct server *s)
+{
+	uint64_t limit = LIMIT_DATA + s->rings * LIMIT_DATA_RING;
+
+	for (unsigned i = 0; s->device->memory && i < s->exports; i++)
+		limit += s->device->memory(s->export[i].dev);
+	return limit;
+}
+
 /* Stage one, and the filters of stage two. */
 static int confine(struct server *s, struct later *later)
 {
@@ -163,7 +176,8 @@ static int confine(struct server *s, struct later *later)
 		.limits = { .files = LIMIT_FILES,
 			    .processes = LIMIT_THREADS,
 			    .file_size = UINT64_MAX,
-			    .memlock = s->device->locks_memory ? UINT64_MAX : 0 },
+			    .memlock = s->device->locks_memory ? UINT64_MAX : 0,
+			    .data = data_limit(s) },
 	};
 	struct sandbox_filter *first = NULL;
 	const char *what = "filters";
@@ -179,6 +193,10 @@ static int confine(struct server *s, struct later *later)
 		err = compile(steady_of(s), s->device->steady, &later->steady);
 	if (!err)
 		err = compile(server_io, s->device->io, &later->io);
+	if (!err) {
+		what = "stacks of threads";
+		err = thread_shrink_stacks();
+	}
 	if (!err) {
 		what = "handler of forbidden calls";
 		err = set_trap(s);

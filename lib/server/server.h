@@ -70,6 +70,9 @@ struct server_device {
 	const struct sandbox_rule *const *io;
 	/* The kernel counts what its queues have there as locked memory, so that limit stays as it is; else there is none. */
 	bool locks_memory;
+	/* Bytes that the device may take beyond what every server and every queue has (LIMIT_DATA); it is open, and nothing
+	 * hostile was read. NULL: none. */
+	uint64_t (*memory)(void *dev);
 
 	/*
 	 * Options are parsed, nothing is confined yet: opens what the device needs and sets *features to its
