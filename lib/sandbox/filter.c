@@ -241,9 +241,14 @@ void sandbox_log_only(void)
 
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out)
 {
-	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = seccomp_init(otherwise);
+	__attribute__((cleanup(clean_ctx))) scmp_filter_ctx ctx = NULL;
+	uint32_t last = SECCOMP_RET_KILL_PROCESS;
 	int err;
 
+	/* Of a kernel without it libseccomp would say that the arguments are wrong. */
+	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &last) < 0)
+		return -errno;
+	ctx = seccomp_init(otherwise);
 	if (!ctx)
 		return -ENOMEM;
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, otherwise);

@@ -92,7 +92,7 @@ struct sandbox_filter;
 
 /* Compiles n tables, joined, into a filter that refuses anything else by SIGSYS, and any architecture but x86-64's
  * native one: the process dies, after the handler of sandbox_set_trap has told of what if there is one. -EINVAL for
- * rules that can't be had. Allocates; do it before stage one. */
+ * rules that can't be had, the kernel's error if it has no filters. Allocates; do it before stage one. */
 int sandbox_compile(const struct sandbox_rule *const *tables, size_t n, struct sandbox_filter **out);
 void sandbox_filter_free(struct sandbox_filter *filter);
 

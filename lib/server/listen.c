@@ -106,6 +106,12 @@ static void remove_own(const char *path, const struct stat *own)
 		unlink(path);
 }
 
+static void remove_all(const struct listen_guard *guard, const struct stat *own)
+{
+	for (size_t i = 0; i < LISTEN_SOCKETS_MAX && guard->path[i]; i++)
+		remove_own(guard->path[i], &own[i]);
+}
+
 int listen_guard(const struct listen_guard *guard, int *life)
 {
 	const char *what = "fork";
@@ -135,6 +141,7 @@ int listen_guard(const struct listen_guard *guard, int *life)
 		log_error_errno(err, "the server can't be split off (%s)", what);
 		close(ends[0]);
 		close(ends[1]);
+		remove_all(guard, own);
 		return err;
 	}
 	if (child == 0) {
@@ -153,7 +160,6 @@ int listen_guard(const struct listen_guard *guard, int *life)
 		close_range(4, ~0U, 0);
 	ends[1] = 3;
 	status = guard_child(child, &ends[1], &signals);
-	for (size_t i = 0; i < LISTEN_SOCKETS_MAX && guard->path[i]; i++)
-		remove_own(guard->path[i], &own[i]);
+	remove_all(guard, own);
 	_exit(status);
 }
