@@ -12,6 +12,7 @@ struct probe_try {
 	int (*fn)(pid_t parent); /* 0 or more if it did what must not be possible, else -errno */
 	bool by_layer; /* namespaces, capabilities, root and Landlock must refuse it by themselves */
 	bool set_up;   /* a process may need it before its steady stage */
+	bool deadly;   /* ends even who has taken the handler of forbidden calls over */
 };
 
 extern const struct probe_try probe_tries[];
