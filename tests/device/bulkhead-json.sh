@@ -19,22 +19,22 @@ refused() {
 k="\"kernel\": \"$tmp/kernel\""
 refused "not JSON" 'vm.json:1: ' '{"kernel"'
 refused "not an object" 'vm.json: not a JSON object' '["kernel"]'
-refused "unknown key" 'vm.json: frobnicate: no such key' "{$k, \"frobnicate\": 1}"
-refused "duplicate key" 'vm.json:1: .*[Dd]uplicate' "{$k, \"cpus\": 1, \"cpus\": 2}"
-refused "duplicate key in a disk" 'vm.json:1: .*[Dd]uplicate' "{$k, \"disk\": [{\"path\": \"a\", \"path\": \"b\"}]}"
-refused "config inside config" 'vm.json: config: no such key' "{$k, \"config\": \"x\"}"
-refused "cpus 0" 'vm.json: cpus: "0" is not a number from 1 to 64' "{$k, \"cpus\": 0}"
-refused "cpus -1" 'vm.json: cpus: "-1" is not a number' "{$k, \"cpus\": -1}"
-refused "cpus over 64 bits" 'vm.json:1: ' "{$k, \"cpus\": 99999999999999999999}"
+refused "fault 70: unknown key" 'vm.json: frobnicate: no such key' "{$k, \"frobnicate\": 1}"
+refused "fault 70: duplicate key" 'vm.json:1: .*[Dd]uplicate' "{$k, \"cpus\": 1, \"cpus\": 2}"
+refused "fault 70: duplicate key in a disk" 'vm.json:1: .*[Dd]uplicate' "{$k, \"disk\": [{\"path\": \"a\", \"path\": \"b\"}]}"
+refused "fault 70: config inside config" 'vm.json: config: no such key' "{$k, \"config\": \"x\"}"
+refused "fault 71: cpus 0" 'vm.json: cpus: "0" is not a number from 1 to 64' "{$k, \"cpus\": 0}"
+refused "fault 71: cpus -1" 'vm.json: cpus: "-1" is not a number' "{$k, \"cpus\": -1}"
+refused "fault 71: cpus over 64 bits" 'vm.json:1: ' "{$k, \"cpus\": 99999999999999999999}"
 refused "cpus 1.5" 'vm.json: cpus: null, a fraction or a list is not possible' "{$k, \"cpus\": 1.5}"
 refused "cpus null" 'vm.json: cpus: null, a fraction' "{$k, \"cpus\": null}"
 refused "cpus a list" 'vm.json: cpus: null, a fraction or a list' "{$k, \"cpus\": [1]}"
-refused "memory overflow" 'vm.json: memory: "99999999999T" is not a size' "{$k, \"memory\": \"99999999999T\"}"
-refused "memory object with unknown key" 'vm.json: memory: "color" is not possible' "{$k, \"memory\": {\"size\": \"64M\", \"color\": \"x\"}}"
-refused "disk with unknown key" 'vm.json: disk: "pth" is no key of a disk' "{$k, \"disk\": [{\"pth\": \"x\"}]}"
+refused "fault 71: memory overflow" 'vm.json: memory: "99999999999T" is not a size' "{$k, \"memory\": \"99999999999T\"}"
+refused "fault 70: memory object with unknown key" 'vm.json: memory: "color" is not possible' "{$k, \"memory\": {\"size\": \"64M\", \"color\": \"x\"}}"
+refused "fault 70: disk with unknown key" 'vm.json: disk: "pth" is no key of a disk' "{$k, \"disk\": [{\"pth\": \"x\"}]}"
 refused "disk with a nested value" 'vm.json: disk: "path" holds no text' "{$k, \"disk\": [{\"path\": {}}]}"
-refused "net with unknown key" 'vm.json: net: "mca" is no key of a network port' "{$k, \"net\": [{\"user\": true, \"mca\": \"x\"}]}"
-refused "net key twice in a list" 'vm.json: net: "mtu" is given twice' "{$k, \"net\": {\"user\": true, \"mtu\": [1400, 1500]}}"
+refused "fault 70: net with unknown key" 'vm.json: net: "mca" is no key of a network port' "{$k, \"net\": [{\"user\": true, \"mca\": \"x\"}]}"
+refused "fault 70: net key twice in a list" 'vm.json: net: "mtu" is given twice' "{$k, \"net\": {\"user\": true, \"mtu\": [1400, 1500]}}"
 refused "net with a list of lists" 'vm.json: net: "hostfwd" holds no text' "{$k, \"net\": {\"user\": true, \"hostfwd\": [[]]}}"
 refused "comma in a path stays a path" '--disk: path="/nonexistent,id=x"' "{$k, \"disk\": [{\"path\": \"/nonexistent,id=x\"}]}"
 refused "key that is a list of pairs" 'vm.json: disk: "id=a,path" is not possible' "{$k, \"disk\": [{\"id=a,path\": \"x\"}]}"
@@ -44,7 +44,7 @@ printf '{"cpus": 1}\0' >"$tmp/vm.json"
 like "zero byte in the file" "$(soon "$bulkhead" run --config "$tmp/vm.json" 2>&1)" 'holds a zero byte'
 like "missing file" "$(soon "$bulkhead" run --config /nonexistent 2>&1)" "^bulkhead: --config: \"/nonexistent\" can't be opened"
 like "a directory as file" "$(soon "$bulkhead" run --config / 2>&1)" '^bulkhead: --config: "/" is no file of data'
-like "/proc/self/environ as file" "$(soon "$bulkhead" run --config /proc/self/environ 2>&1)" '^bulkhead: --config: "/proc/self/environ" is part of /proc'
+like "fault 72: /proc/self/environ as file" "$(soon "$bulkhead" run --config /proc/self/environ 2>&1)" '^bulkhead: --config: "/proc/self/environ" is part of /proc'
 
 if ! sanitized && [ -w /dev/kvm ] && command -v jq >/dev/null; then
 	cat >"$tmp/vm.json" <<END

@@ -19,18 +19,18 @@ refused() {
 	rm -rf "$run_dir"
 }
 
-refused "unknown option" '--frobnicate: no such option' --frobnicate
+refused "fault 70: unknown option" '--frobnicate: no such option' --frobnicate
 refused "a word that is no option" '"stray": not an option' stray
 refused "value missing" '--cpus: needs a value: N' --cpus
-refused "given twice" '--cpus: "2" is given after another' --cpus 1 --cpus 2
+refused "fault 70: given twice" '--cpus: "2" is given after another' --cpus 1 --cpus 2
 for v in 0 -1 65 4x 99999999999999999999 ''; do
-	refused "--cpus '$v'" "--cpus: \"$v\" is not a number from 1 to 64" --cpus "$v"
+	refused "fault 71: --cpus '$v'" "--cpus: \"$v\" is not a number from 1 to 64" --cpus "$v"
 done
 for v in 0 -1 15M 16777217 513G 99999999999T 1Q abc; do
-	refused "--memory '$v'" "--memory: \"$v\" is not a size from 16M to 512G" --memory "$v"
+	refused "fault 71: --memory '$v'" "--memory: \"$v\" is not a size from 16M to 512G" --memory "$v"
 done
 refused "--memory without a size" '--memory: .*allowed: SIZE' --memory ''
-refused "--memory with an unknown key" '--memory: "color" is not possible; allowed: SIZE' --memory 64M,color=red
+refused "fault 70: --memory with an unknown key" '--memory: "color" is not possible; allowed: SIZE' --memory 64M,color=red
 refused "--memory hugepages=maybe" '--memory: hugepages="maybe" .*allowed: on, off' --memory 64M,hugepages=maybe
 refused "--memory odd with huge pages" '--memory: an odd number .* 2M' --memory 65M,hugepages=on
 refused "--cpu other" '--cpu: "qemu64" is not a processor; allowed: host' --cpu qemu64
@@ -38,12 +38,12 @@ refused "--cpu feature without minus" '--cpu: "avx" does not take a feature away
 refused "--cpu empty feature" '--cpu: "-" does not take' --cpu host,-
 refused "--console other" '--console: "vga" is no console; allowed: stdio, pty, file=FILE, socket=SOCKET' --console vga
 refused "--console file in no directory" '--console: file="/nonexistent/x" can.t be opened' --console file=/nonexistent/x
-refused "--console socket too long" '--console: .* has 12[0-9] bytes; .* can have 107' --console "socket=/$long"
+refused "fault 73: --console socket too long" '--console: .* has 12[0-9] bytes; .* can have 107' --console "socket=/$long"
 refused "--on-reboot other" '--on-reboot: "maybe" is not possible; allowed: exit, restart' --on-reboot maybe
 refused "--on-crash other" '--on-crash: "maybe" is not possible; allowed: stop, restart' --on-crash maybe
 refused "--restarts without seconds" '--restarts: "5" is not N/SECONDS' --restarts 5
-refused "--restarts 5/0" '--restarts: "5/0" is not N/SECONDS' --restarts 5/0
-refused "--grace negative" '--grace: "-1" is not a number from 0 to 3600' --grace -1
+refused "fault 71: --restarts 5/0" '--restarts: "5/0" is not N/SECONDS' --restarts 5/0
+refused "fault 71: --grace negative" '--grace: "-1" is not a number from 0 to 3600' --grace -1
 refused "--sandbox other" '--sandbox: "maybe" is not possible; allowed: on, off, log' --sandbox maybe
 refused "--log other" '--log: "file" is not possible; allowed: stderr, syslog' --log file
 refused "--log-level other" '--log-level: "loud" is no level; allowed: error, warning, info, debug' --log-level loud
@@ -53,9 +53,9 @@ refused "--run-dir relative" '--run-dir: "run" is not absolute|is given after' -
 refused "--initrd missing file" "--initrd: \"/nonexistent\" can't be opened: No such file" --initrd /nonexistent
 
 refused "--disk without a path" '--disk: names no image' --disk id=a
-refused "--disk unknown key" '--disk: "frmat" is no key of a disk; allowed: path, id' --disk "path=$tmp/disk.img,frmat=raw"
+refused "fault 70: --disk unknown key" '--disk: "frmat" is no key of a disk; allowed: path, id' --disk "path=$tmp/disk.img,frmat=raw"
 refused "--disk with a path alone" '--disk: "root.img" is no key .*; an image is path=root.img$' --disk root.img
-refused "--disk key twice" '--disk: "id" is given twice' --disk "path=$tmp/disk.img,id=a,id=b"
+refused "fault 70: --disk key twice" '--disk: "id" is given twice' --disk "path=$tmp/disk.img,id=a,id=b"
 refused "--disk key without value" '--disk: "readonly" needs a value' --disk "path=$tmp/disk.img,readonly"
 refused "--disk empty key" '--disk: .* empty key' --disk ",path=x"
 refused "--disk format=vmdk" '--disk: format="vmdk" is not possible; allowed: raw, qcow2' --disk "path=$tmp/disk.img,format=vmdk"
@@ -66,7 +66,7 @@ refused "--disk nbd and path" '--disk: path=".*" does not go with nbd' --disk "p
 refused "--disk nbd and format" '--disk: format, backing, cache and engine do not go with nbd' --disk "nbd=nbd://localhost,format=qcow2"
 refused "--disk reconnect of a file" '--disk: reconnect="5" goes with nbd only' --disk "path=$tmp/disk.img,reconnect=5"
 refused "--disk reconnect=0" '--disk: reconnect="0" is not possible; allowed: 1 to' --disk "nbd=nbd://localhost,reconnect=0"
-refused "--disk queues=0" '--disk: queues="0" is not a number from 1 to 64' --disk "path=$tmp/disk.img,queues=0"
+refused "fault 71: --disk queues=0" '--disk: queues="0" is not a number from 1 to 64' --disk "path=$tmp/disk.img,queues=0"
 refused "--disk io-threads of none" '--disk: io-threads="0" is not possible' --disk "path=$tmp/disk.img,io-threads=0"
 refused "--disk io-threads twice the same" '--disk: io-threads="a:a" is not possible' --disk "path=$tmp/disk.img,io-threads=a:a"
 refused "--disk io-threads, more than queues" '--disk: io-threads="3" are more than there are queues .2.' --disk "path=$tmp/disk.img,queues=2,io-threads=3"
@@ -101,21 +101,21 @@ refused "--disk poll-max-us too long" '--disk: poll-max-us="1000001" is not a nu
 refused "--net map of no thread" '--net: map="0:io1" is not possible' --net user,map=0:io1
 refused "--disk cache=fast" '--disk: cache="fast" is not possible; allowed: direct, buffered' --disk "path=$tmp/disk.img,cache=fast"
 refused "--disk readonly=yes" '--disk: readonly="yes" is not possible; allowed: on, off' --disk "path=$tmp/disk.img,readonly=yes"
-refused "--disk id with traversal" '--disk: id="../x" is not a name' --disk "path=$tmp/disk.img,id=../x"
+refused "fault 72: --disk id with traversal" '--disk: id="../x" is not a name' --disk "path=$tmp/disk.img,id=../x"
 refused "--disk id of our own" '--disk: id="core" is Bulkhead' --disk "path=$tmp/disk.img,id=core"
-refused "--disk same id twice" '--disk: id="a" is given twice' --disk "path=$tmp/disk.img,id=a" --disk "path=$tmp/disk1.img,id=a"
+refused "fault 70: --disk same id twice" '--disk: id="a" is given twice' --disk "path=$tmp/disk.img,id=a" --disk "path=$tmp/disk1.img,id=a"
 refused "--disk id of a default" '--disk: id="disk1" is given twice' --disk "path=$tmp/disk.img,id=disk1" --disk "path=$tmp/disk1.img"
 refused "--disk same image twice" '--disk: path=".*disk.img" is the image of a, too' --disk "path=$tmp/disk.img,id=a" --disk "path=$tmp/disk.img"
 refused "--disk missing image" "--disk: path=\"/nonexistent\" can't be opened: No such file" --disk path=/nonexistent
-refused "--disk directory" '--disk: path="/" is no file of data; a regular file or block device' --disk path=/
-refused "--disk character device" '--disk: path="/dev/null" is no file of data' --disk path=/dev/null
-refused "--disk /proc/self/mem" '--disk: path="/proc/self/mem" is part of /proc' --disk path=/proc/self/mem
+refused "fault 72: --disk directory" '--disk: path="/" is no file of data; a regular file or block device' --disk path=/
+refused "fault 72: --disk character device" '--disk: path="/dev/null" is no file of data' --disk path=/dev/null
+refused "fault 72: --disk /proc/self/mem" '--disk: path="/proc/self/mem" is part of /proc' --disk path=/proc/self/mem
 mkfifo "$tmp/fifo"
 refused "--disk FIFO, without waiting for a writer" '--disk: path=".*fifo" is no file of data' --disk "path=$tmp/fifo"
 : >"$tmp/empty"
 refused "--disk empty image" '--disk: path=".*empty" has 0 bytes; at least one sector' --disk "path=$tmp/empty"
 refused "--disk vhost-user nobody there" '--disk: vhost-user="/nonexistent": No such file' --disk vhost-user=/nonexistent
-refused "--disk vhost-user path too long" '--disk: vhost-user=.*; a socket.s path can have 107' --disk "vhost-user=/$long"
+refused "fault 73: --disk vhost-user path too long" '--disk: vhost-user=.*; a socket.s path can have 107' --disk "vhost-user=/$long"
 refused "--disk vhost-user with queues" '--disk: "queues" does not go with vhost-user' --disk vhost-user=/x,queues=2
 many=()
 for i in {1..17}; do many+=(--disk "path=$tmp/disk.img"); done
@@ -123,7 +123,7 @@ refused "--disk 17 times" '--disk: ".*" is one too many; at most 16' "${many[@]}
 
 refused "--net of nothing" '--net: names no network; one of these is needed: user, tap=NAME' --net id=a
 refused "--net of two networks" '--net: names more than one network' --net user,tap=t0
-refused "--net unknown key" '--net: "mca" is no key of a network port; allowed: user, tap, stream' --net user,mca=x
+refused "fault 70: --net unknown key" '--net: "mca" is no key of a network port; allowed: user, tap, stream' --net user,mca=x
 refused "--net with a name alone" '--net: "tap0" is no key .*; a tap is tap=tap0$' --net tap0
 refused "--net user=off" '--net: user="off" is not possible' --net user=off
 refused "--net mac too short" '--net: mac="52:54:00" is not an address like' --net user,mac=52:54:00
@@ -135,7 +135,7 @@ refused "--net same tap twice" '--net: tap="t0" is given twice' --net tap=t0 --n
 refused "--net id of a disk" '--net: id="a" is given twice' --disk "path=$tmp/disk.img,id=a" --net user,id=a
 refused "--net mtu=100" '--net: mtu="100" is not a number from 576 to 65521' --net user,mtu=100
 refused "--net queues=17" '--net: queues="17" is not a number from 1 to 16' --net user,queues=17
-refused "--net tap with a slash" '--net: tap="a/b" is not an interface' --net tap=a/b
+refused "fault 72: --net tap with a slash" '--net: tap="a/b" is not an interface' --net tap=a/b
 refused "--net tap with a pattern" '--net: tap="tap%d" is not an interface' --net tap=tap%d
 refused "--net tap name too long" '--net: tap="0123456789abcdef" is not an interface.s name: 1 to 15' --net tap=0123456789abcdef
 for v in user "stream=/x" "listen=$tmp/x"; do
@@ -187,14 +187,14 @@ truncate -s 4096 "$tmp/bzImage"
 refused_alone "a kernel that is none" '^bulkhead: --kernel: ".*/bzImage" is neither a bzImage nor an ELF file; a kernel is needed$' \
 	run --run-dir "$run_dir" --kernel "$tmp/bzImage" --disk "path=$tmp/disk.img"
 check "... nothing was started" test ! -e "$run_dir"
-refused_alone "kernel in /proc" '^bulkhead: --kernel: "/proc/version" is part of /proc' run --kernel /proc/version
+refused_alone "fault 72: kernel in /proc" '^bulkhead: --kernel: "/proc/version" is part of /proc' run --kernel /proc/version
 refused_alone "kernel is a block or other device" '^bulkhead: --kernel: "/dev/zero" is no file of data' run --kernel /dev/zero
 for n in '' a/b .. -x "$long"; do
-	refused_alone "--name '$n'" '^bulkhead: --name: ".*" is not a name: 1 to 31 of' run --kernel "$tmp/kernel" --name "$n"
+	refused_alone "fault 72: --name '$n'" '^bulkhead: --name: ".*" is not a name: 1 to 31 of' run --kernel "$tmp/kernel" --name "$n"
 done
 refused_alone "relative run directory" '^bulkhead: --run-dir: "run" is not absolute' run --kernel "$tmp/kernel" --run-dir run
 mkdir "$tmp/$long"
-refused_alone "socket path over 107 bytes" '^bulkhead: --run-dir: ".*" makes a socket path of 1[0-9][0-9] bytes; at most 107' \
+refused_alone "fault 73: socket path over 107 bytes" '^bulkhead: --run-dir: ".*" makes a socket path of 1[0-9][0-9] bytes; at most 107' \
 	run --kernel "$tmp/kernel" --run-dir "$tmp/$long"
 refused_alone "no options: short usage" '^usage: bulkhead run --kernel FILE' run
 refused_alone "no command: help" '^usage: bulkhead COMMAND' 

@@ -53,7 +53,7 @@ refused 'a descriptor that is none' '--image-fd 77: must be an open file' --sock
 refused 'memory that is no flight recorder' '--flight-fd 3: must be memory made for it' "${s[@]}" --flight-fd 3
 refused 'memory that is no state' '--state-fd 3: must be memory made for it' "${s[@]}" --state-fd 3
 refused 'a directory of the socket that is none' 'No such file' --socket "$tmp/no/s" --image "$tmp/image"
-refused 'FAULTS 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
+refused 'fault 73: a socket path over 107 bytes' 'must be at most 107 bytes' \
 	--socket "$tmp/$(printf '%0110d' 0)" --image "$tmp/image"
 : > "$tmp/file"
 refused 'a socket path that is a file' 'it is no socket' --socket "$tmp/file" --image "$tmp/image"
@@ -151,7 +151,7 @@ refused 'a packet socket that is none' '--packet-fd 3: must be a connected SOCK_
 refused 'a stream that is none' '--stream-fd 3: must be a connected stream' "${s[@]}" --stream-fd 3
 refused 'a closed descriptor' '--packet-fd 77: Bad file descriptor' "${s[@]}" --packet-fd 77
 refused 'nobody at the stream' "--stream $tmp/none: nobody can be connected to" "${s[@]}" --stream "$tmp/none"
-refused 'FAULTS 73: a stream path over 107 bytes' 'must be at most 107 bytes' "${s[@]}" --stream "$tmp/$(printf '%0110d' 0)"
+refused 'fault 73: a stream path over 107 bytes' 'must be at most 107 bytes' "${s[@]}" --stream "$tmp/$(printf '%0110d' 0)"
 refused 'several pairs on a socket' '--packet-fd has one queue' "${s[@]}" --packet-fd 3 --queues 2
 refused 'queues 32' '--queues 32: must be at most 31' "${s[@]}" --packet-fd 3 --queues 32
 for mac in '' 02:00:00:00:00 02:00:00:00:00:0g 02:00:00:00:00:01:02 01:00:00:00:00:01 02-00-00-00-00-01; do

@@ -46,7 +46,7 @@ static void end_server(struct load *l)
 	load_died(l);
 }
 
-Test(blk_memory, faults_54_allocation_failure_at_every_call)
+Test(blk_memory, fault_54_allocation_failure_at_every_call)
 {
 	static struct load l;
 	char order[64] = "alloc=any:1000000000", text[4096];
@@ -138,7 +138,7 @@ static bool make_group(struct group *g, pid_t pid)
 	return false;
 }
 
-Test(blk_memory, faults_54_killed_for_want_of_memory, .timeout = 120)
+Test(blk_memory, fault_54_killed_for_want_of_memory, .timeout = 120)
 {
 	struct rig_options options = { .queues = 1 };
 	int slots[16], status;

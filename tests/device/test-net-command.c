@@ -137,7 +137,7 @@ Test(net_command, answers_come_on_the_thread_that_the_ring_is_moved_to)
 	tear_down();
 }
 
-/* ---- FAULTS 16 for commands: a header, and what follows it, in pieces of one byte ---- */
+/* ---- Fault 16 for commands: a header, and what follows it, in pieces of one byte ---- */
 
 static void commands_in_pieces(uint64_t ring_features)
 {

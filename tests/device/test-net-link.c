@@ -223,7 +223,7 @@ static uint64_t busy_ns(void)
 }
 
 /* Who connects waits until there is a descriptor for it, and nobody asks all the time. */
-Test(net_link, without_descriptors_the_next_one_waits)
+Test(net_link, fault_45_without_descriptors_the_next_one_waits)
 {
 	struct rlimit was, none;
 	uint64_t before, end;

@@ -40,28 +40,28 @@ in_time() {
 	[ -z "${BULKHEAD_LONG-}" ] || judged=max
 	[ "$(spread "$1" | sed "s/.*$judged \([0-9]*\).*/\1/")" -le 2000 ]
 }
-# rounds TEXT COMMAND
+# rounds FAULT TEXT COMMAND
 rounds() {
 	local n=0
 	: >"$tmp/took"
 	while [ $n -lt $rounds ]; do
 		storm_say n || break
 		pause_at_most 300
-		detect "$2" || break
+		detect "$3" || break
 		n=$((n + 1))
 	done
-	is "fault 42: $1: found and replaced $rounds times" "$n" "$rounds"
-	diag "$1: found after, in ms: $(spread "$tmp/took")"
-	check "fault 42: $1: within 2 s" in_time "$tmp/took"
+	is "fault $1: $2: found and replaced $rounds times" "$n" "$rounds"
+	diag "$2: found after, in ms: $(spread "$tmp/took")"
+	check "fault $1: $2: within 2 s" in_time "$tmp/took"
 }
 
 # The guest expects a disk of zeros.
 new_disk() { truncate -s 0 "$tmp/disk.img" && truncate -s 16M "$tmp/disk.img"; }
 new_disk
 storm_start storm --disk "path=$tmp/disk.img" || { not_ok "the guest starts"; exit 1; }
-rounds "stopped" stop_all
-rounds "answers pings, but its queue's thread is stopped" stop_thread
-rounds "its queue's thread spins" spin_thread
+rounds 42 "stopped" stop_all
+rounds 42 "answers pings, but its queue's thread is stopped" stop_thread
+rounds 43 "its queue's thread spins" spin_thread
 unlike "none of them was found by its pings" "$(<"$tmp/log")" 'ping'
 storm_end
 

@@ -182,7 +182,7 @@ Test(bus_codec, what_breaks_a_limit_is_not_sent)
 	cr_assert_eq(encode_err(&m), -EINVAL);
 }
 
-Test(bus_codec, truncated_anywhere_is_malformed)
+Test(bus_codec, fault_34_truncated_anywhere_is_malformed)
 {
 	static uint8_t buf[BUS_MSG_MAX];
 
@@ -203,7 +203,7 @@ Test(bus_codec, truncated_anywhere_is_malformed)
 /* Raw encodings. Envelope: id is field 1, error 2, ok 3, hello 4, ready 5, ping 6, stats 8. */
 #define BYTES(...) (const uint8_t[]) { __VA_ARGS__ }, sizeof((const uint8_t[]) { __VA_ARGS__ })
 
-Test(bus_codec, hostile_shapes_are_malformed)
+Test(bus_codec, fault_34_hostile_shapes_are_malformed)
 {
 	const struct {
 		const char *name;
@@ -277,7 +277,7 @@ static size_t put_stats(uint8_t *buf, size_t count, size_t name_len)
 	return len;
 }
 
-Test(bus_codec, too_many_or_too_long_is_malformed)
+Test(bus_codec, fault_34_too_many_or_too_long_is_malformed)
 {
 	static uint8_t buf[2 * BUS_MSG_MAX];
 	struct bus_msg out;
@@ -313,7 +313,7 @@ static void check_random(const uint8_t *data, size_t len, unsigned *good)
 	free(exact);
 }
 
-Test(bus_codec, random_mutations_never_break_the_decoder, .timeout = 60)
+Test(bus_codec, fault_34_random_mutations_never_break_the_decoder, .timeout = 60)
 {
 	static uint8_t buf[BUS_MSG_MAX], mutant[BUS_MSG_MAX];
 	unsigned seed = 34, good = 0;
@@ -350,7 +350,7 @@ Test(bus_codec, random_mutations_never_break_the_decoder, .timeout = 60)
 	cr_assert_gt(good, 100, "the mutants are too wild to reach the fields");
 }
 
-Test(bus_codec, random_bytes_never_break_the_decoder, .timeout = 60)
+Test(bus_codec, fault_34_random_bytes_never_break_the_decoder, .timeout = 60)
 {
 	static uint8_t buf[600];
 	unsigned seed = 35, good = 0;

@@ -14,7 +14,7 @@ TestSuite(bus_hostile, .timeout = 60);
 
 /* ---- a peer that does not read ---- */
 
-Test(bus_hostile, queue_to_a_peer_that_does_not_read_is_bounded)
+Test(bus_hostile, fault_38_queue_to_a_peer_that_does_not_read_is_bounded)
 {
 	static struct result r;
 	struct bus_msg msg = { .type = BUS_PING };
@@ -84,7 +84,7 @@ Test(bus_hostile, hand_made_messages_are_understood)
 	bus_pair_close();
 }
 
-Test(bus_hostile, malformed_requests_are_answered_and_their_sender_is_fenced)
+Test(bus_hostile, fault_38_malformed_requests_are_answered_and_their_sender_is_fenced)
 {
 	const uint8_t unknown[] = { 8, 9, 0xa2, 6, 0 };
 	uint8_t buf[1024];
@@ -164,7 +164,7 @@ static int announce(uint64_t len)
 	}
 }
 
-Test(bus_hostile, huge_length_ends_the_connection_only)
+Test(bus_hostile, fault_35_huge_length_ends_the_connection_only)
 {
 	static const uint64_t lengths[] = { 0xFFFFFFFF, UINT64_MAX, 1ULL << 63, BUS_MSG_MAX + 1 };
 	int ups;
@@ -183,7 +183,7 @@ Test(bus_hostile, huge_length_ends_the_connection_only)
 	bus_pair_close();
 }
 
-Test(bus_hostile, half_a_message_then_silence_blocks_nobody)
+Test(bus_hostile, fault_35_half_a_message_then_silence_blocks_nobody)
 {
 	struct result r = { 0 };
 	int fd;
@@ -204,7 +204,7 @@ Test(bus_hostile, half_a_message_then_silence_blocks_nobody)
 	bus_pair_close();
 }
 
-Test(bus_hostile, half_a_handshake_blocks_nobody)
+Test(bus_hostile, fault_35_half_a_handshake_blocks_nobody)
 {
 	const uint8_t wrong[8] = { 0, 'S', 'P', 0, 0, 0x30, 0, 0 }; /* req0, no pair */
 	int half, req;

@@ -76,7 +76,7 @@ Test(bus, each_side_sends_only_what_is_its_own)
 
 /* ---- replies that are late, doubled, out of order, never asked for, of the wrong kind ---- */
 
-Test(bus, late_and_doubled_replies_are_dropped)
+Test(bus, fault_47_late_and_doubled_replies_are_dropped)
 {
 	struct result r = { 0 }, r2 = { 0 };
 	uint64_t began;
@@ -105,7 +105,7 @@ Test(bus, late_and_doubled_replies_are_dropped)
 	bus_pair_close();
 }
 
-Test(bus, replies_out_of_order_find_their_requests)
+Test(bus, fault_47_replies_out_of_order_find_their_requests)
 {
 	struct result r[3] = { 0 };
 
@@ -124,7 +124,7 @@ Test(bus, replies_out_of_order_find_their_requests)
 	bus_pair_close();
 }
 
-Test(bus, unsolicited_reply_is_counted_and_dropped)
+Test(bus, fault_47_unsolicited_reply_is_counted_and_dropped)
 {
 	struct result r = { 0 };
 

@@ -134,7 +134,7 @@ Test(device, replaced_without_a_death)
 	cr_assert_eq(starts, 2);
 }
 
-Test(device, a_reset_pending_at_the_death_completes_when_the_process_is_gone)
+Test(device, fault_26_a_reset_pending_at_the_death_completes_when_the_process_is_gone)
 {
 	run();
 	set_status(0);
@@ -262,7 +262,7 @@ Test(device, a_packed_ring_is_taken_over)
 }
 
 /* No shortage of descriptors while the device is made leaves half a device behind. */
-Test(device, too_few_descriptors_are_survived)
+Test(device, fault_45_too_few_descriptors_are_survived)
 {
 	struct rlimit limit;
 	int lowest = dup(0);

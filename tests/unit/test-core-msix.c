@@ -147,7 +147,7 @@ Test(msix, two_sources_may_share_a_vector)
 	cr_assert(attached(2));
 }
 
-Test(msix, vectors_that_do_not_exist_are_none)
+Test(msix, fault_27_vectors_that_do_not_exist_are_none)
 {
 	cr_assert_eq(msix_set_source(msix, 0, VECTORS), MSIX_NO_VECTOR);
 	cr_assert_eq(msix_source(msix, 0), MSIX_NO_VECTOR);
@@ -158,7 +158,7 @@ Test(msix, vectors_that_do_not_exist_are_none)
 }
 
 /* CVE-2020-13754 was a table access that crossed the end. */
-Test(msix, odd_accesses_do_nothing)
+Test(msix, fault_27_odd_accesses_do_nothing)
 {
 	for (unsigned size = 0; size <= 9; size++)
 		for (uint64_t off = VECTORS * 16 - 9; off < VECTORS * 16 + 20; off++) {

@@ -91,7 +91,7 @@ Test(pci, nobody_home_reads_as_ones)
 	cr_assert_eq(guest_in(&m, 0xcfc, 4), 0xffffffff, "bus 1 by ports");
 }
 
-Test(pci, odd_accesses_give_the_bytes_that_stand_there)
+Test(pci, fault_29_odd_accesses_give_the_bytes_that_stand_there)
 {
 	uint64_t whole = guest_config(&m, SLOT, 0, 4) | guest_config(&m, SLOT, 4, 4) << 32;
 
@@ -162,7 +162,7 @@ Test(pci, a_bar_outside_of_the_window_is_not_seen)
 	cr_assert_eq(guest_config(&m, SLOT, 0, 4), 0x10421af4, "ECAM stays what it is");
 }
 
-Test(pci, accesses_over_the_end_of_a_bar)
+Test(pci, fault_29_accesses_over_the_end_of_a_bar)
 {
 	uint64_t end = LAYOUT_MMIO32_START + BAR_SIZE;
 

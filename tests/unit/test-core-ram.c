@@ -46,7 +46,7 @@ static void check_layout(uint64_t size)
 	ram_free(ram);
 }
 
-Test(core_ram, layout)
+Test(core_ram, fault_30_no_memory_stands_where_devices_are)
 {
 	static const uint64_t sizes[] = { 64 * MIB, GIB, 3 * GIB, 4 * GIB, 8 * GIB };
 

@@ -122,7 +122,7 @@ Test(core_space, refuses_more_ranges_than_it_holds)
 	cr_assert_eq(add(SPACE_RANGES_MAX * 16ULL, 8, &m), 0);
 }
 
-Test(core_space, splits_unaligned_and_crossing_accesses)
+Test(core_space, fault_29_splits_unaligned_and_crossing_accesses)
 {
 	struct model a = { .id = 0xa }, b = { .id = 0xb };
 

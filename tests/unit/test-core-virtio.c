@@ -180,7 +180,7 @@ Test(virtio, a_driver_comes_up)
 	cr_assert_eq(driver_oks, 1, "reported once");
 }
 
-Test(virtio, features_not_offered_are_refused)
+Test(virtio, fault_24_features_not_offered_are_refused)
 {
 	negotiate(OFFERED | 1ULL << 5);
 	cr_assert_eq(status(), VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
@@ -200,7 +200,7 @@ Test(virtio, driver_ok_needs_features_ok)
 }
 
 /* FAULTS 24: what a live device was started with can't be renegotiated. */
-Test(virtio, features_are_fixed_once_agreed)
+Test(virtio, fault_24_features_are_fixed_once_agreed)
 {
 	uint64_t acked;
 
@@ -228,7 +228,7 @@ Test(virtio, a_reset_before_driver_ok_is_immediate)
 	cr_assert_eq(common(VIRTIO_PCI_COMMON_Q_DESCLO, 4), 0);
 }
 
-Test(virtio, a_reset_of_a_live_device_ends_when_it_has_stopped)
+Test(virtio, fault_26_a_reset_of_a_live_device_ends_when_it_has_stopped)
 {
 	go_live();
 	set_status(0);
@@ -246,7 +246,7 @@ Test(virtio, a_reset_of_a_live_device_ends_when_it_has_stopped)
 }
 
 /* FAULTS 13 */
-Test(virtio, queue_registers_are_fixed_once_enabled)
+Test(virtio, fault_13_queue_registers_are_fixed_once_enabled)
 {
 	negotiate(OFFERED);
 	enable_queue(0);
@@ -265,7 +265,7 @@ Test(virtio, queue_registers_are_fixed_once_enabled)
 }
 
 /* FAULTS 12 */
-Test(virtio, queue_sizes)
+Test(virtio, fault_12_queue_sizes)
 {
 	static const uint16_t bad[] = { 0, 3, 129, 512, 32768, 65535 };
 
@@ -279,7 +279,7 @@ Test(virtio, queue_sizes)
 	cr_assert_eq(common(VIRTIO_PCI_COMMON_Q_SIZE, 2), 1);
 }
 
-Test(virtio, queues_that_do_not_exist)
+Test(virtio, fault_28_queues_that_do_not_exist)
 {
 	for (unsigned q = QUEUES; q <= 0xffff; q = q * 2 + 1) {
 		negotiate(OFFERED);
@@ -292,7 +292,7 @@ Test(virtio, queues_that_do_not_exist)
 	}
 }
 
-Test(virtio, vectors)
+Test(virtio, fault_27_vectors)
 {
 	set_common(VIRTIO_PCI_COMMON_MSIX, 2, QUEUES);
 	cr_assert_eq(common(VIRTIO_PCI_COMMON_MSIX, 2), QUEUES);
@@ -334,7 +334,7 @@ Test(virtio, kicks_are_wired_and_follow_the_bar)
 }
 
 /* FAULTS 28 */
-Test(virtio, notifications)
+Test(virtio, fault_28_notifications)
 {
 	struct virtio_pci_stats stats;
 
@@ -355,7 +355,7 @@ Test(virtio, notifications)
 }
 
 /* FAULTS 23 */
-Test(virtio, device_configuration)
+Test(virtio, fault_23_device_configuration)
 {
 	cr_assert_eq(guest_read(&m, CONFIG, 8), 0x0807060504030201);
 	cr_assert_eq(guest_read(&m, CONFIG + 3, 1), 4);
@@ -454,7 +454,7 @@ static void aim(uint8_t bar, uint32_t off, uint32_t len)
 	guest_set_config(&m, SLOT, cap + VIRTIO_PCI_CAP_LENGTH, 4, len);
 }
 
-Test(virtio, configuration_access_window)
+Test(virtio, fault_23_configuration_access_window)
 {
 	static const struct {
 		uint8_t bar;
@@ -480,7 +480,7 @@ Test(virtio, configuration_access_window)
 }
 
 /* FAULTS 29, under the address sanitizer in CI: nothing that a guest does to the registers hurts. */
-Test(virtio, random_accesses)
+Test(virtio, fault_29_random_accesses)
 {
 	srandom(20261121);
 	for (unsigned i = 0; i < 300000; i++) {

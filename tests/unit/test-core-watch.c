@@ -176,7 +176,7 @@ Test(core_watch, fault_42_looks_and_completes_nothing)
 			 "it looks at its ring and completes nothing, though its storage holds no request");
 }
 
-Test(core_watch, fault_42_spinning)
+Test(core_watch, fault_43_spinning)
 {
 	uint64_t end = clock_ns() + WATCH_RIG_DEADLINE;
 

@@ -79,7 +79,7 @@ Test(vhost_be, end_between_messages_is_ordinary)
 	peer_close(&p);
 }
 
-Test(vhost_be, end_within_a_message)
+Test(vhost_be, fault_35_end_within_a_message)
 {
 	struct vhost_hdr hdr = { .request = VHOST_SET_FEATURES, .flags = VHOST_HDR_VERSION, .size = 8 };
 	struct peer p;
@@ -91,7 +91,7 @@ Test(vhost_be, end_within_a_message)
 	peer_close(&p);
 }
 
-Test(vhost_be, half_a_message_then_silence_costs_nothing)
+Test(vhost_be, fault_35_half_a_message_then_silence_costs_nothing)
 {
 	struct vhost_hdr hdr = { .request = VHOST_SET_FEATURES, .flags = VHOST_HDR_VERSION, .size = 8 };
 	struct peer p;
@@ -103,7 +103,7 @@ Test(vhost_be, half_a_message_then_silence_costs_nothing)
 	peer_close(&p);
 }
 
-Test(vhost_be, size_of_four_gigabytes)
+Test(vhost_be, fault_35_size_of_four_gigabytes)
 {
 	struct vhost_hdr hdr = { .request = VHOST_SET_FEATURES,
 				 .flags = VHOST_HDR_VERSION,
@@ -116,7 +116,7 @@ Test(vhost_be, size_of_four_gigabytes)
 	peer_close(&p);
 }
 
-Test(vhost_be, replies_that_are_not_read_hold_the_sender_not_us)
+Test(vhost_be, fault_38_replies_that_are_not_read_hold_the_sender_not_us)
 {
 	struct vhost_hdr hdr = { .request = VHOST_GET_FEATURES, .flags = VHOST_HDR_VERSION };
 	unsigned sent = 0, got = 0;
@@ -356,7 +356,7 @@ Test(vhost_be, without_protocol_features_a_kick_is_enough)
 
 /* ---- descriptors of the wrong kind (FAULTS 36) ---- */
 
-Test(vhost_be, descriptors_of_the_wrong_kind)
+Test(vhost_be, fault_36_descriptors_of_the_wrong_kind)
 {
 	struct vhost_mem_reg reg = { .region = { .size = 4096, .user_addr = PEER_USER } };
 	struct vhost_inflight inflight = { .size = inflight_queue_bytes(8, false),
@@ -391,7 +391,7 @@ Test(vhost_be, descriptors_of_the_wrong_kind)
 		close(wrong[i]);
 }
 
-Test(vhost_be, call_descriptor_can_not_block_us)
+Test(vhost_be, fault_46_call_descriptor_can_not_block_us)
 {
 	int call = eventfd(0, EFD_CLOEXEC);
 	struct peer p;

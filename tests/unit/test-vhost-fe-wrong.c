@@ -31,7 +31,7 @@ Test(vhost_fe_wrong, missed_deadline)
 	fake_be_close(&f);
 }
 
-Test(vhost_fe_wrong, half_an_answer_is_a_missed_deadline)
+Test(vhost_fe_wrong, fault_35_half_an_answer_is_a_missed_deadline)
 {
 	struct vhost_hdr hdr = { .request = VHOST_GET_FEATURES,
 				 .flags = VHOST_HDR_VERSION | VHOST_HDR_REPLY,
@@ -112,7 +112,7 @@ Test(vhost_fe_wrong, answers_that_are_wrong)
 	}
 }
 
-Test(vhost_fe_wrong, unsolicited_answer)
+Test(vhost_fe_wrong, fault_47_unsolicited_answer)
 {
 	struct fake_be f;
 
@@ -122,7 +122,7 @@ Test(vhost_fe_wrong, unsolicited_answer)
 	fake_be_close(&f);
 }
 
-Test(vhost_fe_wrong, doubled_answer)
+Test(vhost_fe_wrong, fault_47_doubled_answer)
 {
 	struct fake_be f;
 
@@ -135,7 +135,7 @@ Test(vhost_fe_wrong, doubled_answer)
 	fake_be_close(&f);
 }
 
-Test(vhost_fe_wrong, answers_out_of_order)
+Test(vhost_fe_wrong, fault_47_answers_out_of_order)
 {
 	uint8_t buf[4];
 	struct fake_be f;
@@ -179,7 +179,7 @@ Test(vhost_fe_wrong, base_of_another_ring)
 	fake_be_close(&f);
 }
 
-Test(vhost_fe_wrong, end_within_an_answer)
+Test(vhost_fe_wrong, fault_35_end_within_an_answer)
 {
 	struct fake_be f;
 
@@ -203,7 +203,7 @@ Test(vhost_fe_wrong, end_between_answers)
 
 /* ---- the back end's requests ---- */
 
-Test(vhost_fe_wrong, flood_of_config_changes_is_few_calls)
+Test(vhost_fe_wrong, fault_38_flood_of_config_changes_is_few_calls)
 {
 	struct vhost_hdr hdr = { .request = VHOST_BACKEND_CONFIG_CHANGE, .flags = VHOST_HDR_VERSION };
 	unsigned sent = 0;

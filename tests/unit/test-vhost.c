@@ -278,7 +278,7 @@ Test(vhost, stop_waits_for_the_device)
 	close_pair(&p);
 }
 
-Test(vhost, reset_stops_every_ring_first)
+Test(vhost, fault_26_reset_stops_every_ring_first)
 {
 	struct pair p;
 
@@ -504,7 +504,7 @@ Test(vhost, front_end_may_be_freed_by_a_callback)
 	close_pair(&p);
 }
 
-Test(vhost, a_life_leaks_no_descriptor)
+Test(vhost, fault_45_a_life_leaks_no_descriptor)
 {
 	unsigned before = 0;
 	struct pair p;
