@@ -126,6 +126,19 @@ static uint32_t events_of(struct nbd_handle *h)
 	       (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0U);
 }
 
+/* libnbd may have come to the end of it already when it was given the connection. */
+static void go_on(struct nbd *nbd)
+{
+	struct nbd_handle *h = nbd->look.handle;
+
+	if (nbd_aio_is_ready(h))
+		on_told(nbd);
+	else if (nbd_is_over(h))
+		finish(nbd, -ECONNRESET, 0);
+	else
+		loop_mod_fd(nbd->look.watch, events_of(h));
+}
+
 static void on_connection(void *arg, uint32_t events)
 {
 	struct nbd *nbd = arg;
@@ -137,12 +150,7 @@ static void on_connection(void *arg, uint32_t events)
 		nbd_aio_notify_write(h);
 	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && wanted & EPOLLIN)
 		nbd_aio_notify_read(h);
-	if (nbd_aio_is_ready(h))
-		on_told(nbd);
-	else if (nbd_is_over(h))
-		finish(nbd, -ECONNRESET, 0);
-	else
-		loop_mod_fd(nbd->look.watch, events_of(h));
+	go_on(nbd);
 }
 
 static void on_answer(void *arg, uint32_t events)
@@ -166,6 +174,8 @@ static void on_answer(void *arg, uint32_t events)
 		err = loop_add_fd(look->loop, fd, events_of(look->handle), on_connection, nbd, &look->watch);
 	if (err)
 		finish(nbd, err, 0);
+	else
+		go_on(nbd);
 }
 
 static void on_time(void *arg)
