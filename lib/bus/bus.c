@@ -113,6 +113,7 @@ void bus_close(struct bus *bus)
 	loop_del_timer(bus->timer);
 	loop_del_timer(bus->retry);
 	loop_del_timer(bus->cut_timer);
+	loop_del_timer(bus->calm);
 	loop_del_fd(bus->recv_fd);
 	loop_del_fd(bus->send_fd);
 	/* Returns when no thread of nng's is or will be in pipe_event. */

@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <nng/nng.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #include "bus_priv.h"
 #include "clock.h"
 #include "num.h"
 
 #define CUT_NS (100 * NS_PER_MS) /* from the moment that a connection is not read any more to its end */
+
+/* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
+#define MODE_OPEN 0666
 
 /* Who is at the other end of a new pipe. */
 struct caller {
@@ -64,11 +68,20 @@ void bus_pipe_retry(struct bus *bus, uint64_t ns)
 	loop_arm_timer(bus->retry, clock_ns() + bus->retry_ns);
 }
 
+/* A process that has its connection could keep nng's threads busy with others, none of which would be let in: the kernel
+ * refuses them. Should this fail, they are refused later. */
+static void set_mode(struct bus *bus, unsigned mode)
+{
+	if (bus->listener.id)
+		(void)!chmod(bus->path, mode);
+}
+
 void bus_pipe_went_down(struct bus *bus)
 {
 	if (!bus->pipe)
 		return;
 	bus->pipe = 0;
+	set_mode(bus, MODE_OPEN);
 	bus_send_drop(bus);
 	loop_disarm_timer(bus->retry);
 	bus_pipe_retry(bus, BUS_RETRY_MAX_NS);
@@ -80,6 +93,7 @@ void bus_pipe_went_down(struct bus *bus)
 void bus_pipe_went_up(struct bus *bus, uint32_t id)
 {
 	bus->pipe = id;
+	set_mode(bus, 0);
 	loop_disarm_timer(bus->retry);
 	if (bus->ops->connected)
 		bus->ops->connected(bus->arg, true);
@@ -142,7 +156,6 @@ static int redial(struct bus *bus)
 	return bus_wire_dial(bus->sock, bus->path, BUS_MSG_MAX, 0, &bus->dialer);
 }
 
-/* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
 static int listen_if_deaf(struct bus *bus)
 {
 	bus_pipe_retry(bus, BUS_RETRY_MAX_NS);
@@ -150,7 +163,7 @@ static int listen_if_deaf(struct bus *bus)
 		return 0;
 	bus_wire_stop_listening(&bus->listener);
 	bus->ear = (struct bus_wire_ear) { 0 };
-	return bus_wire_listen(bus->sock, bus->path, 0666, BUS_MSG_MAX, &bus->listener);
+	return bus_wire_listen(bus->sock, bus->path, MODE_OPEN, BUS_MSG_MAX, &bus->listener);
 }
 
 int bus_pipe_make(struct bus *bus)
@@ -193,6 +206,7 @@ int bus_expect(struct bus *bus, pid_t peer_pid)
 	if (!bus->closed) {
 		bus->fenced = false;
 		bus->malformed = 0;
+		bus->unasked_ns = 0;
 		/* Only while nobody is about to connect: nng would lose it, and keep what it had made of it for ever. */
 		if (peer_pid == BUS_NOBODY || !bus->listener.id)
 			err = listen_if_deaf(bus);

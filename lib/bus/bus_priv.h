@@ -84,7 +84,9 @@ struct bus {
 
 	/* Receiving and sending: nng's descriptors are readable if a message can be taken or given. */
 	struct loop_fd *recv_fd, *send_fd;
-	int flush_fd; /* an epoll set with nng's descriptor for sending */
+	struct loop_timer *calm; /* goes on with receiving */
+	uint64_t unasked_ns;     /* until when the messages that nobody asked for are paid for */
+	int flush_fd;            /* an epoll set with nng's descriptor for sending */
 	nng_msg *queue[BUS_SEND_MAX];
 	unsigned queue_first, queue_count;
 	struct loop_timer *retry; /* armed while something is queued or there is no connection */

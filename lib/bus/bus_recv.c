@@ -5,9 +5,15 @@
 #include <sys/epoll.h>
 
 #include "bus_priv.h"
+#include "num.h"
 
 #define RECV_BATCH  16 /* messages taken in one pass of the loop */
 #define RECV_BUFFER 16 /* messages that nng reads ahead */
+
+/* A child may send so many messages that nobody asked for at once, and one more in so long. The next ones wait at its side,
+ * with all that it says after them: a flood costs nobody but who makes it. */
+#define UNASKED_BURST 256
+#define UNASKED_NS    (NS_PER_MS / 2)
 
 static void malformed(struct bus *bus, uint64_t id, const char *what)
 {
@@ -42,6 +48,8 @@ static void handle(struct bus *bus, const void *data, size_t len)
 		return;
 	}
 	bus->counters.received++;
+	if (info->kind != BUS_KIND_REPLY)
+		bus->unasked_ns = MAX(bus->unasked_ns, clock_ns()) + UNASKED_NS;
 	if (info->kind != BUS_KIND_REPLY)
 		bus->ops->message(bus->arg, &msg);
 	else if (!bus_request_reply(bus, &msg) && !bus->closed)
@@ -86,29 +94,46 @@ void bus_recv_sync(struct bus *bus)
 		bus_pipe_went_up(bus, now);
 }
 
-static void recv_ready(void *arg, uint32_t events)
+static bool is_flooded(const struct bus *bus)
 {
-	struct bus *bus = arg;
+	return bus->side == BUS_SUPERVISOR && bus->unasked_ns > clock_ns() + UNASKED_BURST * UNASKED_NS;
+}
 
-	(void)events;
+static void receive(struct bus *bus)
+{
+	bool flooded = false;
+
 	bus_enter(bus);
 	for (int i = 0; i < RECV_BATCH && !bus->closed; i++) {
 		bus_recv_sync(bus);
 		if (bus->closed)
 			break;
-		loop_mod_fd(bus->recv_fd, bus_pipe_is_cut(bus) ? 0 : EPOLLIN);
-		if (bus_pipe_is_cut(bus) || (!receive_one(bus, bus->pipe) && !bus->held))
+		flooded = is_flooded(bus);
+		loop_mod_fd(bus->recv_fd, flooded || bus_pipe_is_cut(bus) ? 0 : EPOLLIN);
+		if (flooded || bus_pipe_is_cut(bus) || (!receive_one(bus, bus->pipe) && !bus->held))
 			break;
 	}
-	/* nng's descriptor says nothing of the message that we keep. */
-	if (bus->held)
+	if (flooded)
+		loop_arm_timer(bus->calm, bus->unasked_ns - UNASKED_BURST / 2 * UNASKED_NS);
+	else if (bus->held) /* nng's descriptor says nothing of the message that we keep */
 		loop_bh_post(&bus->pipe_bh);
 	bus_leave(bus);
 }
 
+static void recv_ready(void *arg, uint32_t events)
+{
+	(void)events;
+	receive(arg);
+}
+
+static void calmed(void *arg)
+{
+	receive(arg);
+}
+
 void bus_recv_pipe_changed(void *arg)
 {
-	recv_ready(arg, 0);
+	receive(arg);
 }
 
 int bus_recv_init(struct bus *bus)
@@ -119,5 +144,6 @@ int bus_recv_init(struct bus *bus)
 		err = nng_socket_get_int(bus->sock, NNG_OPT_RECVFD, &fd);
 	if (err)
 		return bus_nng_errno(err);
-	return loop_add_fd(bus->loop, fd, EPOLLIN, recv_ready, bus, &bus->recv_fd);
+	err = loop_add_timer(bus->loop, calmed, bus, &bus->calm);
+	return err ? err : loop_add_fd(bus->loop, fd, EPOLLIN, recv_ready, bus, &bus->recv_fd);
 }

@@ -84,9 +84,13 @@ int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t rec
 	if (err)
 		return err;
 	our_uid();
-	/* nng would remove whatever is there and does not answer, be it a socket or not. */
-	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
-		return -EADDRINUSE;
+	if (lstat(path, &st) == 0) {
+		/* nng would remove whatever is there and does not answer, be it a socket or not. */
+		if (!S_ISSOCK(st.st_mode))
+			return -EADDRINUSE;
+		/* It asks, and must be let in: somebody may have died while it was closed. */
+		(void)!chmod(path, mode);
+	}
 	err = nng_listener_create(&l, sock, url);
 	if (err)
 		return bus_nng_errno(err);

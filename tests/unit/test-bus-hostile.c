@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -237,6 +238,80 @@ Test(bus_hostile, peers_that_hang_up_at_once_do_not_deafen_the_endpoint)
 	cr_assert_eq(bus_expect(sup.bus, getpid()), 0);
 	bus_pair_dial();
 	RUN_UNTIL(sup.ups && child.ups && bus_is_connected(sup.bus) && bus_is_connected(child.bus));
+	bus_pair_close();
+}
+
+/* Faster than its reader takes it: so many at once, and then two thousand a second. The rest waits, and comes. */
+Test(bus_hostile, fault_38_flood_of_events_waits_at_its_sender)
+{
+	static const uint8_t ready[] = { 1, 0, 0, 0, 0, 0, 0, 0, 4, 8, 0, 42, 0 };
+	uint64_t began, end;
+	int fd, sent = 0;
+
+	bus_pair_open(getpid());
+	fd = raw_open(path);
+	RUN_UNTIL(sup.ups);
+	began = clock_ns();
+	do {
+		while (send(fd, ready, sizeof(ready), MSG_DONTWAIT) == sizeof(ready))
+			sent++;
+		loop_run_once(loop, NS_PER_MS);
+		end = clock_ns();
+	} while (end - began < 200 * NS_PER_MS);
+	cr_assert_leq((uint64_t)sup.messages, 256 + (end - began) / (NS_PER_MS / 2) + 16);
+	cr_assert_gt(sent, sup.messages + 100);
+	RUN_UNTIL(sup.messages == sent);
+	cr_assert_eq(sup.downs, 0);
+	close(fd);
+	RUN_UNTIL(sup.downs);
+	bus_pair_close();
+}
+
+static unsigned mode_of(const char *file)
+{
+	struct stat st;
+
+	cr_assert_eq(stat(file, &st), 0);
+	return st.st_mode & 0777;
+}
+
+/* Who has his connection, or hopes for another's, can't keep nng's threads busy with more. */
+Test(bus_hostile, fault_38_nobody_knocks_while_somebody_is_in)
+{
+	int fd;
+
+	bus_pair_open(getpid());
+	cr_assert_eq(mode_of(path), 0666);
+	fd = raw_open(path);
+	RUN_UNTIL(sup.ups);
+	cr_assert_eq(mode_of(path), 0);
+	close(fd);
+	RUN_UNTIL(sup.downs);
+	cr_assert_eq(mode_of(path), 0666);
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups == 2 && child.ups);
+	cr_assert_eq(bus_expect(sup.bus, BUS_NOBODY), 0);
+	cr_assert_eq(mode_of(path), 0666);
+	bus_pair_close();
+}
+
+/* What somebody who died left closed is taken over by who comes after him; root may do anything, so that is an ordinary user. */
+Test(bus_hostile, an_endpoint_that_was_left_closed)
+{
+	const uid_t somebody = 65534;
+
+	bus_pair_open(getpid());
+	bus_close(sup.bus);
+	sup.bus = NULL;
+	close(raw_listen(path));
+	cr_assert_eq(chmod(path, 0), 0);
+	if (geteuid() == 0) {
+		cr_assert_eq(chown(path, somebody, 0), 0);
+		cr_assert_eq(chown(dir, somebody, 0), 0);
+		cr_assert_eq(seteuid(somebody), 0);
+	}
+	cr_assert_eq(bus_listen(loop, path, getpid(), &bus_pair_ops, &sup, &sup.bus), 0);
+	cr_assert_eq(mode_of(path), 0666);
 	bus_pair_close();
 }
 
