@@ -103,8 +103,28 @@ ctl=$tmp/run/storm/ctl
 pid_of() { storm_status | jq -r ".devices[] | select(.id == \"$1\") | .pid"; }
 is_up() { [ "$(storm_status | jq -r ".devices[] | select(.id == \"$1\") | .state")" = up ]; }
 worst=0
+# A processor that somebody else has is not what is measured: who attacks has one with the guest, who is attacked and who
+# asks have another. Only root may place others.
+apart=() own= attackers=
+if [ "$(id -u)" -eq 0 ] && command -v taskset >/dev/null && [ "$(nproc)" -ge 2 ]; then
+	mapfile -t cpus < <(taskset -cp $$ | sed 's/.*: //; s/,/\n/g' | while IFS=- read -r a b; do seq "$a" "${b:-$a}"; done)
+	own=${cpus[0]} attackers=${cpus[1]}
+	apart=(taskset -c "$own")
+fi
+# place CPU PID [NAMES]: its threads run there, those of such names, and whoever they start.
+place() {
+	local task
+	for task in "/proc/$2/task"/*; do
+		[[ $(cat "$task/comm") != ${3-*} ]] || taskset -cp "$1" "${task##*/}" >/dev/null || return 1
+	done
+}
+set_apart() {
+	local core
+	core=$(storm_status | jq -r .core.pid)
+	place "$own" "$storm_vm" && place "$own" "$core" && place "$attackers" "$core" 'vcpu*'
+}
 # asked MS: for so long the core is asked, and answers; the longest time is in $took, in us.
-asked() { read -r took answers < <("$guest/taken-page" ask "$ctl" "$1") && [ "${answers:-0}" -gt 0 ]; }
+asked() { read -r took answers < <("${apart[@]}" "$guest/taken-page" ask "$ctl" "$1") && [ "${answers:-0}" -gt 0 ]; }
 # attacker: the process of disk1 is one more that was taken over, and serves. One that was just started is none.
 attacker() {
 	local i old
@@ -120,6 +140,7 @@ attacker() {
 # attack NAME TEXT
 attack() {
 	check "$2: there is an attacker" attacker
+	[ -z "$attackers" ] || place "$attackers" "$(pid_of disk1)" || not_ok "... on a processor that may be its"
 	"$guest/taken-page" attack "$page" "$1" 400
 	if asked 300; then ok "... and the core answers"; else not_ok "... and the core answers"; fi
 	diag "$1: an answer took at most ${took:-?} us (${answers:-0} answers)"
@@ -129,6 +150,7 @@ attack() {
 truncate -s 0 "$tmp/disk0.img" && truncate -s 16M "$tmp/disk0.img"
 rm -f "$bin"/*.page
 storm_start storm --disk "path=$tmp/disk0.img" --disk "path=$tmp/disk1.img,spare=off" || not_ok "the guest starts"
+[ -z "$attackers" ] || check "who attacks is kept from the others' processor" set_apart
 asked 300
 diag "without an attack an answer took at most $took us ($answers answers)"
 attack connections "fault 38: connections to the bus without end"
@@ -145,7 +167,13 @@ attack processes "fault 44: a fork bomb"
 attack hoard "fault 45: descriptors until there are no more"
 attack memory "memory"
 worst=$(((worst + 999) / 1000))
-diag "core blocked at most $worst ms"
+if [ -z "$attackers" ]; then
+	diag "an answer took at most $worst ms"
+	skip "how long the core is blocked" "it takes root, taskset and two processors to tell it from a wait for a processor"
+else
+	diag "core blocked at most $worst ms"
+fi
+# Whoever else is on the machine has his share of each processor: this is no figure.
 check "the core was never blocked for long" test "$worst" -lt 2000
 
 # ---- one of them does not want to end ----

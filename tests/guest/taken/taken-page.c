@@ -46,8 +46,12 @@ __attribute__((noreturn)) static void die(const char *what)
 static struct taken_page *map_page(const char *path, bool make)
 {
 	struct taken_page *page;
-	int fd = open(path, O_RDWR | O_CLOEXEC | (make ? O_CREAT | O_TRUNC : 0), 0666);
+	int fd;
 
+	/* Whoever has the old one keeps it: to make that shorter would kill him. */
+	if (make)
+		unlink(path);
+	fd = open(path, O_RDWR | O_CLOEXEC | (make ? O_CREAT | O_EXCL : 0), 0666);
 	if (fd < 0 || (make && (ftruncate(fd, sizeof(*page)) || fchmod(fd, 0666))))
 		die(path);
 	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
