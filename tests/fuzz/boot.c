@@ -3,8 +3,6 @@
  * fuzz-boot: vmm-core's kernel loaders: a bzImage, an ELF with a PVH note, a multiboot ELF, of which some bytes are others,
  * or any file. What is loaded leaves an entry in RAM; what is refused, one line.
  */
-#include <asm/bootparam.h>
-#include <elf.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,10 +12,9 @@
 #include "ram.h"
 
 #include "fuzz.h"
+#include "kernels.h"
 
-#define MIB       (1ULL << 20)
 #define FILE_MAX  16384U
-#define LOAD_AT   (2 * MIB)
 #define PATCH_MAX 64
 
 static struct ram *ram;
@@ -25,69 +22,25 @@ static int kernel_fd = -1, initrd_fd = -1;
 static uint8_t file[FILE_MAX];
 static size_t file_len;
 
-struct elf {
-	Elf64_Ehdr h;
-	Elf64_Phdr p[4];
-	struct {
-		Elf64_Nhdr n;
-		char name[4];
-		uint32_t entry;
-	} note;
-	uint32_t multiboot[8];
-};
-
 static void make_linux(void)
 {
-	struct setup_header *h = (void *)(file + 0x1f1);
+	struct setup_header *h = kernels_linux(file);
 
 	file_len = 4 * 512 + 4096;
-	h->setup_sects = 3;
-	h->boot_flag = 0xaa55;
-	h->jump = 0x66eb;
-	h->header = 0x53726448;
-	h->version = 0x020f;
-	h->loadflags = LOADED_HIGH;
-	h->xloadflags = XLF_KERNEL_64;
-	h->relocatable_kernel = 1;
-	h->kernel_alignment = 2 * MIB;
 	h->pref_address = 4 * MIB;
 	h->init_size = MIB;
-	h->initrd_addr_max = 0x7fffffff;
-	h->cmdline_size = 2047;
 }
 
+/* With a second segment. */
 static void make_elf(bool pvh)
 {
-	struct elf *e = (void *)file;
+	struct kernels_elf *e = kernels_elf(file, pvh);
 
 	file_len = 12288;
-	memcpy(e->h.e_ident, ELFMAG, SELFMAG);
-	e->h.e_ident[EI_CLASS] = ELFCLASS64;
-	e->h.e_ident[EI_DATA] = ELFDATA2LSB;
-	e->h.e_entry = LOAD_AT + 0x10;
-	e->h.e_phoff = offsetof(struct elf, p);
-	e->h.e_phentsize = sizeof(Elf64_Phdr);
 	e->h.e_phnum = 3;
-	e->p[0] = (Elf64_Phdr) { .p_type = PT_LOAD,
-				 .p_offset = 4096,
-				 .p_vaddr = LOAD_AT,
-				 .p_paddr = LOAD_AT,
-				 .p_filesz = 4096,
-				 .p_memsz = 8192 };
+	e->p[2] = e->p[1];
 	e->p[1] = e->p[0];
 	e->p[1].p_vaddr = e->p[1].p_paddr = LOAD_AT + 8192;
-	e->p[2] = (Elf64_Phdr) { .p_type = pvh ? PT_NOTE : PT_NULL,
-				 .p_offset = offsetof(struct elf, note),
-				 .p_filesz = sizeof(e->note),
-				 .p_memsz = sizeof(e->note) };
-	e->note.n = (Elf64_Nhdr) { .n_namesz = 4, .n_descsz = 4, .n_type = 18 };
-	memcpy(e->note.name, "Xen", 4);
-	e->note.entry = LOAD_AT + 0x20;
-	if (pvh)
-		return;
-	e->multiboot[0] = 0x1badb002;
-	e->multiboot[1] = 3;
-	e->multiboot[2] = 0U - 0x1badb002U - 3U;
 }
 
 static void make_file(struct input *in)
@@ -122,7 +75,7 @@ static void make_file(struct input *in)
 			in_bytes(in, file + at, len);
 	}
 	if (how & 4) { /* a multiboot header that is right about its sum */
-		uint32_t *m = ((struct elf *)(void *)file)->multiboot;
+		uint32_t *m = ((struct kernels_elf *)(void *)file)->multiboot;
 
 		m[2] = 0U - m[0] - m[1];
 	}

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernel loaders: well-formed kernels of each kind, and every malformed one refused with one line. */
-#include <asm/bootparam.h>
 #include <criterion/criterion.h>
-#include <elf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "boot.h"
+#include "kernels.h"
 #include "layout.h"
 #include "ram.h"
 
-#define MIB        (1ULL << 20)
 #define IMAGE_SIZE 65536U
-#define LOAD_AT    (2 * MIB)
 
 static struct ram *ram;
 static uint8_t image[IMAGE_SIZE];
@@ -70,25 +67,10 @@ TestSuite(core_boot, .init = set_up, .fini = tear_down);
 
 static struct setup_header *make_linux(void)
 {
-	struct setup_header *h = (void *)(image + 0x1f1);
-
 	memset(image, 0, sizeof(image));
 	image_len = 16384;
-	h->setup_sects = 3;
-	h->boot_flag = 0xaa55;
-	h->jump = 0x66eb; /* the header ends at 0x268 */
-	h->header = 0x53726448;
-	h->version = 0x020f;
-	h->loadflags = LOADED_HIGH;
-	h->xloadflags = XLF_KERNEL_64;
-	h->relocatable_kernel = 1;
-	h->kernel_alignment = 2 * MIB;
-	h->pref_address = 16 * MIB;
-	h->init_size = 8 * MIB;
-	h->initrd_addr_max = 0x7fffffff;
-	h->cmdline_size = 2047;
 	memset(image + 4 * 512, 0x5a, image_len - 4 * 512);
-	return h;
+	return kernels_linux(image);
 }
 
 Test(core_boot, linux_gets_its_zero_page)
@@ -197,51 +179,12 @@ Test(core_boot, initrd_that_does_not_fit_is_refused)
 
 /* ---- ELF ---- */
 
-struct elf {
-	Elf64_Ehdr h;
-	Elf64_Phdr p[3];
-	struct {
-		Elf64_Nhdr n;
-		char name[4];
-		uint32_t entry;
-	} note;
-	uint32_t multiboot[3];
-};
-
-static struct elf *make_elf(bool pvh)
+static struct kernels_elf *make_elf(bool pvh)
 {
-	struct elf *e = (void *)image;
-
 	memset(image, 0, sizeof(image));
 	image_len = 16384;
-	memcpy(e->h.e_ident, ELFMAG, SELFMAG);
-	e->h.e_ident[EI_CLASS] = ELFCLASS64;
-	e->h.e_ident[EI_DATA] = ELFDATA2LSB;
-	e->h.e_entry = LOAD_AT + 0x10;
-	e->h.e_phoff = offsetof(struct elf, p);
-	e->h.e_phentsize = sizeof(Elf64_Phdr);
-	e->h.e_phnum = 2;
-	e->p[0] = (Elf64_Phdr) { .p_type = PT_LOAD,
-				 .p_offset = 4096,
-				 .p_vaddr = LOAD_AT,
-				 .p_paddr = LOAD_AT,
-				 .p_filesz = 4096,
-				 .p_memsz = 8192 };
-	if (pvh) {
-		e->p[1] = (Elf64_Phdr) { .p_type = PT_NOTE,
-					 .p_offset = offsetof(struct elf, note),
-					 .p_filesz = sizeof(e->note),
-					 .p_memsz = sizeof(e->note) };
-		e->note.n = (Elf64_Nhdr) { .n_namesz = 4, .n_descsz = 4, .n_type = 18 };
-		memcpy(e->note.name, "Xen", 4);
-		e->note.entry = LOAD_AT + 0x20;
-	} else {
-		e->multiboot[0] = 0x1badb002;
-		e->multiboot[1] = 3;
-		e->multiboot[2] = 0U - 0x1badb002U - 3U;
-	}
 	memset(image + 4096, 0xc3, 4096);
-	return e;
+	return kernels_elf(image, pvh);
 }
 
 Test(core_boot, pvh_gets_its_start_info)
@@ -264,7 +207,7 @@ Test(core_boot, pvh_gets_its_start_info)
 
 Test(core_boot, pvh_refuses_an_entry_outside_its_segments)
 {
-	struct elf *e = make_elf(true);
+	struct kernels_elf *e = make_elf(true);
 
 	e->note.entry = LOAD_AT + 8191;
 	cr_assert_eq(load(), 0);
@@ -300,7 +243,7 @@ Test(core_boot, multiboot_gets_its_information_and_module)
 
 Test(core_boot, multiboot_refuses_what_it_can_not_offer)
 {
-	struct elf *e = make_elf(false);
+	struct kernels_elf *e = make_elf(false);
 
 	e->multiboot[1] = 4; /* video mode */
 	e->multiboot[2] = 0U - 0x1badb002U - 4U;
@@ -314,7 +257,7 @@ Test(core_boot, multiboot_refuses_what_it_can_not_offer)
 
 Test(core_boot, elf_refuses_what_is_malformed)
 {
-	struct elf *e = make_elf(true);
+	struct kernels_elf *e = make_elf(true);
 
 	e->h.e_ident[EI_DATA] = ELFDATA2MSB;
 	cr_assert_eq(load(), -ENOEXEC);
@@ -359,7 +302,7 @@ Test(core_boot, elf_refuses_what_is_malformed)
 
 Test(core_boot, malformed_notes_are_no_entry_point)
 {
-	struct elf *e = make_elf(true);
+	struct kernels_elf *e = make_elf(true);
 
 	e->note.n.n_namesz = UINT32_MAX;
 	cr_assert_eq(load(), -ENOENT);
