@@ -21,17 +21,19 @@
 	{                                                                                                    \
 		.name = (text), .fn = (function), __VA_ARGS__                                                \
 	}
-/* One call with each descriptor. */
-#define EACH(name, ...)                                                                                      \
-	static long name##_of(int fd)                                                                        \
+/* One call with each that there is of a kind, which the expression all has name##_of() try. */
+#define EACH_OF(name, each, all, ...)                                                                        \
+	static long name##_of(each)                                                                          \
 	{                                                                                                    \
 		return CALL(__VA_ARGS__);                                                                    \
 	}                                                                                                    \
 	static long name(const struct taken_page *page)                                                      \
 	{                                                                                                    \
 		(void)page;                                                                                  \
-		return taken_each_fd(name##_of);                                                             \
+		return all;                                                                                  \
 	}
+/* One call with each descriptor, fd. */
+#define EACH(name, ...) EACH_OF(name, int fd, taken_each_fd(name##_of), __VA_ARGS__)
 
 #define TABLE(table) const struct taken_table table = { .try = tries, .n = ARRAY_SIZE(tries) }
 

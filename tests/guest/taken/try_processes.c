@@ -23,15 +23,7 @@ static long each_process(const struct taken_page *page, long (*does)(long pid))
 	return r;
 }
 
-#define EACH_PROCESS(name, ...)                                                                              \
-	static long name##_of(long pid)                                                                      \
-	{                                                                                                    \
-		return CALL(__VA_ARGS__);                                                                    \
-	}                                                                                                    \
-	static long name(const struct taken_page *page)                                                      \
-	{                                                                                                    \
-		return each_process(page, name##_of);                                                        \
-	}
+#define EACH_PROCESS(name, ...) EACH_OF(name, long pid, each_process(page, name##_of), __VA_ARGS__)
 
 EACH_PROCESS(signal_any, SYS_kill, pid, 0)
 EACH_PROCESS(signal_thread, SYS_tkill, pid, 0)
