@@ -260,7 +260,7 @@ Test(blk_limits, a_group_is_not_his_who_kicks)
 /* Has so many ranges, each of so many sectors, discarded or zeroed. */
 static void ask_ranges(struct disk *d, uint32_t type, unsigned n, uint32_t sectors)
 {
-	struct virtio_blk_discard_write_zeroes range[4];
+	struct virtio_blk_discard_write_zeroes range[4] = { 0 };
 
 	for (unsigned i = 0; i < n; i++)
 		range[i] = (struct virtio_blk_discard_write_zeroes) { .sector = htole64(i * sectors),

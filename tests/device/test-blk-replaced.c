@@ -20,8 +20,8 @@
 TestSuite(blk_replaced, .timeout = 120);
 
 #define BLOCK     4096
-#define NEIGHBOUR 8   /* requests on each side of the one that servers die of */
-#define POISON    640 /* its sector */
+#define NEIGHBOUR 8    /* requests on each side of the one that servers die of */
+#define POISON    640U /* its sector */
 
 /* Waits for a server to end by itself, with that status. */
 static void await_death(struct rig *rig, int status)

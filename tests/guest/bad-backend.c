@@ -44,12 +44,13 @@ static void on_kick(void *arg, uint32_t events)
 	const uint64_t most = UINT64_MAX - 1;
 	uint16_t *avail = mem_at_user(memory, ring.config.avail, 4);
 	uint32_t *used = mem_at_user(memory, ring.config.used, 12);
-	uint16_t *idx = (uint16_t *)(void *)used + 1;
+	uint16_t *idx;
 
 	(void)arg;
 	(void)events;
 	if (!avail || !used || __atomic_load_n(&avail[1], __ATOMIC_ACQUIRE) == 0)
 		return;
+	idx = (uint16_t *)(void *)used + 1;
 	loop_mod_fd(kick_watch, 0);
 	if (!strcmp(how, "full")) {
 		fd_event_clear(ring.kick);
