@@ -2,11 +2,12 @@
 /*
  * The bare guest: tests of a machine from inside, reported as TAP on the serial line, ended by the debug-exit port
  * with 0x10 (exit status 33) if all went well. The command line chooses: "io", "irq", "regs", "reset",
- * "storm" (with "queues=N", "flush=N", "learn", and "both" for two disks) and "probe" (storm.c), "blk-run" (blk-run.c), or
- * "net-tx", "net-rx" and "net-echo" (net-run.c).
+ * "storm" (with "queues=N", "flush=N", "learn", and "both" for two disks) and "probe" (storm.c), "blk-run" (blk-run.c),
+ * "net-tx", "net-rx" and "net-echo" (net-run.c), or "play" (with "seed=N", "steps=N" and "from=N", play.c).
  */
 #include "blk-run.h"
 #include "net.h"
+#include "play.h"
 #include "storm.h"
 
 #define BLOCK   4096
@@ -239,6 +240,19 @@ static void load_disk(const char *line)
 	finish(&d);
 }
 
+static void play(const char *line)
+{
+	struct play_options o = { .seed = number_of(line, "seed=", 1),
+				  .from = number_of(line, "from=", 0),
+				  .steps = number_of(line, "steps=", 100000) };
+	struct vdev d = { .common = 0 };
+
+	play_run(&o, &d);
+	if (!d.common)
+		debug_exit(0x20);
+	finish(&d);
+}
+
 static void test_storm(struct vdev *d, const char *line)
 {
 	struct storm_options o = { .flush = number_of(line, "flush=", 0), .learn = has_word(line, "learn") };
@@ -272,6 +286,8 @@ void main(const struct start_info *info)
 	test_net(line);
 	if (has_word(line, "blk-run"))
 		load_disk(line);
+	if (has_word(line, "play"))
+		play(line);
 	if (!vdev_find(&d, 0)) {
 		report(false, "a virtio-blk function is on the bus");
 		debug_exit(0x20);

@@ -211,6 +211,7 @@ irq_count:
 start_info:
 	.long 0
 
+	.globl idt
 	.bss
 	.balign 4096
 idt:
