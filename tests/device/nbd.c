@@ -21,7 +21,9 @@
 #include "clock.h"
 #include "config.h"
 #include "dial.h"
+#include "fd.h"
 #include "nbd_fake.h"
+#include "num.h"
 #include "sandbox.h"
 #include "temp_dir.h"
 
@@ -34,16 +36,26 @@ const char *const nbd_qemu_one[] = { "qemu-nbd", "-t", "-f", "raw", "-k", "SOCKE
 
 /* ---- the server ---- */
 
-static bool listens(const struct nbd *n)
+int nbd_connect(const struct nbd *n)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool there;
 
 	memcpy(addr.sun_path, n->socket, strlen(n->socket));
-	there = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
+		return fd;
 	close(fd);
-	return there;
+	return -1;
+}
+
+static bool listens(const struct nbd *n)
+{
+	int fd = nbd_connect(n);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
 }
 
 void nbd_up(struct nbd *n)
@@ -115,6 +127,34 @@ void nbd_dial_kill(struct nbd *n)
 	kill(n->dial, SIGKILL);
 	cr_assert_eq(waitpid(n->dial, NULL, 0), n->dial);
 	close(n->dial_pidfd);
+}
+
+bool nbd_dial_hear(struct nbd *n, struct dial_question *q)
+{
+	int fds[2] = { -1, -1 };
+	size_t nfds = 0;
+	ssize_t got = fd_recv(n->rig.its_fd, q, sizeof(*q), fds, ARRAY_SIZE(fds), &nfds);
+
+	if (got == -EAGAIN)
+		return false;
+	cr_assert_eq(got, sizeof(*q));
+	n->answer_to = fds[0];
+	if (q->what != DIAL_KEEP)
+		return true;
+	/* For the one that died. */
+	for (size_t i = 0; i < nfds; i++)
+		close(fds[i]);
+	return false;
+}
+
+void nbd_dial_say(struct nbd *n, const struct dial_question *q, int fd)
+{
+	struct dial_answer a = { .id = q->id, .err = fd < 0 ? fd : 0, .slot = q->slot };
+
+	cr_assert_eq(fd_send(n->answer_to, &a, sizeof(a), &fd, fd >= 0), sizeof(a));
+	close(n->answer_to);
+	if (fd >= 0)
+		close(fd);
 }
 
 ino_t nbd_kept(struct nbd *n, unsigned slot)

@@ -11,6 +11,7 @@
 
 #define NBD_WORDS_MAX 24
 
+struct dial_question;
 struct fake;
 
 struct nbd {
@@ -20,6 +21,7 @@ struct nbd {
 	pid_t pid;
 	pid_t dial;
 	int dial_pidfd;
+	int answer_to;      /* nbd_dial_hear's */
 	struct rig_nbd rig; /* for rig_options.nbd */
 };
 
@@ -40,9 +42,17 @@ extern const char *const nbd_kit[], *const nbd_qemu[], *const nbd_qemu_one[];
 void nbd_kill(struct nbd *n);
 void nbd_up(struct nbd *n);
 
+/* A connection to it. */
+int nbd_connect(const struct nbd *n);
+
 /* Starts nbd-dial anew after kill. */
 void nbd_dial_kill(struct nbd *n);
 void nbd_dial_start(struct nbd *n);
+
+/* In its place while there is none: takes a question that wants an answer, if there is one; then gives that, a connection,
+ * which is closed here, or -errno. */
+bool nbd_dial_hear(struct nbd *n, struct dial_question *q);
+void nbd_dial_say(struct nbd *n, const struct dial_question *q, int fd);
 
 /* Which connection it keeps for a link, by its socket's number; 0: none. */
 ino_t nbd_kept(struct nbd *n, unsigned slot);

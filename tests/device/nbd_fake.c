@@ -30,6 +30,7 @@ enum { REP_ACK = 1, REP_INFO = 3 };
 /* Of the export: has flags, flush, FUA, trim and write-zeroes. */
 #define EXPORT_FLAGS     (1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6)
 #define EXPORT_READ_ONLY (1 << 1)
+#define EXPORT_MULTI     (1 << 8)
 
 enum { CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH, CMD_TRIM, CMD_CACHE, CMD_ZEROES };
 enum { CHUNK_NONE, CHUNK_DATA, CHUNK_ERROR = 32769 };
@@ -138,7 +139,8 @@ static void put_export(struct fake *f, int fd, uint32_t option)
 		uint16_t flags;
 	} __attribute__((packed))
 	info = { 0, htobe64(is(f, FAKE_SMALLER) ? FAKE_BYTES / 2 : FAKE_BYTES),
-		 htobe16(EXPORT_FLAGS | (is(f, FAKE_READ_ONLY) ? EXPORT_READ_ONLY : 0)) };
+		 htobe16(EXPORT_FLAGS | (is(f, FAKE_READ_ONLY) ? EXPORT_READ_ONLY : 0) |
+			 (atomic_load(&f->multi) ? EXPORT_MULTI : 0)) };
 
 	if (is(f, FAKE_NO_EXPORT)) {
 		put_option_reply(fd, option, REP_ERR_UNKNOWN, NULL, 0);
@@ -148,27 +150,30 @@ static void put_export(struct fake *f, int fd, uint32_t option)
 	put_option_reply(fd, option, REP_ACK, NULL, 0);
 }
 
-/* True: requests follow. */
-static bool take_option(struct fake *f, int fd)
+static uint32_t get_option(int fd)
 {
 	struct {
 		uint64_t magic;
 		uint32_t option, len;
 	} __attribute__((packed)) head;
 	uint8_t data[4096];
-	uint32_t option;
 
 	get(fd, &head, sizeof(head));
-	option = be32toh(head.option);
 	if (be64toh(head.magic) != OPTION_MAGIC || be32toh(head.len) > sizeof(data))
 		_exit(1);
 	get(fd, data, be32toh(head.len));
+	return be32toh(head.option);
+}
+
+static void answer_option(struct fake *f, int fd, uint32_t option)
+{
 	if (is(f, FAKE_LONG_OPTION)) {
+		static const uint8_t data[4096];
 		struct {
 			uint64_t magic;
 			uint32_t option, type, len;
 		} __attribute__((packed))
-		reply = { htobe64(OPTION_REPLY), head.option, htobe32(REP_INFO), UINT32_MAX };
+		reply = { htobe64(OPTION_REPLY), htobe32(option), htobe32(REP_INFO), UINT32_MAX };
 
 		put(fd, &reply, sizeof(reply));
 		for (;;)
@@ -183,7 +188,31 @@ static bool take_option(struct fake *f, int fd)
 		put_option_reply(fd, option, REP_ACK, NULL, 0);
 	else
 		put_option_reply(fd, option, REP_ERR_UNSUP, NULL, 0);
-	return option == OPT_GO;
+}
+
+static void answer_options(struct fake *f, int fd)
+{
+	uint32_t option;
+
+	f->noptions = 0;
+	do {
+		option = get_option(fd);
+		if (f->noptions < FAKE_OPTIONS_MAX)
+			f->options[f->noptions++] = option;
+		answer_option(f, fd, option);
+	} while (option != OPT_GO); /* requests follow */
+}
+
+static void answer_options_ahead(struct fake *f, int fd)
+{
+	uint32_t flags;
+
+	for (unsigned i = 0; i < f->noptions; i++)
+		answer_option(f, fd, f->options[i]);
+	atomic_fetch_add(&f->ahead, 1);
+	get(fd, &flags, sizeof(flags));
+	while (get_option(fd) != OPT_GO)
+		;
 }
 
 static void shake(struct fake *f, int fd)
@@ -199,9 +228,12 @@ static void shake(struct fake *f, int fd)
 	if (is(f, FAKE_GARBAGE))
 		first.hello = ~first.hello;
 	put(fd, &first, is(f, FAKE_HALF_HELLO) ? 12 : sizeof(first));
+	if (is(f, FAKE_AHEAD)) {
+		answer_options_ahead(f, fd);
+		return;
+	}
 	get(fd, &flags, sizeof(flags));
-	while (!take_option(f, fd))
-		;
+	answer_options(f, fd);
 }
 
 /* ---- requests ---- */

@@ -4,9 +4,11 @@
 #define DEVICE_NBD_FAKE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-#define FAKE_BYTES (16U << 20)
+#define FAKE_BYTES       (16U << 20)
+#define FAKE_OPTIONS_MAX 16
 
 /* What it does in place of what it should. */
 enum fake_how {
@@ -37,6 +39,7 @@ enum fake_how {
 	FAKE_INFOS,       /* answers an option without end */
 	FAKE_SMALLER,     /* the export has shrunk */
 	FAKE_READ_ONLY,   /* nobody may write to it now */
+	FAKE_AHEAD,       /* answers what the last one asked at first, before this one asks */
 	FAKE_HOWS,
 };
 
@@ -44,6 +47,9 @@ enum fake_how {
 struct fake {
 	_Atomic unsigned how, times;
 	_Atomic unsigned done, connections, requests; /* misdeeds; all that came */
+	_Atomic unsigned ahead;                       /* connections that have all their answers */
+	_Atomic bool multi;                           /* it says that its connections are in step */
+	uint32_t options[FAKE_OPTIONS_MAX], noptions; /* that the last one asked for */
 	uint8_t image[FAKE_BYTES];
 };
 

@@ -35,14 +35,20 @@ static struct {
 	unsigned at; /* the next block; each is used once */
 } t;
 
-static void set_up_with(const char *const *words)
+static void set_up_as(const char *const *words, bool multi)
 {
 	struct rig_options options = { .queues = 1, .args = words };
 
 	t.fake = fake_new();
+	atomic_store(&t.fake->multi, multi);
 	nbd_start_fake(&t.nbd, &options, t.fake);
 	rig_start(&t.rig, &options);
 	t.gpa = rig_alloc(&t.rig, BLOCK, BLOCK);
+}
+
+static void set_up_with(const char *const *words)
+{
+	set_up_as(words, false);
 }
 
 static void set_up(void)
@@ -368,4 +374,72 @@ Test(blk_nbd_hostile, a_size_that_is_not_told)
 	supervisor_ask_ok(&s, BUS_SHUTDOWN);
 	tear_down();
 	supervisor_close(&s);
+}
+
+/* ---- connections that this test makes, in the place of nbd-dial ---- */
+
+static struct supervisor s;
+
+static void set_up_dialler(bool multi)
+{
+	static const char *words[] = { "--id", "disk0", "--bus", NULL, NULL };
+
+	supervisor_open(&s);
+	words[3] = s.dir;
+	set_up_as(words, multi);
+	supervisor_expect(&s, &t.rig);
+	works();
+	nbd_dial_kill(&t.nbd);
+}
+
+static void tear_down_dialler(void)
+{
+	nbd_dial_start(&t.nbd);
+	supervisor_ask_ok(&s, BUS_SHUTDOWN);
+	tear_down();
+	supervisor_close(&s);
+}
+
+static void ask_size_then_hear(struct dial_question *q)
+{
+	struct bus_msg set = { .type = BUS_SET, .set = { .key = "size", .value = "image" } };
+
+	supervisor_ask(&s, &set);
+	supervisor_until(&s, nbd_dial_hear(&t.nbd, q));
+	cr_assert_eq(q->what, DIAL_NEW);
+	cr_assert_eq(q->slot, DIAL_ASIDE);
+}
+
+/* With all of the server's answers in it. */
+static int connection_ahead(void)
+{
+	unsigned before = atomic_load(&t.fake->ahead);
+	int fd;
+
+	fake_be(t.fake, FAKE_AHEAD, UINT32_MAX);
+	fd = nbd_connect(&t.nbd);
+	rig_until(&t.rig, atomic_load(&t.fake->ahead) != before);
+	return fd;
+}
+
+/* Libnbd is done with it as soon as it has it, and nothing comes over it any more. */
+Test(blk_nbd_hostile, a_server_that_answers_before_it_is_asked)
+{
+	struct dial_question q;
+	unsigned tries = 5;
+
+	set_up_dialler(true);
+	do {
+		cr_assert(tries--);
+		ask_size_then_hear(&q);
+		nbd_dial_say(&t.nbd, &q, connection_ahead());
+		supervisor_until(&s, s.answered);
+	} while (s.err); /* a busy machine may take its time */
+	nbd_kill(&t.nbd);
+	nbd_up(&t.nbd);
+	rig_until(&t.rig, nbd_dial_hear(&t.nbd, &q));
+	cr_assert_eq(q.slot, 0);
+	nbd_dial_say(&t.nbd, &q, connection_ahead());
+	works();
+	tear_down_dialler();
 }
