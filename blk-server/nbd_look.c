@@ -172,7 +172,9 @@ static void on_answer(void *arg, uint32_t events)
 	}
 	if (!err)
 		err = loop_add_fd(look->loop, fd, events_of(look->handle), on_connection, nbd, &look->watch);
-	if (err)
+	if (err == -EBUSY && !(nbd->flags & NBD_MULTI))
+		renew(nbd); /* it takes no other now */
+	else if (err)
 		finish(nbd, err, 0);
 	else
 		go_on(nbd);

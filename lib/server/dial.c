@@ -83,6 +83,9 @@ int dial_take(struct dial *d, int *fd)
 	if (nfds)
 		close(*fd);
 	*fd = -1;
+	/* A server on this host whose queue is full is no answer that has yet to come. */
+	if (answer.err == -EAGAIN)
+		return -EBUSY;
 	return answer.err < -4095 ? -EPROTO : answer.err;
 }
 

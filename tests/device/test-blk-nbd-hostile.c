@@ -443,3 +443,25 @@ Test(blk_nbd_hostile, a_server_that_answers_before_it_is_asked)
 	works();
 	tear_down_dialler();
 }
+
+/* EAGAIN is what nbd-dial is told then, and no answer that has yet to come. */
+Test(blk_nbd_hostile, a_server_whose_queue_of_connections_is_full)
+{
+	struct dial_question q;
+	uint64_t since;
+
+	set_up_dialler(false);
+	ask_size_then_hear(&q);
+	nbd_dial_say(&t.nbd, &q, -EAGAIN);
+	supervisor_until(&s, nbd_dial_hear(&t.nbd, &q));
+	cr_assert_eq(q.slot, 0, "the connection in use is to be made anew");
+	since = clock_ns();
+	nbd_dial_say(&t.nbd, &q, -EAGAIN);
+	supervisor_until(&s, nbd_dial_hear(&t.nbd, &q));
+	note("asks again after %llu ms", (unsigned long long)((clock_ns() - since) / NS_PER_MS));
+	cr_assert_lt(clock_ns() - since, 5 * NS_PER_S);
+	nbd_dial_say(&t.nbd, &q, nbd_connect(&t.nbd));
+	supervisor_until(&s, s.answered);
+	works();
+	tear_down_dialler();
+}
