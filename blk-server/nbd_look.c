@@ -30,24 +30,30 @@ static void hang_up(struct nbd_look *look)
 	look->handle = NULL;
 }
 
+static void stop(struct nbd_look *look)
+{
+	hang_up(look);
+	loop_del_fd(look->renewed);
+	loop_del_timer(look->timer);
+	*look = (struct nbd_look) { .answers = look->answers };
+}
+
 void nbd_look_end(struct disk *disk)
 {
 	struct nbd_look *look = disk->nbd ? &disk->nbd->look : NULL;
 
-	if (!look || !look->loop)
+	if (!look)
 		return;
-	hang_up(look);
+	stop(look);
 	loop_del_fd(look->answers);
-	loop_del_fd(look->renewed);
-	loop_del_timer(look->timer);
-	*look = (struct nbd_look) { .loop = NULL };
+	look->answers = NULL;
 }
 
 static void finish(struct nbd *nbd, int err, uint64_t bytes)
 {
 	nbd_looked_fn done = nbd->look.done;
 
-	nbd_look_end(nbd->disk);
+	stop(&nbd->look);
 	done(nbd->disk, err, bytes);
 }
 
@@ -92,8 +98,7 @@ static void renew(struct nbd *nbd)
 	int err;
 
 	hang_up(look);
-	loop_del_fd(look->answers);
-	look->answers = NULL;
+	look->asked = false;
 	for (unsigned i = 0; i < nbd->nlinks; i++)
 		nbd_link_renew(&nbd->link[i]);
 	loop_arm_timer(look->timer, clock_ns() + RENEW_NS);
@@ -162,6 +167,13 @@ static void on_answer(void *arg, uint32_t events)
 	(void)events;
 	if (err == -EAGAIN)
 		return;
+	/* Given up meanwhile: a server that takes one connection at a time would wait for what comes over it. */
+	if (!look->asked) {
+		if (!err)
+			close(fd);
+		return;
+	}
+	look->asked = false;
 	if (!err) {
 		look->handle = nbd_shake(nbd, fd);
 		look->fd = fd;
@@ -201,14 +213,15 @@ int nbd_look(struct disk *disk, struct loop *loop, nbd_looked_fn done)
 	look->loop = loop;
 	look->done = done;
 	err = loop_add_timer(loop, on_time, nbd, &look->timer);
-	if (!err)
+	if (!err && !look->answers)
 		err = loop_add_fd(loop, nbd->dial.mine, EPOLLIN, on_answer, nbd, &look->answers);
 	if (!err)
 		err = dial_ask(&nbd->dial, DIAL_NEW, DIAL_ASIDE);
 	if (err) {
-		nbd_look_end(disk);
+		stop(look);
 		return err;
 	}
+	look->asked = true;
 	loop_arm_timer(look->timer, clock_ns() + LOOK_NS);
 	return 0;
 }

@@ -148,7 +148,9 @@ struct nbd_look {
 	struct loop *loop; /* NULL: nobody asks */
 	nbd_looked_fn done;
 	struct loop_timer *timer;
-	struct loop_fd *answers, *watch, *renewed;
+	struct loop_fd *answers; /* of nbd-dial: from the first time on, as one may come late */
+	struct loop_fd *watch, *renewed;
+	bool asked;                /* and there is no answer yet */
 	struct nbd_handle *handle; /* of the connection for it, and its socket */
 	int fd;
 };

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "bus.h"
 #include "clock.h"
@@ -441,6 +443,24 @@ Test(blk_nbd_hostile, a_server_that_answers_before_it_is_asked)
 	cr_assert_eq(q.slot, 0);
 	nbd_dial_say(&t.nbd, &q, connection_ahead());
 	works();
+	tear_down_dialler();
+}
+
+/* A server that takes one connection at a time would wait for what comes over it. */
+Test(blk_nbd_hostile, a_connection_that_comes_too_late_is_closed)
+{
+	struct dial_question q;
+	int pair[2];
+	char byte;
+
+	set_up_dialler(true);
+	ask_size_then_hear(&q);
+	supervisor_until(&s, s.answered);
+	cr_assert_eq(s.err, -ETIMEDOUT);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	nbd_dial_say(&t.nbd, &q, pair[0]);
+	supervisor_until(&s, recv(pair[1], &byte, 1, MSG_DONTWAIT) == 0);
+	close(pair[1]);
 	tear_down_dialler();
 }
 
