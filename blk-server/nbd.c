@@ -29,13 +29,13 @@ struct nbd_handle *nbd_shake(const struct nbd *nbd, int fd)
 {
 	struct nbd_handle *h = nbd_create();
 	CLEAN_FD int its = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	bool there = h && its >= 0;
 
-	if (h && its >= 0 && nbd_set_export_name(h, nbd->uri.export) == 0 &&
-	    nbd_set_pread_initialize(h, false) == 0 && nbd_aio_connect_socket(h, its) == 0) {
-		take_fd(&its);
+	/* It is libnbd's even if that fails. */
+	if (there && nbd_set_export_name(h, nbd->uri.export) == 0 &&
+	    nbd_set_pread_initialize(h, false) == 0 && nbd_aio_connect_socket(h, take_fd(&its)) == 0)
 		return h;
-	}
-	log_warn_limited("the NBD server: %s", h && its >= 0 ? nbd_get_error() : "out of memory");
+	log_warn_limited("the NBD server: %s", there ? nbd_get_error() : "out of memory");
 	nbd_close(h);
 	return NULL;
 }
