@@ -23,6 +23,7 @@
 #include "dial.h"
 #include "fd.h"
 #include "nbd_fake.h"
+#include "note.h"
 #include "num.h"
 #include "sandbox.h"
 #include "temp_dir.h"
@@ -86,6 +87,15 @@ void nbd_kill(struct nbd *n)
 	cr_assert_eq(waitpid(n->pid, NULL, 0), n->pid);
 	n->pid = 0;
 	unlink(n->socket);
+}
+
+void nbd_revive(struct nbd *n)
+{
+	if (waitpid(n->pid, NULL, WNOHANG) != n->pid)
+		return;
+	note("%s died by itself, and was started again", n->argv[0]);
+	unlink(n->socket);
+	nbd_up(n);
 }
 
 static bool installed(const char *program)

@@ -42,6 +42,10 @@ extern const char *const nbd_kit[], *const nbd_qemu[], *const nbd_qemu_one[];
 void nbd_kill(struct nbd *n);
 void nbd_up(struct nbd *n);
 
+/* Starts it again if it died by itself: nbdkit before 1.33.10 may, by an assertion of its own, when a connection is ended that
+ * it has several answers for. */
+void nbd_revive(struct nbd *n);
+
 /* A connection to it. */
 int nbd_connect(const struct nbd *n);
 

@@ -225,7 +225,7 @@ static void killed(const char *const *words, unsigned queues, bool server_too)
 		uint64_t before = l.completed;
 
 		/* One that many processes died with would be given up. */
-		load_until(&l, !l.at_death && l.completed > before + 100);
+		load_until(&l, (nbd_revive(&nbd), !l.at_death && l.completed > before + 100));
 		run_for(&l, load_random(&l, 40 * NS_PER_MS));
 		rig_kill(&l.rig);
 		load_died(&l);
@@ -235,6 +235,7 @@ static void killed(const char *const *words, unsigned queues, bool server_too)
 		}
 		rig_respawn(&l.rig);
 	}
+	load_until(&l, (nbd_revive(&nbd), !l.at_death));
 	load_stop(&l);
 	nbd_stop(&nbd);
 }
