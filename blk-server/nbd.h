@@ -48,7 +48,7 @@ int nbd_examine(struct disk *disk, unsigned queues);
  * How large the export is now. Serving, and called on the main thread, whose loop it is: 0, and done is called from there
  * within some seconds, or -errno. Its server says that only to a new connection: one is made for this alone. What is larger
  * only new connections can reach, so then each in use is made anew; it is, too, where a server that need not take several
- * connections does not take that one. End it before the loop ends; it may have ended.
+ * connections does not answer that one, or has no room for it. End it before the loop ends; it may have ended.
  */
 typedef void (*nbd_looked_fn)(struct disk *disk, int err, uint64_t bytes);
 int nbd_look(struct disk *disk, struct loop *loop, nbd_looked_fn done);
