@@ -96,7 +96,7 @@ static int open_backing(struct chain *c, unsigned i)
 	struct disk *disk = c->disk;
 	const char *path = split_format(disk->backing[i], &c->backing[i].format);
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
-	struct stat st;
+	struct stat st = { 0 };
 	int fd = disk->backing_fd[i], err = 0;
 
 	if (fd < 0)

@@ -177,6 +177,7 @@ static int read_frame(struct rx *rx, struct frame *f)
 	behind = iov[n];
 	iov[n] = (struct iovec) { .iov_base = rx->spill, .iov_len = SPILL };
 	len = read_behind(rx, iov, n + 1, skip);
+	f->head_len = 0;
 	if (len >= 0 && !filter_is_open(&rx->filter))
 		f->head_len = vec_get(iov, n + 1, NET_HDR_BYTES, f->head, FILTER_LOOK);
 	iov[n] = behind;

@@ -146,7 +146,7 @@ int console_go_on(const struct vmconf *conf, int fds[KEEPER_CONSOLE_MAX], struct
 	snprintf(c->where, sizeof(c->where), "%s", conf->console_path ? conf->console_path : "");
 	if (c->kind == CONSOLE_PTY && ptsname_r(c->out.fd, c->where, sizeof(c->where)))
 		snprintf(c->where, sizeof(c->where), "pty");
-	if (c->kind == CONSOLE_SOCKET)
+	if (c->kind == CONSOLE_SOCKET && conf->console_path)
 		c->socket_path = strdup(conf->console_path);
 	*out = c;
 	return 0;

@@ -19,7 +19,7 @@ static void go_on(struct device *d)
 
 int device_adopt(struct device *d)
 {
-	bool by_order[KEEPER_SLOTS], lost[KEEPER_SLOTS] = { false };
+	bool by_order[KEEPER_SLOTS] = { false }, lost[KEEPER_SLOTS] = { false };
 	struct keeper_found found;
 	int err;
 

@@ -62,7 +62,7 @@ static int ask(unsigned index, void *answer, size_t size)
 
 int files_tap_queues(unsigned index)
 {
-	_Alignas(struct nlmsghdr) char answer[ANSWER_BYTES];
+	_Alignas(struct nlmsghdr) char answer[ANSWER_BYTES] = "";
 	struct nlmsghdr *header = (struct nlmsghdr *)(void *)answer;
 	const struct nlmsgerr *refused = NLMSG_DATA(header);
 	struct rtattr *data;

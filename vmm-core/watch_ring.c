@@ -80,7 +80,7 @@ bool watch_names_none(const struct watch_ring *at, uint32_t before, uint32_t now
 	const uint32_t *elements = (const uint32_t *)at->used + 1;
 	uint16_t n = (uint16_t)(now - before);
 
-	for (uint16_t i = 1; i <= MIN(n, at->size); i++)
+	for (unsigned i = 1; i <= MIN(n, at->size); i++)
 		if (__atomic_load_n(&elements[2 * ((now - i) % at->size)], __ATOMIC_RELAXED) >= at->size)
 			return true;
 	return false;

@@ -20,7 +20,7 @@ static int decode(const char *from, size_t len, char *to, size_t size, const cha
 
 	for (size_t i = 0; i < len; i++, n++) {
 		char hex[3] = "";
-		int c = from[i];
+		int c = (unsigned char)from[i];
 
 		if (c == '%') {
 			if (i + 2 >= len || !isxdigit((unsigned char)from[i + 1]) ||
