@@ -9,7 +9,7 @@
 . "$top_srcdir/tests/guest/storm.bash"
 command -v jq >/dev/null || skip_all "jq is not installed"
 export BULKHEAD_PATH=$BULKHEAD_PATH:$top_builddir/net-server:$top_builddir/net-user
-options=(--net user,restrict=on)
+options=(--net "user,restrict=on")
 grep -q '^#define BH_SANITIZE' "$top_builddir/config.h" && options+=(--sandbox off)
 seeds=1 steps=5000
 [ -z "${BULKHEAD_LONG-}" ] || seeds="1 2 3 4 5" steps=100000
