@@ -197,7 +197,7 @@ static bool disk_serves(struct play *p, struct play_device *d)
 }
 
 #define BUFFERS 4
-#define BUFFER  2048
+#define BUFFER  16384 /* a frame that does not fit waits, and all behind it */
 
 /* Whether one of the buffers has an answer to play_arp in it. */
 static bool answered(uint32_t at)
@@ -211,19 +211,24 @@ static bool answered(uint32_t at)
 	return false;
 }
 
-/* A frame may get lost with a process: it is sent again. */
+static void give_buffer(struct play *p, struct play_device *d, uint32_t at, unsigned number)
+{
+	struct play_part part = { at + number % BUFFERS * BUFFER, BUFFER, true };
+
+	play_put(p, d, &d->lanes[0], &part, 1);
+	play_kick(d, 0);
+}
+
+/* A frame may get lost with a process: it is sent again. And the other end may still have many for an earlier driver. */
 static bool port_serves(struct play *p, struct play_device *d)
 {
 	uint32_t at = PLAY_DATA + (play_pick(p, 4000) << 12), frame = at + BUFFERS * BUFFER;
 	uint64_t end = deadline(p), again = 0;
+	unsigned given = 0;
 
 	memset((void *)(uintptr_t)at, 0, BUFFERS * BUFFER);
-	for (unsigned i = 0; i < BUFFERS && i * PLAY_TABLE + PLAY_TABLE <= d->lanes[0].size; i++) {
-		struct play_part part = { at + i * BUFFER, BUFFER, true };
-
-		play_put(p, d, &d->lanes[0], &part, 1);
-	}
-	play_kick(d, 0);
+	for (; given < BUFFERS && given * PLAY_TABLE + PLAY_TABLE <= d->lanes[0].size; given++)
+		give_buffer(p, d, at, given);
 	/* What comes at once may be the answer to an earlier one. */
 	while (!again || !answered(at)) {
 		if (tsc() > end)
@@ -237,8 +242,10 @@ static bool port_serves(struct play *p, struct play_device *d)
 			play_kick(d, 1);
 			again = tsc() + p->khz * 1000;
 		}
+		if (play_take(d, &d->lanes[0]))
+			give_buffer(p, d, at, given++);
 	}
-	return taken(p, d, 0) && taken(p, d, 1);
+	return taken(p, d, 1);
 }
 
 bool play_serves(struct play *p, struct play_device *d)

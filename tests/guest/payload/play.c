@@ -50,6 +50,7 @@ static void tell(struct play *p, uint64_t step)
 /* What can be seen of a device that does not do as it should. */
 static bool failed(const struct play_device *d, const char *what)
 {
+	play_console();
 	print("\n# the device in slot");
 	print_count(what, d->v.slot);
 	print_count("status", MMIO_READ(uint8_t, d->v.common + COMMON_STATUS));
