@@ -269,6 +269,7 @@ static int make_transport(struct device *d)
 		.class = d->args.kind->pci_class,
 		.config_write_off = d->args.kind->config_write_off,
 		.config_write_len = d->args.kind->config_write_len,
+		.config_write_max = d->args.kind->config_write_max,
 		.config_write_feature = d->args.kind->config_write_feature,
 		.ops = &ops,
 		.arg = d,

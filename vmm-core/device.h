@@ -41,6 +41,7 @@ struct device_kind {
 	const char *slow;     /* as in watch.h */
 	uint64_t mac_feature; /* with it configuration space begins with a hardware address; 0: never */
 	uint16_t config_write_off, config_write_len; /* as in virtio_pci_args */
+	uint8_t config_write_max;
 	unsigned config_write_feature;
 };
 

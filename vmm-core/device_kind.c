@@ -48,6 +48,7 @@ static const struct device_kind kinds[] = {
 	    .rings_each = 1,
 	    .config_write_off = offsetof(struct virtio_blk_config, wce),
 	    .config_write_len = 1,
+	    .config_write_max = 1, /* write-through or write-back */
 	    .config_write_feature = VIRTIO_BLK_F_CONFIG_WCE,
 	    .slow = "its storage is slow, or a limit holds it",
 	},

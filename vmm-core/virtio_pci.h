@@ -38,8 +38,9 @@ struct virtio_pci_args {
 	uint32_t class;     /* PCI class code */
 	unsigned queues;    /* 1 to VIRTIO_PCI_QUEUES_MAX */
 	/* Bytes [config_write_off, + config_write_len) of configuration space may be written once feature bit
-	 * config_write_feature was negotiated; len 0: none. */
+	 * config_write_feature was negotiated, each with at most config_write_max; len 0: none. */
 	uint16_t config_write_off, config_write_len;
+	uint8_t config_write_max;
 	unsigned config_write_feature;
 	const struct virtio_pci_ops *ops;
 	void *arg;

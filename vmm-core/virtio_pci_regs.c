@@ -299,6 +299,15 @@ static uint64_t device_read(struct virtio_pci *t, uint64_t off, unsigned size)
 	return value;
 }
 
+/* What the device type does not know stays here: a back end refuses it, and would be lost for a driver's mistake. */
+static bool config_values_known(const struct virtio_pci *t, unsigned size, uint64_t value)
+{
+	for (unsigned i = 0; i < size; i++)
+		if ((value >> 8 * i & 0xff) > t->args.config_write_max)
+			return false;
+	return true;
+}
+
 static void device_write(struct virtio_pci *t, uint64_t off, unsigned size, uint64_t value)
 {
 	uint64_t first = t->args.config_write_off, end = first + t->args.config_write_len;
@@ -307,7 +316,8 @@ static void device_write(struct virtio_pci *t, uint64_t off, unsigned size, uint
 	lock_take(&t->lock);
 	allowed = off >= first && off + size <= MIN(end, t->config_len) &&
 		  (t->state == VIRTIO_PCI_AGREED || t->state == VIRTIO_PCI_LIVE) &&
-		  t->driver_features >> t->args.config_write_feature & 1;
+		  t->driver_features >> t->args.config_write_feature & 1 &&
+		  config_values_known(t, size, value);
 	if (allowed) {
 		memcpy(t->config + off, &value, size);
 		t->config_dirty |= ((1ULL << size) - 1) << (off - first);

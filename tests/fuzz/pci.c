@@ -179,6 +179,7 @@ static void set_up(void)
 					.queues = QUEUES,
 					.config_write_off = WCE_OFF,
 					.config_write_len = 1,
+					.config_write_max = 1,
 					.config_write_feature = 11,
 					.ops = &ops };
 	uint8_t config[60];
@@ -366,7 +367,7 @@ static void op_loop(struct input *in)
 		break;
 	case 3:
 		if (virtio_pci_take_config_write(t, &off, &len, config))
-			MUST(off >= WCE_OFF && off + len <= WCE_OFF + 1);
+			MUST(off >= WCE_OFF && off + len <= WCE_OFF + 1 && config[0] <= 1);
 		break;
 	case 4:
 		virtio_pci_wire(t);

@@ -61,6 +61,7 @@ static void set_up(void)
 					.queues = QUEUES,
 					.config_write_off = WCE_OFF,
 					.config_write_len = 1,
+					.config_write_max = 0x77,
 					.config_write_feature = WCE_BIT,
 					.ops = &ops };
 
@@ -388,6 +389,19 @@ Test(virtio, a_configuration_write_is_handed_on)
 	cr_assert(virtio_pci_take_config_write(t, &off, &len, buf));
 	cr_assert(off == WCE_OFF && len == 1 && buf[0] == 0x77);
 	cr_assert_not(virtio_pci_take_config_write(t, &off, &len, buf));
+}
+
+/* A back end would refuse it, and end over it. */
+Test(virtio, a_configuration_value_that_the_device_does_not_know_stays_here)
+{
+	uint64_t before;
+
+	negotiate(OFFERED);
+	before = guest_read(&m, CONFIG + WCE_OFF, 1);
+	guest_write(&m, CONFIG + WCE_OFF, 1, 0x78);
+	guest_write(&m, CONFIG + WCE_OFF, 1, 0xff);
+	cr_assert_eq(config_writes, 0);
+	cr_assert_eq(guest_read(&m, CONFIG + WCE_OFF, 1), before);
 }
 
 Test(virtio, a_write_that_nobody_took_outlives_an_older_reading)
