@@ -134,6 +134,9 @@ static int prepare_inflight(struct backend *b)
 {
 	bool able = device_rings_can_track(b);
 
+	/* A driver may go live without any: a region for none is a mistake to every back end, and nothing can be in flight. */
+	if (!b->dev->act.n_rings)
+		return 0;
 	if (b->inflight_used)
 		return able ? 0 : -EPROTONOSUPPORT;
 	if (b->started)

@@ -289,6 +289,23 @@ Test(device, fault_45_too_few_descriptors_are_survived)
 	cr_assert_geq(last_start.inflight_fd, 0);
 }
 
+/* A back end refuses an in-flight region for no ring. */
+Test(device, a_driver_without_a_ring_is_served_nothing)
+{
+	probe();
+	drive_features();
+	drive_ok();
+	cr_assert_eq(last_start.n_rings, 0);
+	cr_assert_eq(last_start.inflight_fd, -1);
+	answer(&started, 0);
+	cr_assert_eq(downs, 0);
+	fe->ops->lost(fe->arg, 0, "it died");
+	probe();
+	cr_assert_eq(last_start.inflight_fd, -1, "nor is its successor");
+	answer(&started, 0);
+	cr_assert_eq(downs, 1);
+}
+
 Test(device, a_refusal_is_a_loss)
 {
 	probe();
