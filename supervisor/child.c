@@ -418,7 +418,8 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	loop_arm_timer(c->timer, c->times.begun + c->start_ns);
 	launch.stderr_fd = log_fd;
 	all_held[KEEPER_HELD_LOG] = err ? -1 : logs_pipe_fd(c->log);
-	memcpy(all_held + 1, held, nheld * sizeof(int));
+	if (nheld)
+		memcpy(all_held + 1, held, nheld * sizeof(int));
 	if (!err) {
 		snprintf(what, sizeof(what), "its endpoint");
 		err = bus_expect(c->bus, BUS_NOBODY);

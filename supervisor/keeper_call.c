@@ -192,8 +192,10 @@ int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch,
 	int got[FD_PASS_MAX], mine[2], err;
 	size_t ngot;
 
-	memcpy(all + 1, launch->fds, launch->nfds * sizeof(int));
-	memcpy(all + 1 + launch->nfds, launch->held, request.nheld * sizeof(int));
+	if (launch->nfds)
+		memcpy(all + 1, launch->fds, launch->nfds * sizeof(int));
+	if (request.nheld)
+		memcpy(all + 1 + launch->nfds, launch->held, request.nheld * sizeof(int));
 	err = ask_many(k, &request, all, 1 + launch->nfds + request.nheld, &answer, got, &ngot);
 	sort_out(err ? 0 : 3, got, ngot, mine, 2);
 	if (err == -ETIMEDOUT)
