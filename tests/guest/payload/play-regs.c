@@ -20,19 +20,6 @@
 #define COM1_MCR 4
 #define COM1_LSR 5
 
-static inline void out16(uint16_t port, uint16_t v)
-{
-	__asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port) : "memory");
-}
-
-static inline uint16_t in16(uint16_t port)
-{
-	uint16_t v;
-
-	__asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port) : "memory");
-	return v;
-}
-
 uint32_t play_odd(struct play *p)
 {
 	uint32_t bit = 1u << play_pick(p, 32);
