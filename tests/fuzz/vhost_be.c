@@ -16,6 +16,9 @@
 
 #define QUEUES 3
 #define CONFIG 60
+#define PROTOCOL                                                                                             \
+	(VHOST_PF_MQ | VHOST_PF_LOG_SHMFD | VHOST_PF_REPLY_ACK | VHOST_PF_BACKEND_REQ | VHOST_PF_CONFIG |    \
+	 VHOST_PF_INFLIGHT_SHMFD | VHOST_PF_RESET_DEVICE | VHOST_PF_CONFIGURE_MEM_SLOTS | VHOST_PF_STATUS)
 
 static struct world {
 	struct loop *loop;
@@ -26,7 +29,6 @@ static struct world {
 	bool stopping[QUEUES], mem_waits;
 	struct vq *vq[QUEUES];
 	uint8_t config[CONFIG];
-	uint64_t protocol;
 } w;
 
 /* ---- the device ---- */
@@ -221,11 +223,7 @@ static size_t payload(struct input *in, uint32_t request, union vhost_payload *p
 		p->u64 |= index & 8 ? VHOST_F_LOG_ALL : 0;
 		return 8;
 	case VHOST_SET_PROTOCOL_FEATURES:
-		p->u64 = index & 1 ? in_u64(in) : 0x1ffff & ~((1ULL << 2) | (1ULL << 4));
-		if (!(index & 1))
-			p->u64 = VHOST_PF_MQ | VHOST_PF_LOG_SHMFD | VHOST_PF_REPLY_ACK |
-				 VHOST_PF_BACKEND_REQ | VHOST_PF_CONFIG | VHOST_PF_INFLIGHT_SHMFD |
-				 VHOST_PF_RESET_DEVICE | VHOST_PF_CONFIGURE_MEM_SLOTS | VHOST_PF_STATUS;
+		p->u64 = index & 1 ? in_u64(in) : PROTOCOL;
 		return 8;
 	case VHOST_SET_MEM_TABLE:
 		p->table.n = index < 200 ? index % 5 : in_u32(in);
@@ -391,9 +389,7 @@ static void op_begin(void)
 	msg.payload.u64 = (ops.features & ~(1ULL << 34)) | VHOST_F_PROTOCOL_FEATURES;
 	wire_send(w.sock, &msg, sizeof(msg.hdr) + 8, NULL, 0);
 	msg.hdr.request = VHOST_SET_PROTOCOL_FEATURES;
-	msg.payload.u64 = VHOST_PF_MQ | VHOST_PF_LOG_SHMFD | VHOST_PF_REPLY_ACK | VHOST_PF_BACKEND_REQ |
-			  VHOST_PF_CONFIG | VHOST_PF_INFLIGHT_SHMFD | VHOST_PF_RESET_DEVICE |
-			  VHOST_PF_CONFIGURE_MEM_SLOTS | VHOST_PF_STATUS;
+	msg.payload.u64 = PROTOCOL;
 	wire_send(w.sock, &msg, sizeof(msg.hdr) + 8, NULL, 0);
 	msg.hdr =
 	    (struct vhost_hdr) { VHOST_SET_MEM_TABLE, VHOST_HDR_VERSION, 8 + sizeof(struct vhost_region) };
@@ -449,16 +445,13 @@ static void operate(struct input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct input in = { data, len };
-	int pair[2];
+	int tested;
 
 	if (len > 4096)
 		return 0;
-	wire_count();
 	memset(&w, 0, sizeof(w));
-	MUST(loop_new("fuzz", &w.loop) == 0);
-	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
-	w.sock = pair[0];
-	MUST(vhost_be_new(w.loop, pair[1], &ops, NULL, &w.be) == 0);
+	tested = wire_begin(&w.loop, &w.sock);
+	MUST(vhost_be_new(w.loop, tested, &ops, NULL, &w.be) == 0);
 	while (in.left && !w.closed)
 		operate(&in);
 	answer();
@@ -466,8 +459,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	for (unsigned i = 0; i < QUEUES; i++)
 		forget(i);
 	vhost_be_free(w.be);
-	loop_free(w.loop);
 	close(w.sock);
-	wire_check();
+	wire_end(w.loop);
 	return 0;
 }

@@ -308,17 +308,14 @@ static void operate(struct input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct input in = { data, len };
-	int pair[2];
+	int tested;
 
 	if (len > 4096)
 		return 0;
-	wire_count();
 	memset(&w, 0, sizeof(w));
 	w.channel = -1;
-	MUST(loop_new("fuzz", &w.loop) == 0);
-	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
-	w.sock = pair[0];
-	MUST(vhost_fe_new(w.loop, pair[1], 3600 * NS_PER_S, &ops, NULL, &w.fe) == 0);
+	tested = wire_begin(&w.loop, &w.sock);
+	MUST(vhost_fe_new(w.loop, tested, 3600 * NS_PER_S, &ops, NULL, &w.fe) == 0);
 	while (in.left && !w.lost)
 		operate(&in);
 	/* The peer goes: whatever is under way ends. */
@@ -328,7 +325,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	vhost_fe_free(w.fe);
 	if (w.channel >= 0)
 		close(w.channel);
-	loop_free(w.loop);
-	wire_check();
+	wire_end(w.loop);
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors, and messages by hand. */
+/* The connection, descriptors, and messages by hand. */
 #include "wire.h"
 
 #include <errno.h>
@@ -39,6 +39,30 @@ int wire_fd(unsigned kind)
 	return fds[kind % ARRAY_SIZE(fds)];
 }
 
+int wire_begin(struct loop **loop, int *sock)
+{
+	int pair[2];
+
+	wire_fd(0);
+	lowest = dup(0);
+	close(lowest);
+	MUST(loop_new("fuzz", loop) == 0);
+	MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
+	*sock = pair[0];
+	return pair[1];
+}
+
+/* Descriptors are given out lowest first, so one more that is open would show. */
+void wire_end(struct loop *loop)
+{
+	int now;
+
+	loop_free(loop);
+	now = dup(0);
+	close(now);
+	MUST(now == lowest);
+}
+
 void wire_send(int sock, const struct vhost_msg *msg, size_t len, const int *with, unsigned n)
 {
 	ssize_t sent = fd_send(sock, &msg->hdr, len, with, n);
@@ -63,20 +87,4 @@ bool wire_receive(int sock, struct vhost_msg *msg, int *fd)
 	}
 	vhost_msg_drop_fds(msg);
 	return true;
-}
-
-void wire_count(void)
-{
-	wire_fd(0);
-	lowest = dup(0);
-	close(lowest);
-}
-
-/* Descriptors are given out lowest first, so one more that is open would show. */
-void wire_check(void)
-{
-	int now = dup(0);
-
-	close(now);
-	MUST(now == lowest);
 }
