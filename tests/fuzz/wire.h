@@ -14,7 +14,7 @@
 /* Begins an input: a loop and a connection in it, of which *sock is ours. Returns the end that is tested. */
 int wire_begin(struct loop **loop, int *sock);
 
-/* Ends it, when both ends are closed: no more descriptors may be open than there were. */
+/* Ends it, when both ends are closed: as many descriptors must be open as before. */
 void wire_end(struct loop *loop);
 
 /* One of those that outlive the input; it stays ours. kind 0: memory. 1: an eventfd. Others: what fits nowhere. */
