@@ -99,11 +99,16 @@ static size_t encode(const struct bus_msg *m, uint8_t *buf)
 	return len;
 }
 
+/* From a copy of its very size, so that the address sanitizer sees a read behind it. */
 static int decode(const void *data, size_t len, struct bus_msg *out)
 {
+	void *exact = malloc(len ? len : 1);
 	const char *what = NULL;
-	int err = bus_codec_decode(&arena, data, len, out, &what);
+	int err;
 
+	memcpy(exact, data, len);
+	err = bus_codec_decode(&arena, exact, len, out, &what);
+	free(exact);
 	if (err) {
 		cr_assert_eq(err, -EBADMSG);
 		cr_assert_not_null(what);
@@ -190,13 +195,8 @@ Test(bus_codec, fault_34_truncated_anywhere_is_malformed)
 		struct bus_msg in = sample((enum bus_type)t), out;
 		size_t len = encode(&in, buf);
 
-		for (size_t cut = 0; cut < len; cut++) {
-			uint8_t *exact = malloc(cut ? cut : 1); /* for the address sanitizer */
-
-			memcpy(exact, buf, cut);
-			cr_assert_neq(decode(exact, cut, &out), 0, "%s cut at %zu", bus_types[t].name, cut);
-			free(exact);
-		}
+		for (size_t cut = 0; cut < len; cut++)
+			cr_assert_neq(decode(buf, cut, &out), 0, "%s cut at %zu", bus_types[t].name, cut);
 	}
 }
 
@@ -245,12 +245,9 @@ Test(bus_codec, fault_34_hostile_shapes_are_malformed)
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		struct bus_msg out;
-		uint8_t *exact = malloc(bad[i].len);
 
-		memcpy(exact, bad[i].data, bad[i].len);
-		cr_assert_neq(decode(exact, bad[i].len, &out), 0, "%s", bad[i].name);
+		cr_assert_neq(decode(bad[i].data, bad[i].len, &out), 0, "%s", bad[i].name);
 		cr_assert_eq(out.id, bad[i].id, "%s: id %lu", bad[i].name, (unsigned long)out.id);
-		free(exact);
 	}
 }
 
@@ -301,16 +298,13 @@ Test(bus_codec, control_characters_of_a_text_are_made_harmless)
 /* Whatever decodes must be within every limit, and so must encode again. */
 static void check_random(const uint8_t *data, size_t len, unsigned *good)
 {
-	uint8_t *exact = malloc(len ? len : 1);
 	struct bus_msg out;
 
-	memcpy(exact, data, len);
-	if (decode(exact, len, &out) == 0) {
+	if (decode(data, len, &out) == 0) {
 		++*good;
 		cr_assert(out.type > BUS_NONE && out.type < BUS_TYPE_COUNT);
 		cr_assert_eq(encode_err(&out), 0);
 	}
-	free(exact);
 }
 
 Test(bus_codec, fault_34_random_mutations_never_break_the_decoder, .timeout = 60)
