@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <linux/virtio_blk.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +12,10 @@
 #include "clock.h"
 #include "cputime.h"
 #include "frontend.h"
+#include "load_option.h"
 #include "log.h"
 #include "loop.h"
 #include "num.h"
-#include "parse.h"
 
 #define BUCKETS_PER_OCTAVE 16
 #define BUCKETS            (40 * BUCKETS_PER_OCTAVE)
@@ -225,89 +224,29 @@ static const char help[] =
     "  --seed N           of the sequence of sectors (1)\n"
     "Prints one line of JSON.\n";
 
-static uint64_t number(const char *name, const char *word, uint64_t min, uint64_t max)
-{
-	uint64_t v = 0;
-
-	if (parse_size(word, &v) || v < min || v > max)
-		log_die(2, 0, "--%s %s: from %llu to %llu is allowed", name, word, (unsigned long long)min,
-			(unsigned long long)max);
-	return v;
-}
-
 static void parse_options(int argc, char **argv, struct options *o)
 {
-	static const struct option names[] = {
-		{ "socket", required_argument, NULL, 's' },
-		{ "depth", required_argument, NULL, 'd' },
-		{ "block", required_argument, NULL, 'b' },
-		{ "writes", required_argument, NULL, 'w' },
-		{ "poll", no_argument, NULL, 'p' },
-		{ "packed", no_argument, NULL, 'k' },
-		{ "queues", required_argument, NULL, 'q' },
-		{ "queue-size", required_argument, NULL, 'z' },
-		{ "span", required_argument, NULL, 'n' },
-		{ "seconds", required_argument, NULL, 't' },
-		{ "warmup-ms", required_argument, NULL, 'u' },
-		{ "pid", required_argument, NULL, 'P' },
-		{ "seed", required_argument, NULL, 'e' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+	const struct load_option options[] = {
+		{ "socket", .word = &o->socket },
+		{ "depth", .number = &o->depth, .min = 1, .max = 1024 },
+		{ "block", .number = &o->block, .min = 512, .max = 1 << 20 },
+		{ "writes", .number = &o->write_percent, .min = 0, .max = 100 },
+		{ "poll", .flag = &o->poll },
+		{ "packed", .flag = &o->packed },
+		{ "queues", .number = &o->queues, .min = 1, .max = 64 },
+		{ "queue-size", .number = &o->queue_size, .min = 2, .max = 1024 },
+		{ "span", .number = &o->span, .min = 512, .max = UINT64_MAX },
+		{ "seconds", .number = &o->seconds, .min = 1, .max = 3600 },
+		{ "warmup-ms", .number = &o->warmup_ms, .min = 0, .max = 60000 },
+		{ "pid", .number = &o->pid, .min = 1, .max = INT32_MAX },
+		{ "seed", .number = &o->seed, .min = 1, .max = UINT64_MAX },
+		{ .name = NULL },
 	};
-	int c, index = 0;
 
-	while ((c = getopt_long(argc, argv, "", names, &index)) != -1) {
-		const char *name = names[index].name;
-
-		switch (c) {
-		case 's':
-			o->socket = optarg;
-			break;
-		case 'd':
-			o->depth = number(name, optarg, 1, 1024);
-			break;
-		case 'b':
-			o->block = number(name, optarg, 512, 1 << 20) & ~511ULL;
-			break;
-		case 'w':
-			o->write_percent = number(name, optarg, 0, 100);
-			break;
-		case 'p':
-			o->poll = true;
-			break;
-		case 'k':
-			o->packed = true;
-			break;
-		case 'q':
-			o->queues = number(name, optarg, 1, 64);
-			break;
-		case 'z':
-			o->queue_size = number(name, optarg, 2, 1024);
-			break;
-		case 'n':
-			o->span = number(name, optarg, 512, UINT64_MAX);
-			break;
-		case 't':
-			o->seconds = number(name, optarg, 1, 3600);
-			break;
-		case 'u':
-			o->warmup_ms = number(name, optarg, 0, 60000);
-			break;
-		case 'P':
-			o->pid = number(name, optarg, 1, INT32_MAX);
-			break;
-		case 'e':
-			o->seed = number(name, optarg, 1, UINT64_MAX);
-			break;
-		case 'h':
-			fputs(help, stdout);
-			exit(0);
-		default:
-			exit(2);
-		}
-	}
-	if (!o->socket || optind != argc)
-		log_die(2, 0, "--socket PATH is missing, or there is more than options: see --help");
+	load_option_parse(argc, argv, options, help);
+	if (!o->socket)
+		log_die(2, 0, "--socket PATH is missing, see --help");
+	o->block &= ~511ULL;
 	if (o->depth > o->queue_size)
 		log_die(2, 0, "--depth %llu: not more than --queue-size", (unsigned long long)o->depth);
 }

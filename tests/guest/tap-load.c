@@ -7,7 +7,6 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <getopt.h>
 #include <linux/if_packet.h>
 #include <linux/virtio_net.h>
 #include <net/ethernet.h>
@@ -23,9 +22,9 @@
 #include <sys/socket.h>
 
 #include "clock.h"
+#include "load_option.h"
 #include "log.h"
 #include "num.h"
-#include "parse.h"
 
 #define MARK    0x42756c6bu
 #define SEGMENT 1448
@@ -267,16 +266,6 @@ static double percentile_us(const struct load *l, double part)
 	return 0;
 }
 
-static uint64_t number(const char *name, const char *word, uint64_t min, uint64_t max)
-{
-	uint64_t v = 0;
-
-	if (parse_size(word, &v) || v < min || v > max)
-		log_die(2, 0, "--%s %s: from %llu to %llu is allowed", name, word, (unsigned long long)min,
-			(unsigned long long)max);
-	return v;
-}
-
 static const char help[] =
     "usage: tap-load --interface NAME [options]\n"
     "  --size N       bytes of each frame (60)\n"
@@ -288,55 +277,21 @@ static const char help[] =
 
 static void parse_options(int argc, char **argv, struct options *o)
 {
-	static const struct option names[] = {
-		{ "interface", required_argument, NULL, 'i' },
-		{ "size", required_argument, NULL, 's' },
-		{ "seconds", required_argument, NULL, 't' },
-		{ "rate", required_argument, NULL, 'r' },
-		{ "settle-ms", required_argument, NULL, 'w' },
-		{ "tso", no_argument, NULL, 'g' },
-		{ "echo", no_argument, NULL, 'e' },
-		{ "window", required_argument, NULL, 'n' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+	const struct load_option options[] = {
+		{ "interface", .word = &o->interface },
+		{ "size", .number = &o->size, .min = 60, .max = 9014 },
+		{ "seconds", .number = &o->seconds, .min = 1, .max = 3600 },
+		{ "rate", .number = &o->rate, .min = 1, .max = 10000000 },
+		{ "settle-ms", .number = &o->settle_ms, .min = 0, .max = 60000 },
+		{ "tso", .flag = &o->tso },
+		{ "echo", .flag = &o->echo },
+		{ "window", .number = &o->window, .min = 1, .max = HISTORY / 2 },
+		{ .name = NULL },
 	};
-	int c;
 
-	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
-		switch (c) {
-		case 'i':
-			o->interface = optarg;
-			break;
-		case 's':
-			o->size = number("size", optarg, 60, 9014);
-			break;
-		case 't':
-			o->seconds = number("seconds", optarg, 1, 3600);
-			break;
-		case 'r':
-			o->rate = number("rate", optarg, 1, 10000000);
-			break;
-		case 'w':
-			o->settle_ms = number("settle-ms", optarg, 0, 60000);
-			break;
-		case 'n':
-			o->window = number("window", optarg, 1, HISTORY / 2);
-			break;
-		case 'g':
-			o->tso = true;
-			break;
-		case 'e':
-			o->echo = true;
-			break;
-		case 'h':
-			fputs(help, stdout);
-			exit(0);
-		default:
-			exit(2);
-		}
-	}
-	if (!o->interface || optind != argc)
-		log_die(2, 0, "--interface NAME is missing, or there is more than options: see --help");
+	load_option_parse(argc, argv, options, help);
+	if (!o->interface)
+		log_die(2, 0, "--interface NAME is missing, see --help");
 	if (o->window && !o->echo)
 		log_die(2, 0, "--window: needs --echo");
 	if (o->tso)
