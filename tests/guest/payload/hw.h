@@ -78,6 +78,19 @@ static inline uint64_t next_random(uint64_t *state)
 	return *state >> 32;
 }
 
+/* Shell's sort, the smallest first. */
+static inline void sort_times(uint64_t *times, unsigned n)
+{
+	for (unsigned gap = n / 2; gap; gap /= 2)
+		for (unsigned i = gap; i < n; i++)
+			for (unsigned j = i; j >= gap && times[j - gap] > times[j]; j -= gap) {
+				uint64_t t = times[j];
+
+				times[j] = times[j - gap];
+				times[j - gap] = t;
+			}
+}
+
 /* Ends the guest; the host's exit status is value × 2 + 1. */
 __attribute__((noreturn)) static inline void debug_exit(uint8_t value)
 {

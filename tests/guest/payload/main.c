@@ -114,22 +114,10 @@ static void test_errors(struct vdev *d)
 	report(vdev_wait(false), "polled: the ring goes on after errors");
 }
 
-static void sort_samples(void)
-{
-	for (unsigned gap = SAMPLES / 2; gap; gap /= 2)
-		for (unsigned i = gap; i < SAMPLES; i++)
-			for (unsigned j = i; j >= gap && samples[j - gap] > samples[j]; j -= gap) {
-				uint64_t t = samples[j];
-
-				samples[j] = samples[j - gap];
-				samples[j - gap] = t;
-			}
-}
-
 /* Prints "cycles NAME min median p99 max". */
 static void print_samples(const char *name)
 {
-	sort_samples();
+	sort_times(samples, SAMPLES);
 	print("cycles ");
 	print(name);
 	for (unsigned i = 0; i < 4; i++) {

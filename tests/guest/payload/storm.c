@@ -35,7 +35,8 @@ struct pending {
 static uint8_t buffers[DEPTH_MAX][BLOCK] __attribute__((aligned(4096)));
 static struct pending pending[DEPTH_MAX];
 static uint32_t generations[BLOCKS]; /* what each block holds; 0: no storm has written it */
-static uint32_t gaps[WINDOWS], reads[READS];
+static uint32_t gaps[WINDOWS];
+static uint64_t reads[READS];
 static uint8_t kinds[WINDOWS];
 
 static struct {
@@ -318,18 +319,6 @@ void storm_run(struct vdev *d, const struct storm_options *o)
 
 /* ---- another device's register ---- */
 
-static void sort_reads(unsigned n)
-{
-	for (unsigned gap = n / 2; gap; gap /= 2)
-		for (unsigned i = gap; i < n; i++)
-			for (unsigned j = i; j >= gap && reads[j - gap] > reads[j]; j -= gap) {
-				uint32_t t = reads[j];
-
-				reads[j] = reads[j - gap];
-				reads[j - gap] = t;
-			}
-}
-
 /* Keeps requests out, so that there is something to recover; what they read does not matter here. */
 static void stir(struct vdev *d, bool ending)
 {
@@ -366,10 +355,10 @@ static uint8_t read_window(uint8_t kind, struct vdev *d, struct vdev *other)
 		t = tsc() - t;
 		if (t > worst)
 			worst = t;
-		reads[count++ % READS] = (uint32_t)t;
+		reads[count++ % READS] = t;
 	} while (count % 64 || !has_byte());
 	n = count < READS ? (unsigned)count : READS;
-	sort_reads(n);
+	sort_times(reads, n);
 	print("reads ");
 	print(name);
 	for (unsigned i = 0; i < 4; i++) {
