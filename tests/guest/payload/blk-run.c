@@ -12,19 +12,13 @@
 #define BUFFERS_AT (16ul << 20) /* the guest itself ends below */
 #define PARTS      3            /* header, data, status */
 
-#define BLK_F_FLUSH (1ull << 9) /* without it each write would have to be on the disk before it is done */
-#define BLK_F_MQ    (1ull << 12)
-
 /* Of times in ns: so many buckets each time they double. */
 #define PER_OCTAVE 16
 #define BUCKETS    (40 * PER_OCTAVE)
 
 struct request {
 	struct vring_desc table[PARTS] __attribute__((aligned(64)));
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} header;
+	struct blk_header header;
 	uint64_t since;
 	volatile uint8_t status;
 	bool out;

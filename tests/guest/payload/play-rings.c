@@ -25,9 +25,7 @@ struct split_avail {
 
 struct split_used {
 	uint16_t flags, idx;
-	struct {
-		uint32_t id, len;
-	} ring[PLAY_SIZE];
+	struct vring_used ring[PLAY_SIZE];
 };
 
 static volatile struct desc *descs_of(const struct play_lane *l)

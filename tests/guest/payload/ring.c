@@ -2,7 +2,6 @@
 /* A split ring as its driver sees it. */
 #include "ring.h"
 
-#define USED_NO_NOTIFY     1
 #define AVAIL_NO_INTERRUPT 1
 
 /* With event index the flag has no meaning: an index half a ring of 2^16 away keeps the device quiet. */

@@ -20,9 +20,7 @@ struct ring {
 	} avail __attribute__((aligned(64)));
 	volatile struct {
 		uint16_t flags, idx;
-		struct {
-			uint32_t id, len;
-		} ring[RING_SIZE];
+		struct vring_used ring[RING_SIZE];
 		uint16_t avail_event;
 	} used __attribute__((aligned(64)));
 	uintptr_t doorbell;

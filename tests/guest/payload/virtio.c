@@ -2,9 +2,6 @@
 /* The bare guest's virtio-blk driver. */
 #include "virtio.h"
 
-#define USED_NO_NOTIFY 1
-#define FEATURE_MQ     (1ull << 12)
-
 /* One split ring and what its requests need. */
 static struct ring {
 	struct vring_desc descs[QUEUE_SIZE] __attribute__((aligned(4096)));
@@ -13,14 +10,9 @@ static struct ring {
 	} avail __attribute__((aligned(4096)));
 	volatile struct {
 		uint16_t flags, idx;
-		struct {
-			uint32_t id, len;
-		} ring[QUEUE_SIZE];
+		struct vring_used ring[QUEUE_SIZE];
 	} used __attribute__((aligned(4096)));
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} headers[QUEUE_SIZE];
+	struct blk_header headers[QUEUE_SIZE];
 	volatile uint8_t statuses[QUEUE_SIZE];
 	uint16_t queued, seen; /* requests queued and completed, modulo 2^16 */
 } rings[VDEV_QUEUES];
@@ -55,7 +47,7 @@ static bool start(struct vdev *d, bool irq, unsigned n)
 	struct ring *r = &rings[d->before];
 
 	d->queues = 0;
-	if (n > VDEV_QUEUES - d->before || !vdev_negotiate(d, FEATURE_VERSION_1 | (n > 1 ? FEATURE_MQ : 0)))
+	if (n > VDEV_QUEUES - d->before || !vdev_negotiate(d, FEATURE_VERSION_1 | (n > 1 ? BLK_F_MQ : 0)))
 		return false;
 	memset(r, 0, (VDEV_QUEUES - d->before) * sizeof(*r));
 	for (unsigned i = 0; i < n; i++, r++) {

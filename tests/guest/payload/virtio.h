@@ -9,6 +9,9 @@
 #define VDEV_SLOTS  (QUEUE_SIZE / 4) /* requests of a queue at a time */
 #define VDEV_QUEUES 4                /* of all disks together, at most */
 
+#define BLK_F_FLUSH (1ull << 9) /* without it each write would have to be on the disk before it is done */
+#define BLK_F_MQ    (1ull << 12)
+
 #define BLK_IN     0
 #define BLK_OUT    1
 #define BLK_FLUSH  4
@@ -28,6 +31,19 @@ struct vring_desc {
 	uint64_t addr;
 	uint32_t len;
 	uint16_t flags, next;
+};
+
+/* What the device is done with: the chain's head, and how much was written (virtio 1.2 §2.7.8). */
+struct vring_used {
+	uint32_t id, len;
+};
+
+#define USED_NO_NOTIFY 1
+
+/* In front of a disk's request (virtio 1.2 §5.2.6). */
+struct blk_header {
+	uint32_t type, reserved;
+	uint64_t sector;
 };
 
 /* The registers of one function (virtio 1.2 §4.1.4), as addresses. */
