@@ -129,39 +129,26 @@ static void print_samples(const char *name)
 	print("\n");
 }
 
+#define MEASURE(name, access)                                                                                \
+	do {                                                                                                 \
+		for (unsigned i = 0; i < SAMPLES; i++) {                                                     \
+			uint64_t t = tsc();                                                                  \
+                                                                                                             \
+			access;                                                                              \
+			samples[i] = tsc() - t;                                                              \
+		}                                                                                            \
+		print_samples(name);                                                                         \
+	} while (0)
+
 static void measure_registers(struct vdev *d, const char *when)
 {
 	print("# registers with the device process ");
 	print(when);
 	print(": min median p99 max\n");
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = tsc();
-
-		(void)MMIO_READ(uint8_t, d->common + COMMON_STATUS);
-		samples[i] = tsc() - t;
-	}
-	print_samples("status");
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = tsc();
-
-		(void)MMIO_READ(uint32_t, d->device);
-		samples[i] = tsc() - t;
-	}
-	print_samples("config");
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = tsc();
-
-		MMIO_WRITE(uint16_t, d->common + COMMON_QUEUE_SELECT, 0);
-		samples[i] = tsc() - t;
-	}
-	print_samples("select");
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = tsc();
-
-		MMIO_WRITE(uint16_t, d->notify, 0);
-		samples[i] = tsc() - t;
-	}
-	print_samples("notify");
+	MEASURE("status", (void)MMIO_READ(uint8_t, d->common + COMMON_STATUS));
+	MEASURE("config", (void)MMIO_READ(uint32_t, d->device));
+	MEASURE("select", MMIO_WRITE(uint16_t, d->common + COMMON_QUEUE_SELECT, 0));
+	MEASURE("notify", MMIO_WRITE(uint16_t, d->notify, 0));
 }
 
 /* Register accesses while the device process is stopped and while it runs; the host says when by a byte each. */
