@@ -25,8 +25,8 @@
 #include "load_option.h"
 #include "log.h"
 #include "num.h"
+#include "payload/frame.h"
 
-#define MARK    0x42756c6bu
 #define SEGMENT 1448
 #define SUPER   (54 + 45 * SEGMENT)
 #define BATCH   64
@@ -34,11 +34,6 @@
 #define L4      34         /* where UDP's or TCP's header begins */
 
 #define GIVE_UP_MS 100
-
-struct __attribute__((packed)) mark {
-	uint32_t mark;
-	uint64_t sequence;
-};
 
 struct frame {
 	struct virtio_net_hdr header;
@@ -62,15 +57,6 @@ struct load {
 	uint64_t *sent_at; /* by number, modulo HISTORY; 0 once it came back */
 	uint64_t histogram[64];
 };
-
-static uint16_t sum16(const uint8_t *at, size_t n, uint32_t sum)
-{
-	for (; n > 1; n -= 2, at += 2)
-		sum += (uint32_t)(at[0] << 8 | at[1]);
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)sum;
-}
 
 static void make_frame(struct load *l, struct frame *f)
 {
@@ -147,7 +133,7 @@ static unsigned send_some(struct load *l, unsigned n)
 	int done;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct mark m = { MARK, l->sent + 1 + i };
+		struct frame_mark m = { FRAME_MARK, l->sent + 1 + i };
 
 		memcpy(l->frames[i].bytes + mark_at(l), &m, sizeof(m));
 		if (l->sent_at)
@@ -164,7 +150,7 @@ static unsigned send_some(struct load *l, unsigned n)
 
 static void note_reply(struct load *l, const struct frame *f, size_t len, uint64_t now)
 {
-	struct mark m;
+	struct frame_mark m;
 	uint64_t *at, ns;
 
 	if (len < sizeof(f->header) + mark_at(l) + sizeof(m)) {
@@ -172,7 +158,7 @@ static void note_reply(struct load *l, const struct frame *f, size_t len, uint64
 		return;
 	}
 	memcpy(&m, f->bytes + mark_at(l), sizeof(m));
-	if (m.mark != MARK || !m.sequence || m.sequence > l->sent || m.sequence + HISTORY <= l->sent) {
+	if (m.mark != FRAME_MARK || !m.sequence || m.sequence > l->sent || m.sequence + HISTORY <= l->sent) {
 		l->strange++;
 		return;
 	}

@@ -4,15 +4,15 @@
  * comes with the addresses swapped. Frames are UDP over IPv4, or one large TCP segment to be cut by the device, with a
  * number in their payload, by which a receiver tells what was lost and what came twice.
  */
+#include "frame.h"
 #include "net.h"
 #include "window.h"
 
-#define MARK      0x42756c6bu /* in front of a frame's number */
-#define FRAME_TOP 2048        /* of a frame of ours that lie in one part */
-#define SEGMENT   1448        /* bytes of payload in each packet that a large segment is cut to */
-#define SUPER     65226       /* a large segment's frame: 45 such packets */
-#define HISTORY   65536       /* numbers that are remembered */
-#define IDLE      30 /* looks at the ring, some µs, before it sleeps; what sends may need the processor */
+#define FRAME_TOP 2048  /* of a frame of ours that lie in one part */
+#define SEGMENT   1448  /* bytes of payload in each packet that a large segment is cut to */
+#define SUPER     65226 /* a large segment's frame: 45 such packets */
+#define HISTORY   65536 /* numbers that are remembered */
+#define IDLE      30    /* looks at the ring, some µs, before it sleeps; what sends may need the processor */
 #define UDP_AT    34
 #define TCP_AT    34
 
@@ -27,21 +27,6 @@ static struct {
 	bool link;
 } run;
 static struct window window;
-
-static void put16(uint8_t *at, unsigned v)
-{
-	at[0] = (uint8_t)(v >> 8);
-	at[1] = (uint8_t)v;
-}
-
-static unsigned sum16(const uint8_t *at, unsigned n, uint32_t sum)
-{
-	for (; n > 1; n -= 2, at += 2)
-		sum += (uint32_t)(at[0] << 8 | at[1]);
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
 
 /* A frame of size bytes with its header, of which the first FRAME_TOP are here; from and to are in 198.18.0.0/15, which
  * is for measurements. */
@@ -63,7 +48,7 @@ static void make_frame(uint8_t *at, uint32_t size, bool tso)
 	put16(ip + 14, 2);
 	put16(ip + 16, 198 << 8 | 18);
 	put16(ip + 18, 1);
-	put16(ip + 10, ~sum16(ip, 20, 0) & 0xffff);
+	put16(ip + 10, ~sum16(ip, 20, 0));
 	put16(l4, 9);
 	put16(l4 + 2, 9);
 	if (!tso) {
@@ -85,12 +70,9 @@ static unsigned mark_at(const uint8_t *frame)
 
 static void number(uint8_t *at, uint64_t sequence)
 {
-	struct {
-		uint32_t mark;
-		uint64_t sequence;
-	} __attribute__((packed)) v = { MARK, sequence };
+	struct frame_mark m = { FRAME_MARK, sequence };
 
-	memcpy(at + NET_HEADER + mark_at(at + NET_HEADER), &v, sizeof(v));
+	memcpy(at + NET_HEADER + mark_at(at + NET_HEADER), &m, sizeof(m));
 }
 
 /* ---- windows ---- */
@@ -204,29 +186,28 @@ static void note_number(const struct net_frame *f)
 {
 	const uint8_t *frame = (const uint8_t *)f->part[0].at + NET_HEADER;
 	unsigned at = mark_at(frame);
-	uint64_t sequence, *word, bit;
-	uint32_t mark;
+	uint64_t *word, bit;
+	struct frame_mark m;
 
-	if (f->part[0].len < NET_HEADER + at + 12u) {
+	if (f->part[0].len < NET_HEADER + at + sizeof(m)) {
 		run.strange++;
 		return;
 	}
-	memcpy(&mark, frame + at, 4);
-	memcpy(&sequence, frame + at + 4, 8);
-	if (mark != MARK) {
+	memcpy(&m, frame + at, sizeof(m));
+	if (m.mark != FRAME_MARK) {
 		run.strange++;
 		return;
 	}
-	word = &history[sequence % HISTORY / 64];
-	bit = 1ull << sequence % 64;
+	word = &history[m.sequence % HISTORY / 64];
+	bit = 1ull << m.sequence % 64;
 	if (!run.expected)
-		run.expected = sequence; /* the first of a window */
-	if (sequence >= run.expected) {
-		run.lost += sequence - run.expected;
-		for (; run.expected < sequence; run.expected++)
+		run.expected = m.sequence; /* the first of a window */
+	if (m.sequence >= run.expected) {
+		run.lost += m.sequence - run.expected;
+		for (; run.expected < m.sequence; run.expected++)
 			history[run.expected % HISTORY / 64] &= ~(1ull << run.expected % 64);
 		run.expected++;
-	} else if (sequence + HISTORY < run.expected || *word & bit) {
+	} else if (m.sequence + HISTORY < run.expected || *word & bit) {
 		run.twice++;
 	} else if (run.lost) {
 		run.lost--;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames that the playing guest sends: to the gateway in user mode and its services, mostly with right sums. */
+#include "frame.h"
 #include "play.h"
 
 #define HEADER    12 /* of offloads */
@@ -8,26 +9,6 @@
 #define IP_HEADER 20
 
 enum { ICMP = 1, TCP = 6, UDP = 17 };
-
-static void put16(uint8_t *at, uint32_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
-}
-
-static uint32_t sum(const uint8_t *at, uint32_t len, uint32_t s)
-{
-	for (uint32_t i = 0; i < len; i++)
-		s += i & 1 ? at[i] : (uint32_t)at[i] << 8;
-	return s;
-}
-
-static uint32_t folded(uint32_t s)
-{
-	while (s >> 16)
-		s = (s & 0xffff) + (s >> 16);
-	return ~s & 0xffff;
-}
 
 /* The header of offloads and the Ethernet one: to all, from us. */
 static uint8_t *begin(const struct play_device *d, uint32_t at, uint32_t type)
@@ -80,7 +61,7 @@ static void fill_tcp(struct play *p, uint8_t *ip, uint8_t *at, uint32_t len)
 	at[12] = play_one_in(p, 8) ? (uint8_t)play_roll(p) : 0x50;
 	at[13] = play_one_in(p, 2) ? 2 : (uint8_t)play_roll(p);
 	put16(at + 16, 0);
-	put16(at + 16, folded(sum(at, len, sum(ip + 12, 8, TCP + len))));
+	put16(at + 16, ~sum16(at, len, sum16(ip + 12, 8, TCP + len)));
 }
 
 static uint32_t packet(struct play *p, struct play_device *d, uint32_t at)
@@ -101,12 +82,12 @@ static uint32_t packet(struct play *p, struct play_device *d, uint32_t at)
 	put16(ip + 10, 0);
 	ip[12] = ip[16] = 10, ip[14] = ip[18] = 2, ip[15] = 15;
 	ip[19] = play_one_in(p, 2) ? 2 : (uint8_t)play_roll(p);
-	put16(ip + 10, folded(sum(ip, IP_HEADER, 0)));
+	put16(ip + 10, ~sum16(ip, IP_HEADER, 0));
 	if (protocol == ICMP) {
 		load[0] = play_one_in(p, 4) ? (uint8_t)play_roll(p) : 8;
 		load[1] = 0;
 		put16(load + 2, 0);
-		put16(load + 2, folded(sum(load, len, 0)));
+		put16(load + 2, ~sum16(load, len, 0));
 	} else if (protocol == TCP) {
 		fill_tcp(p, ip, load, len);
 	} else {
