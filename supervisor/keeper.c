@@ -90,6 +90,18 @@ static void keep_last(struct keeper_self *s, size_t i)
 		flight_load(child->recorder[0], 0, &s->last[i]);
 }
 
+/* Only the control group knows why the kernel sent SIGKILL. */
+static void tell_of_memory(struct keeper_self *s, size_t i)
+{
+	const struct keeper_child *child = &s->plan->child[i];
+	unsigned long n = child->cgroup ? cgroup_oom_kills(child->cgroup) : 0;
+
+	if (n > s->oom_kills[i])
+		say_warn("%s: the kernel ended it for want of memory: see memory.max of %s", child->id,
+			 child->cgroup);
+	s->oom_kills[i] = n;
+}
+
 static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answer)
 {
 	siginfo_t info = { 0 };
@@ -107,6 +119,7 @@ static void do_reap(struct keeper_self *s, size_t i, struct keeper_answer *answe
 	for (size_t h = 0; h < KEEPER_HELD_MAX; h++)
 		let_go(s, i, h);
 	keep_last(s, i);
+	tell_of_memory(s, i);
 	answer->code = info.si_code;
 	answer->status = info.si_status;
 }
@@ -147,6 +160,7 @@ static void do_spawn(struct keeper_self *s, const struct keeper_request *request
 		.namespaces = s->plan->sandbox,
 		.host_network = child->host_network,
 		.uid = child->uid,
+		.cgroup = child->cgroup,
 		.die_with_parent = true,
 	};
 
@@ -342,6 +356,7 @@ static void clean_up(struct keeper_self *s)
 		if (s->plan->listens_at[i])
 			unlink(s->plan->listens_at[i]);
 	}
+	cgroup_remove(s->plan->cgroup);
 	keeper_end_reports(s);
 	rundir_remove(s->plan->dir);
 }

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 #include <termios.h>
 
+#include "cgroup.h"
 #include "files_tap.h"
 #include "rundir.h"
 #include "vmconf.h"
@@ -58,6 +59,7 @@ struct keeper_child {
 	    anchored; /* at each start it gets one more socket, the last one: what its anchor tells (sandbox.h) */
 	int recorder[2]; /* its flight recorder: the memory, and what reads it; -1 if it has none */
 	uid_t uid;       /* if we are root */
+	char *cgroup;    /* where it runs; NULL: where the keeper does */
 };
 
 struct keeper_plan {
@@ -69,7 +71,8 @@ struct keeper_plan {
 	bool sandbox;
 	const char *crash_dir; /* where reports go */
 	struct rundir *dir;
-	int terminal; /* -1, or the terminal whose settings are to be restored */
+	struct cgroup *cgroup; /* of the machine, or NULL */
+	int terminal;          /* -1, or the terminal whose settings are to be restored */
 	struct termios settings;
 	int listener; /* -1, or the console's, which must not outlive a supervisor with which all ends */
 	bool keep;    /* the machine outlives its supervisor */

@@ -88,7 +88,8 @@ struct keeper_self {
 	int held[KEEPER_CHILDREN_MAX][KEEPER_HELD_MAX];
 	struct flight
 	    *last[KEEPER_CHILDREN_MAX]; /* what the one that was reaped last had recorded, or NULL */
-	struct timespec reaped[KEEPER_CHILDREN_MAX]; /* ... and when that was */
+	struct timespec reaped[KEEPER_CHILDREN_MAX];  /* ... and when that was */
+	unsigned long oom_kills[KEEPER_CHILDREN_MAX]; /* in its control group, so far */
 	struct keeper_reports reports;
 	int terminal; /* as in the plan, of the present supervisor */
 	struct termios settings;

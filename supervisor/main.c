@@ -40,6 +40,7 @@ struct run {
 	struct vmconf conf;
 	struct plan_files files;
 	struct rundir dir;
+	struct cgroup cgroup;
 	struct keeper_plan plan;
 	struct machine machine;
 	int signal_fd;
@@ -82,6 +83,17 @@ static int crash_dir(struct run *r, struct vmconf_error *error)
 	return 0;
 }
 
+static void tell_of_cgroup(const struct cgroup *group)
+{
+	if (group->path)
+		say_info("its processes run in control groups in %s", group->path);
+	for (size_t i = 0; group->path && i < CGROUP_CONTROLLERS; i++)
+		if (group->missing & 1U << i)
+			say_warn(
+			    "--cgroup: no controller %s was made over: rlimits alone bound what it would",
+			    cgroup_controllers[i]);
+}
+
 /* The side effects that come before the first process: the run directory, networks and the console. */
 static int prepare(struct run *r, struct vmconf_error *error)
 {
@@ -103,6 +115,10 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	if (plan_fill(&r->plan, &r->conf, &r->files, &r->dir))
 		return vmconf_refuse(error, "out of memory");
 	r->plan.dir = &r->dir;
+	r->plan.cgroup = &r->cgroup;
+	if (plan_cgroups(&r->plan, &r->conf, error))
+		return -EINVAL;
+	tell_of_cgroup(&r->cgroup);
 	if (crash_dir(r, error))
 		return -EINVAL;
 	r->plan.keep = r->conf.keep;
@@ -131,6 +147,7 @@ static int run_machine(struct run *r)
 	err = keeper_start(&r->plan, &m->keeper);
 	if (err) {
 		console_close(m->console);
+		cgroup_remove(&r->cgroup);
 		rundir_remove(&r->dir);
 		plan_undo(&r->files);
 		say_error_errno(err, "can't start %s", what);
@@ -184,6 +201,7 @@ static int command_run(int argc, char **argv)
 		goto refused;
 	r.signal_fd = signals_take();
 	if (r.signal_fd < 0 || prepare(&r, &error)) {
+		cgroup_remove(&r.cgroup);
 		rundir_remove(&r.dir);
 		goto refused;
 	}

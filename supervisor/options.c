@@ -212,6 +212,14 @@ static int parse_crash_dir(struct vmconf *conf, char *value, struct vmconf_error
 	return options_keep(&conf->crash_dir, value, error);
 }
 
+static int parse_cgroup(struct vmconf *conf, char *value, struct vmconf_error *error)
+{
+	if (*value != '/' && strcmp(value, "self") != 0)
+		return vmconf_refuse(
+		    error, "\"%s\" is not possible; allowed: the absolute path of a cgroup, self", value);
+	return options_keep(&conf->cgroup, value, error);
+}
+
 static int parse_on_reboot(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
 	return options_choice(value, "exit", "restart", &conf->restart_on_reboot, error);
@@ -326,6 +334,9 @@ const struct option_def option_table[] = {
 	{ "crash-dir", "DIR", "/var/lib/bulkhead",
 	  "where a process that dies leaves a report; $XDG_STATE_HOME/bulkhead goes before it",
 	  .parse = parse_crash_dir },
+	{ "cgroup", "DIR|self", NULL,
+	  "a cgroup made over to this user, in which each process gets one of its own with limits",
+	  .parse = parse_cgroup },
 	{ "on-reboot", "restart|exit", "restart", "what follows a reboot of the guest",
 	  .parse = parse_on_reboot },
 	{ "on-crash", "restart|stop", "stop", "what follows a crash of the guest or of vmm-core",

@@ -297,6 +297,8 @@ int plan_open(const struct vmconf *conf, struct plan_files *files, struct vmconf
 		files->group[i] = -1;
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++)
 		files->flight[i] = files->flight_reader[i] = -1;
+	if (cgroup_check(conf, error))
+		return -EINVAL;
 	files->kernel = files_open_kernel(conf->kernel, &why);
 	if (files->kernel < 0)
 		return vmconf_refuse(error, "--kernel: %s", why.text);

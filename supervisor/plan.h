@@ -48,6 +48,9 @@ uid_t plan_uid(const struct vmconf *conf, size_t i);
 int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, struct plan_files *files,
 	      const struct rundir *dir);
 
+/* Makes the control groups of the machine and of each child, once plan is filled in. -EINVAL with the reason. */
+int plan_cgroups(struct keeper_plan *plan, const struct vmconf *conf, struct vmconf_error *error);
+
 void plan_free(struct keeper_plan *plan);
 
 #endif

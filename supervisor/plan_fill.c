@@ -424,11 +424,46 @@ int plan_fill(struct keeper_plan *plan, const struct vmconf *conf, struct plan_f
 	return err;
 }
 
+/* ---- control groups ---- */
+
+/* What rlimits count and what they do not (sockets, page tables), beside the guest's memory, which is whose who touches it
+ * first. */
+#define CGROUP_MEMORY ((1ULL << 30) + (128ULL << 20))
+#define CGROUP_TASKS  256
+#define CGROUP_WEIGHT 100 /* the kernel's default */
+
+static int add_cgroup(struct keeper_plan *plan, const struct vmconf *conf, size_t i,
+		      struct vmconf_error *error)
+{
+	bool core = i == 0;
+	size_t device = core ? 0 : (i - 1) / KEEPER_PLACES, slot = core ? 0 : (i - 1) % KEEPER_PLACES;
+	struct cgroup_limits limits = {
+		.memory = CGROUP_MEMORY + (slot == KEEPER_HELPER ? 0 : conf->memory),
+		.tasks = CGROUP_TASKS,
+		.weight = core ? CGROUP_WEIGHT * conf->cpus : CGROUP_WEIGHT,
+	};
+	char id[RUNDIR_SLOT_MAX];
+
+	rundir_slot(id, core ? "core" : vmconf_process_id(&conf->device[device]), slot);
+	return cgroup_add(plan->cgroup, id, &limits, &plan->child[i].cgroup, error);
+}
+
+int plan_cgroups(struct keeper_plan *plan, const struct vmconf *conf, struct vmconf_error *error)
+{
+	if (cgroup_make(conf, plan->cgroup, error))
+		return -EINVAL;
+	for (size_t i = 0; plan->cgroup->path && i < plan->nchildren; i++)
+		if (plan->child[i].program && add_cgroup(plan, conf, i, error))
+			return -EINVAL;
+	return 0;
+}
+
 void plan_free(struct keeper_plan *plan)
 {
 	for (size_t i = 0; i < KEEPER_CHILDREN_MAX; i++) {
 		for (char **word = plan->child[i].argv; word && *word; word++)
 			free(*word);
 		free(plan->child[i].argv);
+		free(plan->child[i].cgroup);
 	}
 }

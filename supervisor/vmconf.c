@@ -93,6 +93,7 @@ void vmconf_free(struct vmconf *conf)
 	free(conf->console_path);
 	free(conf->run_dir);
 	free(conf->crash_dir);
+	free(conf->cgroup);
 	free(conf->config);
 	free(conf->words);
 }

@@ -139,6 +139,7 @@ struct vmconf {
 	unsigned restarts, restarts_s; /* how many deaths of one device in how many seconds are too many */
 	bool keep;                     /* the machine outlives its supervisor */
 	char *crash_dir;               /* of crash reports; NULL: the default */
+	char *cgroup;                  /* a folder for its control groups, or "self"; NULL: it has none */
 	char *config;                  /* the JSON file */
 	char *words;                   /* "option\0value\0..." of all that was set, in that order */
 	size_t words_len;

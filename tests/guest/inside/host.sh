@@ -55,7 +55,7 @@ chmod 777 /tmp/nbd/socket
 two="queues=4,io-threads=a:b,map=0:a,1:b,2:a,3:b,restarts=1000/60"
 machine 4 kills --disk "path=/tmp/data.img,$two" \
 	--disk "path=/guest/over.qcow2,format=qcow2,backing=/guest/backing.img,$two" \
-	--disk "nbd=nbd+unix:///?socket=/tmp/nbd/socket,reconnect=600,$two" --restarts 1000/60
+	--disk "nbd=nbd+unix:///?socket=/tmp/nbd/socket,reconnect=600,$two" --restarts 1000/60 --cgroup /sys/fs/cgroup
 until_true 240 grep "guest: writing" /tmp/console
 kills=0
 seed=$$
@@ -133,6 +133,17 @@ done
 touch /tmp/stop
 wait $meddler
 for d in disk1 disk2 disk3; do bulkhead ctl vm set $d iops=0; done
+# Each process has its control group, whose limits hold: a server that gets no more memory is ended by the kernel, and replaced.
+groups=/sys/fs/cgroup/bulkhead-vm
+check "cgroup: each process has its own" /tmp/log sh -c "ls -d $groups/*/ | wc -l | grep -qx 10 && grep -qx $(pid_of disk1) $groups/disk1*/cgroup.procs"
+check "cgroup: core and disks are limited" /tmp/log sh -c \
+	"cat $groups/*/memory.max $groups/*/pids.max >/tmp/limits && ! grep -q max /tmp/limits && grep -qx 400 $groups/core/cpu.weight"
+old=$(pid_of disk1)
+group=$(sed -n 's,^0::,/sys/fs/cgroup,p' "/proc/$old/cgroup")
+echo 1M >"$group/memory.max"
+check "cgroup: without memory a server dies, and another takes over" /tmp/log until_true 60 replaced disk1 "$old"
+echo 1G >"$group/memory.max"
+check "cgroup: the log says why" /tmp/log until_true 20 grep "disk1: the kernel ended it for want of memory: see memory.max of $group" /tmp/log
 check "kills: blk-server was killed $kills times, at least $2" /tmp/log [ "$kills" -ge "$2" ]
 bulkhead ctl vm power-button
 until_true 480 dead $vm || kill -KILL $vm
@@ -151,6 +162,7 @@ check "kills: qemu-img finds the qcow2 image consistent" /tmp/check sh -c \
 check "kills: 0 mismatches ($(grep rounds /tmp/console | tr -d '\r'))" /tmp/console grep "rounds, 0 failed" /tmp/console
 check "kills: 0 guest I/O errors" /tmp/console sh -c '! grep "kernel errors" /tmp/console'
 clean_disk kills
+check "cgroup: none is left" /tmp/log [ ! -e $groups ]
 nothing_left "kills: "
 grep 'is back after' /tmp/log | sed 's/^/# /'
 dmesg | grep 'type=1326' | sed 's/^/# /'
