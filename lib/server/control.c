@@ -287,9 +287,14 @@ static void on_drain(struct server *s, const struct bus_msg *msg)
 
 static void on_resume(struct server *s, const struct bus_msg *msg)
 {
+	struct control *c = &s->control;
+
+	if (c->drain_id)
+		bus_reply_error(c->bus, c->drain_id, -ECANCELED, "resumed before it was drained");
+	c->drain_id = 0;
 	for (unsigned i = 0; i < s->rings; i++)
 		queue_post(&s->queue[i], server_order(&s->queue[i], ORDER_RESUME, NULL));
-	reply_ok(s->control.bus, msg->id);
+	reply_ok(c->bus, msg->id);
 }
 
 /* id 0: nobody waits for it any more. */

@@ -4,7 +4,7 @@
  *
  * Stopping a ring, replacing the memory table and draining wait at the head of the list until the queue is calm: no
  * request is out, or none but those that are parked. While one waits none is taken, so it is reached after at most the
- * time that the slowest request takes.
+ * time that the slowest request takes; a drain is given up before if it is taken back.
  */
 #include <unistd.h>
 
@@ -83,9 +83,24 @@ static bool is_calm(const struct server_queue *q, enum calm calm)
 	       (calm == CALM_STILL && q->taken == q->server->device->parked(q->state));
 }
 
+/* A drain that somebody took back meanwhile is not waited for. */
+static bool is_taken_back(const struct order *drain)
+{
+	const struct order *o = drain->type == ORDER_DRAIN ? drain->next : NULL;
+
+	while (o && o->type != ORDER_RESUME)
+		o = o->next;
+	return o;
+}
+
+static bool is_due(const struct server_queue *q, const struct order *o)
+{
+	return is_calm(q, calm_for(q, o)) || is_taken_back(o);
+}
+
 bool order_is_ready(const struct server_queue *q)
 {
-	return q->orders && is_calm(q, calm_for(q, q->orders));
+	return q->orders && is_due(q, q->orders);
 }
 
 /* ---- a ring begins and ends ---- */
@@ -269,12 +284,11 @@ bool order_run_all(struct server_queue *q)
 
 	take_mail(q);
 	while (q->place == PLACE_HERE && (o = q->orders)) {
-		enum calm calm = calm_for(q, o);
 		bool away;
 
-		if (calm == CALM_QUIET)
+		if (calm_for(q, o) == CALM_QUIET)
 			release(q);
-		if (!is_calm(q, calm))
+		if (!is_due(q, o))
 			break;
 		q->orders = o->next;
 		flight_say(&q->flight, FLIGHT_ORDER, o->type, order_kinds[o->type].name);

@@ -221,6 +221,47 @@ Test(blk_fence, f48_an_image_by_name_stays_locked_as_long)
 	stop();
 }
 
+static void on_drained(void *arg, int err, const struct bus_msg *reply)
+{
+	(void)reply;
+	*(int *)arg = err;
+}
+
+/* An upgrade that waits in vain for slow storage leaves the old process serving, at once. */
+Test(blk_fence, a_drain_that_is_taken_back_holds_nothing_up)
+{
+	const char *args[] = { "--id", "disk0", "--bus", NULL, NULL };
+	const struct bus_msg drain = { .type = BUS_DRAIN };
+	struct supervisor sup;
+	struct rig_done done;
+	int slow, quick, err = 0;
+
+	supervisor_open(&sup);
+	args[3] = sup.dir;
+	start(args, false, false);
+	supervisor_expect(&sup, &s.rig);
+	tell(SIGUSR1, "holding");
+	slow = rig_add(&s.rig, 0, VIRTIO_BLK_T_OUT, 0, s.gpa, BLOCK);
+	expect("held");
+	cr_assert_eq(bus_request(sup.bus, &drain, RIG_DEADLINE_S * NS_PER_S, on_drained, &err), 0);
+	supervisor_ask_ok(&sup, BUS_PING);
+	tell(SIGHUP, "passing");
+	quick = rig_add(&s.rig, 0, VIRTIO_BLK_T_IN, 8, rig_alloc(&s.rig, BLOCK, BLOCK), BLOCK);
+	cr_assert_eq(err, 0, "it is not drained");
+	supervisor_ask_ok(&sup, BUS_RESUME);
+	cr_assert_eq(err, -ECANCELED);
+	supervisor_until(&sup, rig_get(&s.rig, 0, &done));
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(done.slot, quick);
+	tell(SIGUSR2, "free");
+	done = rig_wait(&s.rig, 0);
+	cr_assert_eq(done.status, VIRTIO_BLK_S_OK);
+	cr_assert_eq(done.slot, slow);
+	supervisor_ask_ok(&sup, BUS_SHUTDOWN);
+	stop();
+	supervisor_close(&sup);
+}
+
 /* The supervisor dies while the server drains; its successor takes that back, and has it drain once more for its own upgrade. */
 Test(blk_fence, a_drain_that_nobody_waits_for_is_not_in_the_way_of_another)
 {
