@@ -3,8 +3,8 @@
 # A register of one device answers as fast as ever while another device's process dies and is replaced: the worst read
 # in a window with a kill against the median read. What this machine itself does to a read is measured the same way,
 # in windows without a kill, in turn, in which the host does all else the same. The vCPU's thread gets the scheduler's
-# first choice where that is allowed: to be waiting for a processor is not to be waiting for another process. The long
-# form judges the worst read of all, the short one, which runs on busy machines, that of half of the windows.
+# first choice where that is allowed: to be waiting for a processor is not to be waiting for another process. That of half
+# of the windows is judged, and in the long form, which wants a machine that does nothing else, the worst read of all.
 . "${top_srcdir:?}/tests/support/tap.sh"
 . "$top_srcdir/tests/guest/storm.bash"
 kills=15 judged=median
@@ -75,9 +75,13 @@ within_limit
 diag "a read takes $usual ns; the worst of a window, in ns:" \
 	"without a kill $(figures "$tmp/worst.n"), with a kill $(figures "$tmp/worst.k")"
 check "reads were measured in every window" test "$(wc -l <"$tmp/worst.k")" = "$n" -a "${usual:-0}" -gt 0
-text="the worst read while it is replaced ($judged of the windows: $worst ns) is at most ten times the usual ($limit ns)"
-if ! within_limit && [ "$noise" -gt "$limit" ]; then
-	skip "$text" "this machine alone makes a read wait $noise ns"
-else
-	check "$text" within_limit
-fi
+# What this machine alone does to a read can't be judged.
+for judged in median ${BULKHEAD_LONG:+largest}; do
+	within_limit
+	text="the worst read while it is replaced ($judged of the windows: $worst ns) is at most ten times the usual ($limit ns)"
+	if [ "$worst" -gt "$limit" ] && [ "$noise" -gt "$limit" ]; then
+		skip "$text" "this machine alone makes a read wait $noise ns"
+	else
+		check "$text" within_limit
+	fi
+done
