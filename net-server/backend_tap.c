@@ -99,11 +99,15 @@ static const struct backend_ops tap_ops = {
 static void find_features(struct backend *b)
 {
 	struct utsname system;
-	unsigned major = 0, minor = 0;
+	unsigned long major = 0, minor = 0;
 	size_t n = OFFLOADS_OLD;
+	char *dot;
 
-	if (uname(&system) == 0 && sscanf(system.release, "%u.%u", &major, &minor) == 2 &&
-	    (major > 6 || (major == 6 && minor >= 2)))
+	if (uname(&system) == 0) {
+		major = strtoul(system.release, &dot, 10);
+		minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
+	}
+	if (major > 6 || (major == 6 && minor >= 2))
 		n = OFFLOADS;
 	for (size_t i = 0; i < n; i++)
 		b->features |= NET_BIT(offloads[i].guest) | NET_BIT(offloads[i].host);

@@ -170,7 +170,7 @@ int files_lock_holder(int fd)
 
 	/* F_OFD_GETLK names no process, since several may share the open file; /proc tells who has it. */
 	while (proc && !pid && (entry = readdir(proc))) {
-		int candidate = atoi(entry->d_name);
+		int candidate = (int)strtol(entry->d_name, NULL, 10);
 
 		if (candidate > 0 && candidate != getpid() && holds_lock(entry->d_name, &st))
 			pid = candidate;

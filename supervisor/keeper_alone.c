@@ -60,7 +60,7 @@ static int status_of_zombie(pid_t pid)
 		return -1;
 	state = strrchr(line, ')');
 	last = strrchr(line, ' ');
-	return state && last && state[1] && state[2] == 'Z' ? atoi(last) : -1;
+	return state && last && state[1] && state[2] == 'Z' ? (int)strtol(last, NULL, 10) : -1;
 }
 
 /* Its parent is not us, so how it ended is known only if we look in time or the kernel is a new one. -1: not known. */

@@ -137,7 +137,7 @@ static int take_lock(int dir_fd, int *pid, int *fd_out)
 		return errno == ENOENT ? -EAGAIN : -errno;
 	if (fstat(fd, &mine) || !S_ISREG(mine.st_mode))
 		return -ELOOP;
-	*pid = pread(fd, text, sizeof(text) - 1, 0) > 0 ? atoi(text) : 0;
+	*pid = pread(fd, text, sizeof(text) - 1, 0) > 0 ? (int)strtol(text, NULL, 10) : 0;
 	if (fcntl(fd, F_OFD_SETLK, &lock))
 		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 	if (fstatat(dir_fd, "lock", &named, AT_SYMLINK_NOFOLLOW) || named.st_ino != mine.st_ino)
@@ -341,7 +341,7 @@ int rundir_owner(int base_fd, const char *name, bool *alone)
 		return -EAGAIN;
 	if (alone)
 		*alone = strstr(text, ALONE);
-	return atoi(text);
+	return (int)strtol(text, NULL, 10);
 }
 
 int rundir_refuse_absent(const char *base, const char *name, struct vmconf_error *error)
