@@ -51,8 +51,10 @@ mkdir -p "$tmp/cache/kernel/modules" "$tmp/work" "$tmp/bin"
 cat >"$tmp/bin/qemu-system-x86_64" <<END
 #!/bin/sh
 [ -t 0 ] && echo "a terminal" || echo "no terminal"
-[ ! -e "$tmp/stay" ] || { echo \$\$ >"$tmp/qemu.pid"; exec sleep 600; }
-printf '\ntesthost: exit 7\n'
+[ ! -e "$tmp/stay" ] || { printf 'prompt> '; echo \$\$ >"$tmp/qemu.pid"; exec sleep 600; }
+for word; do
+	case \$word in file:*/status) echo 7 >"\${word#file:}" ;; esac
+done
 END
 chmod +x "$tmp/bin/qemu-system-x86_64"
 PATH=$tmp/bin:$PATH
@@ -66,6 +68,7 @@ like "... but not if the output goes elsewhere: Ctrl-C shall work" "$out" '^no t
 touch "$tmp/stay"
 spawn setsid "$scripts/testhost" true </dev/null >"$tmp/out" 2>&1
 check "it runs" wait_for 60 test -s "$tmp/qemu.pid"
+check "half a line is passed on: it may be a prompt" wait_for 20 grep -q '^prompt> $' "$tmp/out"
 kill -TERM "$pid"
 wait_exit 10 "$pid"
 is "SIGTERM to the script alone ends it" "$status" 143
