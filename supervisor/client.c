@@ -220,8 +220,12 @@ static int find_request(const struct client *c)
 		refuse("ctl", c->word[3], "is not KEY=VALUE");
 		return -1;
 	}
-	if (c->exec && (strcmp(verbs[i].verb, "upgrade") || *c->exec != '/')) {
-		refuse("ctl", c->exec, "--exec takes an absolute path, and only goes with upgrade");
+	if (c->exec && strcmp(verbs[i].verb, "upgrade") != 0) {
+		refuse("ctl", "--exec", "only goes with upgrade");
+		return -1;
+	}
+	if (c->exec && *c->exec != '/') {
+		refuse("ctl", c->exec, "--exec takes an absolute path");
 		return -1;
 	}
 	return (int)i;

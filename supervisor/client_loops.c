@@ -33,7 +33,7 @@ static bool read_task(long long pid, const char *tid, struct task *task)
 
 		line[strcspn(line, "\n")] = '\0';
 		if (!strncmp(line, "NSpid:", 6) && last)
-			task->inside = atoll(last);
+			task->inside = strtoll(last, NULL, 10);
 		else if (!strncmp(line, "Cpus_allowed_list:\t", 19))
 			snprintf(task->cpus, sizeof(task->cpus), "%s", line + 19);
 	}
@@ -51,7 +51,7 @@ static void fill_loop(json_t *loops, const char *tid, const struct task *task)
 	{
 		if (json_integer_value(json_object_get(loop, "thread")) != task->inside)
 			continue;
-		json_object_set_new(loop, "tid", json_integer(atoll(tid)));
+		json_object_set_new(loop, "tid", json_integer(strtoll(tid, NULL, 10)));
 		json_object_set_new(loop, "cpus", json_string(task->cpus));
 	}
 }

@@ -145,8 +145,9 @@ void client_print_status(const json_t *root)
 		printf(", up for ");
 		print_uptime(json_number_value(json_object_get(root, "uptime_s")));
 	}
-	printf(", %lld cpus, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
-	       number_of(root, "memory_bytes") >> 20, text_of(root, "console"), number_of(root, "pid"));
+	printf(", %lld cpu%s, %lld MiB, console %s, process %lld\n", number_of(root, "cpus"),
+	       number_of(root, "cpus") == 1 ? "" : "s", number_of(root, "memory_bytes") >> 20,
+	       text_of(root, "console"), number_of(root, "pid"));
 	if (json_is_string(json_object_get(root, "stands_for")))
 		printf("  stands: %s; resume tries it again\n", text_of(root, "stands_for"));
 	print_child(NULL, json_object_get(root, "core"));

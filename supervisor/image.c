@@ -25,7 +25,7 @@ static void help(FILE *to)
 	fputs("usage: bulkhead image snapshots [--json] FILE\n"
 	      "       bulkhead image revert FILE SNAPSHOT\n"
 	      "Lists the snapshots in a qcow2 image, or makes its disk what it was at one, by id or name.\n"
-	      "No machine may use the image meanwhile.\n\n"
+	      "No machine may write to the image meanwhile, and for revert none may use it.\n\n"
 	      "  --json            print the list as JSON\n"
 	      "  --sandbox on|off  confine the process that reads the image (default: on)\n"
 	      "  --help            print this and exit\n",

@@ -273,8 +273,12 @@ static int make_memory(struct core *core)
 	int r = ram_new(o->memory, o->hugepages, &core->ram);
 
 	if (r < 0) {
-		log_error_errno(r, "guest RAM of %llu MiB can't be made",
-				(unsigned long long)(o->memory >> 20));
+		log_error_errno(r, "guest RAM of %llu MiB can't be made%s",
+				(unsigned long long)(o->memory >> 20),
+				o->hugepages ? " (/proc/sys/vm/nr_hugepages says how many huge pages this "
+					       "host has)"
+					     : "");
+		core->exit_status = EXIT_USAGE;
 		return r;
 	}
 	r = acpi_build(core->ram, o->cpus, &boot.rsdp);

@@ -187,7 +187,8 @@ static int open_below(struct qcow2 *q, const struct qcow2_options *options, char
 		return -EINVAL;
 	}
 	if (q->layer >= options->nbacking) {
-		snprintf(why, size, "it has a backing file, and none was allowed for it");
+		snprintf(why, size,
+			 "it has the backing file \"%s\", and none was allowed for it: backing=FILE", name);
 		return -EACCES;
 	}
 	given = &options->backing[q->layer];

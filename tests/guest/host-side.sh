@@ -27,6 +27,19 @@ is "a wrong qcow2 file: exit 2" $? 2
 is "... one line names it and says what is wrong" "$(grep -v ': starting ' "$tmp/log")" \
 	"blk-server[disk0]: image $tmp/bad.qcow2 can't be used as qcow2: it is not a qcow2 image"
 
+# ---- memory that the host does not have ----
+text="huge pages that there are none of: exit 2"
+if [ "$(cat /proc/sys/vm/nr_hugepages /proc/sys/vm/nr_overcommit_hugepages | tr -d '\n')" = 00 ]; then
+	timeout 60 "$bulkhead" run --name host --run-dir "$tmp/run" --kernel "$payload" --memory 64M,hugepages=on \
+		--crash-dir "$tmp/crash" </dev/null >"$tmp/out" 2>"$tmp/log"
+	is "$text" $? 2
+	like "... the log says where there could be some" "$(<"$tmp/log")" \
+		'guest RAM of 64 MiB can.t be made \(/proc/sys/vm/nr_hugepages says how many huge pages this host has\)'
+	check "... and it is no crash" test ! -e "$tmp/crash"
+else
+	skip "$text" "this host has some"
+fi
+
 # ---- a pty ----
 spawn "$bulkhead" run "${options[@]}" --append regs --disk "path=$tmp/disk.img" --console pty </dev/null >"$tmp/out" 2>"$tmp/log"
 vm=$pid
