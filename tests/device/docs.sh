@@ -76,6 +76,9 @@ like "--version" "$("$bulkhead" --version)" '^bulkhead [0-9]'
 for status in 0 1 2 3 4 5 6; do
 	check "exit status $status is in the man page" awk -v s="$status" '/^\.SH EXIT/ { on = 1 } /^\.SH ENV/ { on = 0 } on && $0 == ".B " s { ok = 1 } END { exit !ok }' "$page"
 done
+# The arguments of such a macro take turns at two fonts, with no space between: words of a sentence run together there.
+is "no page goes on with its text in the line of a macro for words" \
+	"$(grep -nE '^\.(BR|BI|RB|RI|IB|IR) ' "$docs"/*.[1-8] | sed 's/"[^"]*"/Q/g' | grep -E '[ )][a-z]+ +[a-z]+( |$)')" ""
 if command -v man >/dev/null; then
 	for p in "$docs"/*.[1-8]; do
 		is "$(basename "$p") has no mistakes" "$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$p" 2>&1 >/dev/null)" ""
