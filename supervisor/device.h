@@ -18,7 +18,7 @@
 enum device_state {
 	DEVICE_IDLE,     /* no process: not started yet, or ended by order */
 	DEVICE_STARTING, /* its active process was passed to the core; a deadline runs until both are content */
-	DEVICE_UP,       /* it serves and the core knows it; here alone it can be found to hang */
+	DEVICE_UP,       /* it serves and the core knows it */
 	DEVICE_CHANGING, /* its active process is told to finish, for another to take its place */
 	DEVICE_STOPPING, /* told to end; the death of its last process leads to DEVICE_IDLE */
 	DEVICE_WAITING,  /* it died; a timer, or the end of what remains of it, leads to DEVICE_STARTING */

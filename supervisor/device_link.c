@@ -139,7 +139,8 @@ void device_hung(struct device_link *l, const struct bus_msg *msg)
 		say_warn("%s: %s", d->id, reason);
 		return;
 	}
-	if (d->state == DEVICE_UP) {
+	/* The core tells it once. In a start, it is about the present one if that one's end of the handshake came before. */
+	if (d->state == DEVICE_UP || (d->state == DEVICE_STARTING && l->linked)) {
 		d->ops->event(d->arg, d, "device-hung", reason);
 		child_kill(device_active(d), reason);
 	} else if (d->state == DEVICE_CHANGING) {

@@ -123,16 +123,27 @@ like "... and the status" "$(device m disk0 last_death)" '^was killed: queue 1 m
 is "... by its spare" "$(device m disk0 last_recovery_by)" spare
 tell core hang disk7
 check "a device that does not exist is no harm" wait_for 5 logged m 'core: it speaks of a device that does not exist'
-script disk0 slow-ready=8000
-tell core hang disk0
-wait_for 20 up_after 2
-slay "$(device m disk0 pid)"
+hangs() { [ "$(grep -c 'killing blk-server .*made no progress' "$tmp/m.err")" -eq "$1" ]; }
 out_of_service() { [[ $(device m disk0 state) =~ ^(waiting|starting)$ ]]; }
+wait_for 10 spare_ready
+tell core ignore
+slay "$(device m disk0 pid)"
 wait_for 10 out_of_service
 tell core hang disk0
 check "a hang that was told too late hits nobody" wait_for 20 up_after 3
-is "..." "$(grep -c 'killing blk-server' "$tmp/m.err")" 2
+check "... the successor had its time" logged m 'disk0: killing blk-server .*: the core did not take it up in time'
+check "..." hangs 1
+# Without a spare: the core has the new process's rings before that is ready.
+wait_for 10 spare_ready
+script disk0 slow-ready=3000
+slay "$(device m disk0 spare_pid)"
+wait_for 10 spare_not_ready
+slay "$(device m disk0 pid)"
+wait_for 10 out_of_service
+tell core hang disk0
+check "one that hangs before it is ready is replaced, too" wait_for 10 hangs 2
 rm "$bin/disk0.do"
+check "... and its successor serves" wait_for 20 up_after 5
 
 # ---- what the process says of its recovery ----
 script disk0 recovered
