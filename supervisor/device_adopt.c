@@ -31,6 +31,9 @@ int device_adopt(struct device *d)
 		for (size_t l = 0; l < d->links; l++)
 			d->link[l].front[i] = found.held[KEEPER_HELD_FRONT + l];
 	}
+	/* The core says it again, maybe only when the next connection was given to it. */
+	for (size_t l = 0; l < d->links; l++)
+		d->link[l].down = false;
 	err = device_helper_adopt(d);
 	if (err)
 		return err;

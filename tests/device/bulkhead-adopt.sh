@@ -257,6 +257,19 @@ adopt
 back() { [ "$(device m disk0 state)" = up ]; }
 check "one that was in back-off comes back after adoption" wait_for 20 back
 check "... its restarts are remembered" test "$(device m disk0 restarts)" -ge 3
+# The core is heard of again when its device's successor has started, and says once more what became of the predecessor.
+wait_for 10 spare_is ready
+script disk0 exit=1
+slay "$(device m disk0 spare_pid)"
+slay "$(device m disk0 pid)"
+n=$(device m disk0 restarts)
+check "it keeps dying again" wait_for 20 restarting $((n + 2))
+bereave
+script disk0 slow-ready=2000
+adopt
+check "a new process that takes its time comes up after adoption" wait_for 20 back
+is "... and is not blamed for its predecessor's end" "$(grep 'killing blk-server' "$tmp/adopt.err")" ""
+rm "$bin/disk0.do"
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" m
 

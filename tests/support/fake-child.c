@@ -155,6 +155,8 @@ static void on_connected(void *arg, bool up)
 		_exit(fake_script_word("hello-exit"));
 	}
 	if (fake.core)
+		fake_core_repeat();
+	if (fake.core)
 		fake_core_progress();
 	if (fake.ended.type)
 		fake_send_event(&fake.ended);

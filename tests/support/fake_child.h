@@ -18,6 +18,7 @@ struct device {
 	char id[BUS_NAME_MAX];
 	int fd;
 	bool rejected;
+	bool ended; /* its connection, and there is no other one that the supervisor heard of */
 	struct loop_fd *watch;
 };
 
@@ -61,6 +62,9 @@ void fake_flood(int lines);
 void fake_end_guest(const char *how);
 
 /* ---- fake_core.c ---- */
+
+/* Says once more, to a supervisor that may not know, which devices' connections ended. */
+void fake_core_repeat(void);
 
 /* Says what there is to say of its devices. */
 void fake_core_progress(void);

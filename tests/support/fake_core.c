@@ -31,8 +31,20 @@ static void on_device_gone(void *arg, uint32_t events)
 	loop_del_fd(TAKE_PTR(d->watch));
 	close(d->fd);
 	d->fd = -1;
+	d->ended = true;
 	if (!fake.silent_down)
 		tell_of_end(d->id, "its connection was closed");
+}
+
+void fake_core_repeat(void)
+{
+	for (size_t i = 0; i < fake.linked; i++) {
+		struct device *d = &fake.device[i];
+
+		if (d->ended && !fake.silent_down)
+			tell_of_end(d->id, "its connection was closed");
+		d->ended = d->fd < 0;
+	}
 }
 
 void fake_core_progress(void)
@@ -89,6 +101,7 @@ void fake_core_on_descriptor(void *arg, uint32_t events)
 	memcpy(d->id, id, sizeof(id));
 	d->fd = fd;
 	d->rejected = false;
+	d->ended = d->ended && !bus_is_connected(fake.bus);
 	fake_core_progress();
 }
 
