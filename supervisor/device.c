@@ -142,6 +142,7 @@ static void give_up(struct device *d, bool wrong)
 	}
 	d->state = DEVICE_FAILED;
 	loop_disarm_timer(d->timer);
+	device_upgrade_abort(d, -EIO, d->upgrade.why); /* the old program could not be started */
 	answer_revival(d, -EIO, "it died too often again and was given up");
 	d->ops->given_up(d->arg, d, wrong);
 }

@@ -240,6 +240,25 @@ rm "$bin/disk0.do"
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ---- the old program can't be started any more ----
+fresh spare=off,restarts=1/60
+new_script slow-ready=1500 active-exit=100
+soon "$bulkhead" ctl --run-dir "$run_dir" m upgrade disk0 --exec "$new/blk-server" >"$tmp/upgrade.out" 2>&1 &
+asked=$!
+check "a new program starts" wait_for 10 pgrep -f "^$new/blk-server .*$run_dir/m/"
+limit=$(prlimit --pid "$pid" --nofile --output SOFT --noheadings)
+prlimit --pid "$pid" --nofile=4:
+check "... and dies on trial, when the old one can't be started: given up" wait_for 10 logged m 'disk0: given up'
+prlimit --pid "$pid" --nofile="$((limit)):"
+wait "$asked"
+is "... who asked is answered" $? 1
+like "... with the reason" "$(cat "$tmp/upgrade.out")" 'the new process ended with status 7'
+rm "$new/disk0.do"
+check "... and it can be revived" soon "$bulkhead" ctl --run-dir "$run_dir" m revive disk0
+is "... with the old program" "$(version) $(device m disk0 state)" "fake-bin up"
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- the program's file is replaced under a running machine ----
 fresh
 wait_for 10 spare_ready
