@@ -55,12 +55,25 @@ static void answer_revival(struct device *d, int err, const char *text)
 
 /* ---- becoming up ---- */
 
+/* A guest is to find all there when it starts, and so is who revived it; else the two don't wait for each other. */
+static bool waits_for_helper(const struct device *d)
+{
+	bool may_come = !d->helper.failed || device_helper_condemns(d);
+
+	return !device_helper_is_ready(d) && (!d->was_up || (d->revived && may_come));
+}
+
+static void answer_up(struct device *d)
+{
+	if (d->helper.failed)
+		answer_revival(d, -EIO, "it serves, but what it needs died too often again and was given up");
+	else
+		answer_revival(d, 0, NULL);
+}
+
 void device_check_up(struct device *d)
 {
-	if (d->state != DEVICE_STARTING || !device_is_linked(d) || !d->now.ready)
-		return;
-	/* A guest is to find all there when it starts, and so is who revived it; else the two don't wait for each other. */
-	if ((!d->was_up || d->revived) && !device_helper_is_ready(d))
+	if (d->state != DEVICE_STARTING || !device_is_linked(d) || !d->now.ready || waits_for_helper(d))
 		return;
 	d->state = DEVICE_UP;
 	d->was_up = true;
@@ -70,7 +83,7 @@ void device_check_up(struct device *d)
 	d->recovering = false;
 	d->now.sign = 0; /* that was its predecessor's; there is none of its own yet */
 	device_upgrade_up(d);
-	answer_revival(d, 0, NULL);
+	answer_up(d);
 	device_plan_spare(d);
 	d->ops->up(d->arg, d);
 	device_helper_check(d);

@@ -83,6 +83,8 @@ static void give_up(struct device *d, bool wrong)
 	answer(d, -EIO, "it died too often again and was given up");
 	d->ops->given_up(d->arg, d, wrong);
 	device_helper_check(d);
+	if (!d->ops->ending(d->arg))
+		device_check_up(d); /* it was revived with this one, and waited for it */
 }
 
 bool device_helper_condemns(const struct device *d)

@@ -182,6 +182,25 @@ check "revive" ctl m revive net0.user
 is "... it serves" "$(helper state)" up
 check "quit" ctl m quit
 ends_with "ends well, since nothing is failed any more" 0 "$pid" m
+start m --net user,restarts=2/60
+wait_running m
+script net0.user exit=1
+slay "$(helper pid)"
+wait_for 20 helper_is failed
+script net0 exit=1
+[ "$(device m net0 spare_pid)" -eq 0 ] || slay "$(device m net0 spare_pid)"
+slay "$(device m net0 pid)"
+check "server and net-user are given up" wait_for 20 device_is failed
+rm "$bin/net0.do"
+out=$(soon "$bulkhead" ctl --run-dir "$run_dir" m revive net0 2>&1)
+is "revived, and net-user in vain: exit 1" $? 1
+like "... says so" "$out" 'it serves, but what it needs died too often again'
+is "... the server serves" "$(device m net0 state) $(helper state)" "up failed"
+rm "$bin/net0.user.do"
+check "... net-user is revived alone" ctl m revive net0
+is "... serves, too" "$(device m net0 state) $(helper state)" "up up"
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
 start m --net user,restarts=1/60,on-failure=needs-reset
 wait_running m
 script net0.user exit=1
