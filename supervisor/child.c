@@ -300,6 +300,8 @@ static void on_ready(struct child *c)
 {
 	if (c->adopted && c->state == CHILD_READY)
 		on_back(c);
+	else if (c->state == CHILD_READY && c->ops->rejoined)
+		c->ops->rejoined(c->arg, c);
 	if (c->state != CHILD_STARTING)
 		return;
 	c->adopted = false;

@@ -54,6 +54,8 @@ struct child_ops {
 	void (*vanished)(void *arg, struct child *child);
 	/* One that child_adopt took over is heard of again: it is what it was, or ready to end. NULL: no matter. */
 	void (*back)(void *arg, struct child *child);
+	/* One that had left the bus is on it again; what it was asked may be lost. NULL: no matter. */
+	void (*rejoined)(void *arg, struct child *child);
 	/* An event other than HELLO and READY. */
 	void (*message)(void *arg, struct child *child, const struct bus_msg *msg);
 	/* It does not answer, or does again. NULL: one that does not is killed. */

@@ -120,7 +120,8 @@ static void on_core_answer(void *arg, int err, const struct bus_msg *reply)
 	enum bus_type wanted = m->wanted;
 	char text[BUS_TEXT_MAX];
 
-	(void)reply;
+	if (err == -EPIPE && !reply)
+		return; /* it may have done it: unless that was its end it is asked again, once it is back on the bus */
 	m->wanted = BUS_NONE;
 	if (wanted == BUS_NONE)
 		return;

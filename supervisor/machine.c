@@ -494,6 +494,12 @@ static void on_core_back(void *arg, struct child *core)
 		machine_power_off(m);
 }
 
+static void on_core_rejoined(void *arg, struct child *core)
+{
+	(void)core;
+	ctl_ask_again(arg);
+}
+
 static void on_core_silent(void *arg, struct child *core, bool silent)
 {
 	struct machine *m = arg;
@@ -514,6 +520,7 @@ static bool on_asked_whether_ending(void *arg)
 
 const struct child_ops machine_core_ops = {
 	.back = on_core_back,
+	.rejoined = on_core_rejoined,
 	.silent = on_core_silent,
 	.ready = on_core_ready,
 	.died = on_core_died,

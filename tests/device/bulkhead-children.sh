@@ -86,6 +86,17 @@ out=$(ctl m power-button 2>&1)
 like "the button of a paused machine" "$out" 'only a running guest'
 check "resume" ctl m resume
 check "... runs" is_state m running
+tell core mute
+ctl m pause >"$tmp/asked" 2>&1 &
+asked=$!
+paused() { [ "$(grep -c 'vmm-core: told to pause' "$tmp/m.err")" -eq "$1" ]; }
+check "a core is asked to pause" wait_for 5 paused 2
+tell core rejoin
+wait "$asked"
+is "... and leaves the bus before it answers: asked again when it is back" $? 0
+check "... twice in all" paused 3
+check "... paused" is_state m paused
+check "... and runs again" ctl m resume
 check "power-button" ctl m power-button
 ends_with "the guest powers off: exit 0" 0 "$pid" m
 

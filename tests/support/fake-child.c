@@ -17,6 +17,7 @@
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
  *   commands: end poweroff|reset|panic|crash|N   crash   exit N   mute   stuck   junk N   flood N   log TEXT   raw TEXT   say TEXT
  *             fds   hang ID (as the core, of a device)   io-error WHY   ignore (as the core, says nothing of the next connection)
+ *             rejoin (leaves the bus, is mute no more and comes back)
  *             reject (as the core, says DEVICE_DOWN of the next connection)
  *             away SECONDS [RING] (as a server, its storage is, since then; 0: it is back)
  *             as DEVICE (as a server of several, what it says from here on is of this one)
@@ -95,6 +96,8 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	(void)arg;
 	if (msg->type == BUS_DRAIN || (msg->type == BUS_RESUME && !fake.core))
 		log_info("told to %s", msg->type == BUS_DRAIN ? "drain" : "serve on");
+	if (msg->type == BUS_PAUSE)
+		log_info("told to pause");
 	if (!msg->id || fake.mute || (msg->type == BUS_SHUTDOWN && fake.stay) ||
 	    (msg->type == BUS_DRAIN && fake_script_word("no-drain") > 0) ||
 	    (msg->type == BUS_RESUME && fake_script_word("no-resume") > 0))
@@ -252,6 +255,15 @@ static void on_front_end(void *arg, uint32_t events)
 
 /* ---- set-up ---- */
 
+void fake_join_bus(void)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);
+	if (bus_dial(fake.loop, path, &ops, NULL, &fake.bus))
+		log_die(1, 0, "no bus at %s", path);
+}
+
 static void read_options(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
@@ -312,7 +324,6 @@ int main(int argc, char **argv)
 	const char *slash = strrchr(argv[0], '/');
 	struct rlimit no_core = { 0, 0 };
 	struct loop_fd *watch;
-	char path[256];
 
 	if (!slash)
 		return 2;
@@ -337,9 +348,8 @@ int main(int argc, char **argv)
 		return 1;
 	show_sleep();
 	fake_open_commands();
-	snprintf(path, sizeof(path), "%s/bus", fake.bus_dir);
-	if (fake_script_word("no-hello") < 0 && bus_dial(fake.loop, path, &ops, NULL, &fake.bus))
-		log_die(1, 0, "no bus at %s", path);
+	if (fake_script_word("no-hello") < 0)
+		fake_join_bus();
 	if (fake.desc_fd >= 0)
 		loop_add_fd(fake.loop, fake.desc_fd, EPOLLIN, fake_core_on_descriptor, NULL, &watch);
 	/* The real core drops what its console does not take. */

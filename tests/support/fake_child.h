@@ -53,6 +53,8 @@ void fake_send_event(const struct bus_msg *msg);
 /* Once, unless the script has it not be. */
 void fake_say_ready(void);
 
+void fake_join_bus(void);
+
 /* ---- fake_command.c ---- */
 
 /* Takes commands from here on: those of a spare, until it is none any more. */

@@ -56,6 +56,13 @@ static void junk(int count)
 	log_error("no end for junk");
 }
 
+static void rejoin(void)
+{
+	bus_close(TAKE_PTR(fake.bus));
+	fake.mute = false;
+	fake_join_bus();
+}
+
 static void list_fds(void)
 {
 	for (int fd = 0; fd < 64; fd++) {
@@ -143,6 +150,8 @@ static void obey(char *line)
 	else if (!strcmp(line, "stuck"))
 		for (;;)
 			pause();
+	else if (!strcmp(line, "rejoin"))
+		rejoin();
 	else if (!strcmp(line, "junk"))
 		junk(atoi(rest));
 	else if (!strcmp(line, "flood"))
