@@ -9,6 +9,7 @@
  * everything goes its usual way, with each process saying HELLO and READY once more. Processes are told apart by the
  * keeper's numbers and reached by pidfds, never by their ids, which others may have by now.
  */
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,11 +44,23 @@ static void strand(struct child *c, struct keeper_found *found)
 	close_all(found);
 }
 
+/*
+ * It goes by its anchor's number yet, and nothing of its anchor's waits to be read: what tells its own may have been read by a
+ * predecessor that died of it, so it is not known whom the bus is to let in.
+ */
+static bool is_nameless(const struct child *c, const struct keeper_found *found)
+{
+	struct pollfd anchor = { .fd = found->anchor, .events = POLLIN };
+
+	return c->state == CHILD_STARTING && found->anchor >= 0 && c->pid == found->pid &&
+	       poll(&anchor, 1, 0) == 0;
+}
+
 int child_claim(struct child *c, bool unless_given, struct keeper_found *found, bool *lost)
 {
 	bool known = c->state != CHILD_IDLE;
 	int err = keeper_fetch(c->keeper, c->index, found);
-	bool same = !err && known && found->serial == c->serial;
+	bool same = !err && known && found->serial == c->serial, nameless;
 
 	*lost = false;
 	if (err)
@@ -60,10 +73,11 @@ int child_claim(struct child *c, bool unless_given, struct keeper_found *found, 
 			      c->state != CHILD_STOPPING)) {
 		strand(c, found);
 	} else {
+		nameless = !same || is_nameless(c, found);
 		if (!same)
 			c->pid = found->pid;
 		err = child_adopt(c, found);
-		if (!err && !same)
+		if (!err && nameless)
 			child_kill(c, "its supervisor died as it started it");
 	}
 	return err;

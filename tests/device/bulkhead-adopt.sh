@@ -333,6 +333,21 @@ is "... and does" "$(device m disk0 pid) $(device m disk0 state)" "$old up"
 kill -TERM "$pid"
 ends_with "ends" 0 "$pid" m
 
+# What a server's anchor told of it is read, and lost with the supervisor.
+start m --disk "path=$tmp/disk.img,spare=off" "${keep[@]}" --start-timeout 60
+wait_running m
+script disk0 nameless
+slay "$(device m disk0 pid)"
+nameless() { [ "$(device m disk0 state)" = starting ] && pgrep -P "$(device m disk0 pid)"; }
+check "a process starts whose id its supervisor does not know" wait_for 10 nameless
+bereave
+rm "$bin/disk0.do"
+adopt
+check "... its adopter does not wait for it" wait_for 5 adopted 'disk0: killing blk-server .*: its supervisor died as it started it'
+check "... it is replaced" wait_for 5 back
+kill -TERM "$pid"
+ends_with "ends" 0 "$pid" m
+
 # pin PID: process 1 of a sandbox, which can't end before the last process in its namespace is reaped; unpin.
 pin() {
 	local machine=$pid

@@ -11,7 +11,7 @@
  *             HELLO and READY)  deaf (ignores the power button)  stay (ignores SHUTDOWN)  flood=N (lines to stderr)
  *             unlink-late (as the core, tells no end of a device)
  *             slow-ready=MS (READY so late)  active-exit=MS (as a server, so long after it got its byte)
- *             sleeps (shows that its loop does)
+ *             sleeps (shows that its loop does)  nameless (has an anchor, which nobody hears of its number)
  *             no-peer (as net-server, answers that a link can't come up)  no-drain, no-resume (never answers DRAIN, RESUME)
  *             recovered (as a server, says so once it got its byte)
  *             recovered-early (the same, of times before)  free-only (none of this if called with --refuse-writes)
@@ -31,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -40,7 +41,9 @@
 #include "log.h"
 #include "num.h"
 
-struct fake fake = { .desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .packet_fd = -1, .flight_fd = -1 };
+struct fake fake = {
+	.desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .anchor_fd = -1, .packet_fd = -1, .flight_fd = -1
+};
 
 /* An event that can't be sent would look like misbehaviour that no test asked for. */
 void fake_send_event(const struct bus_msg *msg)
@@ -281,6 +284,8 @@ static void read_options(int argc, char **argv)
 			fake.console_fd = atoi(value);
 		else if (!strcmp(argv[i], "--vhost-fd"))
 			fake.vhost_fd = atoi(value);
+		else if (!strcmp(argv[i], "--anchor-fd"))
+			fake.anchor_fd = atoi(value);
 		else if (!strcmp(argv[i], "--packet-fd"))
 			fake.packet_fd = atoi(value);
 		else if (!strcmp(argv[i], "--refuse-writes"))
@@ -308,6 +313,19 @@ static void read_script(void)
 	fake.deaf = fake_script_word("deaf") > 0;
 	fake.stay = fake_script_word("stay") > 0;
 	fake.silent_down = fake_script_word("unlink-late") > 0;
+}
+
+/* The real ones' anchors tell who they are. There is none, unless it looks as if what it told was lost. */
+static void have_anchor(void)
+{
+	pid_t pid = fake_script_word("nameless") > 0 ? fork() : 0;
+	int status = 0;
+
+	if (pid) {
+		waitpid(pid, &status, 0);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+	}
+	clean_fd(&fake.anchor_fd);
 }
 
 /* Shows when its loop sleeps, as the real ones do. */
@@ -339,6 +357,7 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_CORE, &no_core);
 	read_options(argc, argv);
 	read_script();
+	have_anchor();
 	fake_flood(fake_script_word("flood"));
 	if (fake_script_word("exit") >= 0)
 		return fake_script_word("exit");

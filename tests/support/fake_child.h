@@ -31,7 +31,7 @@ struct fake {
 	const char *id, *bus_dir, *kind;
 	char script[512];
 	char device_name[BUS_NAME_MAX]; /* which of the devices that it serves it speaks of */
-	int desc_fd, console_fd, vhost_fd, packet_fd, flight_fd;
+	int desc_fd, console_fd, vhost_fd, anchor_fd, packet_fd, flight_fd;
 	struct flight *flight;
 	struct flight_ring log;
 	struct loop *loop;
