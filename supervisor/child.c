@@ -480,7 +480,10 @@ bool child_stop(struct child *c, uint64_t deadline_ns)
 		return true;
 	c->state = CHILD_STOPPING;
 	loop_disarm_timer(c->life_timer);
-	loop_arm_timer(c->timer, clock_ns() + deadline_ns);
+	if (deadline_ns)
+		loop_arm_timer(c->timer, clock_ns() + deadline_ns);
+	else
+		loop_disarm_timer(c->timer); /* it is killed at once */
 	/* One that was taken over is told when it is back on the bus. */
 	if (!c->adopted || !deadline_ns)
 		shut_down(c, deadline_ns);

@@ -170,6 +170,8 @@ wait_for 10 spare_ready
 upgrade --exec "$new/blk-server"
 refused "an old process that does not drain" 'the old process did not finish its requests in time'
 check "... is told to serve on" wait_for 5 logged m 'blk-server\[disk0\]: told to serve on'
+wait_for 10 spare_ready
+unlike "... and the new one, which nobody asked to end, is not said to be slow" "$(cat "$tmp/m.err")" 'did not end in time'
 ctl m quit
 ends_with "ends" 0 "$pid" m
 script disk0 no-drain no-resume
