@@ -135,6 +135,9 @@ static int refuse_join(const struct adopter *a, int err, struct vmconf_error *er
 	if (err == -EPROTONOSUPPORT)
 		return vmconf_refuse(
 		    error, "adopt: \"%s\" was started by another version of bulkhead; that one can", a->name);
+	if (owner > 0 && err != -ENOENT)
+		return vmconf_refuse(error, "adopt: can't reach the keeper of \"%s\": %s", a->name,
+				     strerror(-err));
 	if (owner > 0)
 		return vmconf_refuse(
 		    error,

@@ -73,6 +73,13 @@ kill -STOP "$pid"
 out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
 like "... even if that one is stopped" "$out" "has a supervisor, process $pid;"
 kill -CONT "$pid"
+mv "$run_dir/m/keeper" "$run_dir/m/keeper.real"
+perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_SEQPACKET, 0) or die; bind($s, pack_sockaddr_un($ARGV[0])) or die' "$run_dir/m/keeper"
+out=$(soon "$bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
+is "a keeper that can't be reached: exit 2" $? 2
+is "... and why" "$out" 'bulkhead: adopt: can'"'"'t reach the keeper of "m": Connection refused'
+rm "$run_dir/m/keeper"
+mv "$run_dir/m/keeper.real" "$run_dir/m/keeper"
 if [ "$(id -u)" -eq 0 ]; then
 	cp "$bulkhead" "$tmp/bulkhead" && chmod 755 "$tmp/bulkhead"
 	out=$(soon setpriv --reuid 65534 --regid 65534 --clear-groups "$tmp/bulkhead" adopt --run-dir "$run_dir" m 2>&1 </dev/null)
