@@ -32,13 +32,13 @@ static void save(struct port *port)
 		log_warn_errno(err, "what the driver set up can't be kept for a successor");
 }
 
+/* The address stays what drivers are shown: who shows it may have read it before the one that set it was reset. */
 static void reset(struct port *port)
 {
 	struct driver *d = &port->driver;
 
 	*d = (struct driver) { .version = VERSION, .pairs = 1, .offloads = port->accepted & OFFLOADS };
-	memcpy(port->config.mac, port->mac, ETH_ALEN);
-	filter_reset(&d->filter, port->mac, false);
+	filter_reset(&d->filter, port->config.mac, false);
 }
 
 /* Takes what a predecessor left if it makes sense: it may have been taken over by then. */
@@ -52,7 +52,11 @@ static bool load(struct port *port)
 		return false;
 	d.offloads &= port->accepted & OFFLOADS;
 	port->driver = d;
+	if (!memcmp(port->config.mac, d.filter.mac, ETH_ALEN))
+		return true;
 	memcpy(port->config.mac, d.filter.mac, ETH_ALEN);
+	/* The front end has read this process's own. */
+	server_config_changed(port->queue[0].server);
 	return true;
 }
 

@@ -215,6 +215,28 @@ void rig_restart_rings(struct rig *rig)
 	cr_assert(start_rings(rig), "the server is gone");
 }
 
+static void init_inflight(struct rig *rig)
+{
+	bool packed = rig->options.ring_features & RING_F_PACKED;
+	size_t step = inflight_queue_bytes(RIG_SIZE, packed);
+
+	for (unsigned i = 0; i < rig->queues; i++)
+		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
+}
+
+void rig_reset_driver(struct rig *rig)
+{
+	for (unsigned i = 0; i < rig->queues; i++) {
+		struct ring *ring = &rig->queue[i].ring;
+
+		rig_stop_ring(rig, i);
+		ring_free(ring);
+		cr_assert_eq(ring_init(ring, &rig->guest, RIG_SIZE, rig->options.ring_features), 0);
+	}
+	init_inflight(rig);
+	rig_restart_rings(rig);
+}
+
 /* ---- what outlives a server ---- */
 
 static void remove_qcow2(const struct rig *rig)
@@ -300,8 +322,7 @@ static void make_inflight(struct rig *rig)
 	rig->inflight =
 	    mmap(NULL, rig->inflight_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, rig->inflight_fd, 0);
 	cr_assert(rig->inflight != MAP_FAILED);
-	for (unsigned i = 0; i < rig->queues; i++)
-		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
+	init_inflight(rig);
 }
 
 /* What an engine needs: a kernel that has it, and memory in which its servers leave word to each other, which those of an

@@ -162,6 +162,9 @@ bool rig_try_stop_ring(struct rig *rig, unsigned queue);
 /* Starts them again once all are stopped. */
 void rig_restart_rings(struct rig *rig);
 
+/* Another driver begins, with rings of its own: what was in the others is forgotten. Of a net-server. */
+void rig_reset_driver(struct rig *rig);
+
 /* A buffer in guest memory. */
 uint64_t rig_alloc(struct rig *rig, uint64_t len, uint64_t align);
 uint8_t *rig_ptr(struct rig *rig, uint64_t gpa);

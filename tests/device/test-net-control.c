@@ -153,6 +153,44 @@ Test(net_control, addresses)
 	net_stop(&n);
 }
 
+/* It was shown the address that the driver before it had set, or is now: that is what has to reach it. */
+static void has_the_address_that_was_set(void)
+{
+	uint8_t config[ETH_ALEN];
+
+	memset(n.n_posted, 0, sizeof(n.n_posted));
+	net_post_many(&n, 0, 1526, 32);
+	switch_mode(PROMISC, 0);
+	set_table(OWN, NULL); /* which ends each look */
+	cr_assert(passes(OTHER, -1) && !passes("\x02\0\0\0\0\x78", -1));
+	rig_get_config(&n.rig, 0, config, sizeof(config));
+	cr_assert(!memcmp(config, OTHER, ETH_ALEN));
+}
+
+Test(net_control, an_address_outlives_the_driver_that_set_it)
+{
+	start(NET_PACKET, 1, 0);
+	cr_assert_eq(net_command(&n, MAC, 1, OTHER, ETH_ALEN), GOOD);
+	rig_reset_driver(&n.rig);
+	has_the_address_that_was_set();
+	net_stop(&n);
+}
+
+Test(net_control, a_successor_tells_of_the_address_that_was_set)
+{
+	unsigned told;
+
+	start(NET_PACKET, 1, RING_F_PACKED);
+	cr_assert_eq(net_command(&n, MAC, 1, OTHER, ETH_ALEN), GOOD);
+	rig_kill(&n.rig);
+	told = n.rig.config_changes;
+	rig_respawn(&n.rig);
+	rig_until(&n.rig, n.rig.config_changes > told);
+	rig_reset_driver(&n.rig);
+	has_the_address_that_was_set();
+	net_stop(&n);
+}
+
 Test(net_control, vlans)
 {
 	const uint8_t five[] = { 5, 0 };
