@@ -37,6 +37,8 @@ _Static_assert(sizeof(struct virtio_net_hdr_v1) == NET_HDR_BYTES, "virtio 1.2 §
 #define NET_CTRL_NOTF_COAL_TX_SET 0
 #define NET_CTRL_NOTF_COAL_RX_SET 1
 
+#define PEER_LINES 1 /* a second, of one that comes and goes: ten times a second, as it may for ever */
+
 struct backend;
 
 struct backend_ops {

@@ -105,8 +105,9 @@ static ssize_t stream_receive(struct backend *b, unsigned pair, const struct iov
 			memcpy(&len, s->in + s->in_at, LENGTH_BYTES);
 			len = be32toh(len);
 			if (!len || len > NET_FRAME_MAX) {
-				log_error("%s: a frame of %u bytes: that is no stream of frames", b->name,
-					  len);
+				log_limited(LOG_LEVEL_ERROR, PEER_LINES,
+					    "%s: a frame of %u bytes: that is no stream of frames", b->name,
+					    len);
 				return -EPIPE;
 			}
 			if (have >= LENGTH_BYTES + len) {

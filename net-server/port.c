@@ -14,8 +14,6 @@
 #include "log.h"
 #include "state.h"
 
-#define PEER_LINES 1 /* a second, of one that comes and goes: ten times a second, as it may for ever */
-
 /* Words of the device's state. */
 #define WORD_LINK_DOWN 0 /* 1 if the supervisor said so */
 #define WORD_THROTTLE  8
