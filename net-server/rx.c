@@ -145,6 +145,12 @@ static bool reads_aside(const struct rx *rx)
 	return rx->want == WANT_MIN;
 }
 
+/* The bytes of a header that the backend does not give. */
+static uint32_t no_header(const struct rx *rx)
+{
+	return rx->port->backend.ops->vnet ? 0 : NET_HDR_BYTES;
+}
+
 /* Reads behind the first skip bytes of the vectors, which are more. */
 static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
 {
@@ -168,7 +174,7 @@ static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
 /* Reads the next frame: 1, 0 if it was none for the driver, or -errno. */
 static int read_frame(struct rx *rx, struct frame *f)
 {
-	size_t skip = rx->port->backend.ops->vnet ? 0 : NET_HDR_BYTES;
+	uint32_t skip = no_header(rx);
 	struct iovec *iov = rx_buf_vectors(rx), behind;
 	int n = reads_aside(rx) ? 0 : MIN(rx_buf_count(rx), NET_IOV);
 	uint64_t direct = n == rx_buf_count(rx) ? rx->room : vec_len(iov, n);
@@ -183,7 +189,7 @@ static int read_frame(struct rx *rx, struct frame *f)
 	iov[n] = behind;
 	if (len < 0)
 		return (int)len;
-	f->len = (uint32_t)len + (uint32_t)skip;
+	f->len = (uint32_t)len + skip;
 	f->placed = (uint32_t)MIN(f->len, direct);
 	f->offered = rx->mergeable ? rx->room : rx->buf[rx->first].len;
 	return 1;
@@ -243,9 +249,10 @@ static void mark_dirty(struct rx *rx, const struct iovec *iov, uint32_t len)
 }
 
 /* Gives the driver the frame of len bytes, header included, in the first buffers. So much of it is placed there, the rest
- * stands in the spill area. */
+ * stands in the spill area, where nobody wrote a header if the backend has none. */
 static void deliver(struct rx *rx, uint32_t len, uint32_t placed)
 {
+	uint32_t from = MAX(placed, no_header(rx));
 	const struct iovec *iov = rx_buf_vectors(rx);
 	int n = rx_buf_count(rx);
 	uint16_t buffers = 0;
@@ -261,8 +268,9 @@ static void deliver(struct rx *rx, uint32_t len, uint32_t placed)
 		left -= part;
 		buffers++;
 	}
-	if (placed < len)
-		vec_put(iov, n, placed, rx->spill, len - placed);
+	if (from < len)
+		vec_put(iov, n, from, rx->spill + (from - placed), len - from);
+	CRASH_POINT("header before");
 	finish_header(rx, iov, n, buffers);
 	mark_dirty(rx, iov, len); /* after the last write */
 	if (rx->first == rx->end)

@@ -256,6 +256,28 @@ Test(net_faults, f20_used_length_is_what_was_written)
 	net_stop(&n);
 }
 
+/* Nobody writes a header for a packet but the server, which dies before it: no bytes of its own stand there. */
+Test(net_faults, f20_memory_of_the_server_is_not_shown)
+{
+	struct net_options options = { .kind = NET_PACKET, .rig = { .crash = "later=header before:1" } };
+	const uint8_t *buffer;
+
+	net_start(&n, &options);
+	buffer = rig_ptr(&n.rig, n.memory);
+	net_post_many(&n, 0, 1526, 1);
+	rig_go(&n.rig);
+	net_fill(frame, 200, 1);
+	net_peer_send(&n, frame, 200);
+	cr_assert_eq(rig_reap(&n.rig), CRASHES_STATUS);
+	cr_assert(!memcmp(buffer + NET_HEADER, frame, 200), "it died too early");
+	for (unsigned i = 0; i < NET_HEADER; i++)
+		cr_assert_eq(buffer[i], 0xee, "byte %u of the header is %u", i, buffer[i]);
+	n.rig.options.crash = "";
+	rig_respawn(&n.rig);
+	still_serves();
+	net_stop(&n);
+}
+
 /* ---- 25: what is unmapped while it is used ---- */
 
 /* Buffers wait to be filled while the front end replaces the memory: they are given back first, and used then. */
