@@ -17,13 +17,17 @@
 
 #define PAUSE_NS (100 * NS_PER_MS) /* from one connection to the next, at least */
 
-/* It can't fail: the descriptor was watched before. */
+/* To be watched again takes what the kernel may not have at the moment. */
 static void listen_again(void *arg)
 {
 	struct port *port = arg;
+	int err = port->listen_watch ? loop_mod_fd(port->listen_watch, EPOLLIN) : 0;
 
-	if (port->listen_watch)
-		loop_mod_fd(port->listen_watch, EPOLLIN);
+	if (!err)
+		return;
+	log_warn_limited("%s: who connects can't be waited for: %s", port->backend.name,
+			 strerrordesc_np(-err));
+	loop_arm_timer(port->listen_timer, clock_ns() + PAUSE_NS);
 }
 
 static void on_connection(void *arg, uint32_t events)
