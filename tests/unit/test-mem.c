@@ -246,7 +246,8 @@ Test(mem, guest_memory_is_left_out_of_core_dumps)
 	bool in = false, seen = false;
 
 	cr_assert_not_null(f);
-	snprintf(want, sizeof(want), "%lx-", (unsigned long)mem_at(mem, 0, 1));
+	/* As the kernel prints it. */
+	snprintf(want, sizeof(want), "%08lx-", (unsigned long)mem_at(mem, 0, 1));
 	while (fgets(line, sizeof(line), f)) {
 		if (strncmp(line, want, strlen(want)) == 0)
 			in = true;
