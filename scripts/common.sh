@@ -59,6 +59,7 @@ packages_build='autoconf automake make gcc pkg-config libnng-dev protobuf-c-comp
 packages_guest='busybox-static cpio e2fsprogs fio qemu-system-x86'
 packages_check='clang clang-format clang-tidy cppcheck libclang-rt-14-dev qemu-utils qemu-system-common xz-utils man-db groff-base git procps
 	jq socat spin iperf3 iproute2 iputils-ping ethtool passt ipxe-qemu libnbd-dev nbdkit'
+packages_valgrind='valgrind'
 
 # packages NAME...: installs those that are lacking; says what it does, and what to do if it may not.
 packages() {

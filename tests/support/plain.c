@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A runner for Criterion's tests where its own can't start: under the thread sanitizer, the address at which it
- * wants the memory that it shares with its tests belongs to the sanitizer. Linked before libcriterion this
- * main and these functions take the place of the library's; the tests, found in the same linker sections, are
- * the same. Each test is a child process; a data race ends it. The output is TAP.
+ * wants the memory that it shares with its tests belongs to the sanitizer. And for valgrind, for which the program would
+ * start anew with each test. Linked before libcriterion this main and these functions take the place of the library's; the
+ * tests, found in the same linker sections, are the same. Each test is a child process; a data race ends it. The output is TAP.
  */
 #include <criterion/criterion.h>
 #include <criterion/event.h>
@@ -17,6 +17,9 @@
 #include <unistd.h>
 
 #define TIMEOUT_S 120 /* no test has less; the sanitizer is slow */
+/* In the environment: how many times as long a test may take; "SUITE::TEST REASON", a line each, of tests to skip. */
+#define PATIENCE_ENV "PLAIN_PATIENCE"
+#define WITHOUT_ENV  "PLAIN_WITHOUT"
 
 enum { STATUS_FAILED = 1, STATUS_SKIPPED = 77 };
 
@@ -127,11 +130,12 @@ void criterion_internal_test_teardown(void)
 static unsigned seconds_for(const struct criterion_test *test)
 {
 	const struct criterion_test_extra_data *suite = suite_of(test);
+	const char *patience = getenv(PATIENCE_ENV);
 	double limit = test->data->timeout;
 
 	if (limit <= 0 && suite)
 		limit = suite->timeout;
-	return limit > TIMEOUT_S ? (unsigned)limit : TIMEOUT_S;
+	return (limit > TIMEOUT_S ? (unsigned)limit : TIMEOUT_S) * (patience ? (unsigned)atoi(patience) : 1);
 }
 
 static _Noreturn void child(const struct criterion_test *test)
@@ -140,6 +144,23 @@ static _Noreturn void child(const struct criterion_test *test)
 	alarm(seconds_for(test));
 	test->test();
 	leave(failed ? STATUS_FAILED : 0);
+}
+
+/* Whether it is one to skip; then skip_reason is set. */
+static bool without(const struct criterion_test *test)
+{
+	const char *line = getenv(WITHOUT_ENV);
+	char name[256];
+	int len = snprintf(name, sizeof(name), "%s::%s ", test->category, test->name);
+
+	while (line && strncmp(line, name, (size_t)len) != 0) {
+		line = strchr(line, '\n');
+		if (line)
+			line++;
+	}
+	if (line)
+		snprintf(skip_reason, SKIP_REASON_MAX, "%.*s", (int)strcspn(line + len, "\n"), line + len);
+	return line;
 }
 
 /* True unless the test failed. */
@@ -176,7 +197,11 @@ int main(void)
 	if (skip_reason == MAP_FAILED)
 		return 1;
 	for (struct criterion_test **t = __start_cr_tst; t < __stop_cr_tst; t++) {
-		if (*t && !(*t)->data->disabled && !run(*t, ++n))
+		if (!*t || (*t)->data->disabled)
+			continue;
+		if (without(*t))
+			printf("ok %u - %s::%s # SKIP %s\n", ++n, (*t)->category, (*t)->name, skip_reason);
+		else if (!run(*t, ++n))
 			bad++;
 	}
 	printf("1..%u\n", n);
