@@ -281,11 +281,13 @@ int header_change(struct qcow2 *q, const struct header *to)
 	return err;
 }
 
+/* Strangers write it, and it may be shown on a terminal. */
 static void copy_text(char *out, size_t size, const uint8_t *text, uint64_t len)
 {
 	size_t n = (size_t)MIN(len, size - 1);
 
-	memcpy(out, text, n);
+	for (size_t i = 0; i < n; i++)
+		out[i] = text[i] < ' ' || text[i] == 0x7f ? '?' : (char)text[i];
 	out[n] = 0;
 }
 

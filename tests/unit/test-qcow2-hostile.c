@@ -147,6 +147,11 @@ Test(qcow2_hostile, f57_only_backing_files_that_were_allowed)
 	cr_assert_eq(rig_try_open(&im, "disk", false), -EACCES);
 	cr_assert(strstr(im.why, "none was allowed"), "%s", im.why);
 	close(im.fd[0]);
+	rig_sh("printf '\\033[2J' | dd of=disk bs=1 conv=notrunc status=none seek=$(od -An -tu8 --endian=big "
+	       "-j 8 -N 8 disk | tr -d ' ')");
+	cr_assert_eq(rig_try_open(&im, "disk", false), -EACCES);
+	cr_assert(strstr(im.why, "file \"?[2J\""), "%s", im.why);
+	close(im.fd[0]);
 	rig_make(&without);
 	rig_sh("touch base");
 	cr_assert_eq(rig_try_open(&im, "disk", true), -EINVAL);
