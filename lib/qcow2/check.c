@@ -196,6 +196,9 @@ static int walk_all(struct qcow2 *q, struct counts *k)
 	for (unsigned i = 0; i < q->freed->n && !err; i++)
 		err = count(q, k, q->freed->run[i].first << q->cluster_bits,
 			    q->freed->run[i].n << q->cluster_bits);
+	/* ... nor known not to be referred to. */
+	if (!err && q->doubt.host)
+		err = count(q, k, q->doubt.host, q->cluster);
 	return err;
 }
 
