@@ -318,8 +318,10 @@ static void read_badly(struct fake *f, int fd, const struct request *r, uint64_t
 		for (;;)
 			put_data(f, fd, r, false, off, 512);
 	} else {
+		bool twice = is(f, FAKE_TWICE); /* counted before there is an answer */
+
 		put_data(f, fd, r, true, off, len);
-		if (is(f, FAKE_TWICE))
+		if (twice)
 			put_data(f, fd, r, true, off, len);
 	}
 }
@@ -350,6 +352,7 @@ static void carry_out(struct fake *f, int fd, const struct request *r)
 {
 	uint64_t off = be64toh(r->off);
 	uint32_t len = be32toh(r->len);
+	bool twice;
 
 	if (be16toh(r->type) == CMD_READ) {
 		answer_half(f, fd, r);
@@ -359,8 +362,9 @@ static void carry_out(struct fake *f, int fd, const struct request *r)
 	if (be16toh(r->type) == CMD_TRIM || be16toh(r->type) == CMD_ZEROES)
 		memset(f->image + off, 0, len);
 	answer_half(f, fd, r);
+	twice = is(f, FAKE_TWICE);
 	put_simple(fd, r->cookie, 0);
-	if (is(f, FAKE_TWICE))
+	if (twice)
 		put_simple(fd, r->cookie, 0);
 }
 
