@@ -25,6 +25,7 @@
 #include "log.h"
 #include "port.h"
 #include "rx_buf.h"
+#include "rx_wait.h"
 #include "vec.h"
 
 #define BUDGET   64  /* frames in a pass */
@@ -89,22 +90,11 @@ void rx_close(struct rx *rx)
 	free(rx->spill);
 }
 
-/* Drops the frame that waits, if one does. */
-static void drop_held(struct rx *rx, _Atomic uint64_t *why)
-{
-	if (rx->held)
-		count_add(why, 1);
-	throttle_leave(&rx->port->throttle, THROTTLE_RX, &rx->turn);
-	rx->held = 0;
-	rx->paid = rx->limited = false;
-	loop_disarm_timer(rx->timer);
-}
-
 static void forget(struct rx *rx)
 {
 	rx->first = rx->end = rx->iov_end = 0;
 	rx->room = 0;
-	drop_held(rx, &rx->stats.no_buffer);
+	rx_wait_drop(rx, &rx->stats.no_buffer);
 }
 
 void rx_ring(struct rx *rx, bool on)
@@ -281,50 +271,15 @@ static void deliver(struct rx *rx, uint32_t len, uint32_t placed)
 	adapt(rx, len);
 }
 
-/* Asks the limit for a frame of len bytes; false: not yet. */
-static bool pay(struct rx *rx, uint32_t len)
-{
-	uint64_t at = throttle_wait(&rx->port->throttle, THROTTLE_RX, &rx->turn, len - NET_HDR_BYTES);
-
-	if (!at)
-		return true;
-	rx->limited = true;
-	loop_arm_timer(rx->timer, at);
-	return false;
-}
-
-/* A frame that is more than what was offered for it, or that the limit delayed: goes on in further buffers. False: it
- * goes on waiting. */
+/* False: the frame that waits goes on waiting. */
 static bool finish_held(struct rx *rx)
 {
-	bool any = false;
-
-	if (rx->limited || (!rx->paid && !pay(rx, rx->held)))
+	if (!rx_wait_over(rx))
 		return false;
-	rx->paid = true;
-	while (rx->room < rx->held && rx_buf_take(rx))
-		any = true;
-	if (any)
-		server_lay_down(rx->server);
-	if (rx->room < rx->held) {
-		if (rx_buf_make_place(rx))
-			return false;
-		count_add(&rx->stats.too_large, 1); /* of such small buffers it would need too many */
-		throttle_leave(&rx->port->throttle, THROTTLE_RX, &rx->turn);
-		rx->held = 0;
-		rx->paid = false;
-		return true;
-	}
-	deliver(rx, rx->held, rx->held_at);
-	rx->held = 0;
-	rx->paid = false;
+	if (rx->held)
+		deliver(rx, rx->held, rx->held_at);
+	rx_wait_end(rx);
 	return true;
-}
-
-static void hold(struct rx *rx, const struct frame *f)
-{
-	rx->held = f->len;
-	rx->held_at = f->placed;
 }
 
 /* True if the next frame may be read. */
@@ -336,9 +291,9 @@ static bool take_frame(struct rx *rx, struct frame *f)
 		count_add(&rx->stats.too_large, 1);
 		return true;
 	}
-	if (!pay(rx, f->len)) {
+	if (!rx_wait_pay(rx, f->len)) {
 		count_add(&rx->stats.limited, 1);
-		hold(rx, f);
+		rx_wait(rx, f->len, f->placed, false);
 		return false;
 	}
 	if (f->len > f->offered || (reads_aside(rx) && f->len > rx->want)) {
@@ -350,8 +305,7 @@ static bool take_frame(struct rx *rx, struct frame *f)
 		deliver(rx, f->len, f->placed);
 		return true;
 	}
-	rx->paid = true;
-	hold(rx, f);
+	rx_wait(rx, f->len, f->placed, true);
 	return finish_held(rx);
 }
 
@@ -382,7 +336,7 @@ static bool discard(struct rx *rx)
 	unsigned n;
 
 	if (rx->held)
-		drop_held(rx, &rx->stats.link_down);
+		rx_wait_drop(rx, &rx->stats.link_down);
 	for (n = 0; rx->readable && n < BUDGET; n++) {
 		ssize_t len = b->ops->receive(b, rx->pair, &iov, 1);
 
