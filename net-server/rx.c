@@ -8,9 +8,9 @@
  * are all read into that area: copying them costs less than it costs the kernel to take a list of places from us, by a
  * twentieth of all that a frame of 60 bytes costs, and what is looked at is what the driver gets.
  *
- * A frame that needs more buffers than the driver has given waits for them, and nothing else is read meanwhile: the
- * backend's queue fills, and the host drops. With no buffers at all nothing is read. So a flood costs neither
- * memory nor, as the backend is watched edge-triggered, time.
+ * A frame that needs more buffers than the driver has given waits for them if its ring can hold so many, and nothing else
+ * is read meanwhile: the backend's queue fills, and the host drops. With no buffers at all nothing is read. So a flood costs
+ * neither memory nor, as the backend is watched edge-triggered, time.
  */
 #include "rx.h"
 

@@ -34,7 +34,8 @@ struct rx_stats {
 	_Atomic uint64_t packets, bytes;
 	_Atomic uint64_t
 	    spilled; /* frames that were larger than what was offered for them, and so copied in part */
-	_Atomic uint64_t too_large; /* dropped: larger than the driver's buffer, or than all of them */
+	_Atomic uint64_t
+	    too_large; /* dropped: larger than the driver's buffer, or than a ring full of them */
 	_Atomic uint64_t too_short; /* dropped: no frame */
 	_Atomic uint64_t filtered;  /* dropped: the driver does not want them */
 	_Atomic uint64_t link_down; /* dropped */

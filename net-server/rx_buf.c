@@ -26,7 +26,8 @@ void rx_buf_close(struct rx *rx)
 	free(rx->iov);
 }
 
-bool rx_buf_make_place(struct rx *rx)
+/* Has room for one more chain of any length; false if there is none. */
+static bool make_place(struct rx *rx)
 {
 	uint32_t shift = rx->first < rx->end ? rx->buf[rx->first].at : rx->iov_end;
 
@@ -46,7 +47,7 @@ bool rx_buf_take(struct rx *rx)
 {
 	struct vq_chain chain;
 
-	if (!rx_buf_make_place(rx))
+	if (!make_place(rx))
 		return false;
 	chain.iov = rx->iov + rx->iov_end;
 	if (server_pop(rx->server, &chain) != 1)
@@ -62,6 +63,11 @@ bool rx_buf_take(struct rx *rx)
 	rx->iov_end += chain.in_num;
 	rx->room += chain.in_len;
 	return true;
+}
+
+bool rx_buf_may_come(struct rx *rx)
+{
+	return rx->end - rx->first < server_size(rx->server) && make_place(rx);
 }
 
 bool rx_buf_wants(const struct rx *rx)

@@ -12,11 +12,11 @@
 int rx_buf_open(struct rx *rx);
 void rx_buf_close(struct rx *rx);
 
-/* Has room for one more chain of any length; false if there is none. */
-bool rx_buf_make_place(struct rx *rx);
-
 /* Takes one more; false if there is none, or no place. */
 bool rx_buf_take(struct rx *rx);
+
+/* Whether the driver can give one more beside those that are there: its ring, and we, have a place for it. */
+bool rx_buf_may_come(struct rx *rx);
 
 /* Takes what a frame is to be read into, as far as there is. */
 void rx_buf_prepare(struct rx *rx);

@@ -53,7 +53,7 @@ bool rx_wait_over(struct rx *rx)
 		server_lay_down(rx->server);
 	if (rx->room >= rx->held)
 		return true;
-	if (rx_buf_make_place(rx))
+	if (rx_buf_may_come(rx))
 		return false;
 	rx_wait_drop(rx, &rx->stats.too_large); /* of such small buffers it would need too many */
 	return true;

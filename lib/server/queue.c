@@ -222,6 +222,11 @@ uint64_t server_features(const struct server_queue *q)
 	return q->features;
 }
 
+uint16_t server_size(const struct server_queue *q)
+{
+	return vq_size(q->vq);
+}
+
 const struct mem *server_mem(const struct server_queue *q)
 {
 	return q->mem;

@@ -216,6 +216,9 @@ struct flight_ring *server_flight(struct server_queue *queue);
 /* Feature bits that the driver of the running ring acknowledged. */
 uint64_t server_features(const struct server_queue *queue);
 
+/* Requests that the running ring can hold, at most. */
+uint16_t server_size(const struct server_queue *queue);
+
 /* The running ring's memory, for marking writes in the dirty log. */
 const struct mem *server_mem(const struct server_queue *queue);
 

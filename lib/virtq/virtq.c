@@ -299,6 +299,11 @@ uint16_t vq_resubmits(const struct vq *vq)
 	return vq->n_resubmit;
 }
 
+uint16_t vq_size(const struct vq *vq)
+{
+	return vq->size;
+}
+
 uint16_t vq_in_flight(const struct vq *vq)
 {
 	return vq->n_taken;

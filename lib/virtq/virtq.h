@@ -106,6 +106,9 @@ bool vq_publish(struct vq *vq);
 void vq_disable_kicks(struct vq *vq);
 bool vq_enable_kicks(struct vq *vq);
 
+/* Of the ring, in descriptors: no more requests than that can be in it. */
+uint16_t vq_size(const struct vq *vq);
+
 /* True if the ring holds a request that was not taken; a peek, for polling. */
 bool vq_has_avail(const struct vq *vq);
 

@@ -142,6 +142,32 @@ Test(net_io, tap_merged_buffers_packed)
 	merged(NET_TAP, RING_F_PACKED | RING_F_INDIRECT);
 }
 
+/* One that is larger than all that the ring can hold is dropped, and what comes behind it is received. */
+static void more_than_a_ring_full(enum net_kind kind, uint64_t ring_features)
+{
+	struct net_options options = { .kind = kind, .rig = { .ring_features = ring_features } };
+
+	net_start(&n, &options);
+	net_post_many(&n, 0, 70, RIG_SIZE);
+	net_fill(frame, 70 * RIG_SIZE, 1);
+	net_peer_send(&n, frame, 70 * RIG_SIZE);
+	net_fill(frame, 500, 2);
+	net_peer_send(&n, frame, 500);
+	net_receive(&n, 0, &f);
+	cr_assert(f.len == 500 && net_check(f.bytes, 500, 2), "%u bytes", f.len);
+	net_stop(&n);
+}
+
+Test(net_io, packet_more_than_a_ring_full)
+{
+	more_than_a_ring_full(NET_PACKET, RING_F_EVENT_IDX);
+}
+
+Test(net_io, tap_more_than_a_ring_full)
+{
+	more_than_a_ring_full(NET_TAP, RING_F_PACKED);
+}
+
 /* Without merged buffers a frame has one chain, and a larger one is dropped. */
 static void one_chain(enum net_kind kind)
 {
