@@ -33,7 +33,7 @@
 #define WANT_MIN (NET_HDR_BYTES + 1514)
 #define PEAK_OF  64 /* frames, the largest of which says how much to offer */
 #define LOOK_NS  (3 * NS_PER_US)
-#define SPILL    NET_PACKET_MAX
+#define SPILL    (NET_PACKET_MAX + 1) /* so that what is longer is seen to be */
 #define NUM_AT   offsetof(struct virtio_net_hdr_v1, num_buffers)
 
 static void on_timer(void *arg)
@@ -90,18 +90,18 @@ void rx_close(struct rx *rx)
 	free(rx->spill);
 }
 
-static void forget(struct rx *rx)
+static void forget_buffers(struct rx *rx)
 {
 	rx->first = rx->end = rx->iov_end = 0;
 	rx->room = 0;
-	rx_wait_drop(rx, &rx->stats.no_buffer);
 }
 
 void rx_ring(struct rx *rx, bool on)
 {
 	uint64_t features = on ? server_features(rx->server) : 0;
 
-	forget(rx);
+	forget_buffers(rx);
+	rx_wait_drop(rx, &rx->stats.no_buffer);
 	pace_forget(&rx->pace); /* whoever tells of the ring has the pair watched anew */
 	rx->on = on;
 	rx->readable = !rx->gone;
@@ -113,9 +113,10 @@ void rx_ring(struct rx *rx, bool on)
 
 void rx_release(struct rx *rx)
 {
+	rx_wait_unplace(rx);
 	while (rx->end > rx->first)
 		server_unpop(rx->server, rx->buf[--rx->end].head);
-	forget(rx);
+	forget_buffers(rx);
 }
 
 /* ---- reading ---- */
@@ -287,7 +288,7 @@ static bool take_frame(struct rx *rx, struct frame *f)
 {
 	if (!wanted(rx, f))
 		return true;
-	if (f->len > f->offered && !rx->mergeable) {
+	if (f->len > NET_PACKET_MAX || (f->len > f->offered && !rx->mergeable)) {
 		count_add(&rx->stats.too_large, 1);
 		return true;
 	}

@@ -2,9 +2,12 @@
 /* A frame that waits, for the limit or for buffers. */
 #include "rx_wait.h"
 
+#include <string.h>
+
 #include "count.h"
 #include "port.h"
 #include "rx_buf.h"
+#include "vec.h"
 
 void rx_wait(struct rx *rx, uint32_t len, uint32_t placed, bool paid)
 {
@@ -27,6 +30,15 @@ void rx_wait_drop(struct rx *rx, _Atomic uint64_t *why)
 	rx_wait_end(rx);
 	rx->limited = false;
 	loop_disarm_timer(rx->timer);
+}
+
+void rx_wait_unplace(struct rx *rx)
+{
+	if (!rx->held)
+		return;
+	memmove(rx->spill + rx->held_at, rx->spill, rx->held - rx->held_at);
+	vec_get(rx_buf_vectors(rx), rx_buf_count(rx), 0, rx->spill, rx->held_at);
+	rx->held_at = 0;
 }
 
 bool rx_wait_pay(struct rx *rx, uint32_t len)

@@ -21,6 +21,9 @@ bool rx_wait_pay(struct rx *rx, uint32_t len);
 bool rx_wait_over(struct rx *rx);
 void rx_wait_end(struct rx *rx);
 
+/* The buffers are about to be given back: what of it is placed there goes to the spill area, which has room for any. */
+void rx_wait_unplace(struct rx *rx);
+
 /* Drops it, if there is one, for this reason; the limit has nothing in its line either. */
 void rx_wait_drop(struct rx *rx, _Atomic uint64_t *why);
 

@@ -80,6 +80,43 @@ Test(net_move, packed_a_pair_moves)
 	moves_with_frames_under_way(RING_F_PACKED);
 }
 
+/* A frame that waits for more buffers is not lost; behind one of before bytes it is read aside, or into those that are there. */
+static void a_frame_waits_on_the_other_thread(uint32_t before)
+{
+	struct bus_msg msg = { .type = BUS_MOVE_QUEUE, .move_queue.thread = "b" };
+	uint64_t spilled;
+
+	set_up(0);
+	/* No more than it takes: what follows is too little for the next. */
+	net_post_many(&n, 0, BYTES, (NET_HEADER + before + BYTES - 1) / BYTES);
+	net_fill(frames, before, 0);
+	net_peer_send(&n, frames, before);
+	net_receive(&n, 0, &f);
+	cr_assert(f.len == before && !n.n_posted[0]);
+	spilled = supervisor_stat(&s, "rx_spilled");
+	net_post_many(&n, 0, 300, 2);
+	net_fill(frames, 1500, 1);
+	net_peer_send(&n, frames, 1500);
+	supervisor_until(&s, supervisor_stat(&s, "rx_spilled") > spilled);
+	supervisor_ask(&s, &msg);
+	supervisor_until(&s, s.answered);
+	cr_assert_eq(s.err, 0);
+	net_post_many(&n, 0, BYTES, 1);
+	net_receive(&n, 0, &f);
+	cr_assert(f.len == 1500 && f.buffers == 3 && net_check(f.bytes, 1500, 1));
+	net_bus_stop(&n, &s);
+}
+
+Test(net_move, a_frame_that_waits_aside)
+{
+	a_frame_waits_on_the_other_thread(60);
+}
+
+Test(net_move, a_frame_that_waits_in_buffers)
+{
+	a_frame_waits_on_the_other_thread(9000);
+}
+
 /* What waited for a limit or for the other end on one thread is let go on the other. */
 Test(net_move, a_limit_is_lifted_on_the_other_thread)
 {

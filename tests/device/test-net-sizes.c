@@ -41,6 +41,19 @@ static void comes_through(uint32_t len)
 	cr_assert(net_check(f.bytes, len, number), "frame %u of %u bytes", number, len);
 }
 
+/* What is longer than any frame is dropped, be it read aside or into buffers. */
+Test(net_sizes, no_frame_of_any_length)
+{
+	set_up(NET_PACKET, 0);
+	for (uint64_t i = 0; i < 2; i++) {
+		net_fill(frame, NET_BYTES, 0);
+		net_peer_send(&n, frame, NET_BYTES);
+		comes_through(LARGE);
+		cr_assert_eq(supervisor_stat(&s, "rx_too_large"), i + 1);
+	}
+	tear_down();
+}
+
 static void in_turn(enum net_kind kind, uint64_t refuse)
 {
 	set_up(kind, refuse);
