@@ -385,6 +385,7 @@ void port_share(struct port *port)
 	shared->filter = port->driver.filter;
 	shared->rx = port->driver.rx;
 	shared->tx = port->driver.tx;
+	shared->offloads = port->driver.offloads;
 	lock_drop(&shared->lock);
 	atomic_fetch_add_explicit(&shared->changes, 1, memory_order_release);
 }

@@ -42,13 +42,14 @@ struct port_shared {
 	struct filter filter GUARDED_BY(lock);
 	struct driver_coalesce rx GUARDED_BY(lock);
 	struct driver_coalesce tx GUARDED_BY(lock);
-	_Atomic uint32_t changes;         /* of all these */
-	_Atomic unsigned pairs;           /* that take part */
-	_Atomic bool runs[NET_PAIRS_MAX]; /* the pair's receive ring does */
-	_Atomic bool control;             /* the control ring runs */
-	_Atomic int connection;           /* that the first pair is to go on with; -1: none */
-	_Atomic bool link;                /* up */
-	_Atomic bool lost;                /* the other end is gone, and so is the link for good */
+	uint64_t offloads GUARDED_BY(lock); /* of struct driver */
+	_Atomic uint32_t changes;           /* of all these */
+	_Atomic unsigned pairs;             /* that take part */
+	_Atomic bool runs[NET_PAIRS_MAX];   /* the pair's receive ring does */
+	_Atomic bool control;               /* the control ring runs */
+	_Atomic int connection;             /* that the first pair is to go on with; -1: none */
+	_Atomic bool link;                  /* up */
+	_Atomic bool lost;                  /* the other end is gone, and so is the link for good */
 };
 
 /* What a ring is, which its index and the driver's features say. */

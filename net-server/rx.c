@@ -23,6 +23,7 @@
 #include "count.h"
 #include "crash.h"
 #include "log.h"
+#include "offload.h"
 #include "port.h"
 #include "rx_buf.h"
 #include "rx_wait.h"
@@ -106,7 +107,6 @@ void rx_ring(struct rx *rx, bool on)
 	rx->on = on;
 	rx->readable = !rx->gone;
 	rx->mergeable = features & NET_BIT(VIRTIO_NET_F_MRG_RXBUF);
-	rx->checksums = features & NET_BIT(VIRTIO_NET_F_GUEST_CSUM);
 	rx->legacy = on && !port_header_is_ours(features);
 	rx->want = WANT_MIN;
 }
@@ -126,6 +126,7 @@ struct frame {
 	uint32_t len;     /* with the header */
 	uint32_t placed;  /* bytes of it in the buffers */
 	uint64_t offered; /* what the buffers there can hold of a frame */
+	uint64_t needs;   /* features, for what of it is unfinished */
 	uint8_t head[FILTER_LOOK];
 	size_t head_len;
 };
@@ -162,6 +163,15 @@ static ssize_t read_behind(struct rx *rx, struct iovec *iov, int n, size_t skip)
 	return len;
 }
 
+/* The features that a frame needs, by its header. */
+static uint64_t offloads_of(const struct iovec *iov, int n)
+{
+	struct virtio_net_hdr h = { .flags = 0 };
+
+	vec_get(iov, n, 0, &h, sizeof(h));
+	return offload_needs(&offload_received, h.flags, h.gso_type);
+}
+
 /* Reads the next frame: 1, 0 if it was none for the driver, or -errno. */
 static int read_frame(struct rx *rx, struct frame *f)
 {
@@ -174,6 +184,7 @@ static int read_frame(struct rx *rx, struct frame *f)
 	behind = iov[n];
 	iov[n] = (struct iovec) { .iov_base = rx->spill, .iov_len = SPILL };
 	len = read_behind(rx, iov, n + 1, skip);
+	f->needs = skip || len < 0 ? 0 : offloads_of(iov, n + 1);
 	f->head_len = 0;
 	if (len >= 0 && !filter_is_open(&rx->filter))
 		f->head_len = vec_get(iov, n + 1, NET_HDR_BYTES, f->head, FILTER_LOOK);
@@ -186,16 +197,20 @@ static int read_frame(struct rx *rx, struct frame *f)
 	return 1;
 }
 
-/* Whether the driver is to have it. */
-static bool wanted(struct rx *rx, struct frame *f)
+static bool passes(const struct rx *rx, const struct frame *f)
+{
+	return filter_is_open(&rx->filter) ||
+	       filter_passes(&rx->filter, f->head, MIN(f->head_len, f->len - NET_HDR_BYTES));
+}
+
+/* Whether the driver is to have it, as unfinished as it is: the host may have kept it since it was for another driver. */
+static bool wanted(struct rx *rx, const struct frame *f)
 {
 	if (f->len < NET_HDR_BYTES + NET_ETH_BYTES) {
 		count_add(&rx->stats.too_short, 1);
 		return false;
 	}
-	if (filter_is_open(&rx->filter))
-		return true;
-	if (filter_passes(&rx->filter, f->head, MIN(f->head_len, f->len - NET_HDR_BYTES)))
+	if (!(f->needs & ~rx->offloads) && passes(rx, f))
 		return true;
 	count_add(&rx->stats.filtered, 1);
 	return false;
@@ -223,7 +238,7 @@ static void finish_header(struct rx *rx, const struct iovec *iov, int n, uint16_
 		return;
 	}
 	vec_put(iov, n, NUM_AT, &buffers, sizeof(buffers));
-	if (!rx->checksums)
+	if (!(rx->offloads & NET_BIT(VIRTIO_NET_F_GUEST_CSUM)))
 		vec_put(iov, n, offsetof(struct virtio_net_hdr_v1, flags), &header.flags, 1);
 }
 
@@ -372,6 +387,7 @@ static void take_changes(struct rx *rx)
 
 	lock_take(&shared->lock);
 	rx->filter = shared->filter;
+	rx->offloads = shared->offloads;
 	coalesce = shared->rx;
 	lock_drop(&shared->lock);
 	server_coalesce(rx->server, coalesce.enough, coalesce.us);

@@ -37,7 +37,7 @@ struct rx_stats {
 	_Atomic uint64_t
 	    too_large; /* dropped: larger than the driver's buffer, or than a ring full of them */
 	_Atomic uint64_t too_short; /* dropped: no frame */
-	_Atomic uint64_t filtered;  /* dropped: the driver does not want them */
+	_Atomic uint64_t filtered;  /* dropped: the driver does not want them, or not so unfinished */
 	_Atomic uint64_t link_down; /* dropped */
 	_Atomic uint64_t no_buffer; /* dropped: its ring stopped while it waited for buffers */
 	_Atomic uint64_t limited;   /* frames that a limit delayed */
@@ -50,7 +50,6 @@ struct rx {
 	unsigned pair;
 	bool on;        /* its ring is there */
 	bool mergeable; /* a frame may be spread over several chains */
-	bool checksums; /* the header's flags are for the driver */
 	bool legacy;    /* the driver's header is not ours */
 	bool readable;  /* the backend may have a frame */
 	bool gone;      /* it will never have one again */
@@ -75,7 +74,8 @@ struct rx {
 	uint8_t *spill; /* what a frame is more than what was offered for it */
 
 	struct filter filter;
-	uint32_t seen; /* of port_shared.changes */
+	uint64_t offloads; /* features by which the driver takes unfinished frames now */
+	uint32_t seen;     /* of port_shared.changes */
 	struct rx_stats stats;
 };
 

@@ -9,6 +9,7 @@
 #include "count.h"
 #include "crash.h"
 #include "log.h"
+#include "offload.h"
 #include "port.h"
 #include "vec.h"
 
@@ -67,28 +68,10 @@ void tx_release(struct tx *tx)
 
 /* ---- the header ---- */
 
-static bool agreed(const struct tx *tx, unsigned feature)
-{
-	return tx->features & NET_BIT(feature);
-}
-
 /* Whether the header asks only for what was agreed on. What the host makes of it, the host checks. */
 static bool header_is_good(const struct tx *tx, const struct virtio_net_hdr_v1 *h)
 {
-	static const uint8_t feature_of[] = {
-		[VIRTIO_NET_HDR_GSO_TCPV4] = VIRTIO_NET_F_HOST_TSO4,
-		[VIRTIO_NET_HDR_GSO_TCPV6] = VIRTIO_NET_F_HOST_TSO6,
-		[NET_GSO_UDP_L4] = NET_F_HOST_USO,
-	};
-	unsigned gso = h->gso_type & ~(unsigned)VIRTIO_NET_HDR_GSO_ECN;
-
-	if ((h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && !agreed(tx, VIRTIO_NET_F_CSUM))
-		return false;
-	if ((h->gso_type & VIRTIO_NET_HDR_GSO_ECN) && !agreed(tx, VIRTIO_NET_F_HOST_ECN))
-		return false;
-	if (gso == VIRTIO_NET_HDR_GSO_NONE)
-		return true;
-	return gso < sizeof(feature_of) && feature_of[gso] && agreed(tx, feature_of[gso]);
+	return !(offload_needs(&offload_sent, h->flags, h->gso_type) & ~tx->features);
 }
 
 /*

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* FAULTS 60: the tap goes down, gets another name, or is deleted under a net-server that serves. */
+/* FAULTS 60: the tap goes down, gets another name, or is deleted under a net-server that serves. And what it keeps for a
+ * driver that is another by then. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,6 +18,7 @@
 TestSuite(net_tap, .timeout = 120);
 
 static struct net n;
+static struct net_frame f;
 
 static void start(uint64_t ring_features)
 {
@@ -107,4 +111,79 @@ Test(net_tap, f60_tap_deleted)
 	net_stop(&n);
 	flight_free(flight);
 	close(options.rig.flight_fd);
+}
+
+/* A TCP segment larger than a frame on the wire, its checksum to be filled in: for a driver that takes that. */
+static void send_unfinished(void)
+{
+	enum { HEADERS = ETH_HLEN + 20 + 20, LEN = HEADERS + 4000 };
+	static struct {
+		struct virtio_net_hdr header;
+		uint8_t frame[LEN];
+	} out = { .header = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+			      .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+			      .hdr_len = HEADERS,
+			      .gso_size = 1460,
+			      .csum_start = ETH_HLEN + 20,
+			      .csum_offset = 16 } };
+	struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(n.name) };
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), on = 1;
+
+	net_fill(out.frame, LEN, 1);
+	memcpy(out.frame + 2 * ETH_ALEN, "\x08\0\x45\0\0\0\0\1\x40\0\x40\6\0\0\x0a\0\0\1\x0a\0\0\2", 22);
+	out.frame[16] = (LEN - ETH_HLEN) >> 8;
+	out.frame[17] = (LEN - ETH_HLEN) & 0xff;
+	out.frame[ETH_HLEN + 20 + 12] = 5 << 4; /* words of TCP's header */
+	cr_assert_eq(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), 0);
+	cr_assert_eq(bind(fd, (const struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_assert_eq(write(fd, &out, sizeof(out)), (ssize_t)sizeof(out), "%s", strerror(errno));
+	close(fd);
+}
+
+/* One is received; for the next there are no buffers, so the host has it. */
+static void start_with_one_that_waits(void)
+{
+	struct net_options options = { .kind = NET_TAP, .control = true };
+
+	net_start(&n, &options);
+	n.any = true;
+	net_post_many(&n, 0, 1526, 3);
+	send_unfinished();
+	net_receive(&n, 0, &f);
+	cr_assert_eq(f.header.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
+	cr_assert_eq(n.n_posted[0], 0);
+	send_unfinished();
+}
+
+static void only_what_comes_behind_is_received(void)
+{
+	uint8_t frame[60];
+
+	net_post_many(&n, 0, 1526, 8);
+	net_fill(frame, sizeof(frame), 2);
+	net_peer_send(&n, frame, sizeof(frame));
+	net_receive(&n, 0, &f);
+	cr_assert(f.len == sizeof(frame) && !f.header.gso_type, "%u bytes", f.len);
+	net_stop(&n);
+}
+
+Test(net_tap, what_waits_since_before_offloads_were_given_up)
+{
+	const uint64_t none = 0;
+
+	start_with_one_that_waits();
+	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
+				 &none, sizeof(none)),
+		     VIRTIO_NET_OK);
+	only_what_comes_behind_is_received();
+}
+
+Test(net_tap, what_waits_since_before_a_driver_without_offloads)
+{
+	start_with_one_that_waits();
+	n.rig.options.refuse = 1ULL << VIRTIO_NET_F_GUEST_CSUM | 1ULL << VIRTIO_NET_F_GUEST_TSO4 |
+			       1ULL << VIRTIO_NET_F_GUEST_TSO6 | 1ULL << VIRTIO_NET_F_GUEST_ECN |
+			       3ULL << 54 /* USO */;
+	rig_reset_driver(&n.rig);
+	only_what_comes_behind_is_received();
 }
