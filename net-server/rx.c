@@ -464,7 +464,7 @@ unsigned rx_held(const struct rx *rx)
 void rx_hung_up(struct rx *rx)
 {
 	if (rx->first == rx->end && !rx->gone)
-		stop_reading(rx, -EPIPE);
+		port_lost(rx->port);
 }
 
 /* What is taken is taken for a frame: with none to be read, or none wanted, entries of the ring are no work. What changes

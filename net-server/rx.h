@@ -87,7 +87,7 @@ void rx_close(struct rx *rx);
 void rx_ring(struct rx *rx, bool on);
 bool rx_service(struct rx *rx);
 
-/* The backend's other end is gone; what it left is read if the driver has buffers for it. */
+/* The backend's other end is gone; what it left is read if the driver has buffers for it, else lost with the link. */
 void rx_hung_up(struct rx *rx);
 bool rx_has_room(const struct rx *rx);
 bool rx_pending(const struct rx *rx);

@@ -301,6 +301,18 @@ Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_buffers)
 	tear_down();
 }
 
+/* What the other end sent last is counted, though nobody has a place for it. */
+Test(net_bus, a_link_that_goes_down_takes_what_was_sent_before)
+{
+	set_up(0);
+	for (unsigned i = 0; i < 100; i++)
+		net_peer_send(&n, frame, 60);
+	close(n.peer);
+	n.peer = -1;
+	supervisor_until(&s, supervisor_stat(&s, "rx_link_down") == 100);
+	tear_down();
+}
+
 Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_a_limit)
 {
 	static uint8_t first[60];
