@@ -23,6 +23,7 @@
 
 #define LOCK_TRIES    100
 #define LOCK_AGAIN_NS (10 * NS_PER_MS)
+#define PAGE          4096
 
 /* Files in these are windows into the kernel or other processes, however regular they look. */
 static bool is_window(int fd)
@@ -233,6 +234,15 @@ int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf
 	if (lock_image(disk, fd, error))
 		return -EINVAL;
 	return take_fd(&fd);
+}
+
+bool files_begins_like_qcow2(int fd)
+{
+	static const uint8_t magic[] = { 'Q', 'F', 'I', 0xfb };
+	_Alignas(PAGE) uint8_t head[PAGE]; /* as a descriptor that goes past the page cache wants it */
+
+	return pread(fd, head, sizeof(head), 0) >= (ssize_t)sizeof(magic) &&
+	       !memcmp(head, magic, sizeof(magic));
 }
 
 const char *files_backing_path(const char *word)

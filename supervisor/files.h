@@ -26,6 +26,9 @@ int files_open_kvm(struct vmconf_error *error);
  */
 int files_open_image(const struct vmconf_disk *disk, bool *direct, struct vmconf_error *error);
 
+/* Whether an image that was opened so begins as a qcow2 image does; false if that can't be read. */
+bool files_begins_like_qcow2(int fd);
+
 /* Opens a backing file, given as [FORMAT:]FILE, to be read, and locks it against writers. The same. */
 int files_open_backing(const char *word, struct vmconf_error *error);
 /* Where the name begins in such a word. */

@@ -12,6 +12,7 @@
 #include "client.h"
 #include "clean.h"
 #include "confine.h"
+#include "files.h"
 #include "image.h"
 #include "machine.h"
 #include "num.h"
@@ -94,6 +95,21 @@ static void tell_of_cgroup(const struct cgroup *group)
 			    cgroup_controllers[i]);
 }
 
+/* A format is never guessed, or a guest could choose one by what it writes; but who gave none may have meant this one. */
+static void tell_of_formats(const struct run *r)
+{
+	for (size_t i = 0; i < r->conf.ndevices; i++) {
+		const struct vmconf_disk *disk = &r->conf.device[i].disk;
+
+		if (r->files.image[i] >= 0 && !disk->format_said &&
+		    files_begins_like_qcow2(r->files.image[i]))
+			say_warn(
+			    "%s: \"%s\" begins like a qcow2 image and is used as raw; format=qcow2 is for "
+			    "such an image, format=raw for what only looks like one",
+			    r->conf.device[i].id, disk->path);
+	}
+}
+
 /* The side effects that come before the first process: the run directory, networks and the console. */
 static int prepare(struct run *r, struct vmconf_error *error)
 {
@@ -105,6 +121,7 @@ static int prepare(struct run *r, struct vmconf_error *error)
 	if (r->dir.stale_pid)
 		say_info("%s: took over what process %d left in %s when it died", r->conf.name,
 			 r->dir.stale_pid, r->dir.path);
+	tell_of_formats(r);
 	if (rundir_add(&r->dir, "core", plan_uid(&r->conf, 0), error))
 		return -EINVAL;
 	for (size_t i = 0; i < r->conf.ndevices; i++)

@@ -37,6 +37,7 @@ static int disk_format(struct vmconf_device *device, const char *value, struct v
 {
 	if (options_choice(value, "raw", "qcow2", &device->disk.qcow2, error))
 		return vmconf_refuse(error, "format=\"%s\" is not possible; allowed: raw, qcow2", value);
+	device->disk.format_said = true;
 	return 0;
 }
 

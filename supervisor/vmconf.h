@@ -63,6 +63,7 @@ struct vmconf_disk {
 	char *nbd;            /* the export of an NBD server in its place, or NULL */
 	unsigned reconnect_s; /* of that; 0: blk-server's own */
 	bool qcow2;
+	bool format_said;            /* else it is raw, whatever is in it */
 	struct vmconf_words backing; /* the files that may be below it, nearest first: [FORMAT:]FILE */
 	bool readonly;
 	enum vmconf_cache cache;

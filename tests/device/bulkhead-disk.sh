@@ -31,6 +31,25 @@ is "... for reading" "$(awk '/^flags/ { print $2 % 10 }' "/proc/$(device m disk0
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+truncate -s 1M "$tmp/looks"
+printf 'QFI\xfb' | dd of="$tmp/looks" conv=notrunc status=none
+cp "$tmp/looks" "$tmp/said"
+cp "$tmp/looks" "$tmp/is"
+start m --disk path="$tmp/looks",id=disk0 --disk path="$tmp/said",id=disk1,format=raw \
+	--disk path="$tmp/is",id=disk2,format=qcow2 --disk path="$tmp/disk.img",id=disk3
+wait_running m
+warned() { grep 'begins like a qcow2 image' "$tmp/m.err"; }
+is "an image that begins like a qcow2 one, without a format: one warning" "$(warned)" \
+	"bulkhead: disk0: \"$tmp/looks\" begins like a qcow2 image and is used as raw; format=qcow2 is for such an image, format=raw for what only looks like one"
+like "... it is raw all the same" "$(words "$(device m disk0 pid)")" '--format raw '
+ctl m quit
+ends_with "ends" 0 "$pid" m
+start m --disk path="$tmp/looks",id=disk0,cache=buffered
+wait_running m
+check "... read through the page cache, too" warned
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- an export of an NBD server ----
 start m --disk nbd=nbd://192.0.2.1/x,id=disk0,reconnect=7
 wait_running m
