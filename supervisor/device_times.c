@@ -136,16 +136,21 @@ json_t *device_recovery_json(const struct device *d)
 	return json;
 }
 
+/* The id of a process, or null: 0 would be taken for one, by kill for that of everybody's own group. */
+static json_t *pid_json(const struct child *child)
+{
+	return child && child->pidfd >= 0 ? json_integer(child->pid) : json_null();
+}
+
 json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child)
 {
 	struct bus_counters counters = { 0 };
 
 	if (child && child->bus)
 		bus_get_counters(child->bus, &counters);
-	return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:I}", "id", id, "process", process, "state", state,
-			 "pid", child && child->pidfd >= 0 ? (int)child->pid : 0, "version",
-			 child ? child->version : "", "malformed_messages", (json_int_t)counters.malformed,
-			 "refused_peers", (json_int_t)counters.refused_peers);
+	return json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I}", "id", id, "process", process, "state", state,
+			 "pid", pid_json(child), "version", child ? child->version : "", "malformed_messages",
+			 (json_int_t)counters.malformed, "refused_peers", (json_int_t)counters.refused_peers);
 }
 
 static const char *spare_state(const struct device *d, const struct child *spare)
@@ -209,7 +214,7 @@ json_t *device_json(const struct device_link *l)
 		json_object_set_new(json, "limits", device_limits_json(l));
 	if (spare) {
 		json_object_set_new(json, "spare", json_string(spare_state(d, spare)));
-		json_object_set_new(json, "spare_pid", json_integer(spare->pidfd >= 0 ? (int)spare->pid : 0));
+		json_object_set_new(json, "spare_pid", pid_json(spare));
 	}
 	if (*d->last_death)
 		json_object_set_new(json, "last_death", json_string(d->last_death));

@@ -265,7 +265,7 @@ spawn socat -u "UNIX-LISTEN:$tmp/ext.sock,fork" OPEN:/dev/null
 wait_for 5 test -S "$tmp/ext.sock"
 start m --disk "vhost-user=$tmp/ext.sock,id=ext"
 check "a machine with somebody else's back end" wait_running m
-is "... has no process of ours for it" "$(device m ext process):$(device m ext pid)" "vhost-user:0"
+is "... has no process of ours for it" "$(device m ext process):$(device m ext pid)" "vhost-user:null"
 kill -TERM "$pid"
 ends_with "... ends" 0 "$pid" m
 

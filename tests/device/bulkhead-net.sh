@@ -172,6 +172,7 @@ server=$(device m net0 pid)
 script net0.user exit=1
 slay "$(helper pid)"
 check "one that keeps dying is given up" wait_for 20 helper_is failed
+is "... and no process is told of" "$(helper pid)" null
 check "... the log says what follows" logged m 'net0: net-user given up, .* the guest has no network until it is revived'
 is "... the server lives" "$(device m net0 state) $(device m net0 pid)" "up $server"
 out=$(ctl m revive net0 2>&1)
@@ -188,7 +189,7 @@ script net0.user exit=1
 slay "$(helper pid)"
 wait_for 20 helper_is failed
 script net0 exit=1
-[ "$(device m net0 spare_pid)" -eq 0 ] || slay "$(device m net0 spare_pid)"
+slay "$(device m net0 spare_pid)"
 slay "$(device m net0 pid)"
 check "server and net-user are given up" wait_for 20 device_is failed
 rm "$bin/net0.do"
@@ -291,7 +292,7 @@ backend=$pid
 wait_for 5 test -S "$tmp/backend"
 start m --net "vhost-user=$tmp/backend,mac=52:54:00:00:00:07"
 wait_running m
-is "a back end of somebody else's has no process" "$(device m net0 process) $(device m net0 pid)" "vhost-user 0"
+is "a back end of somebody else's has no process" "$(device m net0 process) $(device m net0 pid)" "vhost-user null"
 like "... the core is told of its address" "$(words "$(status_of m | jq .core.pid)")" ' --device net0:net,hang-timeout=1500,mac=52:54:00:00:00:07 '
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m

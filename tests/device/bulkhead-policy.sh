@@ -30,8 +30,8 @@ storm "disk0: given up, it died more than 2 times in 60 s, the last one ended wi
 is "quarantine: it is given up by its own limit" "$(device m disk0 state)" failed
 like "... status says what can be done" "$(ctl m status)" 'disk0 +blk-server +failed, .*; bulkhead ctl m revive disk0 tries again'
 unlike "... and not of its neighbour" "$(ctl m status)" 'revive disk1'
-is "... nothing of it is left" "$(device m disk0 pid)" 0
-spare_gone() { [ "$(device m disk0 spare_pid)" -eq 0 ]; }
+is "... nothing of it is left" "$(device m disk0 pid)" null
+spare_gone() { [ "$(device m disk0 spare_pid)" = null ]; }
 check "... nor of its spare" wait_for 10 spare_gone
 check "... the machine runs on" is_state m running
 row=$("$bulkhead" ps --run-dir "$run_dir" | grep '^m ')

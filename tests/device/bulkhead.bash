@@ -82,5 +82,5 @@ clean_after() {
 	is "$2" "$left" ""
 }
 
-# Kills the process of that id, which comes out of a status: 0 is none, and would be this test with all its children.
-slay() { [ "${1:-0}" -gt 0 ] && kill -KILL "$1"; }
+# Kills the process of that id, which comes out of a status: null if there is none. 0 would be this test with all its children.
+slay() { [[ ${1-} =~ ^[1-9][0-9]*$ ]] && kill -KILL "$1"; }

@@ -35,8 +35,9 @@ before=$(starts)
 killed=0
 while ! state_of disk0 failed && [ $killed -lt 50 ]; do
 	p=$(device m disk0 pid)
-	[ "${p:-0}" -gt 0 ] && kill -KILL "$p" 2>/dev/null && killed=$((killed + 1))
-	[ "${p:-0}" -eq 0 ] || wait_for 5 gone "$p"
+	[[ $p =~ ^[1-9][0-9]*$ ]] || continue
+	kill -KILL "$p" 2>/dev/null && killed=$((killed + 1))
+	wait_for 5 gone "$p"
 done
 check "a storm of SIGKILL ends in quarantine" state_of disk0 failed
 is "... after as many starts as allowed" $(($(starts) - before)) $limit

@@ -38,7 +38,7 @@ kill_some() {
 	while kill -0 "$storm_vm" 2>/dev/null; do
 		pause_at_most 400
 		pid=$(storm_status | jq -r ".devices[$RANDOM % (.devices | length)].pid")
-		[ "${pid:-0}" -gt 0 ] && kill -KILL "$pid"
+		[[ $pid =~ ^[1-9][0-9]*$ ]] && kill -KILL "$pid"
 	done 2>/dev/null
 }
 

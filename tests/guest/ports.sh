@@ -27,7 +27,7 @@ grows() {
 }
 more_than() { local now; now=$(counter "${@:2}") && [ "$now" -gt "$1" ]; }
 restarted() { [ "$(status "$1" restarts)" -ge "$2" ] && [ "$(status "$1" state)" = up ]; }
-slay() { [ "${1:-0}" -gt 0 ] && kill -KILL "$1"; }
+slay() { [[ ${1-} =~ ^[1-9][0-9]*$ ]] && kill -KILL "$1"; }
 
 # ---- two machines ----
 start one net-rx --net "listen=$tmp/link"
