@@ -34,6 +34,28 @@ struct child *ctl_find_child(struct machine *m, const char *id)
 	return strcmp(id, "core") ? NULL : &m->core;
 }
 
+/* A device or a helper that stays away until somebody revives it. */
+static bool is_given_up(struct machine *m, const char *id)
+{
+	const struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
+
+	return d ? d->state == DEVICE_FAILED : helped && helped->helper.failed;
+}
+
+/* What is asked of it can't be had at the moment, or before something is done for it. */
+static void refuse_away(struct machine *m, struct bus_ctl_request *req, const char *id)
+{
+	char text[BUS_TEXT_MAX];
+
+	if (!is_given_up(m, id)) {
+		bus_ctl_refuse(req, -EAGAIN, "its process does not serve at the moment; try again");
+		return;
+	}
+	snprintf(text, sizeof(text), "%s was given up; revive it first: bulkhead ctl %s revive %s", id,
+		 m->conf->name, id);
+	bus_ctl_refuse(req, -ENODEV, text);
+}
+
 void ctl_ask(struct ctl_question *q, struct child *child, const struct bus_msg *msg, uint64_t timeout_ns,
 	     bus_reply_fn fn)
 {
@@ -43,7 +65,7 @@ void ctl_ask(struct ctl_question *q, struct child *child, const struct bus_msg *
 		err = bus_request(child->bus, msg, timeout_ns, fn, q);
 	if (!err)
 		return;
-	bus_ctl_refuse(q->req, err, "its process does not serve at the moment; try again");
+	refuse_away(q->machine, q->req, q->id);
 	free(q);
 }
 
@@ -119,7 +141,7 @@ void ctl_resize(struct machine *m, struct bus_ctl_request *req, const char *cons
 /* A disk of the group whose server serves, to be asked for all of them: they share the memory. */
 static const char *find_member(struct machine *m, struct bus_ctl_request *req, const char *group)
 {
-	bool any = false;
+	const char *away = NULL; /* one of them; one that comes back by itself if there is such */
 
 	for (size_t i = 0; i < m->conf->ndevices; i++) {
 		const char *id = m->conf->device[i].id;
@@ -128,13 +150,15 @@ static const char *find_member(struct machine *m, struct bus_ctl_request *req, c
 		if (strcmp(m->conf->device[i].disk.group, group))
 			continue;
 		c = ctl_find_child(m, id);
-		any = true;
+		if (!away || is_given_up(m, away))
+			away = id;
 		if (c && c->state == CHILD_READY && !c->adopted)
 			return id;
 	}
-	bus_ctl_refuse(req, any ? -EAGAIN : -ENOENT,
-		       any ? "no disk of the group is served at the moment; try again"
-			   : "there is no disk in such a group");
+	if (away)
+		refuse_away(m, req, away);
+	else
+		bus_ctl_refuse(req, -ENOENT, "there is no disk in such a group");
 	return NULL;
 }
 

@@ -173,6 +173,7 @@ script net0.user exit=1
 slay "$(helper pid)"
 check "one that keeps dying is given up" wait_for 20 helper_is failed
 is "... and no process is told of" "$(helper pid)" null
+like "... what it is asked for says what comes first" "$(ctl m stats net0.user 2>&1)" 'net0.user was given up; revive it first: bulkhead ctl m revive net0.user$'
 check "... the log says what follows" logged m 'net0: net-user given up, .* the guest has no network until it is revived'
 is "... the server lives" "$(device m net0 state) $(device m net0 pid)" "up $server"
 out=$(ctl m revive net0 2>&1)

@@ -23,7 +23,7 @@ storm() {
 }
 
 # ---- quarantine and revival ----
-start m --disk "path=$tmp/disk.img,restarts=2/60" --disk "path=$tmp/disk1.img"
+start m --limit-group id=slow,bps=1G --disk "path=$tmp/disk.img,restarts=2/60,group=slow" --disk "path=$tmp/disk1.img"
 wait_running m
 wait_for 10 spare_ready
 storm "disk0: given up, it died more than 2 times in 60 s, the last one ended with status 1; the guest's requests to it wait until it is revived"
@@ -33,6 +33,10 @@ unlike "... and not of its neighbour" "$(ctl m status)" 'revive disk1'
 is "... nothing of it is left" "$(device m disk0 pid)" null
 spare_gone() { [ "$(device m disk0 spare_pid)" = null ]; }
 check "... nor of its spare" wait_for 10 spare_gone
+for words in "stats disk0" "set disk0 bps=1M" "set group:slow bps=1M" "resize disk0 2M" "move-queue disk0 0 io0" "pin disk0/io0 0"; do
+	# shellcheck disable=SC2086
+	like "... $words says what comes first" "$(ctl m $words 2>&1)" 'disk0 was given up; revive it first: bulkhead ctl m revive disk0$'
+done
 check "... the machine runs on" is_state m running
 row=$("$bulkhead" ps --run-dir "$run_dir" | grep '^m ')
 like "... ps shows both" "$row" '^m +[0-9]+ running, disk0 failed +1 +512M +2 [0-9.]+'
