@@ -288,8 +288,7 @@ int client_ctl(int argc, char **argv)
 	} else if (!strcmp(c.word[1], "upgrade")) {
 		json_t *root = json_loads(result->json, 0, NULL);
 
-		printf("%s: upgraded; its requests waited for %.1f ms\n", c.word[2],
-		       json_number_value(json_object_get(root, "stall_ms")));
+		client_print_upgrade(c.word[2], root);
 		json_decref(root);
 	}
 	return 0;

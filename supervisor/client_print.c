@@ -106,6 +106,16 @@ static void print_child(const char *machine, const json_t *child)
 	putchar('\n');
 }
 
+void client_print_upgrade(const char *device, const json_t *root)
+{
+	const json_t *stall = json_object_get(root, "stall_ms");
+
+	printf("%s: upgraded", device);
+	if (stall)
+		printf("; its requests waited for %.1f ms", json_number_value(stall));
+	putchar('\n');
+}
+
 void client_print_stats(json_t *root)
 {
 	const char *name;

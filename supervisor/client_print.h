@@ -5,8 +5,9 @@
 
 #include <jansson.h>
 
-/* The answers to ctl status and ctl stats. */
+/* The answers to ctl status, upgrade (of device) and stats. */
 void client_print_status(const json_t *root);
+void client_print_upgrade(const char *device, const json_t *root);
 void client_print_stats(json_t *root);
 
 /* The list that ps shows: the status of each machine, or what can be said of it without its help. */

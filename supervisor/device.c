@@ -125,6 +125,15 @@ static void forget_deaths(struct device *d)
 	d->spare_deaths = 0;
 }
 
+void device_fail(struct device *d, bool wrong)
+{
+	d->state = DEVICE_FAILED;
+	loop_disarm_timer(d->timer);
+	device_upgrade_abort(d, -EIO, d->upgrade.why); /* no program could be started */
+	answer_revival(d, -EIO, "it died too often again and was given up");
+	d->ops->given_up(d->arg, d, wrong);
+}
+
 /* It died too often: what now is the policy's. */
 static void give_up(struct device *d, bool wrong)
 {
@@ -153,11 +162,7 @@ static void give_up(struct device *d, bool wrong)
 		start_later(d);
 		return;
 	}
-	d->state = DEVICE_FAILED;
-	loop_disarm_timer(d->timer);
-	device_upgrade_abort(d, -EIO, d->upgrade.why); /* the old program could not be started */
-	answer_revival(d, -EIO, "it died too often again and was given up");
-	d->ops->given_up(d->arg, d, wrong);
+	device_fail(d, wrong);
 }
 
 static void start_later(struct device *d)
@@ -302,6 +307,21 @@ bool device_has_failed(const struct device *d)
 	return d->state == DEVICE_FAILED || d->helper.failed;
 }
 
+/* What it died of before counts no more. */
+static void pardon(struct device *d)
+{
+	forget_deaths(d);
+	d->restricted = false;
+	if (d->helper.failed)
+		device_helper_start(d);
+}
+
+void device_start_again(struct device *d)
+{
+	pardon(d);
+	start_later(d);
+}
+
 void device_revive(struct device *d, device_done_fn done, void *arg)
 {
 	if (d->helper.failed && d->state != DEVICE_FAILED) {
@@ -314,16 +334,13 @@ void device_revive(struct device *d, device_done_fn done, void *arg)
 		return;
 	}
 	say_info("%s: revived on request", d->id);
-	forget_deaths(d);
-	d->restricted = false;
 	d->revived = done;
 	d->revived_arg = arg;
-	if (d->helper.failed)
-		device_helper_start(d);
 	if (d->state == DEVICE_FAILED) {
-		start_later(d);
+		device_start_again(d);
 		return;
 	}
+	pardon(d);
 	d->state = DEVICE_CHANGING;
 	child_stop(device_spare(d), CHANGE_NS);
 	child_stop(device_active(d), CHANGE_NS);

@@ -136,7 +136,8 @@ struct device_helper {
 	char last_death[BUS_TEXT_MAX];
 	device_done_fn revived;
 	void *revived_arg;
-	bool upgrading; /* to another program: it is told to end, or that starts */
+	bool upgrading;  /* to another program: it is told to end, or that starts */
+	bool was_failed; /* ... before that */
 	device_done_fn upgraded;
 	void *upgraded_arg;
 };
@@ -207,8 +208,8 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
 
 /*
  * Replaces its process by one of the program at path (NULL: what is installed now). The old one is untouched until the
- * new one is ready; if that dies before it served for a while the old program takes over again. done is called when
- * it is known how it ended.
+ * new one is ready; if that dies before it served for a while the old program takes over again. One that was given up is
+ * started with the new program, or given up again with the old one. done is called when it is known how it ended.
  */
 void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
 

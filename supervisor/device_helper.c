@@ -164,7 +164,7 @@ void device_helper_upgrade(struct device *d, const char *path, device_done_fn do
 	char what[128], why[BUS_TEXT_MAX];
 	int err;
 
-	if (h->upgrading || h->child.state != CHILD_READY || h->child.adopted) {
+	if (h->upgrading || (!h->failed && (h->child.state != CHILD_READY || h->child.adopted))) {
 		done(arg, -EBUSY, "not possible while it does not serve");
 		return;
 	}
@@ -184,12 +184,17 @@ void device_helper_upgrade(struct device *d, const char *path, device_done_fn do
 	h->upgrading = true;
 	h->upgraded = done;
 	h->upgraded_arg = arg;
-	child_stop(&h->child, UPGRADE_STOP_NS);
+	h->was_failed = h->failed;
+	if (h->failed)
+		device_helper_start(d);
+	else
+		child_stop(&h->child, UPGRADE_STOP_NS);
 }
 
-/* The new process came to nothing: the program before serves again. */
+/* The new process came to nothing: the program before serves again, unless it had been given up. */
 static void upgrade_failed(struct device *d, const char *why)
 {
+	const struct device_helper *h = &d->helper;
 	int err = keeper_same_program(d->keeper, place(d), d->index + KEEPER_BEFORE);
 	char text[BUS_TEXT_MAX];
 
@@ -197,7 +202,10 @@ static void upgrade_failed(struct device *d, const char *why)
 		say_error_errno(err, "%s: the old program can't be had", d->id);
 	snprintf(text, sizeof(text), "the new process %.400s", why);
 	finish_upgrade(d, -EIO, text);
-	start(d);
+	if (h->was_failed)
+		give_up(d, true);
+	else
+		start(d);
 }
 
 /* Goes on with the upgrade after a death. */

@@ -35,6 +35,12 @@ uint64_t device_pace_ns(const struct device *d);
 
 const char *device_state_name(const struct device *d);
 
+/* Starts one that was given up as if it had not died before. */
+void device_start_again(struct device *d);
+
+/* It was given up; wrong as for device_ops. */
+void device_fail(struct device *d, bool wrong);
+
 /* The start failed; what was started of it is gone. */
 void device_start_failed(struct device *d);
 
@@ -109,6 +115,9 @@ bool device_upgrade_spare_died(struct device *d, const struct child_death *death
 bool device_upgrade_active_died(struct device *d);
 void device_upgrade_vanished(struct device *d);
 void device_upgrade_up(struct device *d);
+
+/* The new process starts, or is on trial, in the place of nothing: the device had been given up. */
+bool device_upgrade_in_place(const struct device *d);
 
 /* Whether it is the process of a new program that has not taken over yet. */
 bool device_upgrade_tries(const struct device *d, const struct child *child);

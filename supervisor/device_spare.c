@@ -20,7 +20,7 @@
 
 static bool wanted(struct device *d)
 {
-	bool trial = d->upgrade.step == UPGRADE_TRIAL;
+	bool trial = d->upgrade.step == UPGRADE_TRIAL && !device_upgrade_in_place(d);
 
 	return !d->external && d->state == DEVICE_UP && (d->policy.spare || trial) &&
 	       (trial || d->upgrade.step == UPGRADE_NONE) && device_spare(d)->state == CHILD_IDLE &&

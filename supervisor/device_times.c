@@ -50,7 +50,7 @@ void device_report_start(struct device *d)
 
 	if (!t->resumed)
 		d->now.rings = 0; /* that was for a driver that has only begun */
-	if (d->upgrade.step == UPGRADE_LINKING)
+	if (d->upgrade.step == UPGRADE_LINKING && !device_upgrade_in_place(d))
 		return; /* that is reported otherwise */
 	if (!d->recovering) {
 		say_info("%s is up in %.1f ms", d->id, device_ms(t->begun, end_of(t)));

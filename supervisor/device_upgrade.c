@@ -8,6 +8,9 @@
  * core, the old program is back as after any death. Only after the trial do both slots run the new program.
  *
  * An old process that dies or hangs on its last steps needs no care: its requests are resubmitted by the new one.
+ *
+ * Of a device that was given up there is no old process: the new program starts in its place and has the same time of
+ * trial, alone. Should it not last, the device is given up as it was, with its old program.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -51,6 +54,11 @@ static void give_slot_back(struct device *d)
 		say_error_errno(err, "%s: the old program can't be had for the spare", d->id);
 }
 
+bool device_upgrade_in_place(const struct device *d)
+{
+	return (d->upgrade.step == UPGRADE_LINKING || d->upgrade.step == UPGRADE_TRIAL) && !d->upgrade.drain;
+}
+
 /* Ends before anything happened to the old process. */
 static void refuse(struct device *d, int err, const char *why)
 {
@@ -70,6 +78,14 @@ void device_upgrade_abort(struct device *d, int err, const char *why)
 
 /* ---- the new process ---- */
 
+static void start_in_place(struct device *d)
+{
+	d->upgrade.step = UPGRADE_LINKING;
+	d->active = d->upgrade.slot;
+	snprintf(d->upgrade.why, sizeof(d->upgrade.why), "the new process could not be started");
+	device_start_again(d);
+}
+
 static void start_new(struct device *d)
 {
 	const char *path = *d->upgrade.program ? d->upgrade.program : NULL;
@@ -80,6 +96,10 @@ static void start_new(struct device *d)
 		snprintf(why, sizeof(why), "%s: %s", path ? path : d->process, *what ? what : strerror(-err));
 		finish(d, err, why);
 		device_plan_spare(d);
+		return;
+	}
+	if (d->state == DEVICE_FAILED) {
+		start_in_place(d);
 		return;
 	}
 	d->upgrade.step = UPGRADE_STARTING;
@@ -96,7 +116,7 @@ void device_upgrade(struct device *d, const char *path, device_done_fn done, voi
 		done(arg, -EOPNOTSUPP, "its back end is run by somebody else");
 		return;
 	}
-	if (d->state != DEVICE_UP || d->upgrade.step != UPGRADE_NONE) {
+	if ((d->state != DEVICE_UP && d->state != DEVICE_FAILED) || d->upgrade.step != UPGRADE_NONE) {
 		snprintf(text, sizeof(text), "not possible while it is %s",
 			 d->upgrade.step != UPGRADE_NONE ? "being upgraded" : device_state_name(d));
 		done(arg, -EBUSY, text);
@@ -239,7 +259,8 @@ bool device_upgrade_tries(const struct device *d, const struct child *child)
 {
 	return child == &d->slot[d->upgrade.slot] &&
 	       (d->upgrade.step == UPGRADE_STARTING || d->upgrade.step == UPGRADE_DRAINING ||
-		d->upgrade.step == UPGRADE_STOPPING);
+		d->upgrade.step == UPGRADE_STOPPING ||
+		(d->upgrade.step == UPGRADE_LINKING && device_upgrade_in_place(d)));
 }
 
 bool device_upgrade_spare_died(struct device *d, const struct child_death *death)
@@ -309,7 +330,12 @@ bool device_upgrade_active_died(struct device *d)
 	case UPGRADE_LINKING:
 	case UPGRADE_TRIAL:
 		snprintf(d->upgrade.why, sizeof(d->upgrade.why), "the new process %.400s", d->last_death);
-		revert(d);
+		if (device_upgrade_in_place(d)) {
+			d->active = old_slot(d);
+			device_fail(d, false);
+		} else {
+			revert(d);
+		}
 		return true;
 	case UPGRADE_REVERTING:
 		finish(d, -EIO, d->upgrade.why);
@@ -329,19 +355,36 @@ void device_upgrade_up(struct device *d)
 	if (d->upgrade.step == UPGRADE_REVERTING) {
 		finish(d, -EIO, d->upgrade.why);
 	} else if (d->upgrade.step == UPGRADE_LINKING) {
+		if (!device_upgrade_in_place(d))
+			say_info("%s: handed over to version %s after %.1f ms: drain %.1f, stop %.1f, "
+				 "handshake %.1f",
+				 d->id, device_active(d)->version, device_ms(d->upgrade.drain, t->linked),
+				 device_ms(d->upgrade.drain, d->upgrade.stop),
+				 device_ms(d->upgrade.stop, t->given), device_ms(t->given, t->linked));
 		d->upgrade.step = UPGRADE_TRIAL;
-		say_info("%s: handed over to version %s after %.1f ms: drain %.1f, stop %.1f, handshake %.1f",
-			 d->id, device_active(d)->version, device_ms(d->upgrade.drain, t->linked),
-			 device_ms(d->upgrade.drain, d->upgrade.stop), device_ms(d->upgrade.stop, t->given),
-			 device_ms(t->given, t->linked));
 		loop_arm_timer(d->trial_timer, clock_ns() + TRIAL_NS);
 	}
+}
+
+/* What is said of it: for how long requests waited, unless that was since it was given up. */
+static void put_answer(const struct device *d, char *json, size_t size)
+{
+	const struct device_times *t = &d->now;
+
+	if (device_upgrade_in_place(d))
+		snprintf(json, size, "{\"device\":\"%s\"}", d->id);
+	else
+		snprintf(json, size,
+			 "{\"device\":\"%s\",\"stall_ms\":%.3f,\"drain_ms\":%.3f,\"stop_ms\":%.3f,"
+			 "\"handshake_ms\":%.3f}",
+			 d->id, device_ms(d->upgrade.drain, t->linked),
+			 device_ms(d->upgrade.drain, d->upgrade.stop), device_ms(d->upgrade.stop, t->given),
+			 device_ms(t->given, t->linked));
 }
 
 void device_on_trial_timer(void *arg)
 {
 	struct device *d = arg;
-	const struct device_times *t = &d->now;
 	char json[BUS_TEXT_MAX];
 	int err;
 
@@ -350,11 +393,7 @@ void device_on_trial_timer(void *arg)
 	err = keeper_same_program(d->keeper, d->index + old_slot(d), d->index + d->upgrade.slot);
 	if (err)
 		say_error_errno(err, "%s: the spare stays with the old program", d->id);
-	snprintf(
-	    json, sizeof(json),
-	    "{\"device\":\"%s\",\"stall_ms\":%.3f,\"drain_ms\":%.3f,\"stop_ms\":%.3f,\"handshake_ms\":%.3f}",
-	    d->id, device_ms(d->upgrade.drain, t->linked), device_ms(d->upgrade.drain, d->upgrade.stop),
-	    device_ms(d->upgrade.stop, t->given), device_ms(t->given, t->linked));
+	put_answer(d, json, sizeof(json));
 	say_info("%s: upgraded", d->id);
 	d->ops->event(d->arg, d, "device-upgraded", *d->upgrade.program ? d->upgrade.program : d->process);
 	child_stop(&d->slot[old_slot(d)], CLEAR_NS);

@@ -203,6 +203,20 @@ check "... net-user is revived alone" ctl m revive net0
 is "... serves, too" "$(device m net0 state) $(helper state)" "up up"
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
+start m --net user,restarts=1/60
+wait_running m
+script net0.user exit=1
+slay "$(helper pid)"
+wait_for 20 helper_is failed
+out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
+like "given up, and upgraded to what is no better" "$out" 'the new process ended with status 3'
+is "... it is given up as before" "$(helper state) $(helper pid)" "failed null"
+check "upgraded to what works" ctl m upgrade net0.user --exec "$bin/new/net-user"
+is "... it serves" "$(helper state)" up
+like "... that program" "$(words "$(helper pid)")" "^$bin/new/net-user "
+rm "$bin/net0.user.do"
+check "quit" ctl m quit
+ends_with "ends well" 0 "$pid" m
 start m --net user,restarts=1/60,on-failure=needs-reset
 wait_running m
 script net0.user exit=1

@@ -261,6 +261,47 @@ is "... with the old program" "$(version) $(device m disk0 state)" "fake-bin up"
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ---- a device that was given up, as its program does not work ----
+fresh restarts=1/60
+wait_for 10 spare_ready
+script disk0 exit=1
+slay "$(device m disk0 spare_pid)"
+slay "$old"
+is_failed() { [ "$(device m disk0 state)" = failed ]; }
+check "a device is given up" wait_for 20 is_failed
+starts() { grep -c 'disk0: started blk-server' "$tmp/m.err"; }
+# still_failed TEXT REGEX: an upgrade was not done, for a reason, and it is given up as before.
+still_failed() {
+	is "$1: refused" "$code" 1
+	like "... and why" "$out" "$2"
+	is "... it is given up" "$(device m disk0 state) $(device m disk0 pid)" "failed null"
+}
+upgrade --exec "$new/nothing"
+still_failed "no such file" "$new/nothing: No such file"
+new_script hello-exit=3
+n=$(starts)
+upgrade --exec "$new/blk-server"
+still_failed "a new program that does not come up" 'the new process ended with status 3'
+is "... the old one, which is no better, was not tried" $(($(starts) - n)) 1
+new_script active-exit=500
+upgrade --exec "$new/blk-server"
+still_failed "one that does not last" 'the new process ended with status 7'
+out=$(ctl m revive disk0 2>&1)
+like "... its program is the old one" "$out" 'it died too often again'
+rm "$new/disk0.do"
+upgrade --exec "$new/blk-server"
+is "one that works: it serves" "$code $(version) $(device m disk0 state)" "0 fake-new up"
+is "... as is said, without how long requests waited since it was given up" "$out" "disk0: upgraded"
+check "... its spare" wait_for 10 spare_ready
+is "... is of the new program" "$(program "$(device m disk0 spare_pid)")" "$new/blk-server"
+n=$(device m disk0 restarts)
+slay "$(device m disk0 pid)"
+check "... it may die as often as before" wait_for 10 up_after $((n + 1))
+is "... and comes back with it" "$(version)" fake-new
+tell core end poweroff
+ends_with "the machine ends well" 0 "$pid" m
+rm "$bin/disk0.do"
+
 # ---- the program's file is replaced under a running machine ----
 fresh
 wait_for 10 spare_ready
