@@ -108,11 +108,13 @@ static void print_child(const char *machine, const json_t *child)
 
 void client_print_upgrade(const char *device, const json_t *root)
 {
-	const json_t *stall = json_object_get(root, "stall_ms");
+	const json_t *stall = json_object_get(root, "stall_ms"), *away = json_object_get(root, "away_ms");
 
 	printf("%s: upgraded", device);
 	if (stall)
 		printf("; its requests waited for %.1f ms", json_number_value(stall));
+	if (away)
+		printf("; it was away for %.1f ms: %s", json_number_value(away), text_of(root, "lost"));
 	putchar('\n');
 }
 

@@ -225,12 +225,15 @@ static void upgrade_died(struct device *d, bool by_order)
 static void upgrade_ready(struct device *d)
 {
 	const struct device_helper *h = &d->helper;
-	char json[BUS_TEXT_MAX];
+	char json[BUS_TEXT_MAX], away[BUS_TEXT_MAX] = "";
 
 	if (!h->upgrading)
 		return;
-	snprintf(json, sizeof(json), "{\"device\":\"%s\",\"stall_ms\":%.3f}", d->id,
-		 device_ms(h->last_noticed, h->child.times.ready));
+	/* No request waited: the server has nothing to do with it. */
+	if (!h->was_failed)
+		snprintf(away, sizeof(away), ",\"away_ms\":%.3f,\"lost\":\"%s\"",
+			 device_ms(h->last_noticed, h->child.times.ready), what_is_lost(d));
+	snprintf(json, sizeof(json), "{\"device\":\"%s\"%.400s}", d->id, away);
 	say_info("%s: %s upgraded", d->id, h->process);
 	d->ops->event(d->arg, d, "helper-upgraded", h->process);
 	finish_upgrade(d, 0, json);

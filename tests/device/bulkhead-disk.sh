@@ -71,6 +71,8 @@ slay "$old"
 check "a dead nbd-dial is replaced" wait_for 10 eval '[ "$(device m disk0 helper.state)" = up ] && [ "$(device m disk0 helper.pid)" != "$old" ]'
 is "... the server serves on" "$(device m disk0 pid)" "$server"
 check "... the log tells" logged m 'disk0: nbd-dial died of signal 9 .*; the server keeps the connections that it has'
+like "one that is upgraded: what that cost is said" "$(ctl m upgrade disk0.user)" \
+	'^disk0.user: upgraded; it was away for [0-9.]+ ms: the server keeps the connections that it has$'
 ctl m quit
 ends_with "ends" 0 "$pid" m
 

@@ -107,7 +107,9 @@ like "... with the same options" "$(words "$(device m net0 pid)")" "$bin/new/net
 check "... and what was set" wait_for 10 told_is 'announce on 1; link down 1; link up 4; rx-bytes 0 1; rx-bytes 10M/64K 3; rx-packets 0 3; tx-bytes 10M/1M 3; tx-packets 0 3;'
 user=$(helper pid) n=$(helper restarts)
 cp "$bin/fake-child" "$bin/new/net-user"
-check "another program for net-user" ctl m upgrade net0.user --exec "$bin/new/net-user"
+out=$(ctl m upgrade net0.user --exec "$bin/new/net-user")
+is "another program for net-user" $? 0
+like "... what that cost is said, and no request waited" "$out" '^net0.user: upgraded; it was away for [0-9.]+ ms: the guest.s connections through it are reset$'
 check "... another process" test "$(helper pid)" -ne "$user"
 like "... with the same options" "$(words "$(helper pid)")" "$bin/new/net-user --id net0 .*--hostfwd tcp:127"
 is "... and that is no death" "$(helper state) $(helper restarts)" "up $n"
@@ -211,7 +213,7 @@ wait_for 20 helper_is failed
 out=$(ctl m upgrade net0.user --exec "$bin/bad/net-user" 2>&1)
 like "given up, and upgraded to what is no better" "$out" 'the new process ended with status 3'
 is "... it is given up as before" "$(helper state) $(helper pid)" "failed null"
-check "upgraded to what works" ctl m upgrade net0.user --exec "$bin/new/net-user"
+is "upgraded to what works" "$(ctl m upgrade net0.user --exec "$bin/new/net-user")" "net0.user: upgraded"
 is "... it serves" "$(helper state)" up
 like "... that program" "$(words "$(helper pid)")" "^$bin/new/net-user "
 rm "$bin/net0.user.do"
