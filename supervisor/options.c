@@ -313,8 +313,8 @@ const struct option_def option_table[] = {
 	  "limits that the disks with group=ID share; repeatable", .repeats = true,
 	  .parse = options_limit_group },
 	{ "net",
-	  "user[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restrict=on|off][,allow=DESTINATION]... "
-	  "| "
+	  "user[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restrict=on|off][,allow=DESTINATION]..."
+	  "[,ipv6=on|off][,net=ADDRESS/BITS][,dns=ADDRESS][,hostname=NAME] | "
 	  "tap=NAME[,bridge=NAME] | stream=SOCKET | listen=SOCKET, each with "
 	  "[,id=ID][,mac=MAC][,mtu=N][,queues=N]"
 	  "[,io-threads=N|NAME[@CPUS]:...][,map=PAIR:NAME,...|1:1|round-robin][,poll-max-us=N]"
@@ -329,8 +329,8 @@ const struct option_def option_table[] = {
 	  .parse = parse_console },
 	{ "config", "FILE", NULL, "JSON file with these options as keys; the command line wins",
 	  .command_line_only = true, .parse = parse_config },
-	{ "run-dir", "DIR", "/run/bulkhead or $XDG_RUNTIME_DIR/bulkhead",
-	  "where running machines have their sockets", .parse = parse_run_dir },
+	{ "run-dir", "DIR", "/run/bulkhead (root), $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID",
+	  "where machines have sockets", .parse = parse_run_dir },
 	{ "crash-dir", "DIR", "/var/lib/bulkhead",
 	  "where a process that dies leaves a report; $XDG_STATE_HOME/bulkhead goes before it",
 	  .parse = parse_crash_dir },

@@ -47,6 +47,26 @@ sed -n '/^\.nf/,/^\.fi/p' "$config" | grep -v '^\.' >"$tmp/example.json"
 like "the example of the page is read to its end" "$("$bulkhead" run --config "$tmp/example.json" --kernel /nonexistent 2>&1)" \
 	'^bulkhead: --kernel: "/nonexistent" can'
 
+# Every key that the parser knows of is in --help, in the page and in that of the JSON file.
+while read -r option end; do
+	keys=$("$bulkhead" run --kernel x --$option nothing=1 2>&1 | sed -n 's/.*allowed: //p' | tr -d ,)
+	check "--$option has keys" test "$(wc -w <<<"$keys")" -ge 5
+	help=$("$bulkhead" run --help | sed -n "/^  --$option /,/^  --/p" | tr -s ' \n' ' ')
+	text=$(sed -n "/^\.BI.*\\\\-\\\\-$option /,/^\.$end/p" "$page" | sed 's/\\-/-/g; s/\\f[A-Z]//g')
+	json=$(sed -n "/^\.B $option\$/,/^\.TP/p" "$config")
+	for key in $keys; do
+		like "--$option $key is in --help" "$help" "[^a-z-]$key([^a-z-]|$)"
+		like "... in the page" "$text" "(^|[^a-z-])$key([^a-z-]|$)"
+		like "... and in that of the JSON file" "$json" "(^|[^a-z-])$key([^a-z-]|$)"
+	done
+done <<'END'
+disk RE
+net RE
+limit-group TP
+END
+like "--help tells all that --run-dir can be by itself" "$("$bulkhead" run --help)" \
+	'default: /run/bulkhead \(root\), \$XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID'
+
 # Every option is known to the parser: without a value each one is missed by its name.
 while read -r option; do
 	case $option in help | version | test-devices) continue ;; esac
