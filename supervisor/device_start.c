@@ -26,17 +26,18 @@ static void begin(struct device *d, bool warm)
 	loop_arm_timer(d->timer, d->now.begun + (warm ? TAKE_NS : d->policy.start_ns));
 }
 
-/* The keeper forgets the sockets first: what it still holds was certainly not given to the core. */
+/* The keeper forgets the sockets first: what it still holds was certainly not given to the core, as who adopts the machine
+ * will read it. So none is given if it may not have. */
 static void give_active(struct device *d)
 {
-	int err = 0;
+	int err = keeper_forget(d->keeper, d->index + d->active);
+	const char *why = err ? "the keeper may still hold its socket" : "the core takes no descriptor";
 
-	keeper_forget(d->keeper, d->index + d->active);
 	for (size_t i = 0; i < d->links && !err; i++)
 		err = device_give(&d->link[i], d->link[i].front[d->active], d->flight_reader[d->active]);
 	device_close_fronts(d, d->active);
 	if (err)
-		child_kill(device_active(d), "the core takes no descriptor");
+		child_kill(device_active(d), why);
 }
 
 /* Each process has its own connection to the peer, since one that dies may leave half a frame behind. */

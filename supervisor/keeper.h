@@ -124,8 +124,8 @@ int keeper_join(const char *path, struct keeper **out, struct keeper_estate *est
 int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch, struct keeper_found *found,
 		 char *what, size_t what_size);
 
-/* The front ends' ends of child i's sockets are held no longer. */
-void keeper_forget(struct keeper *k, size_t i);
+/* The front ends' ends of child i's sockets are held no longer. -errno: they may still be. */
+int keeper_forget(struct keeper *k, size_t i);
 
 /* What there is of child i, for a supervisor that did not start it. */
 int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found);

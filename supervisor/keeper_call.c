@@ -209,12 +209,11 @@ int keeper_spawn(struct keeper *k, size_t i, const struct keeper_launch *launch,
 	return err;
 }
 
-void keeper_forget(struct keeper *k, size_t i)
+int keeper_forget(struct keeper *k, size_t i)
 {
 	struct keeper_answer answer = { 0 };
 
-	if (k->holds)
-		ask_plain(k, KEEPER_FORGET, i, &answer, NULL);
+	return k->holds ? ask_plain(k, KEEPER_FORGET, i, &answer, NULL) : 0;
 }
 
 int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found)

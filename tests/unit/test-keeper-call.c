@@ -143,6 +143,18 @@ Test(keeper_call, start_that_came_late_is_ended, .timeout = 30)
 	cr_expect_eq(verb[3], KEEPER_FINISH);
 }
 
+/* Or what it still holds would be taken for what the core never got. */
+Test(keeper_call, forgetting_that_nobody_confirms_is_an_error, .timeout = 30)
+{
+	join_busy_keeper();
+	limit(k, (struct timeval) { .tv_usec = 20000 });
+	cr_expect_eq(keeper_forget(k, 0), -ETIMEDOUT);
+	limit(k, (struct timeval) { .tv_sec = 20 });
+	sem_post(&go);
+	cr_expect_eq(keeper_forget(k, 0), 0);
+	leave();
+}
+
 Test(keeper_call, report_waits_for_nothing, .timeout = 30)
 {
 	struct timeval limit = { 0 };
