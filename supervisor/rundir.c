@@ -5,6 +5,9 @@
  * lock goes with the last process of the machine, however that ended. The lock file is removed last, under the
  * lock, so whoever gets the lock afterwards checks that the name still leads to the file that it locked, and
  * begins again if not. No name is ever followed if it is a symbolic link.
+ *
+ * RUN goes with its last machine if one of them made it, whichever that was. Its sticky bit says so, which changes nothing
+ * in a directory that only its owner writes to.
  */
 #include "rundir.h"
 
@@ -227,9 +230,7 @@ static int take_dir(struct rundir *dir, struct vmconf_error *error)
 /* Makes RUN if it is not there, and opens it. */
 static int take_base(struct rundir *dir, struct vmconf_error *error)
 {
-	if (!mkdir(dir->base, dir_mode()))
-		dir->made_base = true;
-	else if (errno != EEXIST)
+	if (mkdir(dir->base, dir_mode() | S_ISVTX) && errno != EEXIST)
 		return vmconf_refuse(error, "--run-dir: \"%s\" can't be made: %s", dir->base,
 				     strerror(errno));
 	clean_fd(&dir->base_fd);
@@ -301,12 +302,14 @@ void rundir_drop_sockets(struct rundir *dir)
 
 void rundir_remove(struct rundir *dir)
 {
+	struct stat st;
+
 	if (dir->dir_fd >= 0) {
 		empty(dir->dir_fd, true);
 		unlinkat(dir->dir_fd, "lock", 0);
 		unlinkat(dir->base_fd, dir->name, AT_REMOVEDIR);
 	}
-	if (dir->made_base)
+	if (!fstat(dir->base_fd, &st) && st.st_mode & S_ISVTX)
 		rmdir(dir->base); /* unless another machine is in it */
 	clean_fd(&dir->lock_fd);
 	clean_fd(&dir->dir_fd);

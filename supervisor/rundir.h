@@ -17,8 +17,7 @@ struct rundir {
 	char base[RUNDIR_PATH_MAX]; /* RUN */
 	char path[RUNDIR_PATH_MAX]; /* RUN/NAME */
 	char name[BUS_NAME_MAX];
-	bool made_base; /* RUN was not there before */
-	int stale_pid;  /* the process of a dead machine whose directory was taken over, or 0 */
+	int stale_pid; /* the process of a dead machine whose directory was taken over, or 0 */
 };
 
 #define RUNDIR_NONE                                                                                          \
@@ -47,7 +46,7 @@ int rundir_set_owner(struct rundir *dir, pid_t pid, bool alone);
 /* Removes the sockets on which nobody listens while there is no supervisor. */
 void rundir_drop_sockets(struct rundir *dir);
 
-/* Removes RUN/NAME with all that is in it, never following a link, and RUN if we made it and nobody uses it; closes all. */
+/* Removes RUN/NAME with all that is in it, never following a link, and RUN if a machine made it and none uses it; closes all. */
 void rundir_remove(struct rundir *dir);
 
 /* Opens RUN to list its machines; -errno. */

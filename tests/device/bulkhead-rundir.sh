@@ -100,6 +100,7 @@ ends_with "ends" 0 "$pid" one
 
 # Planted things.
 mkdir "$tmp/target"
+mkdir -m 711 "$run_dir"
 ln -s "$tmp/target" "$run_dir/evil"
 try evil
 is "fault 69: a symbolic link for a machine's directory: exit 2" $code 2
@@ -129,3 +130,23 @@ if [ "$(id -u)" -eq 0 ]; then
 	is "modes of what a machine makes" "$(start m --disk "path=$tmp/disk.img"; wait_running m; cd "$run_dir/m" && stat -c '%n %a' . lock ctl events disk0 | tr '\n' ' '; kill "$pid"; wait_exit 20 "$pid")" \
 		". 711 lock 600 ctl 600 events 600 disk0 710 "
 fi
+
+# The directory itself.
+run_dir=$tmp/fresh
+start one
+one=$pid
+wait_running one
+start two
+wait_running two
+kill -TERM "$one"
+ends_with "the machine that made the run directory ends" 0 "$one" one
+check "... another is in it" is_state two running
+kill -TERM "$pid"
+ends_with "the last one ends" 0 "$pid" two
+check "... and takes it along" test ! -e "$run_dir"
+mkdir -m 711 "$run_dir"
+start one
+wait_running one
+kill -TERM "$pid"
+ends_with "a machine in a directory that was there ends" 0 "$pid" one
+check "... which stays" test -d "$run_dir"
