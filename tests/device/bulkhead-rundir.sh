@@ -29,6 +29,10 @@ is "the first is untouched" "$(state one)" running
 like "ps lists it" "$("$bulkhead" ps --run-dir "$run_dir")" "one +$one running"
 is "ps --json lists it" "$("$bulkhead" ps --run-dir "$run_dir" --json | jq -r '.[].name')" one
 
+kill -STOP "$one"
+like "... one that does not answer, too" "$(soon "$bulkhead" ps --run-dir "$run_dir")" "one +$one silent +- +- +- -"
+kill -CONT "$one"
+
 # The lock on the image outlives its server.
 old=$(device one disk0 pid)
 kill -KILL "$old"

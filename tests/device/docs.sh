@@ -93,6 +93,13 @@ for request in $("$bulkhead" ctl --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'
 done
 check "... and there are thirteen" test "$("$bulkhead" ctl --help | grep -cE '^  [a-z]')" -eq 13
 like "--version" "$("$bulkhead" --version)" '^bulkhead [0-9]'
+states=$(grep -ohE '(\[MACHINE_[A-Z_]+\] =|"state",|m->again \?) "[a-z]+"' "$top_srcdir"/supervisor/{machine,client}.c |
+	sed 's/.*"\([a-z]*\)"$/\1/' | sort -u)
+check "ps has states" test "$(wc -w <<<"$states")" -ge 8
+text=$(sed -n '/^\.SH COMMANDS FOR/,/^\.TP/p' "$page" | grep -E '^\.BR? ')
+for state in $states; do
+	[ "$state" = ended ] || check "... $state is in the man page" grep -qE "^\.BR? $state( |$)" <<<"$text"
+done
 for status in 0 1 2 3 4 5 6; do
 	check "exit status $status is in the man page" awk -v s="$status" '/^\.SH EXIT/ { on = 1 } /^\.SH ENV/ { on = 0 } on && $0 == ".B " s { ok = 1 } END { exit !ok }' "$page"
 done
