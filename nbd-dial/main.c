@@ -210,14 +210,17 @@ static int set_up(struct dialler *d)
 	return err;
 }
 
+/* The exit status. */
 static int live(struct dialler *d)
 {
 	struct sandbox_filter *steady = NULL;
 	const char *what = "filter";
 	int err = d->common.sandbox ? confine(d, &steady) : 0;
 
-	if (!err)
-		err = find_target(d);
+	if (!err && find_target(d)) {
+		sandbox_filter_free(steady);
+		return 2; /* another one would not find it either */
+	}
 	if (!err)
 		err = set_up(d);
 	if (!err && steady) {
@@ -227,14 +230,14 @@ static int live(struct dialler *d)
 	}
 	sandbox_filter_free(steady);
 	if (err)
-		return err;
+		return 1;
 	flight_say(&d->log, FLIGHT_STATE, 0, "ready");
 	child_ready(&d->child);
 	log_info("ready");
 	err = loop_run(d->loop);
 	flight_say(&d->log, FLIGHT_STATE, 0, "ending");
 	child_farewell(&d->child);
-	return err;
+	return err ? 1 : 0;
 }
 
 int main(int argc, char **argv)
@@ -257,7 +260,7 @@ int main(int argc, char **argv)
 		return 2;
 	flight_begin(d.flight);
 	flight_open_main(d.flight, &d.log);
-	status = live(&d) ? 1 : 0;
+	status = live(&d);
 	/* No clean-up: the kernel's takes everything, the connections too. */
 	_exit(status);
 }

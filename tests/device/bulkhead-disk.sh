@@ -76,6 +76,16 @@ like "one that is upgraded: what that cost is said" "$(ctl m upgrade disk0.user)
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# A name that can't be looked up: no part of one is that long.
+host=$(printf 'a%.0s' {1..70}).example
+ln -sf "$(realpath "$top_builddir/nbd-dial/nbd-dial")" "$bin/nbd-dial"
+crash_dir=$tmp/no-host start m --disk "nbd=nbd://$host/x,id=disk0"
+ends_with "a server's host that nobody knows: exit 2" 2 "$pid" m
+is "... said once, by its name" "$(grep -c "can't be found" "$tmp/m.err") $(grep -o "the address of $host can't be found" "$tmp/m.err")" \
+	"1 the address of $host can't be found"
+check "... without a crash report" test ! -e "$tmp/no-host"
+ln -sf fake-child "$bin/nbd-dial"
+
 # ---- limits ----
 refused() {
 	local out
