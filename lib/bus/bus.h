@@ -36,6 +36,7 @@ struct bus_ops {
 
 #define BUS_FENCE_AFTER 8
 
+/* refused_peers: connections of others than the expected process, or of that one while it has one. */
 struct bus_counters {
 	uint64_t sent, received, malformed, late_replies, unsolicited_replies, timeouts, refused_peers;
 };

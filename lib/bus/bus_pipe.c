@@ -29,6 +29,23 @@ static bool may_connect(struct bus *bus, const struct caller *caller) REQUIRES(b
 	return bus->expected ? caller->pid == (uint64_t)bus->expected : caller->ours;
 }
 
+static void count_refusal(struct bus *bus, uint64_t pid) REQUIRES(bus->lock)
+{
+	atomic_fetch_add_explicit(&bus->refused_peers, 1, memory_order_relaxed);
+	bus->early = pid == bus->early_pid ? bus->early + 1 : 1;
+	bus->early_pid = pid;
+}
+
+/* A process that dials sooner than its number is known here is no stranger: it comes again. */
+static void expect(struct bus *bus, pid_t expected) REQUIRES(bus->lock)
+{
+	bus->expected = expected;
+	if (expected <= 0 || bus->early_pid != (uint64_t)expected)
+		return;
+	atomic_fetch_sub_explicit(&bus->refused_peers, bus->early, memory_order_relaxed);
+	bus->early = bus->early_pid = 0;
+}
+
 /* On a thread of nng's. */
 static void pipe_event(nng_pipe pipe, nng_pipe_ev ev, void *arg)
 {
@@ -47,17 +64,17 @@ static void pipe_event(nng_pipe pipe, nng_pipe_ev ev, void *arg)
 	if (ev == NNG_PIPE_EV_ADD_PRE) {
 		refuse = !may_connect(bus, &caller);
 		changed = !refuse;
-		if (!refuse)
+		if (refuse)
+			count_refusal(bus, caller.pid);
+		else
 			bus->pipe_admitted = id;
 	} else if (ev == NNG_PIPE_EV_REM_POST && bus->pipe_admitted == id) {
 		bus->pipe_admitted = 0;
 		changed = true;
 	}
 	lock_drop(&bus->lock);
-	if (refuse) {
-		atomic_fetch_add_explicit(&bus->refused_peers, 1, memory_order_relaxed);
+	if (refuse)
 		nng_pipe_close(pipe);
-	}
 	if (changed)
 		loop_bh_post(&bus->pipe_bh);
 }
@@ -119,7 +136,7 @@ void bus_pipe_cut(struct bus *bus, pid_t expected)
 	nng_pipe pipe = NNG_PIPE_INITIALIZER;
 
 	lock_take(&bus->lock);
-	bus->expected = expected;
+	expect(bus, expected);
 	pipe.id = bus->pipe_admitted;
 	lock_drop(&bus->lock);
 	if (!pipe.id)

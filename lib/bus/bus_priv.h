@@ -71,6 +71,8 @@ struct bus {
 	struct lock lock;
 	pid_t expected GUARDED_BY(lock);         /* as for bus_listen */
 	uint32_t pipe_admitted GUARDED_BY(lock); /* nng's id of the connection, 0 if there is none */
+	uint64_t early_pid GUARDED_BY(lock);     /* who was refused last, ... */
+	uint64_t early GUARDED_BY(lock);         /* ... so often in a row */
 	_Atomic uint64_t refused_peers;
 	struct loop_bh pipe_bh; /* posted when pipe_admitted changed */
 

@@ -31,6 +31,31 @@ Test(bus_who, only_the_expected_process_may_connect)
 	bus_pair_close();
 }
 
+static void knock(void)
+{
+	int fd = raw_open(path);
+
+	RUN_UNTIL(raw_is_closed(fd));
+	close(fd);
+}
+
+/* A child's first word on another socket tells its number; it may dial before that is read. */
+Test(bus_who, process_that_was_early_is_not_counted_as_refused)
+{
+	bus_pair_open(getppid());
+	bus_expect(sup.bus, BUS_NOBODY);
+	knock();
+	knock();
+	cr_assert_eq(bus_pair_counters(sup.bus).refused_peers, 2);
+	bus_expect(sup.bus, getpid());
+	cr_expect_eq(bus_pair_counters(sup.bus).refused_peers, 0);
+	bus_expect(sup.bus, getppid());
+	knock();
+	bus_expect(sup.bus, getppid());
+	cr_expect_eq(bus_pair_counters(sup.bus).refused_peers, 1, "a stranger is forgotten");
+	bus_pair_close();
+}
+
 Test(bus_who, second_connection_of_the_same_process_is_refused)
 {
 	struct result r = { 0 };
