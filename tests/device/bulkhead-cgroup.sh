@@ -68,7 +68,7 @@ mkdir -p "$own/old"
 spawn sleep 1000
 echo "$pid" >"$own/old/cgroup.procs"
 refused "a process is in it" "$folder" "can't make \"$own\": .*; nothing may run in it"
-kill "$pid"
+kill -KILL "$pid"
 wait_exit 20 "$pid"
 rmdir "$own/old" "$own"
 spawn sleep 1000
@@ -78,7 +78,7 @@ if [[ " $controllers " == *" "@(cpu|memory|pids)" "* ]]; then
 else
 	skip "a process is in the folder" "no controller that forbids it"
 fi
-kill "$pid"
+kill -KILL "$pid" # it may still be this shell's copy, with its traps
 wait_exit 20 "$pid"
 check "a refusal leaves nothing" gone
 
