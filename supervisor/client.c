@@ -31,10 +31,11 @@ static const struct {
 	bool size;         /* ... and SIZE follows */
 	unsigned words;    /* of no device alone: so many words follow */
 	const char *wants; /* ... which are these */
+	bool again;        /* asked for twice it is what it is asked for once */
 } verbs[] = {
-	{ .verb = "status", .help = "what the machine and its processes do" },
-	{ .verb = "pause", .help = "stop its vCPUs" },
-	{ .verb = "resume", .help = "let its vCPUs run on" },
+	{ .verb = "status", .help = "what the machine and its processes do", .again = true },
+	{ .verb = "pause", .help = "stop its vCPUs", .again = true },
+	{ .verb = "resume", .help = "let its vCPUs run on", .again = true },
 	{ .verb = "power-button", .help = "press the ACPI power button" },
 	{ .verb = "quit", .help = "end it at once, without asking the guest" },
 	{ .verb = "revive",
@@ -44,21 +45,27 @@ static const struct {
 	{ .verb = "resize",
 	  .help = "make a disk larger: its new SIZE follows",
 	  .device = true,
-	  .size = true },
+	  .size = true,
+	  .again = true },
 	{ .verb = "set",
 	  .help = "change a device's property: KEY=VALUE follows",
 	  .device = true,
-	  .change = true },
-	{ .verb = "stats", .help = "the counters of a device's process", .device = true },
-	{ .verb = "loops", .help = "the event loops of all processes: what they serve, how busy they are" },
+	  .change = true,
+	  .again = true },
+	{ .verb = "stats", .help = "the counters of a device's process", .device = true, .again = true },
+	{ .verb = "loops",
+	  .help = "the event loops of all processes: what they serve, how busy they are",
+	  .again = true },
 	{ .verb = "move-queue",
 	  .help = "have another I/O thread serve a queue: DEVICE QUEUE THREAD follow",
 	  .words = 3,
-	  .wants = "needs a device's id, the number of a queue and the name of an I/O thread after it" },
+	  .wants = "needs a device's id, the number of a queue and the name of an I/O thread after it",
+	  .again = true },
 	{ .verb = "pin",
 	  .help = "have a thread run on these processors: [DEVICE/]THREAD CPUS follow",
 	  .words = 2,
-	  .wants = "needs a thread, THREAD or DEVICE/THREAD, and processors as 0-3,8 after it" },
+	  .wants = "needs a thread, THREAD or DEVICE/THREAD, and processors as 0-3,8 after it",
+	  .again = true },
 };
 
 #define REQUESTS                                                                                             \
@@ -260,8 +267,14 @@ int client_ctl(int argc, char **argv)
 	if (c.exec)
 		args[nargs++] = c.exec;
 	snprintf(path, sizeof(path), "%s/%s/ctl", c.base, c.word[0]);
-	err = bus_ctl_call(path, c.word[1], nargs, args,
-			   verbs[request].device || verbs[request].words ? CHANGE_NS : CTL_NS, result);
+	/* A connection that is lost may have carried the request. */
+	for (int tries = 0; tries < (verbs[request].again ? 3 : 1); tries++) {
+		err =
+		    bus_ctl_call(path, c.word[1], nargs, args,
+				 verbs[request].device || verbs[request].words ? CHANGE_NS : CTL_NS, result);
+		if (err != -EPIPE)
+			break;
+	}
 	if (err)
 		return call_failed(&c, err);
 	if (result->err) {

@@ -26,22 +26,15 @@
 enum slot_state {
 	SLOT_RECEIVING, /* nng has the aio; ends with a request or, in bus_ctl_close, with an error */
 	SLOT_HANDLED,   /* the handler owes an answer; bus_ctl_answer or bus_ctl_refuse end it */
-	SLOT_JOINED,    /* another slot's request, asked again; has its answer */
 	SLOT_SENDING,   /* nng has the aio; then receiving again */
 };
 
 struct bus_ctl_request {
 	struct bus_ctl *ctl;
 	enum slot_state state;
-	uint64_t id; /* of the request; 0: malformed */
 	nng_ctx ctx;
 	nng_aio *aio;
 	struct loop_bh bh; /* posted when the aio is done */
-};
-
-struct recent {
-	uint64_t id; /* 0: none */
-	nng_msg *reply;
 };
 
 struct bus_ctl {
@@ -57,8 +50,6 @@ struct bus_ctl {
 	uint64_t malformed;
 	_Atomic uint64_t refused_peers;
 	struct bus_ctl_request slot[BUS_CTL_PENDING];
-	struct recent recent[BUS_CTL_RECENT];
-	unsigned oldest; /* of recent */
 	struct bus_arena arena;
 };
 
@@ -88,54 +79,22 @@ static void receive(struct bus_ctl_request *req)
 	nng_ctx_recv(req->ctx, req->aio);
 }
 
-/* Sends an answer, which is used up; without one (no memory) the client meets its deadline. */
-static void send_reply(struct bus_ctl_request *req, nng_msg *m)
-{
-	if (!m) {
-		receive(req);
-		return;
-	}
-	req->state = SLOT_SENDING;
-	nng_aio_set_msg(req->aio, m);
-	nng_ctx_send(req->ctx, req->aio);
-}
-
-static nng_msg *copy_of(const nng_msg *m)
-{
-	nng_msg *copy;
-
-	return nng_msg_dup(&copy, m) == 0 ? copy : NULL;
-}
-
-static void remember(struct bus_ctl *ctl, uint64_t id, const nng_msg *reply)
-{
-	struct recent *r = &ctl->recent[ctl->oldest];
-
-	ctl->oldest = (ctl->oldest + 1) % BUS_CTL_RECENT;
-	if (r->reply)
-		nng_msg_free(r->reply);
-	r->reply = copy_of(reply);
-	r->id = r->reply ? id : 0;
-}
-
-/* Sends an answer to all who asked for it; text and json are within their limits. */
+/* Sends an answer; text and json are within their limits. */
 static void answer(struct bus_ctl_request *req, int err, const char *text, const char *json)
 {
 	Bulkhead__CtlReply reply = BULKHEAD__CTL_REPLY__INIT;
-	struct bus_ctl *ctl = req->ctl;
 	nng_msg *m;
 
 	reply.err = err;
 	reply.text = (char *)(uintptr_t)text;
 	reply.json = (char *)(uintptr_t)json;
-	if (bus_wire_pack(&reply.base, BUS_CTL_JSON_MAX + 1024, &m) != 0)
-		m = NULL;
-	if (m && req->id)
-		remember(ctl, req->id, m);
-	for (size_t i = 0; i < BUS_CTL_PENDING; i++)
-		if (ctl->slot[i].state == SLOT_JOINED && ctl->slot[i].id == req->id)
-			send_reply(&ctl->slot[i], m ? copy_of(m) : NULL);
-	send_reply(req, m);
+	if (bus_wire_pack(&reply.base, BUS_CTL_JSON_MAX + 1024, &m) != 0) {
+		receive(req); /* no memory: the client meets its deadline */
+		return;
+	}
+	req->state = SLOT_SENDING;
+	nng_aio_set_msg(req->aio, m);
+	nng_ctx_send(req->ctx, req->aio);
 }
 
 void bus_ctl_answer(struct bus_ctl_request *req, const char *json)
@@ -160,7 +119,7 @@ static bool is_sound(const Bulkhead__CtlRequest *m)
 {
 	char word[BUS_CTL_ARG_MAX];
 
-	if (!m || !m->id || !bus_wire_is_name(m->verb, BUS_CTL_VERB_MAX) || m->n_arg > BUS_CTL_ARGS_MAX)
+	if (!m || !bus_wire_is_name(m->verb, BUS_CTL_VERB_MAX) || m->n_arg > BUS_CTL_ARGS_MAX)
 		return false;
 	for (size_t i = 0; i < m->n_arg; i++)
 		if (!bus_wire_get_text(word, sizeof(word), m->arg[i]) || strcmp(word, m->arg[i]) != 0)
@@ -168,36 +127,14 @@ static bool is_sound(const Bulkhead__CtlRequest *m)
 	return true;
 }
 
-/* True if it was asked before: then it has its answer, or will have the other's. */
-static bool is_known(struct bus_ctl_request *req)
-{
-	struct bus_ctl *ctl = req->ctl;
-
-	for (size_t i = 0; i < BUS_CTL_RECENT; i++)
-		if (ctl->recent[i].id == req->id) {
-			send_reply(req, copy_of(ctl->recent[i].reply));
-			return true;
-		}
-	for (size_t i = 0; i < BUS_CTL_PENDING; i++)
-		if (ctl->slot[i].state == SLOT_HANDLED && ctl->slot[i].id == req->id) {
-			req->state = SLOT_JOINED;
-			return true;
-		}
-	return false;
-}
-
 static void handle(struct bus_ctl_request *req, nng_msg *m)
 {
 	struct bus_ctl *ctl = req->ctl;
 	const Bulkhead__CtlRequest *in = (const void *)bus_wire_unpack(
 	    &ctl->arena, &bulkhead__ctl_request__descriptor, nng_msg_body(m), nng_msg_len(m));
-	bool sound = is_sound(in);
 
-	req->id = sound ? in->id : 0;
-	if (sound && is_known(req))
-		return;
 	req->state = SLOT_HANDLED;
-	if (!sound) {
+	if (!is_sound(in)) {
 		ctl->malformed++;
 		bus_ctl_refuse(req, -EBADMSG, "malformed request");
 		return;
@@ -209,9 +146,6 @@ static void release(struct bus_ctl *ctl)
 {
 	if (--ctl->depth || !ctl->closed)
 		return;
-	for (size_t i = 0; i < BUS_CTL_RECENT; i++)
-		if (ctl->recent[i].reply)
-			nng_msg_free(ctl->recent[i].reply);
 	free(ctl->path);
 	free(ctl);
 }
@@ -336,8 +270,7 @@ void bus_ctl_close(struct bus_ctl *ctl)
 			continue;
 		nng_aio_stop(req->aio); /* waits for the callback */
 		loop_bh_cancel(&req->bh);
-		m = req->state == SLOT_HANDLED || req->state == SLOT_JOINED ? NULL
-									    : nng_aio_get_msg(req->aio);
+		m = req->state == SLOT_HANDLED ? NULL : nng_aio_get_msg(req->aio);
 		/* A message that was sent is nng's; one received or refused is ours. */
 		if (m && (req->state == SLOT_SENDING) == (nng_aio_result(req->aio) != 0))
 			nng_msg_free(m);

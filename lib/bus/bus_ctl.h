@@ -17,7 +17,6 @@
 #define BUS_CTL_TEXT_MAX 512   /* bytes of an error text, its NUL included */
 #define BUS_CTL_JSON_MAX 49152 /* bytes of an answer's JSON, its NUL included */
 #define BUS_CTL_PENDING  8     /* requests that may be unanswered at a time; more wait in line */
-#define BUS_CTL_RECENT   8     /* answers that are kept for those who lost theirs with the connection */
 
 struct bus_ctl;
 struct
@@ -49,10 +48,9 @@ struct bus_ctl_result {
 };
 
 /*
- * The command line's side: one request, and waits for its answer. Blocks; needs no loop. If the connection is lost, the
- * same process is asked again, which does what is asked once. 0 if there was an answer (result->err tells which),
- * -ECONNREFUSED or -ENOENT if nobody listens, -ETIMEDOUT, -EPIPE if the supervisor went away meanwhile, -EINVAL if the
- * words are too many or too long, -EBADMSG if the answer is malformed.
+ * The command line's side: one request, and waits for its answer. Blocks; needs no loop. 0 if there was an answer
+ * (result->err tells which), -ECONNREFUSED or -ENOENT if nobody listens, -ETIMEDOUT, -EPIPE if the supervisor went
+ * away meanwhile, -EINVAL if the words are too many or too long, -EBADMSG if the answer is malformed.
  */
 int bus_ctl_call(const char *path, const char *verb, size_t argc, const char *const *argv,
 		 uint64_t timeout_ns, struct bus_ctl_result *result);
