@@ -422,10 +422,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	all_held[KEEPER_HELD_LOG] = err ? -1 : logs_pipe_fd(c->log);
 	if (nheld)
 		memcpy(all_held + 1, held, nheld * sizeof(int));
-	if (!err) {
-		snprintf(what, sizeof(what), "its endpoint");
-		err = bus_expect(c->bus, BUS_NOBODY);
-	}
+	bus_expect(c->bus, BUS_NOBODY);
 	if (!err)
 		err = keeper_spawn(c->keeper, c->index, &launch, &found, what, sizeof(what));
 	c->pidfd = found.pidfd;
@@ -434,9 +431,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 		c->pid = c->started_pid = found.pid;
 		c->serial = found.serial;
 		c->times.spawned = clock_ns();
-		err = bus_expect(c->bus, c->pid);
-	}
-	if (!err) {
+		bus_expect(c->bus, c->pid);
 		snprintf(what, sizeof(what), "watching it");
 		err = watch(c);
 	}
@@ -460,8 +455,7 @@ int child_adopt(struct child *c, struct keeper_found *found)
 	c->missed = 0;
 	c->silent = false;
 	c->times.hello = 0;
-	if (!err)
-		err = bus_expect(c->bus, c->pid);
+	bus_expect(c->bus, c->pid);
 	if (!err)
 		err = watch(c);
 	loop_arm_timer(c->timer, clock_ns() + (c->state == CHILD_STOPPING ? STOP_AGAIN_NS : c->start_ns));

@@ -345,5 +345,5 @@ int ctl_open(struct machine *m)
 	if (err)
 		return err;
 	snprintf(path, sizeof(path), "%s/events", m->dir->path);
-	return bus_events_listen(path, &m->events);
+	return bus_events_listen(m->loop, path, &m->events);
 }

@@ -13,8 +13,8 @@
 
 /* Between a keeper and an adopter, which may be of another version. Its children speak the bus as their supervisor did, and
  * share its devices' state. */
-#define KEEPER_PROTOCOL 6
-_Static_assert(BUS_PROTOCOL == 6, "with another bus protocol KEEPER_PROTOCOL is another, too");
+#define KEEPER_PROTOCOL 7
+_Static_assert(BUS_PROTOCOL == 7, "with another bus protocol KEEPER_PROTOCOL is another, too");
 _Static_assert(STATE_BYTES == 32768, "the same with another state");
 
 /* KEEPER_FINISH has no answer but the keeper's end, KEEPER_REPORT none at all. */

@@ -33,16 +33,9 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW(shutdown, "end a connection"),
 	ALLOW(getrandom, "ids of connections and requests"),
 	ALLOW(unlink, "endpoints at the end, the console's socket"),
-	/* An endpoint is made anew for each successor of a child. */
-	ALLOW(newfstatat, "a new endpoint: what has its name"),
-	ALLOW_ARG(socket, 0, AF_UNIX, "a new endpoint"),
-	ALLOW(bind, "a new endpoint"),
-	ALLOW(listen, "a new endpoint"),
-	ALLOW(chmod, "a new endpoint: who may connect"),
+	ALLOW(chmod, "an endpoint: whether anybody may connect"),
 	ALLOW_ARG(prctl, 0, PR_SET_NAME, "a thread that the filter finds not named yet"),
 	SANDBOX_FCNTL(F_SETFD, 0, "accepted sockets: close on exec"),
-	/* nng tries it where the name of a new endpoint is taken; it then takes the name for taken, which is tried again. */
-	{ .nr = __NR_connect, .refuse = EACCES, .why = "a new endpoint: whether somebody listens there" },
 	{ .why = NULL },
 };
 

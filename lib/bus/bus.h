@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control bus: nng pair sockets carrying protobuf, one endpoint per child. The supervisor listens, the
- * child dials and nng redials for it, so who is on the other end of an endpoint is who it was made for.
+ * The control bus: nng's byte streams carrying protobuf, one endpoint per child. The supervisor listens, the
+ * child dials and redials, so who is on the other end of an endpoint is who it was made for.
  * Messages are plain C structures here (bus_msg.h); the generated protobuf code stays inside this library.
  * proto/README.md is the protocol.
  *
@@ -18,7 +18,7 @@
 #include "bus_msg.h"
 #include "loop_meter.h"
 
-#define BUS_MSG_MAX 65536 /* bytes of an encoded message; longer ones are refused by nng */
+#define BUS_MSG_MAX 65536 /* bytes of an encoded message; who announces a longer one is hung up on */
 
 struct bus;
 
@@ -44,13 +44,14 @@ struct bus_counters {
 /*
  * Listens on the unix socket path (at most 107 bytes, -ENAMETOOLONG; -EADDRINUSE if something listens there).
  * Only the process peer_pid may connect (0: any process of this user or root; BUS_NOBODY); bus_expect changes it
- * when a child is there or is replaced, drops the present connection and lifts a fence. With BUS_NOBODY, to be
- * said before a process is started, it also listens afresh if nng may no longer accept (errors as of bus_listen).
+ * when a child is there or is replaced, drops the present connection and lifts a fence. Until somebody is in, a few
+ * connections of others are kept, and that of who is expected next is let in then: a process may dial before its number is
+ * known. With BUS_NOBODY they are refused.
  */
 #define BUS_NOBODY (-1)
 int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,
 	       struct bus **out);
-int bus_expect(struct bus *bus, pid_t peer_pid);
+void bus_expect(struct bus *bus, pid_t peer_pid);
 
 /* Dials path, and redials whenever the connection is lost. Returns at once; connected(true) tells. */
 int bus_dial(struct loop *loop, const char *path, const struct bus_ops *ops, void *arg, struct bus **out);

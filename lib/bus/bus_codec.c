@@ -435,7 +435,7 @@ static const struct {
 	[BUS_PIN] = { fill_pin, take_pin },
 };
 
-int bus_codec_encode(const struct bus_msg *msg, nng_msg **out)
+int bus_codec_encode(const struct bus_msg *msg, struct bus_wire_message **out)
 {
 	Bulkhead__Envelope env = BULKHEAD__ENVELOPE__INIT;
 	struct draft d;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command line's way into a running `bulkhead run`: requests of a verb and arguments, answered with JSON or an
- * error. nng req/rep on a unix socket of mode 0600; only the same user or root may connect.
+ * error. A unix socket of mode 0600; only the same user or root may connect.
  */
 #ifndef BUS_CTL_H
 #define BUS_CTL_H
@@ -16,7 +16,7 @@
 #define BUS_CTL_ARG_MAX  256   /* bytes of an argument, its NUL included */
 #define BUS_CTL_TEXT_MAX 512   /* bytes of an error text, its NUL included */
 #define BUS_CTL_JSON_MAX 49152 /* bytes of an answer's JSON, its NUL included */
-#define BUS_CTL_PENDING  8     /* requests that may be unanswered at a time; more wait in line */
+#define BUS_CTL_CLIENTS  32    /* at a time */
 
 struct bus_ctl;
 struct

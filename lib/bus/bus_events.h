@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Events for whoever wants to watch a machine: device restarts, guest ends, state changes. nng pub/sub on a unix
+ * Events for whoever wants to watch a machine: device restarts, guest ends, state changes. A unix
  * socket of mode 0600; only the same user or root may connect. A reader that is too slow misses events, which it
  * sees in their numbers; the publisher never waits.
  */
@@ -10,6 +10,9 @@
 #include <stdint.h>
 
 #include "bus_msg.h"
+#include "loop.h"
+
+#define BUS_EVENTS_READERS 16 /* at a time; one more is hung up on */
 
 struct bus_events; /* the publisher */
 struct bus_events_reader;
@@ -23,10 +26,10 @@ struct bus_events_item {
 	char text[BUS_TEXT_MAX];   /* one line for a person */
 };
 
-/* Listens on the unix socket path; errors as of bus_listen. */
-int bus_events_listen(const char *path, struct bus_events **out);
+/* Listens on the unix socket path; errors as of bus_listen. The loop's thread, as all of the publisher. */
+int bus_events_listen(struct loop *loop, const char *path, struct bus_events **out);
 
-/* Closes and frees. NULL is ignored. */
+/* Closes and frees; readers that read still get what was published: waits for them, at most 100 ms. NULL is ignored. */
 void bus_events_close(struct bus_events *events);
 
 /* Sends to all who listen now; never waits. -EINVAL if source or kind is no name; a text that is too long is cut. */

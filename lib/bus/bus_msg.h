@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BUS_PROTOCOL  6
+#define BUS_PROTOCOL  7
 #define BUS_NAME_MAX  32  /* bytes of a device or counter name, its NUL included */
 #define BUS_TEXT_MAX  512 /* bytes of a text, its NUL included */
 #define BUS_STATS_MAX 128 /* counters in one reply */

@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nng sockets on unix paths, and protobuf in bounded memory. */
+/* What nng tells of streams, and protobuf in bounded memory. */
 #include "bus_wire.h"
 
 #include <errno.h>
-#include <nng/supplemental/util/platform.h>
-#include <nng/transport/ipc/ipc.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "clock.h"
-
-#define REDIAL_MIN_MS 10
-#define REDIAL_MAX_MS 1000
-#define LEFT_NS       NS_PER_S
-#define LEFT_FDS      128 /* looked at with one call */
-#define LEFT_FDS_MAX  1024
 
 int bus_nng_errno(int nng_err)
 {
@@ -61,7 +50,6 @@ int bus_wire_url(const char *path, char *url, size_t size)
 	return snprintf(url, size, "ipc://%s", path) < (int)size ? 0 : -ENAMETOOLONG;
 }
 
-/* Asked once, by whoever listens first: later its sandbox need not allow it. */
 static uid_t our_uid(void)
 {
 	static atomic_uint known = (uid_t)-1;
@@ -74,194 +62,29 @@ static uid_t our_uid(void)
 	return uid;
 }
 
-int bus_wire_listen(nng_socket sock, const char *path, unsigned mode, size_t recv_max, nng_listener *out)
+void bus_wire_learn_uid(void)
 {
-	char url[160];
-	nng_listener l;
-	struct stat st;
-	int err = bus_wire_url(path, url, sizeof(url));
-
-	if (err)
-		return err;
 	our_uid();
-	if (lstat(path, &st) == 0) {
-		/* nng would remove whatever is there and does not answer, be it a socket or not. */
-		if (!S_ISSOCK(st.st_mode))
-			return -EADDRINUSE;
-		/* It asks, and must be let in: somebody may have died while it was closed. */
-		(void)!chmod(path, mode);
-	}
-	err = nng_listener_create(&l, sock, url);
-	if (err)
-		return bus_nng_errno(err);
-	/* nng sets the mode between bind and listen, so nobody can connect before. */
-	err = nng_listener_set_int(l, NNG_OPT_IPC_PERMISSIONS, (int)mode);
-	if (!err)
-		err = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, recv_max);
-	if (!err)
-		err = nng_listener_start(l, 0);
-	if (err)
-		nng_listener_close(l);
-	else if (out)
-		*out = l;
-	return bus_nng_errno(err);
 }
 
-/* Ends a dial that takes too long: a listener that is stopped accepts, but does not greet. */
-struct dial_limit {
-	nng_dialer dialer;
-	nng_aio *aio;
-	atomic_bool over;
-};
-
-/* On a thread of nng's. */
-static void dial_too_long(void *arg)
+struct bus_wire_peer bus_wire_peer(nng_stream *stream)
 {
-	struct dial_limit *limit = arg;
-
-	if (nng_aio_result(limit->aio) != 0)
-		return;
-	atomic_store(&limit->over, true);
-	nng_dialer_close(limit->dialer);
-}
-
-static int dial_within(nng_dialer d, int timeout_ms)
-{
-	struct dial_limit limit = { .dialer = d };
-	int err = nng_aio_alloc(&limit.aio, dial_too_long, &limit);
-
-	if (err)
-		return err;
-	nng_sleep_aio(timeout_ms, limit.aio);
-	err = nng_dialer_start(d, 0);
-	nng_aio_stop(limit.aio);
-	nng_aio_free(limit.aio);
-	return err && atomic_load(&limit.over) ? NNG_ETIMEDOUT : err;
-}
-
-int bus_wire_dial(nng_socket sock, const char *path, size_t recv_max, int timeout_ms, nng_dialer *out)
-{
-	char url[160];
-	nng_dialer d;
-	int err = bus_wire_url(path, url, sizeof(url));
-
-	if (err)
-		return err;
-	/* nng calls a missing socket refused. */
-	if (timeout_ms && access(path, F_OK) < 0)
-		return -errno;
-	err = nng_dialer_create(&d, sock, url);
-	if (err)
-		return bus_nng_errno(err);
-	err = nng_dialer_set_ms(d, NNG_OPT_RECONNMINT, REDIAL_MIN_MS);
-	if (!err)
-		err = nng_dialer_set_ms(d, NNG_OPT_RECONNMAXT, REDIAL_MAX_MS);
-	if (!err)
-		err = nng_dialer_set_size(d, NNG_OPT_RECVMAXSZ, recv_max);
-	if (!err)
-		err = timeout_ms ? dial_within(d, timeout_ms) : nng_dialer_start(d, NNG_FLAG_NONBLOCK);
-	if (err)
-		nng_dialer_close(d);
-	else if (out)
-		*out = d;
-	return bus_nng_errno(err);
-}
-
-static uint64_t stat_value(nng_stat *scope, const char *name)
-{
-	for (nng_stat *s = nng_stat_child(scope); s; s = nng_stat_next(s))
-		if (strcmp(nng_stat_name(s), name) == 0)
-			return nng_stat_value(s);
-	return 0;
-}
-
-/* The statistics of a listener, which are somewhere below scope. */
-static nng_stat *find_listener(nng_stat *scope, uint64_t id)
-{
-	for (nng_stat *s = nng_stat_child(scope); s; s = nng_stat_next(s)) {
-		nng_stat *found;
-
-		if (strcmp(nng_stat_name(s), "listener") == 0 && stat_value(s, "id") == id)
-			return s;
-		found = find_listener(s, id);
-		if (found)
-			return found;
-	}
-	return NULL;
-}
-
-/* ---- what nng leaves behind ---- */
-
-static _Atomic uint64_t
-    stopped_ns; /* when a listener was ended last, since what was left was looked for; 0: none was */
-
-void bus_wire_stop_listening(nng_listener *listener)
-{
-	if (!listener->id)
-		return;
-	nng_listener_close(*listener);
-	listener->id = 0;
-	atomic_store(&stopped_ns, clock_ns());
-}
-
-static bool is_listening(int fd)
-{
-	int yes = 0;
-	socklen_t len = sizeof(yes);
-
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes;
-}
-
-/*
- * A connection that was not taken holds the listener that it came by, and nobody holds the connection: nng shuts the
- * listener's socket down, and never closes it. Those that nng does close are closed long before a second is over. Nobody
- * else in these processes shuts listening sockets down.
- */
-static void close_left_behind(void)
-{
-	uint64_t since = atomic_load(&stopped_ns);
-	struct pollfd fds[LEFT_FDS];
-
-	if (!since || clock_ns() - since < LEFT_NS || !atomic_compare_exchange_strong(&stopped_ns, &since, 0))
-		return;
-	for (int first = 0; first < LEFT_FDS_MAX; first += LEFT_FDS) {
-		for (int i = 0; i < LEFT_FDS; i++)
-			fds[i] = (struct pollfd) { .fd = first + i };
-		if (poll(fds, LEFT_FDS, 0) <= 0)
-			continue;
-		for (int i = 0; i < LEFT_FDS; i++)
-			if (fds[i].revents & POLLHUP && is_listening(fds[i].fd))
-				close(fds[i].fd);
-	}
-}
-
-bool bus_wire_is_deaf(nng_listener listener, struct bus_wire_ear *ear)
-{
-	bool deaf = false;
-	nng_stat *root, *l;
-
-	close_left_behind();
-	if (nng_stats_get(&root) != 0)
-		return false;
-	l = find_listener(root, (uint64_t)nng_listener_id(listener));
-	if (l) {
-		struct bus_wire_ear now = { .errors = stat_value(l, "other"),
-					    .accepted = stat_value(l, "accept") };
-
-		deaf = now.errors != ear->errors && !stat_value(l, "pipes") && now.accepted == ear->accepted;
-		ear->accepted = now.accepted;
-		if (deaf)
-			ear->errors = now.errors;
-	}
-	nng_stats_free(root);
-	return deaf;
-}
-
-bool bus_wire_peer_is_ours(nng_pipe pipe)
-{
+	struct bus_wire_peer peer = { .pid = 0 };
 	uint64_t uid;
 
-	return nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0 && (uid == 0 || uid == our_uid());
+	peer.ours =
+	    nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &uid) == 0 && (uid == 0 || uid == our_uid());
+	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &peer.pid) != 0)
+		peer.pid = 0;
+	return peer;
+}
+
+bool bus_wire_head(const uint8_t *bytes, size_t n, size_t *len)
+{
+	if (n < BUS_WIRE_HEAD)
+		return false;
+	*len = (size_t)bytes[0] << 24 | (size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3];
+	return true;
 }
 
 /* ---- protobuf ---- */
@@ -336,17 +159,21 @@ ProtobufCMessage *bus_wire_unpack(struct bus_arena *arena, const ProtobufCMessag
 	return m;
 }
 
-int bus_wire_pack(const ProtobufCMessage *m, size_t max, nng_msg **out)
+int bus_wire_pack(const ProtobufCMessage *m, size_t max, struct bus_wire_message **out)
 {
 	size_t size = protobuf_c_message_get_packed_size(m);
-	int err;
+	struct bus_wire_message *message;
 
 	if (size > max)
 		return -EMSGSIZE;
-	err = nng_msg_alloc(out, size);
-	if (err)
-		return bus_nng_errno(err);
-	protobuf_c_message_pack(m, nng_msg_body(*out));
+	message = malloc(sizeof(*message) + BUS_WIRE_HEAD + size);
+	if (!message)
+		return -ENOMEM;
+	message->len = BUS_WIRE_HEAD + size;
+	for (unsigned i = 0; i < BUS_WIRE_HEAD; i++)
+		message->bytes[i] = (uint8_t)(size >> 8 * (BUS_WIRE_HEAD - 1 - i));
+	protobuf_c_message_pack(m, message->bytes + BUS_WIRE_HEAD);
+	*out = message;
 	return 0;
 }
 

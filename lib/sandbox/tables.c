@@ -120,12 +120,6 @@ const struct sandbox_rule sandbox_table_bus_setup[] = {
 	/* Whatever stands in the register of the argument that it does not take. */
 	SANDBOX_FCNTL(F_GETFL, 0, "nng's poller: its eventfd"),
 	SANDBOX_FCNTL(F_GETFL, O_NONBLOCK, "nng's poller: its eventfd"),
-	/* glibc's pipe() is pipe2() */
-	{ .nr = __NR_pipe2,
-	  .args = { { .index = 1, .op = SANDBOX_EQ, .value = 0 } },
-	  .why = "nng: the descriptors that say when to send and to receive" },
-	SANDBOX_FCNTL(F_SETFD, 0, "nng: close-on-exec for those"),
-	SANDBOX_FCNTL(F_SETFL, O_NONBLOCK, "nng: non-blocking for those"),
 	{ .nr = __NR_openat,
 	  .refuse = ENOENT,
 	  .why = "nng asks /sys and /proc for the number of processors" },

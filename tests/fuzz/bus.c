@@ -21,15 +21,15 @@ static bool decode(const uint8_t *data, size_t len, struct bus_msg *out)
 /* The bytes of it, the caller's. */
 static uint8_t *encode(const struct bus_msg *m, size_t *len)
 {
-	nng_msg *msg = NULL;
+	struct bus_wire_message *msg = NULL;
 	uint8_t *copy;
 
 	if (bus_codec_encode(m, &msg))
 		return NULL;
-	*len = nng_msg_len(msg);
+	*len = msg->len - BUS_WIRE_HEAD;
 	copy = malloc(*len + 1);
-	memcpy(copy, nng_msg_body(msg), *len);
-	nng_msg_free(msg);
+	memcpy(copy, msg->bytes + BUS_WIRE_HEAD, *len);
+	free(msg);
 	return copy;
 }
 

@@ -2,13 +2,11 @@
 /* The commands that a stand-in takes while it runs; fake-child.c lists them. */
 #include <errno.h>
 #include <fcntl.h>
-#include <nng/nng.h>
-#include <nng/protocol/pair0/pair.h>
-#include <nng/supplemental/util/platform.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -24,20 +22,19 @@ void fake_flood(int lines)
 }
 
 /* Messages that no encoder would make, on a connection of its own: it is this process's endpoint all the same. */
-static void send_junk(const char *path, int count)
+static void send_junk(const struct sockaddr_un *sa, int count)
 {
-	char bytes[64];
-	nng_socket sock;
+	CLEAN_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint8_t junk[4 + 64] = { 0, 0, 0, 64 };
+	char end;
 
-	if (nng_pair0_open(&sock))
+	memset(junk + 4, 0xff, sizeof(junk) - 4);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)sa, sizeof(*sa)))
 		return;
-	memset(bytes, 0xff, sizeof(bytes));
-	nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, 300);
-	if (!nng_dial(sock, path, NULL, 0))
-		while (count-- > 0 && !nng_send(sock, bytes, sizeof(bytes), 0))
-			;
-	nng_msleep(300);
-	nng_close(sock);
+	while (count-- > 0 && send(fd, junk, sizeof(junk), MSG_NOSIGNAL) == (ssize_t)sizeof(junk))
+		continue;
+	shutdown(fd, SHUT_WR);
+	(void)!read(fd, &end, 1);
 }
 
 /*
@@ -47,12 +44,12 @@ static void send_junk(const char *path, int count)
 static void junk(int count)
 {
 	uint64_t end = clock_ns() + 60 * NS_PER_S;
-	char path[256];
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 
 	bus_close(TAKE_PTR(fake.bus));
-	snprintf(path, sizeof(path), "ipc://%s/bus", fake.bus_dir);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/bus", fake.bus_dir);
 	while (clock_ns() < end)
-		send_junk(path, count);
+		send_junk(&sa, count);
 	log_error("no end for junk");
 }
 

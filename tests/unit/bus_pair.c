@@ -117,25 +117,6 @@ int raw_connect(const char *to)
 	return fd;
 }
 
-/* As pair0: protocol 1.0 is number 16. */
-static const uint8_t hello[8] = { 0, 'S', 'P', 0, 0, 16, 0, 0 };
-
-static int greet(int fd)
-{
-	uint8_t theirs[8];
-
-	cr_assert_geq(fd, 0);
-	cr_assert_eq(write(fd, hello, 8), 8);
-	cr_assert_eq(fd_read_full(fd, theirs, 8), 0);
-	cr_assert_eq(memcmp(theirs, hello, 8), 0);
-	return fd;
-}
-
-int raw_open(const char *to)
-{
-	return greet(raw_connect(to));
-}
-
 int raw_listen(const char *at)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -147,11 +128,6 @@ int raw_listen(const char *at)
 	return srv;
 }
 
-int raw_accept(int srv)
-{
-	return greet(accept(srv, NULL, NULL));
-}
-
 int raw_supervisor(int *fd)
 {
 	int srv;
@@ -161,7 +137,8 @@ int raw_supervisor(int *fd)
 	sup.bus = NULL;
 	srv = raw_listen(path);
 	bus_pair_dial();
-	*fd = raw_accept(srv);
+	*fd = accept(srv, NULL, NULL);
+	cr_assert_geq(*fd, 0);
 	RUN_UNTIL(child.ups);
 	return srv;
 }
@@ -175,61 +152,29 @@ struct bus_msg bus_pair_long_event(void)
 	return down;
 }
 
-int raw_open_running(const char *to)
+void raw_head(int fd, uint32_t len)
 {
-	uint64_t end = clock_ns() + 10 * NS_PER_S;
-	uint8_t theirs[8];
-	size_t got = 0;
-	int fd = -1;
+	const uint8_t head[4] = { (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+				  (uint8_t)len };
 
-	while (got < sizeof(theirs)) {
-		ssize_t n;
-
-		cr_assert_lt(clock_ns(), end, "the endpoint does not greet");
-		if (fd < 0) {
-			fd = raw_connect(to);
-			got = 0;
-			if (fd >= 0)
-				cr_expect_neq(send(fd, hello, 8, MSG_NOSIGNAL), 0);
-		}
-		loop_run_once(loop, NS_PER_MS);
-		n = fd < 0 ? 0 : recv(fd, theirs + got, sizeof(theirs) - got, MSG_DONTWAIT);
-		if (n > 0) {
-			got += (size_t)n;
-		} else if (n == 0 || errno != EAGAIN) {
-			if (fd >= 0)
-				close(fd);
-			fd = -1;
-		}
-	}
-	cr_assert_eq(memcmp(theirs, hello, 8), 0);
-	return fd;
-}
-
-void raw_head(int fd, uint64_t len)
-{
-	uint8_t head[9] = { 1 };
-
-	for (int i = 0; i < 8; i++)
-		head[8 - i] = (uint8_t)(len >> (8 * i));
-	cr_assert_eq(write(fd, head, 9), 9);
+	cr_assert_eq(write(fd, head, 4), 4);
 }
 
 void raw_send(int fd, const void *data, size_t len)
 {
-	raw_head(fd, len);
+	raw_head(fd, (uint32_t)len);
 	cr_assert_eq(write(fd, data, len), (ssize_t)len);
 }
 
 size_t raw_recv(int fd, uint8_t *buf, size_t size)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint8_t head[9];
-	uint64_t len = 0;
+	uint8_t head[4];
+	size_t len = 0;
 
 	RUN_UNTIL(poll(&p, 1, 0) > 0);
-	cr_assert_eq(fd_read_full(fd, head, 9), 0);
-	for (int i = 1; i < 9; i++)
+	cr_assert_eq(fd_read_full(fd, head, 4), 0);
+	for (int i = 0; i < 4; i++)
 		len = len << 8 | head[i];
 	cr_assert_leq(len, size);
 	cr_assert_eq(fd_read_full(fd, buf, len), 0);

@@ -55,22 +55,16 @@ void bus_pair_ping(uint64_t timeout_ns, struct result *r);
 
 /* A stream to a socket; -1 if nobody listens. */
 int raw_connect(const char *to);
-/* Connects and shakes hands. */
-int raw_open(const char *to);
-/* Greets the endpoint while its loop runs, which may have to make a new listener first; one that was hung up on before
- * it was greeted tries again. */
-int raw_open_running(const char *to);
-/* The other way round: who listens in the supervisor's place, for the child's end to dial, and its greeting of a caller. */
+/* The other way round: who listens in the supervisor's place, for the child's end to dial. */
 int raw_listen(const char *at);
-int raw_accept(int srv);
 /* The same where bus_pair_open would be: who listens, with the child's end connected by *fd. */
 int raw_supervisor(int *fd);
 /* What a child may send, as long as it may be. */
 struct bus_msg bus_pair_long_event(void);
 /* What announces a message of len bytes. */
-void raw_head(int fd, uint64_t len);
+void raw_head(int fd, uint32_t len);
 void raw_send(int fd, const void *data, size_t len);
-/* The next message's length. The loop runs until something comes: what nng could not take at once leaves later. */
+/* The next message's length. The loop runs until something comes: what the kernel could not take at once leaves later. */
 size_t raw_recv(int fd, uint8_t *buf, size_t size);
 bool raw_is_closed(int fd);
 

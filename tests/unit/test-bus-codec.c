@@ -89,13 +89,13 @@ static struct bus_msg sample(enum bus_type type)
 
 static size_t encode(const struct bus_msg *m, uint8_t *buf)
 {
-	nng_msg *out = NULL;
+	struct bus_wire_message *out = NULL;
 	size_t len;
 
 	cr_assert_eq(bus_codec_encode(m, &out), 0);
-	len = nng_msg_len(out);
-	memcpy(buf, nng_msg_body(out), len);
-	nng_msg_free(out);
+	len = out->len - BUS_WIRE_HEAD;
+	memcpy(buf, out->bytes + BUS_WIRE_HEAD, len);
+	free(out);
 	return len;
 }
 
@@ -118,11 +118,11 @@ static int decode(const void *data, size_t len, struct bus_msg *out)
 
 static int encode_err(const struct bus_msg *m)
 {
-	nng_msg *out;
+	struct bus_wire_message *out;
 	int err = bus_codec_encode(m, &out);
 
 	if (!err)
-		nng_msg_free(out);
+		free(out);
 	return err;
 }
 

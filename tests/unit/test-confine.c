@@ -1,21 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor's filter, against what the C library and nng do only seldom: none of it may end the supervisor. */
 #include <criterion/criterion.h>
-#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "config.h"
 #include "supervisor/confine.h"
-#include "temp_dir.h"
 
 #define THREADS 24
 #define BLOCKS  64
@@ -87,22 +83,6 @@ static void late_threads(void)
 	begin_threads(&confined);
 }
 
-static struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-/* nng connects to a path where it is to listen and something is already. It may not, but it may try. */
-static void try_connect(void)
-{
-	const char *what = "", *path = getenv("CONFINE_PATH");
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || !path || confine_privileges(&what))
-		_exit(8);
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	confine();
-	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)) || errno != EACCES)
-		_exit(7);
-}
-
 static void give_up(void)
 {
 	const char *what = "";
@@ -116,9 +96,7 @@ static void give_up(void)
 static const struct {
 	const char *name;
 	void (*fn)(void);
-} parts[] = {
-	{ "fresh", fresh_threads }, { "late", late_threads }, { "connect", try_connect }, { "abort", give_up }
-};
+} parts[] = { { "fresh", fresh_threads }, { "late", late_threads }, { "abort", give_up } };
 
 /* A part that a test has started this program anew for: a copy of Criterion's process has heaps of its threads. */
 __attribute__((constructor)) static void run_part(void)
@@ -166,20 +144,6 @@ Test(confine, threads_that_were_just_made, .init = need_plain_build, .timeout = 
 		cr_assert_eq(run("fresh"), 0, "time %u", i);
 }
 
-Test(confine, connecting_is_refused, .init = need_plain_build, .timeout = 60)
-{
-	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/bulkhead-confine.%d", temp_dir_base(),
-		 (int)getpid());
-	setenv("CONFINE_PATH", addr.sun_path, 1);
-	cr_assert_eq(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	cr_expect_eq(listen(listener, 1), 0);
-	cr_expect_eq(run("connect"), 0);
-	unlink(addr.sun_path);
-	close(listener);
-}
-
 /* What ends itself must be told from what the filter ends. */
 Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 60)
 {
@@ -191,5 +155,5 @@ Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 60)
 
 Test(confine, count_is_the_documents)
 {
-	cr_assert_eq(confine_count(), 40, "%zu calls: correct docs/architecture.md, too", confine_count());
+	cr_assert_eq(confine_count(), 36, "%zu calls: correct docs/architecture.md, too", confine_count());
 }
