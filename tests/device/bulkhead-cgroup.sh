@@ -56,8 +56,8 @@ check "... and no group is left" gone
 start m --disk "path=$tmp/disk.img" --cgroup "$folder"
 wait_running m
 kill -KILL "$pid"
-check "the supervisor dies: no group is left" wait_for 20 gone
-clean_after m "... nor anything else"
+dead() { gone && [ ! -e "$run_dir/m" ] && ! pgrep -f "$run_dir/m/" >/dev/null; }
+check "the supervisor dies: no group is left, nor anything else" wait_for 20 dead
 mkdir "$own" "$own/core" "$own/old"
 start m --disk "path=$tmp/disk.img" --cgroup "$folder"
 check "what a dead machine left is taken over" wait_running m
