@@ -85,7 +85,7 @@ void driver_controlled(struct port *port)
 	if (d->controlled)
 		return;
 	d->controlled = 1;
-	/* All tagged frames are kept back until it names VLANs. */
+	/* Outside promiscuous mode, tagged frames are kept back but for the VLANs that it names. */
 	if (accepted(port, VIRTIO_NET_F_CTRL_VLAN))
 		d->filter.modes |= FILTER_VLANS_ON;
 	save(port);

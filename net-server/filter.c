@@ -25,8 +25,6 @@ static bool address_passes(const struct filter *f, const uint8_t *to)
 {
 	static const uint8_t broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 
-	if (f->modes & FILTER_PROMISC)
-		return true;
 	if (!memcmp(to, broadcast, ETH_ALEN))
 		return !(f->modes & FILTER_NOBCAST);
 	if (to[0] & 1)
@@ -41,6 +39,8 @@ bool filter_passes(const struct filter *f, const uint8_t *head, size_t len)
 {
 	if (len < ETH_HLEN)
 		return false;
+	if (filter_is_open(f))
+		return true;
 	if (f->modes & FILTER_VLANS_ON && len >= FILTER_LOOK && (head[12] << 8 | head[13]) == ETH_P_8021Q) {
 		unsigned vlan = (head[14] << 8 | head[15]) & (FILTER_VLAN_MAX - 1);
 

@@ -34,16 +34,16 @@ struct filter {
 	uint64_t vlan[FILTER_VLAN_MAX / 64];
 };
 
-/* As a driver finds a device: all frames pass until it says otherwise, but VLANs only as it names them. */
+/* As a driver finds a device: all frames pass until it says otherwise. vlans: afterwards only those VLANs that it names. */
 void filter_reset(struct filter *f, const uint8_t *mac, bool vlans);
 
 /* True if the frame passes, of which head holds len bytes, at most FILTER_LOOK. */
 bool filter_passes(const struct filter *f, const uint8_t *head, size_t len);
 
-/* Whether any frame may be refused at all. */
+/* All frames pass: promiscuous mode goes before all else, VLANs too (§5.1.6.5.1). A bridge in the guest names none. */
 static inline bool filter_is_open(const struct filter *f)
 {
-	return (f->modes & (FILTER_PROMISC | FILTER_VLANS_ON)) == FILTER_PROMISC;
+	return f->modes & FILTER_PROMISC;
 }
 
 /* The two tables of MAC_TABLE_SET, n_uni and n_multi addresses; any number. */

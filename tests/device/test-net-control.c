@@ -198,11 +198,16 @@ Test(net_control, vlans)
 	start(NET_PACKET, 1, 0);
 	/* As it is. The answer tells that the control queue is there, since when tags matter. */
 	switch_mode(PROMISC, 1);
-	cr_assert(passes(OTHER, -1) && !passes(OTHER, 5));
+	cr_assert(passes(OTHER, -1) && passes(OTHER, 5));
+	switch_mode(PROMISC, 0);
+	cr_assert(passes(OWN, -1) && !passes(OWN, 5));
 	cr_assert_eq(net_command(&n, VLAN, 0, five, 2), GOOD);
-	cr_assert(passes(OTHER, 5) && !passes(OTHER, 6));
+	cr_assert(passes(OWN, 5) && !passes(OWN, 6) && !passes(OTHER, 5));
+	switch_mode(PROMISC, 1);
+	cr_assert(passes(OTHER, 5) && passes(OTHER, 6));
+	switch_mode(PROMISC, 0);
 	cr_assert_eq(net_command(&n, VLAN, 1, five, 2), GOOD);
-	cr_assert(!passes(OTHER, 5));
+	cr_assert(!passes(OWN, 5));
 	net_stop(&n);
 }
 
