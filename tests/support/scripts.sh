@@ -51,6 +51,11 @@ mkdir -p "$tmp/cache/kernel/modules" "$tmp/work" "$tmp/bin"
 cat >"$tmp/bin/qemu-system-x86_64" <<END
 #!/bin/sh
 [ -t 0 ] && echo "a terminal" || echo "no terminal"
+last=
+for word; do
+	[ "\$last" != -pidfile ] || echo \$\$ >"\$word"
+	last=\$word
+done
 [ ! -e "$tmp/stay" ] || { printf 'prompt> '; echo \$\$ >"$tmp/qemu.pid"; exec sleep 600; }
 for word; do
 	case \$word in file:*/status) echo 7 >"\${word#file:}" ;; esac
@@ -74,3 +79,19 @@ wait_exit 10 "$pid"
 is "SIGTERM to the script alone ends it" "$status" 143
 check "... QEMU too" wait_for 10 gone "$(cat "$tmp/qemu.pid")"
 is "... and leaves no files" "$(ls "$tmp/work")" ""
+
+# Both say nothing. Of the one that can't run, as a signal has stopped it, that tells nothing.
+rm "$tmp/qemu.pid"
+spawn setsid "$scripts/testhost" --silence 2 true </dev/null >"$tmp/out" 2>&1
+first=$pid
+wait_for 60 test -s "$tmp/qemu.pid"
+qemu=$(cat "$tmp/qemu.pid")
+kill -STOP "$qemu"
+out=$("$scripts/testhost" --silence 2 true </dev/null 2>&1)
+is "a host that is silent for too long: status" $? 125
+like "... it is said" "$out" 'the test host has stopped: no heart-beat for 2 s'
+like "... and whether QEMU computed" "$out" 'QEMU computed for 0 s'
+check "one whose QEMU is stopped is waited for" kill -0 "$first"
+kill -CONT "$qemu"
+wait_exit 60 "$first"
+is "... until it goes on" "$status" 125
