@@ -326,8 +326,7 @@ static void on_message(void *arg, const struct bus_msg *msg)
 	if (msg->type == BUS_HELLO)
 		on_hello(c, msg);
 	else if (!c->times.hello)
-		/* Said into a connection before, which was refused because we did not know the process yet. It says all
-		 * that counts again after its HELLO; without one its deadline ends it. */
+		/* It says all that counts after its HELLO; without one its deadline ends it. */
 		say_debug("%s: message %d came before its hello", c->id, (int)msg->type);
 	else if (msg->type == BUS_READY)
 		on_ready(c);

@@ -46,7 +46,7 @@ struct bus_counters {
  * Only the process peer_pid may connect (0: any process of this user or root; BUS_NOBODY); bus_expect changes it
  * when a child is there or is replaced, drops the present connection and lifts a fence. Until somebody is in, a few
  * connections of others are kept, and that of who is expected next is let in then: a process may dial before its number is
- * known. With BUS_NOBODY they are refused.
+ * known. bus_expect with BUS_NOBODY sends those away that are there.
  */
 #define BUS_NOBODY (-1)
 int bus_listen(struct loop *loop, const char *path, pid_t peer_pid, const struct bus_ops *ops, void *arg,

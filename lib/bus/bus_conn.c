@@ -187,11 +187,6 @@ int bus_conn_send(struct bus_conn *c, struct bus_wire_message *m)
 	return 0;
 }
 
-bool bus_conn_is_idle(const struct bus_conn *c)
-{
-	return !c->count;
-}
-
 int bus_conn_flush(struct bus_conn *c, uint64_t end_ns)
 {
 	struct timespec end = { .tv_sec = (time_t)(end_ns / NS_PER_S), .tv_nsec = (long)(end_ns % NS_PER_S) };

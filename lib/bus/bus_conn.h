@@ -38,9 +38,6 @@ void bus_conn_read(struct bus_conn *conn, bool on);
 /* Sends a message, or has it wait. Takes over m unless it fails: -EAGAIN if too many wait, -EPIPE. */
 int bus_conn_send(struct bus_conn *conn, struct bus_wire_message *m);
 
-/* True if nothing waits to be sent. */
-bool bus_conn_is_idle(const struct bus_conn *conn);
-
 /* Waits until all has left this process; -ETIMEDOUT, or -EPIPE. For last words: nothing is read meanwhile. */
 int bus_conn_flush(struct bus_conn *conn, uint64_t end_ns);
 
