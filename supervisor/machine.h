@@ -84,7 +84,7 @@ int machine_adopt(struct machine *m);
 /* Starts the first generation, unless the machine was taken over, and runs until the last one has ended; the exit status. */
 int machine_run(struct machine *m);
 
-/* Takes in the last log lines. Loop and endpoints end with the process: closing one could wait for a peer. */
+/* Takes in the last log lines, and lets who watches events have the last ones. Loop and other endpoints end with the process. */
 void machine_fini(struct machine *m);
 
 /* ---- what ctl.c and the console ask for ---- */

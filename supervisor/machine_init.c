@@ -160,4 +160,5 @@ void machine_fini(struct machine *m)
 	for (size_t i = 0; i < m->ndevices; i++)
 		device_fini(&m->device[i]);
 	clean_fd(&m->desc_fd);
+	bus_events_close(m->events);
 }
