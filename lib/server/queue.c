@@ -285,6 +285,8 @@ static void on_kick(void *arg, uint32_t events)
 
 	(void)events;
 	stat_add(&q->stats.kicks, 1);
+	if (q->server->device->kicked)
+		q->server->device->kicked(q->state);
 	queue_pass(q);
 }
 

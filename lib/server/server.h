@@ -114,6 +114,9 @@ struct server_device {
 	 * none is, which is said of a disabled one, too. May be NULL. */
 	void (*ring)(void *state, bool on);
 
+	/* Somebody kicked the ring, with or without something new in it; service follows. May be NULL. */
+	void (*kicked)(void *state);
+
 	/* Takes requests (server_pop), starts them, completes those that are done (server_push). Every
 	 * request that was taken is completed some time. True if anything was done. Never blocks. */
 	bool (*service)(void *state);
