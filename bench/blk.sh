@@ -13,7 +13,8 @@ usage: bench/blk.sh [options]
   --server FILE    blk-server, if not the build tree's
   --disk-dir DIR   where the file on a disk is made (the build tree)
   --engine NAME    of blk-server: aio or io_uring (aio); qemu-storage-daemon uses the same
-  --peer NAME      qsd; aio or io_uring, the engine of another blk-server that it is compared with; or fio (qsd)
+  --peer NAME      qsd; aio or io_uring, the engine of another blk-server that it is compared with; window, the same
+                   blk-server that sees one in place of the guest's memory; or fio (qsd)
   --pairs N        A B pairs for each cell, at least 5 (5)
   --seconds N      of each run (2)
   --size SIZE      of the file, as head(1) understands it (1G)
@@ -37,8 +38,8 @@ aio) aio=native ;;
 io_uring) aio=io_uring ;;
 *) fail "--engine $engine: aio or io_uring" ;;
 esac
-[[ $peer =~ ^(qsd|aio|io_uring|fio)$ ]] || fail "--peer $peer: qsd, aio, io_uring or fio"
-[ "$peer" = fio ] || needed="qemu-storage-daemon qemu-img"
+[[ $peer =~ ^(qsd|aio|io_uring|window|fio)$ ]] || fail "--peer $peer: qsd, aio, io_uring, window or fio"
+[ "$peer" = fio ] || [ "$peer" = window ] || needed="qemu-storage-daemon qemu-img"
 for program in ${needed-fio}; do
 	command -v "$program" >/dev/null || fail "$program is missing (Debian: qemu-system-common, qemu-utils, fio)"
 done
@@ -56,8 +57,12 @@ disk-read-d1 disk-read-d32 disk-write-d32 disk-mix-d32 disk-read-4q-d32 disk-wri
 qcow2-read-d1 qcow2-read-d32 qcow2-read-d32-poll qcow2-write-d32-poll
 null-read-d1 null-read-d32 null-read-d32-poll
 '
+[ "$peer" != window ] || short='null-read-d1 null-read-d32 null-read-128k-d1 null-read-128k-d32 tmpfs-read-d1 tmpfs-read-d32
+tmpfs-read-128k-d1 tmpfs-read-128k-d32 tmpfs-write-d32 tmpfs-write-128k-d32 disk-read-d1 disk-read-d32 disk-read-128k-d1
+disk-read-128k-d32'
 places="tmpfs disk qcow2 null"
 [ "$peer" != fio ] || places="tmpfs disk"
+[ "$peer" != window ] || places="tmpfs disk null"
 # shellcheck disable=SC2086
 mapfile -t chosen < <(disk_cells "$short" $places)
 [ ${#chosen[@]} -gt 0 ] || fail "--cells $cells: no cell has such a name"
@@ -91,16 +96,26 @@ start_daemon() # WHERE QUEUES
 	pids=($!)
 }
 
-start_server() # ENGINE WHERE QUEUES
+start_server() # ENGINE WHERE QUEUES [SOCKET]
 {
 	local as=$1 format=raw
 	case $2 in
 	qcow2) format=qcow2 ;;
 	null) as=null ;;
 	esac
-	$on_device "$server" --socket "$tmp/socket" --image "$image" --format $format --cache direct --engine "$as" \
+	$on_device "$server" --socket "${4-$tmp/socket}" --image "$image" --format $format --cache direct --engine "$as" \
 		--queues "$3" --log-level error &
 	pids=($!)
+}
+
+# The same behind a window: both are on the device's processor, and the time of both counts.
+start_window() # WHERE QUEUES
+{
+	rm -f "$tmp/inner"
+	start_server "$engine" "$1" "$2" "$tmp/inner"
+	until [ -S "$tmp/inner" ]; do pause 0.01; done
+	$on_device "$build/window/window" --socket "$tmp/socket" --server "$tmp/inner" --queues "$2" --log-level error &
+	pids=($! "${pids[@]}")
 }
 
 # The same with no virtio at all: the sizes and depths of all queues in one job, which submits and waits for itself.
@@ -117,7 +132,7 @@ run_fio() # CELL DEPTH BLOCK WRITES QUEUES
 		printf "fio %.0f %.4f %.1f\n", iops, iops ? ($88 + $89) * 1e4 / iops : 0, p99 }' >>"$tmp/$1.runs"
 }
 
-# One run; appends "SIDE IOPS CPU_US P99_US" to the cell's file.
+# One run; appends "SIDE IOPS CPU_US P99_US P50_US" to the cell's file.
 run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 {
 	local cell=$1 side=$2 where=$3 line
@@ -126,25 +141,37 @@ run() # CELL SIDE WHERE DEPTH BLOCK WRITES QUEUES [poll]
 	case $side in
 	blk-server) start_server "$engine" "$where" "$7" ;;
 	qsd) start_daemon "$where" "$7" ;;
+	window) start_window "$where" "$7" ;;
 	fio)
 		run_fio "$cell" "$4" "$5" "$6" "$7"
 		return
 		;;
 	*) start_server "$side" "$where" "$7" ;;
 	esac
-	line=$($on_guest "$bench" --socket "$tmp/socket" --pid "${pids[0]}" --seconds "$seconds" --seed "$pair" \
+	line=$($on_guest "$bench" --socket "$tmp/socket" --pid "${pids[0]}" ${pids[1]:+--beside "${pids[1]}"} --seconds "$seconds" --seed "$pair" \
 		--depth "$4" --block "$5" --writes "$6" --queues "$7" ${8:+--$8})
+	# A window that loses its server would say so.
+	if [ "$side" = window ]; then
+		kill "${pids[0]}"
+		wait "${pids[0]}" || :
+	fi
 	end_all
-	sed -E "s/.*\"iops\": ([0-9.]+).*\"cpu_us_per_request\": ([0-9.]+).*\"p99_us\": ([0-9.]+).*/$side \1 \2 \3/" \
+	sed -E "s/.*\"iops\": ([0-9.]+).*\"cpu_us_per_request\": ([0-9.]+).*\"p50_us\": ([0-9.]+).*\"p99_us\": ([0-9.]+).*/$side \1 \2 \4 \3/" \
 		<<<"$line" >>"$tmp/$cell.runs"
 }
 
 ours=blk-server
 case $peer in
 qsd) other=qemu-storage-daemon ;;
+window) other="blk-server, window" ;;
 fio) other="fio, $engine" ;;
 *) other="blk-server, $peer" ;;
 esac
 disk_header "blk-server, $engine" "$other"
+# What a window costs is time on each request's way, most of all.
+if [ "$peer" = window ]; then
+	columns='iops=%6.1f cpu_us=%6.2f p99_us=%6.0f p50_us=%6.0f'
+	printf '%-27s %-43s | %-43s |\n' '' "$(printf '%22s %6s %6s %6s' '' us p99 p50)" "$(printf '%22s %6s %6s %6s' '' us p99 p50)"
+fi
 compare_all "${chosen[@]}"
 write_figures "\"engine\": \"$engine\"" "\"peer\": \"$peer\""

@@ -303,7 +303,7 @@ disk_cells()
 	shift
 	for where; do
 		for mix in read:0 write:100 mix:30; do
-			for block in 4K 64K 1M; do
+			for block in 4K 64K 128K 1M; do
 				for queues in 1 2 4; do
 					for depth in 1 32; do
 						for mode in "" poll; do

@@ -24,6 +24,7 @@ same_options blk-server "$docs/blk-server.8" 12 "$top_builddir/blk-server/blk-se
 same_options net-server "$docs/net-server.8" 20 "$top_builddir/net-server/net-server"
 same_options net-user "$docs/net-user.8" 14 "$top_builddir/net-user/net-user"
 same_options nbd-dial "$docs/nbd-dial.8" 7 "$top_builddir/nbd-dial/nbd-dial"
+same_options window "$docs/window.8" 14 "$top_builddir/window/window"
 same_options vmm-core "$docs/vmm-core.8" 12 "$top_builddir/vmm-core/vmm-core"
 same_options "bulkhead run" "$docs/bulkhead.1" 20 "$bulkhead" run
 

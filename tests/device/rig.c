@@ -385,7 +385,7 @@ void rig_kill(struct rig *rig)
 	if (rig->options.by_hand)
 		rig_kill_guarded(rig);
 	else
-		kill(rig->pid, SIGKILL);
+		rig_kill_processes(rig);
 	rig_reap(rig);
 }
 

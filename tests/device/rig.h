@@ -40,6 +40,8 @@ struct rig_nbd {
 	int fd, its_fd; /* of the socket between blk-server and nbd-dial */
 };
 
+struct rig;
+
 struct rig_options {
 	const struct rig_net *net; /* NULL: blk-server */
 	uint64_t image_bytes;      /* 0: 16 MiB */
@@ -67,7 +69,12 @@ struct rig_options {
 	bool may_refuse;   /* a server need not take what the front end asks for */
 	uint16_t start_at; /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
-	bool by_hand;       /* started as a person does: --socket DIR/socket --image DIR/image */
+	bool window;        /* of a disk: the program `window` stands between; it dies with the server */
+	bool window_first;  /* it is killed before the server is */
+	/* ... and this plays the server: it takes its end of the connection, and there is no such process. */
+	void (*play)(struct rig *rig, int fd);
+	unsigned window_mib; /* of each queue; 0: 2 */
+	bool by_hand;        /* started as a person does: --socket DIR/socket --image DIR/image */
 	/* Two disks of one process, "one" and "two": the other's rig, which is started first and has no process of its own.
 	 * Both have one loop; a process is this one's to start, kill, reap and stop, for both. */
 	bool lodger;
@@ -103,6 +110,8 @@ struct rig {
 	int state_fd; /* made for the engine; -1: the options' */
 	pid_t pid;
 	int pidfd;
+	pid_t window_pid; /* 0: none */
+	int window_pidfd;
 	int go_fd; /* shared with a server that has crash points */
 	struct crashes_shared *told;
 	bool lost;

@@ -20,6 +20,9 @@ void rig_kill_guarded(struct rig *rig);
 /* Another connection to one that was started by hand. */
 int rig_dial(struct rig *rig);
 
+/* Kills one that was not. */
+void rig_kill_processes(struct rig *rig);
+
 /* Reaps the process: its exit status, or 128 and the signal. */
 int rig_wait_end(struct rig *rig);
 

@@ -144,6 +144,64 @@ static int give_lodger(const struct rig *rig, struct sandbox_spawn *how, int *fd
 	return pair[1];
 }
 
+/* The window, between our end of a socketpair and the server's, which is given to it. */
+static int spawn_window(struct rig *rig, int server)
+{
+	static char path[4096];
+	const char *top = getenv("top_builddir"), *level = getenv("RIG_LOG"), *what = "";
+	char queues[16], threads[16], size[16];
+	const char *argv[] = { "window",
+			       "--vhost-fd",
+			       "3",
+			       "--server-fd",
+			       "4",
+			       "--queues",
+			       queues,
+			       "--io-threads",
+			       threads,
+			       "--size",
+			       size,
+			       "--sandbox",
+			       SANDBOX ? "on" : "off",
+			       "--log-level",
+			       level                 ? level
+			       : rig->options.log_fd ? "warning"
+						     : "error",
+			       NULL };
+	int pair[2], fds[2];
+	struct sandbox_spawn how = { .path = path,
+				     .argv = (char *const *)(uintptr_t)argv,
+				     .envp = SANDBOX ? NULL : environ,
+				     .fds = fds,
+				     .nfds = 2,
+				     .stderr_fd = rig->options.log_fd ? rig->options.log_fd : 2,
+				     .namespaces = SANDBOX,
+				     .uid = SANDBOX_NOBODY,
+				     .die_with_parent = true };
+	char relative[4096];
+	int err;
+
+	snprintf(relative, sizeof(relative), "%s/window/window", top ? top : "../..");
+	cr_assert_not_null(realpath(relative, path));
+	snprintf(queues, sizeof(queues), "%u", rig->queues);
+	snprintf(threads, sizeof(threads), "%u", MAX(rig->options.io_threads, 1U));
+	snprintf(size, sizeof(size), "%uM",
+		 (rig->options.window_mib ? rig->options.window_mib : 2) * rig->queues);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	fds[0] = pair[1];
+	fds[1] = server;
+	err = sandbox_spawn(&how, &rig->window_pid, &rig->window_pidfd, &what);
+	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
+	close(pair[1]);
+	close(server);
+	return pair[0];
+}
+
+static bool has_window(const struct rig *rig)
+{
+	return rig->options.window || (getenv("RIG_WINDOW") && !rig->options.net && !rig->options.beside);
+}
+
 /* Starts a server with its end of a new socketpair as descriptor 3 and its backend after that; our end. */
 int rig_spawn(struct rig *rig)
 {
@@ -199,6 +257,10 @@ int rig_spawn(struct rig *rig)
 		argv[n++] = "qcow2";
 	}
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	if (rig->options.play) {
+		rig->options.play(rig, pair[1]);
+		return spawn_window(rig, pair[0]);
+	}
 	fds[0] = pair[1];
 	how.nfds += give_backend(rig, argv + 3, fds + 1);
 	if (rig->options.backing) {
@@ -233,7 +295,7 @@ int rig_spawn(struct rig *rig)
 		close(base);
 	if (second >= 0)
 		close(second);
-	return pair[0];
+	return has_window(rig) ? spawn_window(rig, pair[0]) : pair[0];
 }
 
 /* The program as a descriptor, since a test that is no longer root may not reach the folder it is in. */
@@ -357,14 +419,35 @@ void rig_kill_guarded(struct rig *rig)
 	close(ended.fd);
 }
 
-int rig_wait_end(struct rig *rig)
+static int wait_for(pid_t *pid, int pidfd)
 {
-	struct pollfd p = { .fd = rig->pidfd, .events = POLLIN };
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 	int status;
 
 	cr_assert_eq(poll(&p, 1, RIG_DEADLINE_S * 1000), 1, "the server does not end");
-	cr_assert_eq(waitpid(rig->pid, &status, 0), rig->pid);
-	close(rig->pidfd);
-	rig->pid = 0;
+	cr_assert_eq(waitpid(*pid, &status, 0), *pid);
+	close(pidfd);
+	*pid = 0;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int rig_wait_end(struct rig *rig)
+{
+	int status = rig->pid ? wait_for(&rig->pid, rig->pidfd) : 0, window;
+
+	if (!rig->window_pid)
+		return status;
+	/* It ends with its server, in order if that did. */
+	window = wait_for(&rig->window_pid, rig->window_pidfd);
+	return status ? status : window;
+}
+
+void rig_kill_processes(struct rig *rig)
+{
+	if (rig->window_pid && rig->options.window_first)
+		kill(rig->window_pid, SIGKILL);
+	if (rig->pid)
+		kill(rig->pid, SIGKILL);
+	if (rig->window_pid)
+		kill(rig->window_pid, SIGKILL);
 }

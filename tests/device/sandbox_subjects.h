@@ -10,6 +10,7 @@
 #include "probe.h"
 #include "supervisor/syscalls.h"
 #include "vmm-core/syscalls.h"
+#include "window/syscalls.h"
 
 extern const struct sandbox_rule *const server_stage_one[],
     *const server_steady[], *const server_steady_bus[], *const server_io[];

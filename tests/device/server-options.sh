@@ -88,6 +88,17 @@ refused 'no URI' 'give --uri URI and --socket-fd N' --socket-fd 3
 refused 'a URI' '--uri file:///x: must be nbd://' --uri file:///x --socket-fd 3
 refused 'a socket that is not open' '--socket-fd 9: must be a socket' --uri nbd://localhost --socket-fd 9
 
+program=$top_builddir/window/window
+w=(--socket "$tmp/s")
+refused 'no server' 'give --server PATH or --server-fd N, one of them' "${w[@]}"
+refused 'two servers' 'give --server PATH or --server-fd N, one of them' "${w[@]}" --server "$tmp/x" --server-fd 9
+refused 'a server that is not there' "--server $tmp/none: No such file" "${w[@]}" --server "$tmp/none"
+refused 'a server that is not open' '--server-fd 9: must be a connected' "${w[@]}" --server-fd 9
+refused 'a server that is no socket' '--server-fd 9: must be a connected' "${w[@]}" --server-fd 9 9</dev/null
+refused 'a window too small' '--size 1M: must be a size from 2M to 4G' "${w[@]}" --server-fd 9 --size 1M
+refused 'a window too small for its queues' '--size: must be at least 8M for 4 queues' "${w[@]}" --server "$tmp/x" --size 4M --queues 4
+check 'nothing of it is left behind' test ! -e "$tmp/s"
+
 program=$top_builddir/vmm-core/vmm-core
 s=(--kvm-fd 3 --kernel-fd 3)
 refused 'an unknown option' 'vmm-core: --colour: no such option' --colour red
