@@ -168,6 +168,8 @@ void client_print_status(const json_t *root)
 		print_child(text_of(root, "name"), device);
 		if (json_is_object(json_object_get(device, "helper")))
 			print_child(text_of(root, "name"), json_object_get(device, "helper"));
+		if (json_is_object(json_object_get(device, "window")))
+			print_child(text_of(root, "name"), json_object_get(device, "window"));
 	}
 }
 

@@ -31,6 +31,9 @@ struct child *ctl_find_child(struct machine *m, const char *id)
 		return d->external ? NULL : &d->slot[d->active];
 	if (helped)
 		return &helped->helper.child;
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (device_of_window(&m->device[i], id))
+			return &m->device[i].window[m->device[i].active];
 	return strcmp(id, "core") ? NULL : &m->core;
 }
 

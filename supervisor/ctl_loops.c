@@ -159,6 +159,10 @@ void ctl_loops(struct machine *m, struct bus_ctl_request *req)
 			continue;
 		ask_loops(all, &d->slot[d->active], d->id, d, false);
 		ask_loops(all, &d->slot[!d->active], d->id, d, true);
+		if (d->windowed) {
+			rundir_slot(helper, d->id, KEEPER_WINDOW);
+			ask_loops(all, &d->window[d->active], helper, NULL, false);
+		}
 		if (!d->helper.process)
 			continue;
 		rundir_slot(helper, d->id, KEEPER_HELPER);

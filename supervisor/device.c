@@ -92,14 +92,18 @@ void device_check_up(struct device *d)
 static void on_ready(void *arg, struct child *child)
 {
 	struct device *d = arg;
+	size_t slot = device_slot_of(d, child);
+	const struct child_times *t = &d->slot[slot].times;
 
-	if (child != device_active(d)) {
+	if (!device_slot_is_ready(d, slot))
+		return; /* its other half has to be, too */
+	if (slot != d->active) {
 		if (!device_upgrade_ready(d))
 			say_debug("%s: process %d is ready as spare", d->id, (int)child->pid);
 		return;
 	}
-	d->now.spawned = child->times.spawned;
-	d->now.hello = child->times.hello;
+	d->now.spawned = t->spawned;
+	d->now.hello = t->hello;
 	d->now.ready = child->times.ready;
 	device_repeat_sets(d);
 	device_check_up(d);
@@ -146,7 +150,7 @@ static void give_up(struct device *d, bool wrong)
 	bool read_only = d->policy.on_failure == FAILURE_READ_ONLY && !d->restricted && d->was_up;
 
 	if (!d->external)
-		child_stop(device_spare(d), CHANGE_NS);
+		device_stop_slot(d, device_other(d), CHANGE_NS);
 	if (device_helper_condemns(d))
 		say_error("%s: given up, as %s was; %s", d->id, d->helper.process,
 			  what_now[d->policy.on_failure]);
@@ -206,15 +210,20 @@ static void take_death_times(struct device *d, const struct child_times *t)
 	d->now.reaped = t->reaped;
 	if (t->sign && (!d->now.sign || t->sign < d->now.sign))
 		d->now.sign = t->sign;
-	if (!d->now.sign)
+	/* Of a pair the core may tell of the first death when that is known. */
+	if (!d->now.sign || t->noticed < d->now.sign)
 		d->now.sign = t->noticed;
 }
 
-static void active_died(struct device *d, struct child *child, const struct child_death *death)
+/* Of a pair the first death is the one that counts, and the second the end of it. */
+static void active_died(struct device *d, const struct child *child, const struct child_death *death,
+			const struct child *last)
 {
 	bool refused = death->code == CLD_EXITED && death->status == CHILD_STATUS_WRONG;
+	struct child_times times = child->times;
 
-	take_death_times(d, &child->times);
+	times.reaped = last->times.reaped;
+	take_death_times(d, &times);
 	if (!death->by_order)
 		child_describe(child, death, d->last_death, sizeof(d->last_death));
 	if (device_upgrade_active_died(d))
@@ -228,7 +237,7 @@ static void active_died(struct device *d, struct child *child, const struct chil
 void device_check_stopped(struct device *d)
 {
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
-		if (!d->external && d->slot[i].state != CHILD_IDLE)
+		if (!d->external && !device_slot_is_idle(d, i))
 			return;
 	if (!device_helper_is_gone(d))
 		return;
@@ -239,17 +248,21 @@ void device_check_stopped(struct device *d)
 static void on_died(void *arg, struct child *child, const struct child_death *death)
 {
 	struct device *d = arg;
-	size_t slot = (size_t)(child - d->slot);
+	size_t slot = device_slot_of(d, child);
+	struct device_half first;
 
 	device_close_fronts(d, slot);
+	if (device_half_died(d, child, death))
+		return;
+	first = device_take_first(d, slot);
 	if (d->state == DEVICE_STOPPING)
 		device_check_stopped(d);
 	else if (d->ops->ending(d->arg))
 		say_debug("%s: not replaced, the machine is ending", d->id);
 	else if (slot == d->active)
-		active_died(d, child, death);
-	else if (!device_upgrade_spare_died(d, death))
-		device_spare_died(d, child, death);
+		active_died(d, first.child, &first.death, child);
+	else if (!device_upgrade_spare_died(d, &first.death))
+		device_spare_died(d, first.child, &first.death);
 }
 
 /* Nobody reaps a back end or peer of somebody else's. That it is away, however long, is no death of it. */
@@ -284,8 +297,7 @@ static void on_timer(void *arg)
 		device_start_active(d);
 	else if (d->state == DEVICE_STARTING && d->external)
 		device_external_lost(d, "it did not answer in time");
-	else if (d->state == DEVICE_STARTING && device_active(d)->state == CHILD_READY &&
-		 !device_is_linked(d))
+	else if (d->state == DEVICE_STARTING && device_slot_is_ready(d, d->active) && !device_is_linked(d))
 		child_kill(device_active(d), "the core did not take it up in time");
 }
 
@@ -342,8 +354,8 @@ void device_revive(struct device *d, device_done_fn done, void *arg)
 	}
 	pardon(d);
 	d->state = DEVICE_CHANGING;
-	child_stop(device_spare(d), CHANGE_NS);
-	child_stop(device_active(d), CHANGE_NS);
+	device_stop_slot(d, device_other(d), CHANGE_NS);
+	device_stop_slot(d, d->active, CHANGE_NS);
 }
 
 /* ---- ending ---- */
@@ -356,7 +368,7 @@ void device_stop(struct device *d, uint64_t deadline_ns)
 	loop_disarm_timer(d->spare_timer);
 	d->state = DEVICE_STOPPING;
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++)
-		child_stop(&d->slot[i], deadline_ns);
+		device_stop_slot(d, i, deadline_ns);
 	device_helper_stop(d, deadline_ns);
 	device_check_stopped(d);
 }
@@ -367,7 +379,7 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 {
 	struct device *d = arg;
 
-	if (msg->type == BUS_RECOVERED && child == device_active(d))
+	if (msg->type == BUS_RECOVERED && child == device_front_child(d))
 		device_recovered(d, msg);
 	else if (msg->type == BUS_IO_ERROR && child == device_active(d))
 		device_io_error(d, msg);
@@ -405,7 +417,9 @@ static bool may_end(void *arg)
 
 static bool tried(void *arg, const struct child *child)
 {
-	return device_upgrade_tries(arg, child);
+	const struct device *d = arg;
+
+	return device_upgrade_tries(d, &d->slot[device_slot_of(d, child)]) || device_is_second(d, child);
 }
 
 static const struct child_ops device_child_ops = {
@@ -454,6 +468,8 @@ int device_init(struct device *d, const char *dir)
 		err = loop_add_timer(d->loop, device_on_trial_timer, d, &d->trial_timer);
 	for (size_t i = 0; !err && i < KEEPER_SLOTS && !d->external; i++)
 		err = init_slot(d, i, dir);
+	if (!err)
+		err = device_init_windows(d, dir, &device_child_ops);
 	return err ? err : device_helper_init(d, dir);
 }
 
@@ -464,6 +480,7 @@ void device_fini(struct device *d)
 		flight_free(d->slot[i].flight);
 		device_close_fronts(d, i);
 	}
+	device_fini_windows(d);
 	device_helper_fini(d);
 	loop_del_timer(TAKE_PTR(d->timer));
 	loop_del_timer(TAKE_PTR(d->spare_timer));

@@ -142,6 +142,12 @@ struct device_helper {
 	void *upgraded_arg;
 };
 
+/* One of the two processes of a slot that has a window (device_window.c), which died before the other. */
+struct device_half {
+	const struct child *child; /* NULL: both live, or none does */
+	struct child_death death;
+};
+
 struct device {
 	/* For device_init. */
 	struct loop *loop;
@@ -152,6 +158,7 @@ struct device {
 	const char *engine;         /* of a disk's server; NULL: there is none */
 	size_t index;               /* of its first slot in the keeper's plan; the others follow */
 	bool external;              /* somebody else runs its back end; there are no slots */
+	bool windowed;              /* its server sees a window in place of the guest's memory */
 	bool streams;               /* each of its processes gets a connection to the peer of its plan */
 	const char *process, *kind; /* its program, and what that calls itself in HELLO */
 	char id[BUS_NAME_MAX];      /* the device's, or the name of the process that serves several */
@@ -159,10 +166,12 @@ struct device {
 	struct device_link link[VMCONF_SHARED_MAX];
 	size_t links; /* so many */
 	const int *flight,
-	    *flight_reader; /* of each slot and the helper: the recorder's memory, and what reads it; kept by reference */
+	    *flight_reader; /* of each slot, the helper and the windows: the recorder's memory, and what reads it; kept by reference */
 
 	enum device_state state;
 	struct child slot[KEEPER_SLOTS];
+	struct child window[KEEPER_SLOTS]; /* of each slot's process, if it has one */
+	struct device_half first[KEEPER_SLOTS];
 	size_t active;                     /* the slot that serves; the other one is the spare's */
 	struct loop_timer *timer;          /* deadline or back-off, by state */
 	struct loop_timer *spare_timer;    /* until a spare is started */
@@ -226,6 +235,9 @@ int device_adopt(struct device *d);
 json_t *device_json(const struct device_link *l);
 
 void device_fini(struct device *d);
+
+/* The device, if that is what its window is called; else NULL. */
+struct device *device_of_window(struct device *d, const char *id);
 
 /* What every process's status has: id, program, state, process id, messages. */
 json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child);

@@ -20,11 +20,13 @@ static void go_on(struct device *d)
 int device_adopt(struct device *d)
 {
 	bool by_order[KEEPER_SLOTS] = { false }, lost[KEEPER_SLOTS] = { false };
+	bool ordered[KEEPER_SLOTS] = { false }, shut[KEEPER_SLOTS] = { false }; /* windows */
 	struct keeper_found found;
 	int err;
 
 	for (size_t i = 0; i < KEEPER_SLOTS && !d->external; i++) {
 		by_order[i] = d->slot[i].state == CHILD_STOPPING;
+		ordered[i] = d->windowed && d->window[i].state == CHILD_STOPPING;
 		err = child_claim(&d->slot[i], i != d->active, &found, &lost[i]);
 		if (err)
 			return err;
@@ -34,13 +36,19 @@ int device_adopt(struct device *d)
 	/* The core says it again, maybe only when the next connection was given to it. */
 	for (size_t l = 0; l < d->links; l++)
 		d->link[l].down = false;
-	err = device_helper_adopt(d);
+	err = device_adopt_windows(d, shut);
+	if (!err)
+		err = device_helper_adopt(d);
 	if (err)
 		return err;
 	go_on(d);
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		if (lost[i])
 			child_lost(&d->slot[i], by_order[i]);
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		if (shut[i])
+			child_lost(&d->window[i], ordered[i]);
+	device_adopt_pairs(d);
 	/* A spare that was to make room may be gone. */
 	device_upgrade_vanished(d);
 	return 0;

@@ -100,6 +100,43 @@ json_t *device_limits_json(const struct device_link *l);
 /* The active process, which is on the bus, may not know, or have forgotten, what was set. */
 void device_repeat_sets(struct device *d);
 
+/* ---- device_window.c: a slot's process, and its window if it has one ---- */
+
+/* The slot of either. */
+size_t device_slot_of(const struct device *d, const struct child *c);
+
+/* Which of them has the core at its other end. */
+struct child *device_front_child(struct device *d);
+
+/* Both are ready; neither runs; something remains of one; one is a stray. */
+bool device_slot_is_ready(const struct device *d, size_t slot);
+bool device_slot_is_idle(const struct device *d, size_t slot);
+bool device_slot_remains(const struct device *d, size_t slot);
+bool device_slot_is_stray(const struct device *d, size_t slot);
+
+/* Asks both to end in order, as child_stop. */
+bool device_stop_slot(struct device *d, size_t slot, uint64_t deadline_ns);
+
+/* One of them died: true while the other one has to, too, which it is made to. Then the first death is the slot's. */
+bool device_half_died(struct device *d, struct child *c, const struct child_death *death);
+struct device_half device_take_first(struct device *d, size_t slot);
+
+/* It dies because the other one did. */
+bool device_is_second(const struct device *d, const struct child *c);
+
+/* Starts a slot's window, if it is to have one, which takes the back end's end of the core's socket, *server; that is the server's
+ * end of the one between the two then, and -1 on error. 0 or -errno, logged. */
+int device_start_window(struct device *d, size_t slot, int *server);
+
+/* As device_init, device_adopt and device_fini; lost[i] as child_claim has it. */
+int device_init_windows(struct device *d, const char *dir, const struct child_ops *ops);
+int device_adopt_windows(struct device *d, bool lost[KEEPER_SLOTS]);
+void device_adopt_pairs(struct device *d);
+void device_fini_windows(struct device *d);
+
+/* The active one's part of the status; a new reference. */
+json_t *device_window_json(const struct device *d);
+
 /* ---- device_spare.c ---- */
 
 /* Has a spare started in time, if there should be one and there is none. To be called whenever that may have changed. */

@@ -23,8 +23,8 @@ static bool wanted(struct device *d)
 	bool trial = d->upgrade.step == UPGRADE_TRIAL && !device_upgrade_in_place(d);
 
 	return !d->external && d->state == DEVICE_UP && (d->policy.spare || trial) &&
-	       (trial || d->upgrade.step == UPGRADE_NONE) && device_spare(d)->state == CHILD_IDLE &&
-	       !child_remains(device_spare(d));
+	       (trial || d->upgrade.step == UPGRADE_NONE) && device_slot_is_idle(d, device_other(d)) &&
+	       !device_slot_remains(d, device_other(d));
 }
 
 void device_plan_spare(struct device *d)

@@ -59,6 +59,8 @@ int device_start_slot(struct device *d, size_t slot)
 	if (err)
 		return err;
 	err = device_make_fronts(d, slot, fds, held);
+	if (!err)
+		err = device_start_window(d, slot, &fds[0]);
 	if (!err) {
 		d->slot[slot].restricted = d->restricted;
 		if (d->streams)
@@ -69,6 +71,9 @@ int device_start_slot(struct device *d, size_t slot)
 	}
 	if (err)
 		device_close_fronts(d, slot);
+	/* The rest of a pair ends, and with it the start is over. */
+	if (err && d->windowed)
+		child_kill(&d->window[slot], "its server can't be started");
 	return err;
 }
 
@@ -77,10 +82,10 @@ void device_take_spare(struct device *d)
 	struct child *c = device_spare(d);
 
 	d->active = device_other(d);
-	begin(d, c->state == CHILD_READY);
+	begin(d, device_slot_is_ready(d, d->active));
 	d->now.spawned = c->times.spawned;
 	d->now.hello = c->times.hello;
-	if (c->state == CHILD_READY) {
+	if (d->now.warm) {
 		d->now.ready = d->now.begun;
 		device_repeat_sets(d);
 	}
@@ -106,11 +111,12 @@ static bool find_slot(struct device *d)
 {
 	bool same_program = d->upgrade.step == UPGRADE_NONE || d->upgrade.step == UPGRADE_REVERTING;
 
-	if (device_active(d)->stray || device_spare(d)->stray)
+	if (device_slot_is_stray(d, d->active) || device_slot_is_stray(d, device_other(d)))
 		return false; /* it may serve the core until its end */
-	if (!child_remains(device_active(d)))
+	if (!device_slot_remains(d, d->active))
 		return true;
-	if (!same_program || device_spare(d)->state != CHILD_IDLE || child_remains(device_spare(d)))
+	if (!same_program || !device_slot_is_idle(d, device_other(d)) ||
+	    device_slot_remains(d, device_other(d)))
 		return false;
 	d->active = device_other(d);
 	return true;
@@ -130,7 +136,7 @@ static void start_own(struct device *d)
 		give_active(d);
 	else if (d->away)
 		device_external_lost(d, strerror(-err));
-	else
+	else if (device_slot_is_idle(d, d->active))
 		device_start_failed(d);
 }
 

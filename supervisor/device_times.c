@@ -225,5 +225,7 @@ json_t *device_json(const struct device_link *l)
 	json_object_set_new(json, "last_recovery_ms", device_recovery_json(d));
 	if (d->helper.process)
 		json_object_set_new(json, "helper", device_helper_json(d));
+	if (d->windowed)
+		json_object_set_new(json, "window", device_window_json(d));
 	return json;
 }

@@ -63,7 +63,7 @@ bool device_upgrade_in_place(const struct device *d)
 static void refuse(struct device *d, int err, const char *why)
 {
 	give_slot_back(d);
-	child_stop(&d->slot[d->upgrade.slot], 0);
+	device_stop_slot(d, d->upgrade.slot, 0);
 	finish(d, err, why);
 	device_plan_spare(d);
 }
@@ -128,15 +128,16 @@ void device_upgrade(struct device *d, const char *path, device_done_fn done, voi
 	snprintf(d->upgrade.program, sizeof(d->upgrade.program), "%s", path ? path : "");
 	loop_disarm_timer(d->spare_timer);
 	say_info("%s: upgrading to %s", d->id, path ? path : "the program that is installed now");
-	if (!child_stop(device_spare(d), CLEAR_NS))
+	if (!device_stop_slot(d, device_other(d), CLEAR_NS))
 		device_upgrade_vanished(d);
 }
 
 void device_upgrade_vanished(struct device *d)
 {
-	const struct child *spare = device_spare(d);
+	size_t slot = device_other(d);
 
-	if (d->upgrade.step == UPGRADE_CLEARING && spare->state == CHILD_IDLE && !child_remains(spare))
+	if (d->upgrade.step == UPGRADE_CLEARING && device_slot_is_idle(d, slot) &&
+	    !device_slot_remains(d, slot))
 		start_new(d);
 }
 
@@ -146,7 +147,7 @@ static void stop_old(struct device *d)
 {
 	d->upgrade.step = UPGRADE_STOPPING;
 	d->upgrade.stop = clock_ns();
-	child_stop(&d->slot[old_slot(d)], STOP_NS);
+	device_stop_slot(d, old_slot(d), STOP_NS);
 }
 
 /* One that was drained and does not hear of this rests for ever, and does not even look as if it hung. */
@@ -241,7 +242,8 @@ void device_upgrade_go_on(struct device *d)
 
 void device_upgrade_back(struct device *d)
 {
-	if (device_spare(d)->state == CHILD_READY && !device_spare(d)->adopted && !device_active(d)->adopted)
+	if (device_slot_is_ready(d, device_other(d)) && !device_spare(d)->adopted &&
+	    !device_active(d)->adopted)
 		device_upgrade_ready(d);
 }
 
@@ -396,7 +398,7 @@ void device_on_trial_timer(void *arg)
 	put_answer(d, json, sizeof(json));
 	say_info("%s: upgraded", d->id);
 	d->ops->event(d->arg, d, "device-upgraded", *d->upgrade.program ? d->upgrade.program : d->process);
-	child_stop(&d->slot[old_slot(d)], CLEAR_NS);
+	device_stop_slot(d, old_slot(d), CLEAR_NS);
 	finish(d, 0, json);
 	device_plan_spare(d);
 }

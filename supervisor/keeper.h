@@ -20,10 +20,12 @@
 #include "rundir.h"
 #include "vmconf.h"
 
-#define KEEPER_SLOTS        2 /* servers that a device can have at a time: one serves, one waits or is new */
-#define KEEPER_HELPER       KEEPER_SLOTS        /* the place of what a device needs besides its server */
-#define KEEPER_BEFORE       (KEEPER_HELPER + 1) /* no process: keeps the helper's program while another is tried */
-#define KEEPER_PLACES       (KEEPER_BEFORE + 1)
+#define KEEPER_SLOTS  2 /* servers that a device can have at a time: one serves, one waits or is new */
+#define KEEPER_HELPER KEEPER_SLOTS        /* the place of what a device needs besides its server */
+#define KEEPER_BEFORE (KEEPER_HELPER + 1) /* no process: keeps the helper's program while another is tried */
+#define KEEPER_WINDOW                                                                                        \
+	(KEEPER_BEFORE + 1) /* the places of what stands between each slot's server and the core */
+#define KEEPER_PLACES       (KEEPER_WINDOW + KEEPER_SLOTS)
 #define KEEPER_CHILDREN_MAX (KEEPER_PLACES * VMCONF_DEVICES_MAX + 1)
 #define KEEPER_PATH_MAX     256 /* bytes of a program's path, its NUL included */
 /* Descriptors that a child gets at each start: images, taps, ... */
@@ -42,7 +44,7 @@ enum {
 	KEEPER_HELD_FRONT = KEEPER_HELD_DESC /* the first one; the others follow */
 };
 
-/* The place of slot s, or of the helper, of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
+/* The place of slot s, of the helper, or of a window of device i in the plan; 0 is the core's. An external back end has slot 0 alone. */
 #define KEEPER_INDEX(i, s) (1 + KEEPER_PLACES * (i) + (s))
 
 struct keeper_child {

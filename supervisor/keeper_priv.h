@@ -13,7 +13,7 @@
 
 /* Between a keeper and an adopter, which may be of another version. Its children speak the bus as their supervisor did, and
  * share its devices' state. */
-#define KEEPER_PROTOCOL 7
+#define KEEPER_PROTOCOL 8
 _Static_assert(BUS_PROTOCOL == 7, "with another bus protocol KEEPER_PROTOCOL is another, too");
 _Static_assert(STATE_BYTES == 32768, "the same with another state");
 

@@ -75,6 +75,7 @@ static int init_device(struct machine *m, size_t i)
 	d->external = conf->vhost_user;
 	d->flight = &m->files->flight[d->index];
 	d->flight_reader = &m->files->flight_reader[d->index];
+	d->windowed = conf->disk.window;
 	d->streams = conf->net.link == LINK_STREAM;
 	d->kind = conf->kind == KIND_NET ? "net" : "blk";
 	d->process = conf->vhost_user ? "vhost-user" : conf->kind == KIND_NET ? "net-server" : "blk-server";

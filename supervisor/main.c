@@ -55,8 +55,9 @@ static int add_folders(struct run *r, size_t i, struct vmconf_error *error)
 
 	if (device->vhost_user || vmconf_leader(&r->conf, i) != i)
 		return 0;
-	for (size_t slot = 0; slot <= KEEPER_HELPER; slot++) {
-		if (slot == KEEPER_HELPER && !vmconf_helper(device))
+	for (size_t slot = 0; slot < KEEPER_PLACES; slot++) {
+		if ((slot == KEEPER_HELPER && !vmconf_helper(device)) || slot == KEEPER_BEFORE ||
+		    (slot >= KEEPER_WINDOW && !device->disk.window))
 			continue;
 		rundir_slot(folder, vmconf_process_id(device), slot);
 		if (rundir_add(&r->dir, folder, plan_uid(&r->conf, KEEPER_INDEX(i, slot)), error))

@@ -300,7 +300,7 @@ const struct option_def option_table[] = {
 	  "readonly=on|"
 	  "off][,queues=N][,cache=direct|"
 	  "buffered][,engine=aio|io_uring|null]"
-	  "[,on-error=report|stop|enospc|retry]"
+	  "[,on-error=report|stop|enospc|retry][,memory=all|window][,window=SIZE]"
 	  "[,bps=RATE][,iops=RATE][,bps-burst=SIZE][,iops-burst=N][,group=ID]"
 	  "[,io-threads=N|NAME[@CPUS]:...][,map=QUEUE:NAME,...|1:1|round-robin][,poll-max-us=N]"
 	  "[,spare=on|off][,restarts=N/"

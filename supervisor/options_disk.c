@@ -6,6 +6,11 @@
 #include "options_priv.h"
 #include "parse.h"
 
+/* As window has them: for each queue, and of all. */
+#define WINDOW_MIN     (2ULL << 20)
+#define WINDOW_MAX     (4ULL << 30)
+#define WINDOW_DEFAULT (64ULL << 20)
+
 static int disk_path(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
 	return options_keep(&device->disk.path, value, error);
@@ -94,6 +99,22 @@ static int disk_on_error(struct vmconf_device *device, const char *value, struct
 			     value);
 }
 
+static int disk_memory(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	if (options_choice(value, "all", "window", &device->disk.window, error))
+		return vmconf_refuse(error, "memory=\"%s\" is not possible; allowed: all, window", value);
+	return 0;
+}
+
+static int disk_window(struct vmconf_device *device, const char *value, struct vmconf_error *error)
+{
+	uint64_t *bytes = &device->disk.window_bytes;
+
+	if (parse_size(value, bytes) || *bytes < WINDOW_MIN || *bytes > WINDOW_MAX)
+		return vmconf_refuse(error, "window=\"%s\" is not a size from 2M to 4G", value);
+	return 0;
+}
+
 static const struct options_key keys[] = {
 	{ .key = "path", .parse = disk_path, .own = true },
 	{ .key = "id", .parse = options_id },
@@ -114,6 +135,8 @@ static const struct options_key keys[] = {
 	{ .key = "cache", .parse = disk_cache, .own = true },
 	{ .key = "engine", .parse = disk_engine, .own = true, .common = COMMON_ENGINE },
 	{ .key = "on-error", .parse = disk_on_error, .own = true },
+	{ .key = "memory", .parse = disk_memory, .own = true },
+	{ .key = "window", .parse = disk_window, .own = true },
 	{ .key = "bps", .parse = options_bps, .own = true },
 	{ .key = "iops", .parse = options_iops, .own = true },
 	{ .key = "bps-burst", .parse = options_bps_burst, .own = true },
@@ -150,6 +173,24 @@ static int check_nbd(const struct vmconf_disk *disk, struct vmconf_error *error)
 	return 0;
 }
 
+/* Disks that share a server would have one window each, and be as near to each other as ever. */
+static int check_window(const struct vmconf_device *device, struct vmconf_error *error)
+{
+	const struct vmconf_disk *disk = &device->disk;
+
+	if (disk->window_bytes && !disk->window)
+		return vmconf_refuse(error, "window=\"%lluM\" goes with memory=window only",
+				     (unsigned long long)disk->window_bytes >> 20);
+	if (!disk->window)
+		return 0;
+	if (*device->server)
+		return vmconf_refuse(error, "memory=\"window\" does not go with server");
+	if (device->queues * WINDOW_MIN > (disk->window_bytes ? disk->window_bytes : WINDOW_DEFAULT))
+		return vmconf_refuse(error, "window is too small for %u queues; allowed: at least %lluM",
+				     device->queues, (unsigned long long)(device->queues * WINDOW_MIN) >> 20);
+	return 0;
+}
+
 int options_check_engine(const struct vmconf_disk *disk, struct vmconf_error *error)
 {
 	if (disk->engine == ENGINE_NULL && disk->qcow2)
@@ -174,6 +215,8 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
 				     device->disk.backing.word[0]);
 	err = options_check_engine(&device->disk, error);
+	if (!err)
+		err = check_window(device, error);
 	if (err)
 		return err;
 	if (device->vhost_user && device->on_failure == FAILURE_READ_ONLY)

@@ -19,13 +19,13 @@
 #include "state.h"
 
 /*
- * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 128 ids above this
+ * Outer user ids of children that root starts: a machine's name chooses one of 65536 slots of 256 ids above this
  * base, far above what distributions and containers hand out, so that children of two machines share an id
  * only by a collision of their names.
  */
 #define UID_BASE  0x6b000000U
 #define UID_SLOTS 65536U
-#define UID_STEP  128U
+#define UID_STEP  256U
 
 static_assert(KEEPER_CHILDREN_MAX <= UID_STEP, "each child of a machine needs a user id of its own");
 
@@ -236,6 +236,8 @@ static int make_recorders(const struct vmconf *conf, size_t i, struct plan_files
 		err = make_recorder(files, KEEPER_INDEX(i, slot), rings, error);
 	if (!err && vmconf_helper(device))
 		err = make_recorder(files, KEEPER_INDEX(i, KEEPER_HELPER), 0, error);
+	for (size_t slot = 0; slot < KEEPER_SLOTS && device->disk.window && !err; slot++)
+		err = make_recorder(files, KEEPER_INDEX(i, KEEPER_WINDOW + slot), rings, error);
 	return err;
 }
 
@@ -276,6 +278,8 @@ static int find_programs(const struct vmconf *conf, struct plan_files *files, st
 		    find_program("net-user", &files->user, error))
 			return -EINVAL;
 		if (device->disk.nbd && !files->dial && find_program("nbd-dial", &files->dial, error))
+			return -EINVAL;
+		if (device->disk.window && !files->window && find_program("window", &files->window, error))
 			return -EINVAL;
 	}
 	return 0;
@@ -361,4 +365,5 @@ void plan_close(struct plan_files *files)
 	free(files->net);
 	free(files->user);
 	free(files->dial);
+	free(files->window);
 }

@@ -23,7 +23,7 @@ struct plan_files {
 	int group[VMCONF_GROUPS_MAX];  /* the limits of each, shared by the servers of its disks */
 	/* Flight recorders, by index in the keeper's plan: for the child, and to be read; -1: it has none. */
 	int flight[KEEPER_CHILDREN_MAX], flight_reader[KEEPER_CHILDREN_MAX];
-	char *core, *blk, *net, *user, *dial; /* programs */
+	char *core, *blk, *net, *user, *dial, *window; /* programs */
 };
 
 /* Checks and opens all that conf names but networks; changes nothing. -EINVAL with one line that names the option. */

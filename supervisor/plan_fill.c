@@ -384,6 +384,29 @@ static int fill_dial(struct keeper_child *child, const struct vmconf *conf, size
 	return finish(child, &a);
 }
 
+/* ---- between a disk's server and the core ---- */
+
+static int fill_window(struct keeper_child *child, const struct vmconf *conf, size_t i, size_t slot,
+		       const struct plan_files *files, const struct rundir *dir)
+{
+	const struct vmconf_device *device = &conf->device[i];
+	size_t place = KEEPER_WINDOW + slot;
+	struct args a = { 0 };
+
+	begin_server(&a, child, conf, device, place, files->window, dir);
+	add_fixed(&a, child, "--flight-fd", files->flight[KEEPER_INDEX(i, place)]);
+	/* The order in which device_window.c makes them. */
+	add_fd(&a, "--vhost-fd", child->nfixed);
+	add_fd(&a, "--server-fd", child->nfixed + 1);
+	if (device->disk.window_bytes) {
+		add(&a, "--size");
+		add(&a, "%llu", (unsigned long long)device->disk.window_bytes);
+	}
+	add_threads(&a, device);
+	add_queues(&a, device);
+	return finish(child, &a);
+}
+
 /* ---- the whole ---- */
 
 static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size_t i,
@@ -400,6 +423,9 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 	if (!err && vmconf_helper(device))
 		err = (device->kind == KIND_NET ? fill_user : fill_dial)(
 		    &plan->child[KEEPER_INDEX(i, KEEPER_HELPER)], conf, i, files, dir);
+	for (size_t slot = 0; !err && slot < KEEPER_SLOTS && device->disk.window; slot++)
+		err = fill_window(&plan->child[KEEPER_INDEX(i, KEEPER_WINDOW + slot)], conf, i, slot, files,
+				  dir);
 	plan->tap[i] = &files->tap[i];
 	plan->listens_at[i] = files->listens_at[i];
 	return err;
@@ -437,8 +463,10 @@ static int add_cgroup(struct keeper_plan *plan, const struct vmconf *conf, size_
 {
 	bool core = i == 0;
 	size_t device = core ? 0 : (i - 1) / KEEPER_PLACES, slot = core ? 0 : (i - 1) % KEEPER_PLACES;
+	const struct vmconf_disk *disk = &conf->device[device].disk;
+	bool sees_guest = slot >= KEEPER_WINDOW || (slot < KEEPER_SLOTS && (core || !disk->window));
 	struct cgroup_limits limits = {
-		.memory = CGROUP_MEMORY + (slot == KEEPER_HELPER ? 0 : conf->memory),
+		.memory = CGROUP_MEMORY + (sees_guest ? conf->memory : disk->window_bytes),
 		.tasks = CGROUP_TASKS,
 		.weight = core ? CGROUP_WEIGHT * conf->cpus : CGROUP_WEIGHT,
 	};

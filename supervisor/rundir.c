@@ -90,7 +90,9 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error)
 		char folder[RUNDIR_SLOT_MAX];
 
 		rundir_slot(folder, vmconf_process_id(&conf->device[i]),
-			    vmconf_helper(&conf->device[i]) ? KEEPER_HELPER : 1);
+			    conf->device[i].disk.window       ? KEEPER_WINDOW + 1
+			    : vmconf_helper(&conf->device[i]) ? KEEPER_HELPER
+							      : 1);
 		if (!conf->device[i].vhost_user && strlen(folder) + strlen("/bus") > longest)
 			longest = strlen(folder) + strlen("/bus");
 	}
@@ -262,7 +264,9 @@ int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_err
 
 void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot)
 {
-	static const char *const ends[KEEPER_HELPER + 1] = { "", ".b", [KEEPER_HELPER] = ".user" };
+	static const char *const ends[KEEPER_PLACES] = {
+		"", ".b", [KEEPER_HELPER] = ".user", [KEEPER_WINDOW] = ".window", ".window.b"
+	};
 
 	snprintf(folder, RUNDIR_SLOT_MAX, "%s%s", id, ends[slot]);
 }

@@ -10,7 +10,7 @@
 #include "vmconf.h"
 
 #define RUNDIR_PATH_MAX 256
-#define RUNDIR_SLOT_MAX (BUS_NAME_MAX + 5)
+#define RUNDIR_SLOT_MAX (BUS_NAME_MAX + 9)
 
 struct rundir {
 	int base_fd, dir_fd, lock_fd;
@@ -34,7 +34,7 @@ int rundir_check(const struct vmconf *conf, struct vmconf_error *error);
 /* Makes RUN if needed and RUN/NAME, locked for this process; takes over what a dead machine left there. */
 int rundir_take(const struct vmconf *conf, struct rundir *dir, struct vmconf_error *error);
 
-/* The name of the folder of a device's slot or helper: its id, or the id with an end that no id can have. */
+/* The name of the folder of a device's slot, helper or window: its id, or the id with an end that no id can have. */
 void rundir_slot(char folder[RUNDIR_SLOT_MAX], const char *id, size_t slot);
 
 /* Makes RUN/NAME/ID, into which only the group gid may look. */

@@ -245,10 +245,14 @@ static int read_link(const json_t *from, struct device_link *l)
 static json_t *save_device(const struct device *d)
 {
 	json_t *to = save_fields(device_fields, d), *slots = json_array(), *links = json_array();
+	json_t *windows = json_array();
 
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		json_array_append_new(slots, save_fields(child_fields, &d->slot[i]));
 	json_object_set_new(to, "slots", slots);
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		json_array_append_new(windows, save_fields(child_fields, &d->window[i]));
+	json_object_set_new(to, "windows", windows);
 	for (size_t i = 0; i < d->links; i++)
 		json_array_append_new(links, save_link(&d->link[i]));
 	json_object_set_new(to, "links", links);
@@ -277,9 +281,11 @@ static json_t *save_machine(const struct machine *m)
 static int read_device(const json_t *from, struct device *d)
 {
 	const json_t *slots = json_object_get(from, "slots"), *links = json_object_get(from, "links");
+	const json_t *windows = json_object_get(from, "windows");
 
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
-		if (read_fields(child_fields, json_array_get(slots, i), &d->slot[i]))
+		if (read_fields(child_fields, json_array_get(slots, i), &d->slot[i]) ||
+		    read_fields(child_fields, json_array_get(windows, i), &d->window[i]))
 			return -EINVAL;
 	for (size_t i = 0; i < d->links; i++)
 		if (read_link(json_array_get(links, i), &d->link[i]))
@@ -347,7 +353,8 @@ static uint64_t hash_machine(const struct machine *m)
 		hash = hash_fields(hash, child_fields, &d->helper.child);
 		hash = hash_bytes(hash, &d->helper.ndeaths, sizeof(d->helper.ndeaths));
 		for (size_t j = 0; j < KEEPER_SLOTS; j++)
-			hash = hash_fields(hash, child_fields, &d->slot[j]);
+			hash = hash_fields(hash_fields(hash, child_fields, &d->slot[j]), child_fields,
+					   &d->window[j]);
 	}
 	return hash | 1; /* never what it is before the first time */
 }

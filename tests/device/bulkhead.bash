@@ -16,12 +16,13 @@ make_machine() {
 	cp "$top_builddir/tests/support/fake-child" "$bin/fake-child"
 	ln -sf fake-child "$bin/vmm-core"
 	ln -sf fake-child "$bin/blk-server"
+	ln -sf fake-child "$bin/window"
 	ln -sf fake-child "$bin/net-server"
 	ln -sf fake-child "$bin/net-user"
 	ln -sf fake-child "$bin/nbd-dial"
 	printf '\177ELF kernel' >"$tmp/kernel"
 	truncate -s 1M "$tmp/disk.img" "$tmp/disk1.img"
-	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare,disk0.user,net0,net0.spare,net0.user}.ctl
+	mkfifo "$bin"/{core,disk0,disk0.spare,disk1,disk1.spare,disk0.user,disk0.window,disk0.window.spare,net0,net0.spare,net0.user}.ctl
 	chmod 666 "$bin"/*.ctl
 	export BULKHEAD_PATH=$bin
 }

@@ -12,7 +12,7 @@
 #   pause US / pause_at_most MS   so long; a random time, at most so long
 #   figures FILE                  "p50 ... p99 ... max ..." of a file of numbers, one a line
 # shellcheck disable=SC2154
-export BULKHEAD_PATH=$top_builddir/vmm-core:$top_builddir/blk-server
+export BULKHEAD_PATH=$top_builddir/vmm-core:$top_builddir/blk-server:$top_builddir/window
 bulkhead=$top_builddir/supervisor/bulkhead
 [ -z "${BULKHEAD_QUICK-}" ] || skip_all "storms are left out of this run (BULKHEAD_QUICK)"
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "/dev/kvm is not there or may not be opened"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stands in for vmm-core, a server or net-user under the supervisor, and misbehaves on command. Called as DIR/vmm-core,
- * DIR/blk-server, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and
+ * DIR/blk-server, DIR/window, DIR/net-server or DIR/net-user (links); DIR/ID.do, if there, holds words for its start, and
  * DIR/ID.ctl, a FIFO, takes commands while it runs, one a line; net-user, which has the id of its port, has ID.user.do
- * and .ctl. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console. It writes a byte
+ * and .ctl, and window ID.window.do and .ctl. As the core it takes descriptors, says DEVICE_UP and DEVICE_DOWN, and echoes its console. It writes a byte
  * to each device's socket, so that a server knows when it is no spare any more; until then a server takes its commands
  * from DIR/ID.spare.ctl.
  *
@@ -41,9 +41,13 @@
 #include "log.h"
 #include "num.h"
 
-struct fake fake = {
-	.desc_fd = -1, .console_fd = -1, .vhost_fd = -1, .anchor_fd = -1, .packet_fd = -1, .flight_fd = -1
-};
+struct fake fake = { .desc_fd = -1,
+		     .console_fd = -1,
+		     .vhost_fd = -1,
+		     .anchor_fd = -1,
+		     .packet_fd = -1,
+		     .flight_fd = -1,
+		     .server_fd = -1 };
 
 /* An event that can't be sent would look like misbehaviour that no test asked for. */
 void fake_send_event(const struct bus_msg *msg)
@@ -252,6 +256,9 @@ static void on_front_end(void *arg, uint32_t events)
 	n = recv(fake.vhost_fd, &byte, 1, MSG_DONTWAIT);
 	if (n == 0)
 		_exit(0);
+	/* A window's server is to know, too. */
+	if (n > 0 && fake.server_fd >= 0 && send(fake.server_fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_info("the server is gone already");
 	if (n > 0 && !fake.active)
 		become_active();
 }
@@ -284,6 +291,8 @@ static void read_options(int argc, char **argv)
 			fake.console_fd = atoi(value);
 		else if (!strcmp(argv[i], "--vhost-fd"))
 			fake.vhost_fd = atoi(value);
+		else if (!strcmp(argv[i], "--server-fd"))
+			fake.server_fd = atoi(value);
 		else if (!strcmp(argv[i], "--anchor-fd"))
 			fake.anchor_fd = atoi(value);
 		else if (!strcmp(argv[i], "--packet-fd"))
@@ -297,13 +306,18 @@ static void read_options(int argc, char **argv)
 		log_die(2, 0, "--id and --bus are needed");
 }
 
+const char *fake_end_of_id(void)
+{
+	return fake.user ? ".user" : fake.window ? ".window" : "";
+}
+
 static void read_script(void)
 {
 	char path[300];
 	CLEAN_FILE FILE *f = NULL;
 	size_t n;
 
-	snprintf(path, sizeof(path), "%s/%s%s.do", fake.dir, fake.id, fake.user ? ".user" : "");
+	snprintf(path, sizeof(path), "%s/%s%s.do", fake.dir, fake.id, fake_end_of_id());
 	f = fopen(path, "re");
 	n = f ? fread(fake.script, 1, sizeof(fake.script) - 1, f) : 0;
 	fake.script[n] = '\0';
@@ -348,9 +362,11 @@ int main(int argc, char **argv)
 	snprintf(fake.dir, sizeof(fake.dir), "%.*s", (int)(slash - argv[0]), argv[0]);
 	fake.core = !strcmp(slash, "/vmm-core");
 	fake.user = !strcmp(slash, "/net-user") || !strcmp(slash, "/nbd-dial");
+	fake.window = !strcmp(slash, "/window");
 	fake.kind = fake.core                       ? "core"
 		    : !strcmp(slash, "/nbd-dial")   ? "nbd-dial"
 		    : fake.user                     ? "net-user"
+		    : fake.window                   ? "window"
 		    : !strcmp(slash, "/net-server") ? "net"
 						    : "blk";
 	log_init(slash + 1, NULL, true);

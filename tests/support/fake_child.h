@@ -23,15 +23,15 @@ struct device {
 };
 
 struct fake {
-	bool core, user, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted, ignore,
-	    reject;
+	bool core, user, window, mute, deaf, stay, silent_down, said_ready, active, late, runs, restricted,
+	    ignore, reject;
 	struct loop_timer *exit_timer, *ready_timer;
 	struct loop_fd *command_watch;
 	char dir[200];
 	const char *id, *bus_dir, *kind;
 	char script[512];
 	char device_name[BUS_NAME_MAX]; /* which of the devices that it serves it speaks of */
-	int desc_fd, console_fd, vhost_fd, anchor_fd, packet_fd, flight_fd;
+	int desc_fd, console_fd, vhost_fd, anchor_fd, packet_fd, flight_fd, server_fd;
 	struct flight *flight;
 	struct flight_ring log;
 	struct loop *loop;
@@ -47,6 +47,9 @@ extern struct fake fake;
 
 /* The value of "word=N" in the script, -1 if it is not there; a bare word is 1. */
 int fake_script_word(const char *word);
+
+/* What tells it from the server of the same device. */
+const char *fake_end_of_id(void);
 
 void fake_send_event(const struct bus_msg *msg);
 

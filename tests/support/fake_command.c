@@ -198,10 +198,8 @@ void fake_open_commands(void)
 	loop_del_fd(TAKE_PTR(fake.command_watch));
 	if (fake.commands)
 		fclose(fake.commands);
-	snprintf(path, sizeof(path), "%s/%s%s.ctl", fake.dir, fake.id,
-		 fake.user                  ? ".user"
-		 : fake.core || fake.active ? ""
-					    : ".spare");
+	snprintf(path, sizeof(path), "%s/%s%s%s.ctl", fake.dir, fake.id, fake_end_of_id(),
+		 fake.core || fake.user || fake.active ? "" : ".spare");
 	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	fake.commands = fd < 0 ? NULL : fdopen(fd, "r");
 	if (fake.commands)
