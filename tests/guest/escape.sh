@@ -10,7 +10,7 @@ grep -q '^#define BH_SANITIZE' "$top_builddir/config.h" && skip_all "the sandbox
 command -v jq >/dev/null || skip_all "jq is not installed"
 bin=$tmp/bin
 mkdir -m 755 "$bin"
-for program in blk-server net-server net-user nbd-dial vmm-core; do
+for program in blk-server window net-server net-user nbd-dial vmm-core; do
 	ln -s "$guest/taken-$program" "$bin/$program"
 done
 export BULKHEAD_PATH=$bin
@@ -42,17 +42,18 @@ began_with() {
 	is "${name/./ } began with what it needs, and nothing else" \
 		"$("$guest/taken-page" fds "$bin/$name.page" | sed 's/:\[.*//; s/ (deleted)//' | tr '\n' ' ')" "$want "
 }
-# has_only PID TEXT REGEX: all that it has open by now; and what it shares with others by mapping it is memory without a name.
+# has_only PID TEXT REGEX [MEMORY]: all that it has open by now; and what it shares with others by mapping it is memory without a
+# name: a server's own, and what of the guest it is given, or MEMORY in its place.
 has_only() {
 	local left
 	left=$(find "/proc/$1/fd" -lname '*' -printf '%l\n' | sed 's/^\(socket\|pipe\):.*/\1/' | grep -vxE "/dev/null|socket|pipe|anon_inode:\[(eventfd|eventpoll)\]$3" | sort -u)
 	is "$2 has nothing else open while it serves" "$left" ""
-	left=$(sed -n 's/^[^ ]* ...s [^/]*//p' "/proc/$1/maps" | grep -vxE "(/memfd:(flight|state|guest-ram|inflight)|/\[aio\]|/dev/zero) \(deleted\)|$bin/.*\.page" | sort -u)
+	left=$(sed -n 's/^[^ ]* ...s [^/]*//p' "/proc/$1/maps" | grep -vxE "(/memfd:(flight|state|${4-guest-ram|inflight})|/\[aio\]|/dev/zero) \(deleted\)|$bin/.*\.page" | sort -u)
 	is "... and shares no other memory" "$left" ""
 }
 
 # ---- every process, at every stage ----
-truncate -s 16M "$tmp/disk0.img" "$tmp/disk1.img" "$tmp/disk2.img"
+truncate -s 16M "$tmp"/disk{0,1,2,3}.img
 servers=anchor,one,steady,thread,serves
 disks=(--disk "path=$tmp/disk0.img")
 take blk-server.disk0 $servers net0
@@ -68,6 +69,9 @@ if command -v nbdkit >/dev/null; then
 	take blk-server.nbd0 $servers disk0
 	take nbd-dial.nbd0 one,steady,serves disk0
 fi
+disks+=(--disk "id=disk3,path=$tmp/disk3.img,memory=window")
+take blk-server.disk3 $servers disk0
+take window.disk3 one,steady,thread,serves disk0
 take net-server.net0 $servers disk0
 take net-user.net0 one,steady,thread,serves disk0
 take vmm-core.core one,steady,thread,serves disk0
@@ -79,6 +83,7 @@ for name in "${taken[@]}"; do
 	case $name in
 	blk-server.nbd0) began_with "$name" socket /memfd:state /memfd:flight socket socket ;;
 	blk-server.*) began_with "$name" "$tmp/${name#*.}.img" /memfd:state /memfd:flight socket socket ;;
+	window.*) began_with "$name" /memfd:flight socket socket ;;
 	net-server.*) began_with "$name" socket /memfd:flight /memfd:state socket socket ;;
 	vmm-core.*) began_with "$name" /dev/kvm "$guest/payload.elf" /memfd:flight socket socket ;;
 	*) began_with "$name" socket /memfd:flight ;;
@@ -88,6 +93,9 @@ if [ "$(id -u)" -eq 0 ]; then
 	pid_of() { storm_status | jq -r ".devices[] | select(.id == \"$1\") | .pid"; }
 	has_only "$(pid_of disk0)" "blk-server" "|$tmp/disk0.img"
 	has_only "$(pid_of net0)" "net-server" ""
+	has_only "$(pid_of disk3)" "blk-server behind a window" "|$tmp/disk3.img" 'window|window-inflight'
+	has_only "$(storm_status | jq -r '.devices[] | select(.id == "disk3") | .window.pid')" "window" \
+		'|/memfd:window(-inflight)? \(deleted\)' 'guest-ram|inflight|window|window-inflight'
 else
 	skip "what servers have open while they serve" "not root's, who alone may look"
 fi
