@@ -72,7 +72,7 @@ struct device_link {
 struct device_ops {
 	/* Passes the core the front end's end of a socket (the caller closes its copy) and, unless -1, what reads its
 	 * flight recorder. -errno. */
-	int (*hand_over)(void *arg, const struct device_link *l, int fd, int flight_fd);
+	int (*hand_over)(void *arg, const struct device_link *l, int fd, const int flight[2]);
 	/* It came to DEVICE_UP. */
 	void (*up)(void *arg, struct device *d);
 	/* It came to DEVICE_IDLE, as told. */

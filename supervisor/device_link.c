@@ -72,10 +72,10 @@ void device_close_fronts(struct device *d, size_t slot)
 	}
 }
 
-int device_give(struct device_link *l, int fd, int flight_fd)
+int device_give(struct device_link *l, int fd, const int flight[2])
 {
 	struct device *d = l->device;
-	int err = d->ops->hand_over(d->arg, l, fd, flight_fd);
+	int err = d->ops->hand_over(d->arg, l, fd, flight);
 
 	l->stale = l->given && !l->down;
 	l->given = true;

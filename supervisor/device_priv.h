@@ -80,8 +80,9 @@ int device_make_fronts(struct device *d, size_t slot, int *fds, int *held);
 /* The front ends' ends of the sockets of a slot's process: those that the core does not have. */
 void device_close_fronts(struct device *d, size_t slot);
 
-/* The core is to know this connection now; what it says about the one before may be still to come. */
-int device_give(struct device_link *l, int fd, int flight_fd);
+/* The core is to know this connection now, with the recorders of the server and of its window, -1 where there is none; what it
+ * says about the one before may be still to come. */
+int device_give(struct device_link *l, int fd, const int flight[2]);
 
 /* The core is linked with all of its devices. */
 bool device_is_linked(const struct device *d);

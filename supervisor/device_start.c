@@ -30,11 +30,13 @@ static void begin(struct device *d, bool warm)
  * will read it. So none is given if it may not have. */
 static void give_active(struct device *d)
 {
+	const int flight[2] = { d->flight_reader[d->active],
+				d->windowed ? d->flight_reader[KEEPER_WINDOW + d->active] : -1 };
 	int err = keeper_forget(d->keeper, d->index + d->active);
 	const char *why = err ? "the keeper may still hold its socket" : "the core takes no descriptor";
 
 	for (size_t i = 0; i < d->links && !err; i++)
-		err = device_give(&d->link[i], d->link[i].front[d->active], d->flight_reader[d->active]);
+		err = device_give(&d->link[i], d->link[i].front[d->active], flight);
 	device_close_fronts(d, d->active);
 	if (err)
 		child_kill(device_active(d), why);
@@ -95,7 +97,8 @@ void device_take_spare(struct device *d)
 static void start_external(struct device *d)
 {
 	CLEAN_FD int fd = keeper_connect(d->keeper, d->index);
-	int err = fd < 0 ? fd : device_give(&d->link[0], fd, -1);
+	const int flight[2] = { -1, -1 };
+	int err = fd < 0 ? fd : device_give(&d->link[0], fd, flight);
 
 	if (!err) {
 		d->now.spawned = d->now.hello = clock_ns();

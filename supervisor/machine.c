@@ -272,15 +272,16 @@ void machine_on_keeper_dead(void *arg, uint32_t events)
 	loop_stop(m->loop);
 }
 
-static int hand_over(void *arg, const struct device_link *l, int fd, int flight_fd)
+static int hand_over(void *arg, const struct device_link *l, int fd, const int flight[2])
 {
 	struct machine *m = arg;
 	char message[DEVICE_MESSAGE_SIZE] = "";
-	int fds[] = { fd, flight_fd };
+	int fds[] = { fd, flight[0], flight[1] };
+	size_t nfds = flight[0] < 0 ? 1 : flight[1] < 0 ? 2 : 3;
 	ssize_t n;
 
 	memcpy(message, l->id, strlen(l->id));
-	n = fd_send(m->desc_fd, message, sizeof(message), fds, flight_fd < 0 ? 1 : 2);
+	n = fd_send(m->desc_fd, message, sizeof(message), fds, nfds);
 	return n < 0 ? (int)n : 0;
 }
 

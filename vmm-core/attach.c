@@ -12,7 +12,8 @@
 #include "log.h"
 
 #define MESSAGE_SIZE 32 /* the device's id, padded with NUL */
-#define FDS_MAX      2  /* its connection, and its flight recorder's memory if it has one */
+/* Its connection, its flight recorder's memory if it has one, and that of what stands before it, if there is such. */
+#define FDS_MAX 3
 
 /* What a device process tells of itself, if it came with the connection. A peer may have prepared it, so it is looked at
  * closely, and a region that is none costs the connection nothing. */
@@ -28,7 +29,7 @@ static struct flight *map_flight(const struct core_device *d, int fd)
 
 static void take(struct core *core, const char id[MESSAGE_SIZE], int fds[FDS_MAX], size_t nfds)
 {
-	CLEAN_FD int socket = fds[0], region = nfds > 1 ? fds[1] : -1;
+	CLEAN_FD int socket = fds[0], region = nfds > 1 ? fds[1] : -1, before = nfds > 2 ? fds[2] : -1;
 	struct core_device *d = core_find_device(core, id, MESSAGE_SIZE);
 	int r;
 
@@ -37,7 +38,8 @@ static void take(struct core *core, const char id[MESSAGE_SIZE], int fds[FDS_MAX
 		return;
 	}
 	control_device_pending(d);
-	r = device_attach(d->device, 0, take_fd(&socket), region < 0 ? NULL : map_flight(d, region));
+	r = device_attach(d->device, 0, take_fd(&socket), region < 0 ? NULL : map_flight(d, region),
+			  before < 0 ? NULL : map_flight(d, before));
 	if (r < 0)
 		log_warn_errno(r, "the connection for device %s can't be used", device_id(d->device));
 }

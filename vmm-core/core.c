@@ -251,7 +251,7 @@ int core_add_devices(struct core *core, int *sockets)
 		core->devices[i].core = core;
 		r = device_new(&args, &core->devices[i].device);
 		if (r == 0 && sockets[i] >= 0)
-			r = device_attach(core->devices[i].device, 0, sockets[i], NULL);
+			r = device_attach(core->devices[i].device, 0, sockets[i], NULL, NULL);
 		if (r < 0) {
 			log_error_errno(r, "device %s can't be made", o->id);
 			return r;

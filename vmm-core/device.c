@@ -42,7 +42,8 @@ static void disconnect(struct backend *b)
 	vhost_fe_free(b->fe);
 	b->fe = NULL;
 	flight_free(b->flight);
-	b->flight = NULL;
+	flight_free(b->before);
+	b->flight = b->before = NULL;
 	b->state = BACKEND_ABSENT;
 	b->reading_config = b->read_again = false;
 }
@@ -359,7 +360,7 @@ static void on_probed(void *arg, int err)
 	advance(d);
 }
 
-int device_attach(struct device *d, unsigned index, int fd, struct flight *flight)
+int device_attach(struct device *d, unsigned index, int fd, struct flight *flight, struct flight *before)
 {
 	static const struct vhost_fe_ops ops = { .lost = on_lost, .config_changed = device_config_changed };
 	struct backend *b;
@@ -368,12 +369,14 @@ int device_attach(struct device *d, unsigned index, int fd, struct flight *fligh
 	if (index >= d->args.backends) {
 		close(fd);
 		flight_free(flight);
+		flight_free(before);
 		return -ERANGE;
 	}
 	b = &d->backends[index];
 	disconnect(b);
 	b->tainted = b->given_up = false;
 	b->flight = flight;
+	b->before = before;
 	d->stats.attached++;
 	r = vhost_fe_new(d->args.loop, fd, d->args.timeout_ns, &ops, b, &b->fe);
 	if (r < 0) {

@@ -88,11 +88,12 @@ void device_free(struct device *d);
 const char *device_id(const struct device *d);
 
 /*
- * Gives back end index the connected socket fd and, if it has one, its flight recorder's region (both taken over,
- * also on error; they are kept as long as the connection). A connection that it has is dropped first: whoever calls
+ * Gives back end index the connected socket fd and, if it has one, its flight recorder's region; and that of the process at
+ * the socket's other end, if this is another one, which stands before it (all taken over, also on error; they are kept as
+ * long as the connection). A connection that it has is dropped first: whoever calls
  * has seen to it that the process behind it is gone and writes no more. -errno; ops->up or ops->down follows.
  */
-int device_attach(struct device *d, unsigned index, int fd, struct flight *flight);
+int device_attach(struct device *d, unsigned index, int fd, struct flight *flight, struct flight *before);
 
 /*
  * Gives the device up: the driver is told that it needs a reset. Whoever calls has seen to it that no process behind it

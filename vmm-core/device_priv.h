@@ -27,6 +27,7 @@ struct backend {
 	enum backend_state state;
 	struct vhost_fe *fe;
 	struct flight *flight;        /* the process's health words; NULL: none */
+	struct flight *before;        /* of what stands between it and us; NULL: nothing does, or none */
 	struct watch_target *watched; /* while RUNNING, on rings that are whole */
 	/* A process that was given the rings may still write to them: set when a start is sent, cleared when a
 	 * reset is acknowledged or a new descriptor tells that the old process is gone. */

@@ -70,6 +70,7 @@ static void show_ring(const struct backend *b, unsigned i, struct watch_ring *ou
 		.inflight = device_rings_inflight(b, i),
 		.kick = virtio_pci_kick_fd(d->transport, i),
 		.health = b->flight ? flight_queue(b->flight, d->args.first_ring + i) : NULL,
+		.before = b->before ? flight_queue(b->before, i) : NULL,
 		.slow = d->args.kind->slow,
 	};
 	/* Where a packed ring stands, nothing but the region tells. */

@@ -9,6 +9,7 @@
  *    passes move, storage holds nothing            it looks and does nothing: hung
  *    passes move, storage holds some of it         slow storage: kicked and judged again, every half time-out
  *    passes move, an order keeps it from taking    drained, or about to stop: the same
+ *    ... or another queue's trial does             the same; where somebody before it keeps it back, by his words
  *    there are no health words                     nobody can tell: said once, left alone
  *
  * A machine whose vCPUs are paused asks for nothing new, and what it asked for is completed without it. Time counts
@@ -57,6 +58,7 @@ struct ring {
 	uint64_t stalled_ns; /* seen so far */
 	uint64_t judge_ns;   /* of the stall, when it is judged; 0: not kicked yet */
 	uint64_t passes;     /* at the kick */
+	uint64_t before;     /* ... of who may keep its requests back */
 };
 
 struct watch_target {
@@ -94,6 +96,7 @@ static uint64_t passes(const struct ring *r)
 static void kick(struct ring *r)
 {
 	r->passes = passes(r);
+	r->before = r->at.before ? flight_get(&r->at.before->passes) : 0;
 	r->target->watch->stats.kicks++;
 	kick_offer(r->at.kick);
 }
@@ -104,12 +107,21 @@ static void begin_again(struct ring *r)
 	r->said = false;
 }
 
+/* Its requests do not reach it for now; who sees to that looks, or not. */
+static bool is_kept_back(const struct ring *r)
+{
+	return r->at.before && flight_get(&r->at.before->resting) == FLIGHT_KEPT_BACK;
+}
+
 /* The reason why a stalled ring counts as hung, or NULL. */
 static const char *hung(const struct ring *r)
 {
 	const struct flight_queue *h = r->at.health;
+	bool kept = is_kept_back(r);
 
-	if (passes(r) == r->passes)
+	if (kept && flight_get(&r->at.before->passes) != r->before)
+		return NULL;
+	if (kept || passes(r) == r->passes)
 		return "it does not look at its ring, though it was kicked";
 	if (flight_get(&h->held) == 0 && flight_get(&h->resting) == 0)
 		return "it looks at its ring and completes nothing, though its storage holds no request";
@@ -123,6 +135,16 @@ static void say_once(struct ring *r, const char *reason)
 	if (!r->said)
 		t->ops->stalled(t->arg, index_of(r), r->stalled_ns, reason);
 	r->said = true;
+}
+
+/* ... and why it does not. */
+static const char *why_not(const struct ring *r)
+{
+	uint64_t resting = flight_get(&r->at.health->resting);
+
+	if (is_kept_back(r) || resting == FLIGHT_KEPT_BACK)
+		return "it waits while a request of another queue is tried";
+	return resting ? "it was ordered to rest" : r->at.slow ? r->at.slow : "its storage is slow";
 }
 
 /* True if its user was told, and the target may be gone. */
@@ -143,9 +165,7 @@ static bool judge(struct ring *r)
 		return true;
 	}
 	kick(r);
-	say_once(r, flight_get(&r->at.health->resting) ? "it was ordered to rest"
-		    : r->at.slow                       ? r->at.slow
-						       : "its storage is slow");
+	say_once(r, why_not(r));
 	return false;
 }
 

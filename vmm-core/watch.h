@@ -25,6 +25,7 @@ struct watch_ring {
 	const void *inflight;              /* the queue's part of the region; packed */
 	int kick;                          /* its kick eventfd */
 	const struct flight_queue *health; /* NULL: the back end does not say how it gets on */
+	const struct flight_queue *before; /* of who may keep its requests back; NULL: nobody does */
 	const char *slow; /* what is said of one that waits for what it does not decide; NULL: its storage */
 };
 

@@ -59,6 +59,12 @@ struct flight_record {
 };
 _Static_assert(sizeof(struct flight_record) == 32, "the format of files");
 
+enum flight_rest {
+	FLIGHT_TAKES,    /* it does */
+	FLIGHT_ORDERED,  /* an order that was carried out keeps it from that */
+	FLIGHT_KEPT_BACK /* it waits while a request of another queue is tried, as processes died of one */
+};
+
 /*
  * How a queue gets on; a cache line that only the queue's own thread writes, once in a pass, relaxed. For the main
  * loop only records and turns count. A reader compares two looks and believes neither.
@@ -69,7 +75,7 @@ struct flight_queue {
 	_Atomic uint64_t held;   /* of those: inside the kernel or the storage now */
 	_Atomic uint64_t done;   /* requests completed */
 	_Atomic uint64_t records;
-	_Atomic uint64_t resting; /* 1: an order that was carried out keeps it from taking requests */
+	_Atomic uint64_t resting; /* enum flight_rest: why it takes no requests */
 	_Atomic uint64_t turns;   /* the main loop's, by loop_show: odd, it sleeps; 0: it does not say */
 	_Atomic uint64_t
 	    since; /* clock_ns since when what is held is so because its storage is away; 0: it is not */

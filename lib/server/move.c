@@ -80,7 +80,8 @@ static void let_go(struct server_queue *q)
 	if (q->server->device->detach)
 		q->server->device->detach(q->state);
 	loop_bh_cancel(&q->bh);
-	flight_set(&q->flight.queue->resting, q->drained); /* nobody may be so for long */
+	flight_set(&q->flight.queue->resting,
+		   q->drained ? FLIGHT_ORDERED : FLIGHT_TAKES); /* nobody may be so for long */
 	q->place = PLACE_AWAY;
 }
 

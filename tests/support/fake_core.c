@@ -78,7 +78,7 @@ void fake_core_on_descriptor(void *arg, uint32_t events)
 	char id[BUS_NAME_MAX];
 	struct device *d = NULL;
 	size_t nfds;
-	int fds[2], fd;
+	int fds[3], fd;
 
 	(void)arg;
 	(void)events;

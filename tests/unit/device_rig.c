@@ -207,7 +207,7 @@ void attach_with(struct flight *flight)
 
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	close(pair[1]);
-	cr_assert_eq(device_attach(d, 0, pair[0], flight), 0);
+	cr_assert_eq(device_attach(d, 0, pair[0], flight, NULL), 0);
 }
 
 void probe_with(uint64_t features, uint64_t protocol_features, uint16_t queues)

@@ -20,7 +20,7 @@
 static struct core_device device;
 static unsigned attached;
 static int socket_fd = -1;
-static struct flight *region;
+static struct flight *region, *before;
 
 const char *device_id(const struct device *d)
 {
@@ -28,15 +28,17 @@ const char *device_id(const struct device *d)
 	return "disk0";
 }
 
-int device_attach(struct device *d, unsigned index, int fd, struct flight *flight)
+int device_attach(struct device *d, unsigned index, int fd, struct flight *flight, struct flight *front)
 {
 	(void)d;
 	(void)index;
 	if (socket_fd >= 0)
 		close(socket_fd);
 	flight_free(region);
+	flight_free(before);
 	socket_fd = fd;
 	region = flight;
+	before = front;
 	attached++;
 	return 0;
 }
@@ -74,6 +76,7 @@ static void set_up(void)
 static void tear_down(void)
 {
 	flight_free(region);
+	flight_free(before);
 	if (socket_fd >= 0)
 		close(socket_fd);
 	if (sent >= 0)
@@ -116,10 +119,10 @@ static void send_with(const char *id, const int *more, size_t n)
 /* It was attached, without health words. */
 static void expect_refused(int fd, const char *what)
 {
-	unsigned before = attached;
+	unsigned n = attached;
 
 	send_with("disk0", &fd, 1);
-	cr_assert_eq(attached, before + 1, "%s", what);
+	cr_assert_eq(attached, n + 1, "%s", what);
 	cr_assert_eq(inode(socket_fd), connection, "%s", what);
 	cr_assert_null(region, "%s", what);
 }
@@ -144,9 +147,29 @@ Test(core_attach, the_second_one_is_the_flight_recorder)
 	send_with("disk0", &reader, 1);
 	cr_assert_eq(inode(socket_fd), connection);
 	cr_assert_not_null(region);
+	cr_assert_null(before);
 	flight_open_queue(writer, 1, &ring);
 	flight_set(&ring.queue->held, 7);
 	cr_assert_eq(flight_get(&flight_queue(region, 1)->held), 7, "it is the same memory");
+	flight_free(writer);
+}
+
+Test(core_attach, the_third_one_is_that_of_what_stands_before)
+{
+	CLEAN_FD int fd = flight_create(2), window = flight_create(2);
+	const int two[] = { fd, window };
+	struct flight_ring ring;
+	struct flight *writer;
+
+	cr_assert_eq(flight_map(window, true, &writer), 0);
+	send_with("disk0", two, 2);
+	cr_assert_eq(inode(socket_fd), connection);
+	cr_assert_not_null(region);
+	cr_assert_not_null(before);
+	flight_open_queue(writer, 1, &ring);
+	flight_set(&ring.queue->held, 7);
+	cr_assert_eq(flight_get(&flight_queue(before, 1)->held), 7, "it is the same memory");
+	cr_assert_eq(flight_get(&flight_queue(region, 1)->held), 0, "and not the other one");
 	flight_free(writer);
 }
 
@@ -161,19 +184,19 @@ Test(core_attach, a_device_that_is_not_declared)
 Test(core_attach, fault_37_extra_descriptors_and_messages_of_the_wrong_size)
 {
 	CLEAN_FD int fd = flight_create(1);
-	const int two[] = { fd, fd };
-	int before = dup(fd), after;
+	const int two[] = { fd, fd }, three[] = { fd, fd, fd };
+	int first = dup(fd), after;
 
-	send_with("disk0", two, 2);
-	cr_assert_eq(attached, 0, "three descriptors");
+	send_with("disk0", three, 3);
+	cr_assert_eq(attached, 0, "four descriptors");
 	cr_assert_eq(fd_send(ours, "disk0", 5, &fd, 1), 5);
 	cr_assert_eq(loop_run_once(core.loop, 0), 0);
 	cr_assert_eq(fd_send(ours, two, sizeof(two), two, 2), sizeof(two));
 	cr_assert_eq(loop_run_once(core.loop, 0), 0);
 	cr_assert_eq(attached, 0, "too short");
-	close(before);
+	close(first);
 	after = dup(fd);
-	cr_assert_eq(after, before, "a descriptor was kept");
+	cr_assert_eq(after, first, "a descriptor was kept");
 	close(after);
 	send_with("disk0", NULL, 0);
 	cr_assert_eq(attached, 1, "the socket goes on");

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clean.h"
 #include "clock.h"
 #include "fd.h"
 #include "note.h"
@@ -249,6 +250,37 @@ Test(core_watch, a_drained_server_that_is_stopped_is_hung)
 	watch_rig_add_split();
 	watch_rig_request();
 	WATCH_RIG_UNTIL(w->hung);
+}
+
+static bool pass(const struct flight_ring *r)
+{
+	flight_set(&r->queue->passes, flight_get(&r->queue->passes) + 1);
+	return true;
+}
+
+/* Nothing of it reaches the server, which need not even be kicked. */
+Test(core_watch, one_that_is_kept_back_is_not_hung_but_who_keeps_it_back_may_be)
+{
+	struct watch_ring r = watch_rig_split();
+	struct flight *flight;
+	struct flight_ring before;
+	uint64_t end;
+
+	cr_assert_eq(flight_alloc(1, &flight), 0);
+	flight_open_queue(flight, 0, &before);
+	flight_set(&before.queue->resting, FLIGHT_KEPT_BACK);
+	r.before = flight_queue(flight, 0);
+	watch_rig_add(&r);
+	watch_rig_request();
+	WATCH_RIG_UNTIL(pass(&before) && w->stalled);
+	cr_assert_str_eq(w->reason, "it waits while a request of another queue is tried");
+	end = watch_rig_looks() + 20;
+	WATCH_RIG_UNTIL(pass(&before) && watch_rig_looks() >= end);
+	cr_assert_eq(w->hung, 0);
+	WATCH_RIG_UNTIL(w->hung);
+	cr_assert_str_eq(w->reason, "it does not look at its ring, though it was kicked");
+	watch_remove(TAKE_PTR(w->target));
+	flight_free(flight);
 }
 
 Test(core_watch, without_health_words_it_only_warns)
