@@ -148,6 +148,7 @@ static int make_start(struct export *e, unsigned index, const struct vhost_be_ri
 	o = server_order(&e->queue[index], ORDER_START, NULL);
 	config.iov_max = e->server->device->iov_max;
 	config.buffers = e->queue[index].buffers;
+	config.trials = &e->server->trials;
 	err = vq_new(&config, &o->vq);
 	if (err) {
 		log_warn_limited("%squeue %u: its ring can't be served: %s", e->prefix, index,

@@ -49,6 +49,14 @@ void server_flush(struct server_queue *q)
 		recovery_pass(q, true);
 }
 
+/* While an order waits, what was taken goes on, and is to be judged by that. */
+static enum flight_rest rest_of(const struct server_queue *q)
+{
+	if (q->drained || q->place == PLACE_LEAVING)
+		return FLIGHT_ORDERED;
+	return q->vq && vq_is_kept_back(q->vq) ? FLIGHT_KEPT_BACK : FLIGHT_TAKES;
+}
+
 /* What a watcher sees of this queue: once in a pass, so that nothing is paid for each request. */
 static void show_health(const struct server_queue *q, unsigned held)
 {
@@ -59,8 +67,7 @@ static void show_health(const struct server_queue *q, unsigned held)
 	flight_set(&line->held, held);
 	flight_set(&line->done, stat_get(&q->stats.completed));
 	flight_set(&line->since, q->server->device->since ? q->server->device->since(q->state) : 0);
-	/* While an order waits, what was taken goes on, and is to be judged by that. */
-	flight_set(&line->resting, q->drained || q->place == PLACE_LEAVING);
+	flight_set(&line->resting, rest_of(q));
 }
 
 /*
@@ -196,6 +203,7 @@ void server_break(struct server_queue *q, const char *why)
 	if (q->ring != RING_SERVING)
 		return;
 	q->ring = RING_BROKEN;
+	vq_break(q->vq);
 	loop_del_fd(q->kick_watch);
 	q->kick_watch = NULL;
 	stat_add(&q->stats.broken, 1);
@@ -332,9 +340,8 @@ void queue_bind(struct server_queue *q)
 	loop_bh_init(&q->bh, q->loop, on_orders, q);
 }
 
-void server_poke(struct server_queue *q)
+void queue_look_again(struct server_queue *q)
 {
-	atomic_store(&q->poked, true);
 	if (!q->moving)
 		loop_bh_post(&q->bh);
 }
@@ -343,6 +350,12 @@ static bool is_for_buffers(const struct server_queue *q)
 {
 	const struct server_device *device = q->server->device;
 	unsigned each = device->rings_per_queue;
+
+void server_poke(struct server_queue *q)
+{
+	atomic_store(&q->poked, true);
+	queue_look_again(q);
+}
 
 	return each && q->set && device->buffer_rings >> q->index % each & 1;
 }
@@ -387,6 +400,5 @@ void queue_post(struct server_queue *q, struct order *order)
 {
 	order->queue = q;
 	order_list_put(&q->mailbox, order);
-	if (!q->moving)
-		loop_bh_post(&q->bh);
+	queue_look_again(q);
 }

@@ -32,6 +32,35 @@ static void on_report(void *arg)
 		control_recovered(q->export);
 }
 
+/* ---- one trial at a time (virtq.h: struct vq_trials) ---- */
+
+/* Nothing that belongs to those who waited tells them. */
+static void on_trial_over(void *arg)
+{
+	struct server *s = arg;
+
+	for (unsigned i = 0; i < s->rings; i++)
+		queue_look_again(&s->queue[i]);
+}
+
+static void tell_trial_over(void *arg)
+{
+	loop_bh_post(&((struct server *)arg)->trial_over);
+}
+
+void recovery_open(struct server *s)
+{
+	loop_bh_init(&s->trial_over, s->main, on_trial_over, s);
+	s->trials = (struct vq_trials) { .over = tell_trial_over, .arg = s };
+}
+
+void recovery_close(struct server *s)
+{
+	loop_bh_cancel(&s->trial_over);
+}
+
+/* ---- a queue's part ---- */
+
 void recovery_init(struct server_queue *q)
 {
 	loop_bh_init(&q->recovery.report, q->server->main, on_report, q);

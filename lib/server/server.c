@@ -248,6 +248,7 @@ static int make_loops(struct server *s)
 	loop_show(s->main, &s->log.queue->turns);
 	order_list_init(&s->done);
 	loop_bh_init(&s->done_bh, s->main, on_done, s);
+	recovery_open(s);
 	if (s->life >= 0)
 		err = loop_add_fd(s->main, s->life, EPOLLIN, on_life, s, &s->life_watch);
 	return err;
@@ -312,6 +313,7 @@ static void tear_down(struct server *s)
 	if (s->main) {
 		on_done(s);
 		loop_bh_cancel(&s->done_bh);
+		recovery_close(s);
 		for (unsigned i = 0; i < s->exports; i++)
 			front_fini(&s->export[i]);
 		control_fini(s);

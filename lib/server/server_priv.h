@@ -145,7 +145,9 @@ struct recovery_sum { /* the main loop's */
 
 struct server_queue;
 
-/* Main loop. */
+/* Main loop: of all queues, before there is one, and after the last; of one. */
+void recovery_open(struct server *s);
+void recovery_close(struct server *s);
 void recovery_init(struct server_queue *q);
 void recovery_fini(struct server_queue *q);
 /* The first of so many rings is about to start; the others' announcements change nothing. */
@@ -248,6 +250,9 @@ void queue_bind(struct server_queue *q);
 
 /* The device waits for what it submitted, or not. The queue's thread. */
 void queue_set_busy(struct server_queue *q, bool busy);
+
+/* Has it made a pass, as something that it waits for may have come. Main thread. */
+void queue_look_again(struct server_queue *q);
 
 /* Hands an order over; it comes back through done. Main thread. */
 void queue_post(struct server_queue *q, struct order *order);
@@ -420,6 +425,8 @@ struct server {
 	struct control control;
 	struct flight *flight;
 	struct flight_ring log; /* the main loop's */
+	struct vq_trials trials;   /* of all queues: it is the process that dies */
+	struct loop_bh trial_over; /* for the main loop: one is */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
 	bool anchored; /* its anchor tells of its end */

@@ -18,8 +18,8 @@
  * HAND is set while the queue's thread itself works on a request: from the moment it is marked in flight until it lies
  * with the kernel or waits, and again while its end is dealt with. Who dies of a request mostly dies with it in hand.
  * What does its damage later, say by memory that it spoils, is found by trial: from its second death on a request is
- * taken up alone, when nothing else of the queue is in flight, and stays in hand until it is published. One that was in
- * hand at three deaths, the last of them on trial therefore, is not given a fourth chance. Fewer are no proof: a death
+ * taken up alone, when nothing else of the queue is in flight and none is tried in another queue of the process, and stays in
+ * hand until it is published. One that was in hand at three deaths, the last of them on trial therefore, is not given a fourth chance. Fewer are no proof: a death
  * may have come from outside at just that moment.
  */
 enum {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,18 @@
 #define FEATURE(bit) (1ULL << (bit))
 
 #define TRIAL_DEATHS 2 /* from which on a request is taken up alone */
+
+/* Whose turn is over. */
+static void pass_on_trial(struct vq *vq)
+{
+	bool was = vq->trial && vq->trials;
+
+	vq->trial = false;
+	if (!was)
+		return;
+	atomic_store(&vq->trials->busy, false);
+	vq->trials->over(vq->trials->arg);
+}
 
 static void free_cleanup(struct vq **vq)
 {
@@ -62,6 +75,7 @@ int vq_new(const struct vq_config *config, struct vq **out)
 	vq->indirect = config->features & FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
 	vq->log_used = config->log_used;
 	vq->buffers = config->buffers;
+	vq->trials = config->trials;
 	vq->call_once = true;
 	vq->desc_user = config->desc;
 	vq->avail_user = config->avail;
@@ -81,6 +95,7 @@ void vq_free(struct vq *vq)
 {
 	if (!vq)
 		return;
+	pass_on_trial(vq);
 	if (vq->ops == &vq_packed_ops) {
 		free(vq->packed.saved);
 		free(vq->packed.ids);
@@ -151,10 +166,36 @@ static bool needs_trial(const struct vq *vq)
 	       !(note & NOTE_FAILED);
 }
 
-/* True while nothing may be taken: for a trial, or since one is about to begin. */
+bool vq_is_kept_back(const struct vq *vq)
+{
+	return needs_trial(vq) && !vq->n_taken && vq->trials && atomic_load(&vq->trials->busy);
+}
+
+/* True while nothing may be taken: for a trial, here or elsewhere, or since one is about to begin. */
 static bool must_wait(const struct vq *vq)
 {
-	return vq->n_taken && (vq->trial || needs_trial(vq));
+	return (vq->n_taken && (vq->trial || needs_trial(vq))) || vq_is_kept_back(vq);
+}
+
+/* False if another queue was faster: its end is told. */
+static bool begin_trial(struct vq *vq)
+{
+	vq->trial = !vq->trials || !atomic_exchange(&vq->trials->busy, true);
+	return vq->trial;
+}
+
+static void end_trial(struct vq *vq)
+{
+	if (!vq->trial)
+		return;
+	pass_on_trial(vq);
+	vq_lay_down(vq);
+}
+
+void vq_break(struct vq *vq)
+{
+	vq->broken = true;
+	pass_on_trial(vq);
 }
 
 static void pop_again(struct vq *vq, struct vq_chain *chain)
@@ -180,17 +221,14 @@ int vq_pop(struct vq *vq, struct vq_chain *chain)
 
 	if (VQ_UNLIKELY(vq->broken))
 		return -ENOTCONN;
-	if (VQ_UNLIKELY(vq->trial || vq->n_resubmit)) {
-		if (must_wait(vq))
-			return 0;
-		vq->trial = false;
-		vq_lay_down(vq);
-		vq->trial = needs_trial(vq);
-	}
+	if (VQ_UNLIKELY(vq->trial || vq->n_resubmit) && must_wait(vq))
+		return 0;
 	vq_lay_down(vq);
+	if (VQ_UNLIKELY(needs_trial(vq)) && !begin_trial(vq))
+		return 0;
 	got = vq->ops->pop(vq, chain);
 	if (VQ_UNLIKELY(got < 0))
-		vq->broken = true;
+		vq_break(vq);
 	if (got <= 0)
 		return got;
 	if (VQ_UNLIKELY(chain->resubmitted))
@@ -237,12 +275,12 @@ int vq_unpop(struct vq *vq, uint16_t head)
 		set_note(vq, head, slot->note & ~(unsigned)NOTE_HAND);
 		resubmit_again(vq, head);
 	}
-	if (vq->hand == head) {
-		vq->hand = VQ_NO_HAND;
-		vq->trial = false;
-	}
 	slot->state = err ? SLOT_PENDING : SLOT_FREE;
 	vq->n_taken--;
+	if (vq->hand == head) {
+		vq->hand = VQ_NO_HAND;
+		end_trial(vq);
+	}
 	return 0;
 }
 
@@ -263,9 +301,12 @@ bool vq_publish(struct vq *vq)
 		return false;
 	if (VQ_UNLIKELY(vq->gone)) {
 		forget_staged(vq);
+		pass_on_trial(vq);
 		return false;
 	}
 	call = vq->ops->publish(vq);
+	if (VQ_UNLIKELY(vq->trial))
+		end_trial(vq);
 	if (VQ_UNLIKELY(vq->log_used))
 		vq->ops->dirty(vq);
 	if (VQ_UNLIKELY(vq->call_once)) {

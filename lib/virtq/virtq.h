@@ -19,6 +19,18 @@
 
 struct vq;
 
+/*
+ * Requests that are tried (vq_pop) go one at a time over all queues that share this, whatever threads these are on: a process
+ * dies of one request, and all that are tried at that moment are suspected of it. Zeroed but for over and arg; outlives the
+ * queues.
+ */
+struct vq_trials {
+	_Atomic bool busy; /* one is tried */
+	/* That is over, and queues that had to wait for it may take. On the thread of the queue that had it, also in vq_free. */
+	void (*over)(void *arg);
+	void *arg;
+};
+
 struct vq_config {
 	struct mem *mem;   /* the queue takes a reference of its own */
 	uint64_t features; /* negotiated virtio feature bits: RING_PACKED, INDIRECT_DESC, EVENT_IDX */
@@ -31,6 +43,7 @@ struct vq_config {
 	uint16_t iov_max;  /* vectors the caller can take per chain; longer chains are -E2BIG */
 	bool log_used;     /* mark used-ring writes in the dirty log */
 	bool buffers;      /* entries are buffers that may wait for ever, so none is tried alone (vq_pop) */
+	struct vq_trials *trials; /* shared with other queues, or NULL */
 };
 
 /*
@@ -66,7 +79,8 @@ struct vq_chain {
  *
  * The request is in hand from then on, until vq_lay_down, the next vq_pop or vq_take_up. If the process dies, the one
  * in hand is suspected of it; inflight_priv.h says how the culprit is found. For that, a request which outlived two
- * deaths is handed out when no other is in flight, and until it is published there is none.
+ * deaths is handed out when no other is in flight, and until it is published there is none; and none of its kind of other
+ * queues (vq_config.trials).
  */
 int vq_pop(struct vq *vq, struct vq_chain *chain);
 
@@ -84,6 +98,12 @@ void vq_lay_down(struct vq *vq);
 /* The request failed in a way that trying it again could hide. Should the process die before the driver sees the
  * answer, its successor is told (vq_chain.failed). */
 void vq_fail(struct vq *vq, uint16_t head);
+
+/* Nothing of it is taken or will be, though something is there, while a request of another queue is tried. */
+bool vq_is_kept_back(const struct vq *vq);
+
+/* The ring is given up: nothing is taken any more (-ENOTCONN), and what is tried keeps no other queue back. */
+void vq_break(struct vq *vq);
 
 /* True if there is an in-flight region, in which a successor finds what was not completed. */
 bool vq_is_tracked(const struct vq *vq);

@@ -105,14 +105,15 @@ struct vq {
 	bool buffers;
 	bool call_once; /* the first publication always asks for a notification: the last one may be lost */
 	bool broken;
-	bool trial;             /* what is in flight is there alone */
-	bool gone;              /* the rings are in no memory any more: completions lead nowhere */
-	uint16_t n_resubmit;    /* left to be popped */
-	uint16_t next_resubmit; /* index into resubmit */
-	uint16_t *resubmit;     /* slots, in counter order */
-	uint8_t *notes;         /* of the in-flight region's first entry; NULL: there is no region */
-	size_t note_step;       /* from one to the next */
-	uint32_t hand;          /* the slot that is in hand; VQ_NO_HAND: none */
+	bool trial;               /* what is in flight is there alone */
+	struct vq_trials *trials; /* shared with other queues; NULL: none are */
+	bool gone;                /* the rings are in no memory any more: completions lead nowhere */
+	uint16_t n_resubmit;      /* left to be popped */
+	uint16_t next_resubmit;   /* index into resubmit */
+	uint16_t *resubmit;       /* slots, in counter order */
+	uint8_t *notes;           /* of the in-flight region's first entry; NULL: there is no region */
+	size_t note_step;         /* from one to the next */
+	uint32_t hand;            /* the slot that is in hand; VQ_NO_HAND: none */
 	uint64_t desc_user, avail_user, used_user;
 	union {
 		struct vq_split split;

@@ -167,8 +167,10 @@ static int spawn_window(struct rig *rig, int server)
 			       level                 ? level
 			       : rig->options.log_fd ? "warning"
 						     : "error",
+			       NULL,
+			       "5",
 			       NULL };
-	int pair[2], fds[2];
+	int pair[2], fds[3];
 	struct sandbox_spawn how = { .path = path,
 				     .argv = (char *const *)(uintptr_t)argv,
 				     .envp = SANDBOX ? NULL : environ,
@@ -190,6 +192,11 @@ static int spawn_window(struct rig *rig, int server)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	fds[0] = pair[1];
 	fds[1] = server;
+	/* That of the options is the server's, if there is one. */
+	if (rig->options.play && rig->options.flight_fd) {
+		argv[ARRAY_SIZE(argv) - 3] = "--flight-fd";
+		fds[how.nfds++] = rig->options.flight_fd;
+	}
 	err = sandbox_spawn(&how, &rig->window_pid, &rig->window_pidfd, &what);
 	cr_assert_eq(err, 0, "spawn: %s: %s", what, strerror(-err));
 	close(pair[1]);

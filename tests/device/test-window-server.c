@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The window between a driver and a server that the test plays. It was taken over: nothing that it writes into its ring does
- * more than end the window.
+ * more than end the window. And it dies of a request: that one fails in the end, and no other.
  */
 #include <criterion/criterion.h>
 #include <poll.h>
@@ -11,6 +11,7 @@
 #include "clean.h"
 #include "clock.h"
 #include "fd.h"
+#include "flight.h"
 #include "num.h"
 #include "rig.h"
 #include "vhost_be.h"
@@ -25,7 +26,7 @@ static struct {
 	struct vhost_be *be;
 	struct vhost_be_ring ring[PLAYED_QUEUES];
 	struct mem *mem; /* NULL: no ring was started */
-	bool started[PLAYED_QUEUES];
+	bool started[PLAYED_QUEUES], answered[PLAYED_QUEUES];
 } played;
 
 static int played_config(void *arg, uint32_t off, uint32_t len, uint8_t *buf)
@@ -316,4 +317,99 @@ Test(window_server, a_kick_for_nothing_reaches_the_server)
 	rig.options.play = NULL;
 	rig_respawn(&rig);
 	rig_stop(&rig);
+}
+
+/* ---- a request that it dies of ---- */
+
+/* Asks whether the request of a queue is looked at, and waits until the server is asked. */
+static void ask(struct rig *rig, unsigned queue)
+{
+	struct pollfd kick = { .fd = played.ring[queue].kick, .events = POLLIN };
+	uint64_t n;
+
+	while (read(kick.fd, &n, sizeof(n)) == sizeof(n))
+		;
+	cr_assert_eq(fd_event_set(rig->queue[queue].kick), 0);
+	rig_until(rig, poll(&kick, 1, 0) == 1);
+}
+
+/* The server has one of this queue. */
+static bool waits_in(unsigned queue)
+{
+	return offered_in(queue) && !played.answered[queue];
+}
+
+/* True if another one came back. */
+static bool take(struct rig *rig, bool got[PLAYED_QUEUES], struct rig_done done[PLAYED_QUEUES])
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < PLAYED_QUEUES; i++)
+		if (!got[i] && rig_get(rig, i, &done[i]))
+			any = got[i] = true;
+	return any;
+}
+
+/*
+ * Each queue has a request, and the server dies of one of them: some time after it was given that, when the window has passed on
+ * whatever it does. The other one is in flight at as many deaths, and answered where it is there without the poisonous one.
+ */
+static void die_of_one(unsigned poison)
+{
+	CLEAN_FD int recorder = flight_create(PLAYED_QUEUES);
+	struct rig_options options = {
+		.window = true, .play = play, .queues = PLAYED_QUEUES, .flight_fd = recorder
+	};
+	const unsigned other = 1 - poison;
+	const struct flight_queue *words;
+	struct flight *flight;
+	struct rig_done done[PLAYED_QUEUES];
+	bool got[PLAYED_QUEUES] = { false };
+	unsigned deaths = 0;
+	struct rig rig;
+
+	cr_assert_eq(flight_map(recorder, true, &flight), 0);
+	words = flight_queue(flight, other);
+	rig_start(&rig, &options);
+	for (unsigned i = 0; i < PLAYED_QUEUES; i++)
+		rig_add(&rig, i, VIRTIO_BLK_T_IN, 8 * i, rig_alloc(&rig, 4096, 4096), 512);
+	while (!got[0] || !got[1]) {
+		rig_until(&rig, take(&rig, got, done) || waits_in(poison) || waits_in(other));
+		if (waits_in(poison) || waits_in(other))
+			ask(&rig, waits_in(poison) ? poison : other);
+		if (waits_in(poison)) {
+			/* Whoever watches is told why nothing of the other queue is done. */
+			rig_until(&rig, deaths < 2 || got[other] || waits_in(other) ||
+					    flight_get(&words->resting) == FLIGHT_KEPT_BACK);
+			cr_assert_lt(deaths++, 5, "it is tried for ever");
+			rig_kill(&rig);
+			end_played();
+			rig_respawn(&rig);
+		} else if (waits_in(other)) {
+			use_in(other, 0, 0, 513, 1);
+			played.answered[other] = true;
+		}
+	}
+	cr_expect_eq(done[poison].status, VIRTIO_BLK_S_IOERR);
+	cr_expect_eq(done[other].status, VIRTIO_BLK_S_OK, "the innocent one is failed");
+	cr_expect_eq(deaths, 5);
+	cr_expect_eq(flight_get(&words->resting), FLIGHT_TAKES);
+	flight_free(flight);
+	rig_disconnect(&rig);
+	rig_reap(&rig);
+	end_played();
+	rig.options.play = NULL;
+	rig.options.flight_fd = 0;
+	rig_respawn(&rig);
+	rig_stop(&rig);
+}
+
+Test(window_server, f48_dies_of_a_request_of_the_first_queue)
+{
+	die_of_one(0);
+}
+
+Test(window_server, f48_dies_of_a_request_of_the_last_queue)
+{
+	die_of_one(1);
 }
