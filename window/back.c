@@ -204,6 +204,7 @@ static void read_config(struct back *b);
 static void on_config(void *arg, int err)
 {
 	struct back *b = arg;
+	bool changed;
 
 	b->reading = false;
 	if (failed(b, err, "a reading of its configuration space"))
@@ -213,10 +214,17 @@ static void on_config(void *arg, int err)
 		return;
 	}
 	/* What was read may be from before a write that is under way, which has it read again. */
-	if (b->writing || !memcmp(b->config, b->fresh, b->info.config_len))
+	if (b->writing)
 		return;
+	changed = memcmp(b->config, b->fresh, b->info.config_len);
 	memcpy(b->config, b->fresh, b->info.config_len);
-	b->ops->config_changed(b->arg);
+	if (b->awaited) {
+		b->awaited = false;
+		b->looked = true;
+		b->ops->config_ready(b->arg);
+	} else if (changed) {
+		b->ops->config_changed(b->arg);
+	}
 }
 
 static void read_config(struct back *b)
@@ -241,10 +249,26 @@ static bool within(const struct back *b, uint32_t off, uint32_t len)
 	return off <= b->info.config_len && len <= b->info.config_len - off;
 }
 
-int back_get_config(const struct back *b, uint32_t off, uint32_t len, uint8_t *buf)
+/* One that serves tells what changes. A spare does not, and looks when it is asked. */
+static bool must_look(struct back *b)
+{
+	bool looked = b->looked;
+
+	b->looked = false;
+	return !looked && !b->features && b->info.config_len;
+}
+
+int back_get_config(struct back *b, uint32_t off, uint32_t len, uint8_t *buf)
 {
 	if (!within(b, off, len))
 		return -EINVAL;
+	if (must_look(b)) {
+		b->awaited = true;
+		/* At the end of the handshake, and of a write, it is read anyway. */
+		if (b->state == BACK_IDLE && !b->writing)
+			read_config(b);
+		return -EINPROGRESS;
+	}
 	memcpy(buf, b->config + off, len);
 	return 0;
 }

@@ -29,8 +29,9 @@ struct back_ops {
 	void (*up)(void *arg);
 	/* The connection is over, and with it all that was under way: the server closed it, or can't be gone on with. */
 	void (*lost)(void *arg, bool closed);
-	/* Configuration space is not what it was. */
+	/* Configuration space is not what it was; back_get_config can be answered. */
 	void (*config_changed)(void *arg);
+	void (*config_ready)(void *arg);
 };
 
 struct back {
@@ -46,6 +47,7 @@ struct back {
 	uint32_t written_off, written_len; /* what the driver wrote there that the server was not told yet */
 	bool writing;                      /* it is being told of something else */
 	bool reading, again;               /* ... which it is, and will be once more */
+	bool awaited, looked;              /* the driver waits for that; it was so read */
 	bool wanted;                       /* the rings are to be begun, anew if they were */
 	uint64_t features;                 /* that the driver acknowledged */
 	int kick[SERVER_QUEUES_MAX], call[SERVER_QUEUES_MAX],
@@ -67,8 +69,9 @@ void back_start(struct back *b, uint64_t features);
 void back_stop(struct back *b);
 void back_start_again(struct back *b);
 
-/* Configuration space: all len bytes or -EINVAL. What is written is shown at once, and then as the server has it. */
-int back_get_config(const struct back *b, uint32_t off, uint32_t len, uint8_t *buf);
+/* Configuration space: all len bytes or -EINVAL. What is written is shown at once, and then as the server has it. Until the
+ * driver begins, each reading asks the server, which may have been started long ago: -EINPROGRESS, until ops->config_ready. */
+int back_get_config(struct back *b, uint32_t off, uint32_t len, uint8_t *buf);
 int back_set_config(struct back *b, uint32_t off, uint32_t len, const uint8_t *buf);
 
 /* The server calls for completions with events by index. */

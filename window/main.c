@@ -249,9 +249,16 @@ static void on_config_changed(void *arg)
 	server_config_changed(((struct window *)arg)->lane[0]->queue);
 }
 
-static const struct back_ops back_ops = {
-	.up = on_up, .lost = on_lost, .prepare = prepare, .config_changed = on_config_changed
-};
+static void on_config_ready(void *arg)
+{
+	server_config_ready(((struct window *)arg)->lane[0]->queue);
+}
+
+static const struct back_ops back_ops = { .up = on_up,
+					  .lost = on_lost,
+					  .prepare = prepare,
+					  .config_changed = on_config_changed,
+					  .config_ready = on_config_ready };
 
 /* ---- queues ---- */
 

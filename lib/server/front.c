@@ -285,6 +285,12 @@ void front_config_changed(struct export *e)
 	loop_bh_post(&e->front.config);
 }
 
+void front_config_ready(struct export *e)
+{
+	if (e->front.state == FRONT_CONNECTED)
+		vhost_be_config_ready(e->front.be);
+}
+
 /* ---- connections ---- */
 
 static int front_take(struct export *e, int fd)

@@ -220,6 +220,11 @@ void server_config_changed(struct server_queue *q)
 	front_config_changed(q->export);
 }
 
+void server_config_ready(struct server_queue *q)
+{
+	front_config_ready(q->export);
+}
+
 struct flight_ring *server_flight(struct server_queue *q)
 {
 	return &q->flight;
@@ -346,16 +351,16 @@ void queue_look_again(struct server_queue *q)
 		loop_bh_post(&q->bh);
 }
 
-static bool is_for_buffers(const struct server_queue *q)
-{
-	const struct server_device *device = q->server->device;
-	unsigned each = device->rings_per_queue;
-
 void server_poke(struct server_queue *q)
 {
 	atomic_store(&q->poked, true);
 	queue_look_again(q);
 }
+
+static bool is_for_buffers(const struct server_queue *q)
+{
+	const struct server_device *device = q->server->device;
+	unsigned each = device->rings_per_queue;
 
 	return each && q->set && device->buffer_rings >> q->index % each & 1;
 }

@@ -86,7 +86,8 @@ struct server_device {
 	 * *features. The same; may be NULL. */
 	int (*confined)(void *dev, uint64_t *features);
 
-	/* Configuration space: all len bytes from off or -EINVAL. set_config may be NULL. */
+	/* Configuration space: all len bytes from off or -EINVAL. get_config may return -EINPROGRESS, and is asked again after
+	 * server_config_ready; the front end is not heard until then. set_config may be NULL. */
 	int (*get_config)(void *dev, uint32_t off, uint32_t len, uint8_t *buf);
 	int (*set_config)(void *dev, uint32_t off, uint32_t len, const uint8_t *buf);
 
@@ -205,6 +206,9 @@ void server_run(struct server_queue *queue);
 
 /* Tells the front end that configuration space changed. Any thread. */
 void server_config_changed(struct server_queue *queue);
+
+/* What get_config left in progress can be had, if that is still asked for. Main thread. */
+void server_config_ready(struct server_queue *queue);
 
 /* Tells the supervisor, and each that comes after it, that a request failed and waits; text says why, NULL that none waits any
  * more. Main thread. */

@@ -287,6 +287,9 @@ void front_fini(struct export *e);
 /* Tells the front end, if there is one, that configuration space changed; soon. Any thread. */
 void front_config_changed(struct export *e);
 
+/* Asks the device for it once more, if the front end waits for that. Main thread. */
+void front_config_ready(struct export *e);
+
 /* Takes no other connection and ends the present one; if there is one, it calls server_front_gone when its rings are
  * stopped. */
 void front_end(struct export *e);
@@ -422,11 +425,11 @@ struct server {
 	unsigned rings;         /* of these, as many as the exports have together */
 	struct order_list done; /* orders on their way back */
 	struct loop_bh done_bh;
+	struct vq_trials trials;   /* of all queues: it is the process that dies */
+	struct loop_bh trial_over; /* for the main loop: one is */
 	struct control control;
 	struct flight *flight;
 	struct flight_ring log; /* the main loop's */
-	struct vq_trials trials;   /* of all queues: it is the process that dies */
-	struct loop_bh trial_over; /* for the main loop: one is */
 	int life;               /* end-of-file: end; -1: none */
 	struct loop_fd *life_watch;
 	bool anchored; /* its anchor tells of its end */

@@ -138,18 +138,31 @@ static bool config_fits(const struct vhost_msg *msg)
 	return c->size <= VHOST_CONFIG_MAX && msg->hdr.size == VHOST_CONFIG_HDR + c->size;
 }
 
-static int get_config(struct vhost_be *be, struct vhost_msg *msg)
+static int read_config(struct vhost_be *be)
 {
+	const struct vhost_msg *msg = &be->in.msg;
 	const struct vhost_config *want = &msg->payload.config;
 	struct vhost_config *c = &be_reply(be, msg, msg->hdr.size)->config;
+	int err;
 
-	if (!config_fits(msg))
-		return be_refuse(be, -EINVAL, "a configuration size that contradicts the message's");
 	c->offset = want->offset;
 	c->size = want->size;
-	if (be->ops->get_config(be->arg, want->offset, want->size, c->data) < 0)
+	err = be->ops->get_config(be->arg, want->offset, want->size, c->data);
+	if (err == -EINPROGRESS) {
+		be->wait = BE_CONFIG;
+		be->after_wait = read_config;
+		return BE_WAIT;
+	}
+	if (err < 0)
 		be_reply(be, msg, 0);
 	return BE_REPLY;
+}
+
+static int get_config(struct vhost_be *be, struct vhost_msg *msg)
+{
+	if (!config_fits(msg))
+		return be_refuse(be, -EINVAL, "a configuration size that contradicts the message's");
+	return read_config(be);
 }
 
 static int set_config(struct vhost_be *be, struct vhost_msg *msg)
@@ -353,8 +366,8 @@ static enum step receive(struct vhost_be *be)
 static void watch(struct vhost_be *be)
 {
 	static const uint32_t events[] = {
-		[BE_READING] = EPOLLIN, [BE_REPLYING] = EPOLLOUT, [BE_STOPPING] = 0, [BE_MEM] = 0,
-		[BE_DEAD] = 0,
+		[BE_READING] = EPOLLIN, [BE_REPLYING] = EPOLLOUT, [BE_STOPPING] = 0,
+		[BE_MEM] = 0,           [BE_CONFIG] = 0,          [BE_DEAD] = 0,
 	};
 	int err = loop_mod_fd(be->watch, events[be->wait]);
 
@@ -458,6 +471,12 @@ void vhost_be_ring_stopped(struct vhost_be *be, unsigned index, uint32_t base)
 void vhost_be_mem_taken(struct vhost_be *be)
 {
 	if (be->wait == BE_MEM)
+		loop_bh_post(&be->resume);
+}
+
+void vhost_be_config_ready(struct vhost_be *be)
+{
+	if (be->wait == BE_CONFIG)
 		loop_bh_post(&be->resume);
 }
 

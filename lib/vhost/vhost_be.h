@@ -31,7 +31,8 @@ struct vhost_be_ops {
 	uint16_t
 	    counted; /* what GET_QUEUE_NUM says, where front ends count something else (net: pairs); 0: queues */
 
-	/* Fills len bytes of configuration space from off, all of it at once or -EINVAL. */
+	/* Fills len bytes of configuration space from off, all of it at once or -EINVAL; or -EINPROGRESS, and asked again
+	 * after vhost_be_config_ready. Until then no further message is read. */
 	int (*get_config)(void *arg, uint32_t off, uint32_t len, uint8_t *buf);
 	int (*set_config)(void *arg, uint32_t off, uint32_t len, const uint8_t *buf);
 
@@ -68,6 +69,8 @@ void vhost_be_free(struct vhost_be *be); /* NULL is ignored */
 void vhost_be_ring_stopped(struct vhost_be *be, unsigned index, uint32_t base);
 /* Answers mem_changed. */
 void vhost_be_mem_taken(struct vhost_be *be);
+/* What get_config is asked for can be had; ignored if nobody waits for it. */
+void vhost_be_config_ready(struct vhost_be *be);
 
 /* Tells the front end that configuration space changed, if it listens. */
 int vhost_be_config_changed(struct vhost_be *be);

@@ -29,6 +29,7 @@ enum be_wait {
 	BE_REPLYING, /* the socket to take the reply in out */
 	BE_STOPPING, /* the device to stop rings_stopping rings, then after_wait goes on */
 	BE_MEM,      /* the device to take the new memory table; then the same */
+	BE_CONFIG,   /* the device to have its configuration space; then the same */
 	BE_DEAD,     /* nothing any more: closed was called or is about to be */
 };
 

@@ -27,13 +27,17 @@ static struct {
 	struct vhost_be_ring ring[PLAYED_QUEUES];
 	struct mem *mem; /* NULL: no ring was started */
 	bool started[PLAYED_QUEUES], answered[PLAYED_QUEUES];
+	uint64_t sectors; /* that it says the disk has */
+	unsigned asked;   /* how often */
 } played;
 
 static int played_config(void *arg, uint32_t off, uint32_t len, uint8_t *buf)
 {
 	(void)arg;
-	(void)off;
+	cr_assert_eq(off, 0);
 	memset(buf, 0, len);
+	memcpy(buf, &played.sectors, sizeof(played.sectors));
+	played.asked++;
 	return 0;
 }
 
@@ -311,6 +315,34 @@ Test(window_server, a_kick_for_nothing_reaches_the_server)
 	rig_until(&rig, poll(&kick, 1, 0) == 1);
 	use(0, 0, 4097, 1);
 	rig_wait(&rig, 0);
+	rig_disconnect(&rig);
+	rig_reap(&rig);
+	end_played();
+	rig.options.play = NULL;
+	rig_respawn(&rig);
+	rig_stop(&rig);
+}
+
+/* ---- what it offers ---- */
+
+/* The window has asked all that it asks by itself, at its start and when it took the connection up; then the disk grows. */
+static void grow(void *arg)
+{
+	rig_until((struct rig *)arg, played.asked == 2);
+	played.sectors = 4321;
+}
+
+Test(window_server, a_spare_says_what_the_disk_is_now)
+{
+	struct rig_options options = { .window = true, .play = play };
+	struct rig rig;
+
+	rig_start(&rig, &options);
+	rig_kill(&rig);
+	end_played();
+	rig_respawn_spare(&rig, grow, &rig);
+	cr_assert_eq(rig.config.capacity, 4321);
+	cr_assert_eq(played.asked, 3);
 	rig_disconnect(&rig);
 	rig_reap(&rig);
 	end_played();

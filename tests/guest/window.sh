@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A disk with memory=window under a guest that writes and verifies at native speed: its server has none of the guest's memory, and
-# it and its window are killed, together with each other, and stopped, with a spare and without. No request is lost, none is
+# it and its window are killed, together with each other, and stopped, with a spare and without. The disk grows meanwhile. No request is lost, none is
 # completed twice, and all data are right. BULKHEAD_LONG=1 kills more often.
 . "${top_srcdir:?}/tests/support/tap.sh"
 . "$top_srcdir/tests/guest/storm.bash"
@@ -48,6 +48,7 @@ for spare in on off; do
 	else
 		skip "what the server maps" "only root may look"
 	fi
+	size=16
 	for which in server window; do
 		n=0
 		while [ $n -lt $kills ]; do
@@ -58,6 +59,10 @@ for spare in on off; do
 		is "spare=$spare: the $which is killed, and both are back" $n "$kills"
 		storm_say n
 		check "spare=$spare: the $which is stopped, and both are back" strike STOP $which
+		wait_for 20 both_serving && { [ $spare = off ] || wait_for 20 storm_has_spare; }
+		size=$((size + 1))
+		check "spare=$spare: the disk grows" "$bulkhead" ctl storm resize disk0 ${size}M --run-dir "$tmp/run"
+		check "... and the guest knows" storm_say g
 	done
 	wait_for 20 both_serving
 	"$bulkhead" ctl storm stats disk0.window --run-dir "$tmp/run" >"$tmp/stats"

@@ -354,6 +354,45 @@ Test(vhost_be, without_protocol_features_a_kick_is_enough)
 	close(kick);
 }
 
+static bool is_quiet(const struct peer *p)
+{
+	uint8_t byte;
+
+	peer_settle(p->loop);
+	return recv(p->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+
+Test(vhost_be, configuration_space_may_come_later)
+{
+	const struct vhost_config want = { .offset = 4, .size = 4 };
+	struct vhost_msg msg;
+	struct peer p;
+
+	peer_open(&p);
+	p.dev.no_config = true;
+	peer_send(p.sock, VHOST_GET_CONFIG, 0, &want, VHOST_CONFIG_HDR + 4, NULL, 0);
+	peer_send(p.sock, VHOST_GET_STATUS, 0, NULL, 0, NULL, 0);
+	cr_assert(is_quiet(&p), "nothing else is answered first");
+	vhost_be_config_ready(p.dev.be);
+	cr_assert(is_quiet(&p), "it is not there yet after all");
+	p.dev.no_config = false;
+	vhost_be_config_ready(p.dev.be);
+	cr_assert(peer_recv(p.loop, p.sock, &msg));
+	cr_assert_eq(msg.hdr.request, VHOST_GET_CONFIG);
+	cr_assert_eq(msg.payload.config.size, 4);
+	cr_assert_eq(msg.payload.config.data[0], 4);
+	cr_assert(peer_recv(p.loop, p.sock, &msg));
+	cr_assert_eq(msg.hdr.request, VHOST_GET_STATUS);
+	vhost_be_config_ready(p.dev.be); /* for nobody */
+	cr_assert(is_quiet(&p));
+	/* Who goes away while it waits takes nothing along. */
+	p.dev.no_config = true;
+	peer_send(p.sock, VHOST_GET_CONFIG, 0, &want, VHOST_CONFIG_HDR + 4, NULL, 0);
+	cr_assert(is_quiet(&p));
+	vhost_be_config_ready(p.dev.be);
+	peer_close(&p);
+}
+
 /* ---- descriptors of the wrong kind (FAULTS 36) ---- */
 
 Test(vhost_be, fault_36_descriptors_of_the_wrong_kind)

@@ -21,6 +21,8 @@ static int get_config(void *arg, uint32_t off, uint32_t len, uint8_t *buf)
 
 	if (off > PEER_CONFIG || len > PEER_CONFIG - off)
 		return -EINVAL;
+	if (dev->no_config)
+		return -EINPROGRESS;
 	memcpy(buf, dev->config + off, len);
 	return 0;
 }

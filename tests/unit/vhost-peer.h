@@ -35,6 +35,7 @@ struct peer_device {
 	struct loop *loop;
 	struct vhost_be *be;
 	bool defer;      /* wish: ring_stop and mem_changed are answered by the test */
+	bool no_config;  /* wish: configuration space is to be had later */
 	int start_error; /* wish: what ring_start returns */
 	struct peer_ring rings[PEER_QUEUES];
 	struct mem *mem; /* the table of the last mem_changed */
