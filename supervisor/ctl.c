@@ -252,13 +252,11 @@ static void on_changed(void *arg, int err, const char *text)
 		bus_ctl_answer(req, text);
 }
 
-static struct device *find_device(struct machine *m, struct bus_ctl_request *req, const char *id)
+/* The device, as it was found, if anything can be done with it now. */
+static struct device *check_found(struct machine *m, struct bus_ctl_request *req, struct device *d)
 {
-	struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
 	char text[BUS_TEXT_MAX];
 
-	if (!d)
-		d = helped;
 	if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED) {
 		snprintf(text, sizeof(text), "not possible while the machine is %s", machine_state_name(m));
 		bus_ctl_refuse(req, -EBUSY, text);
@@ -267,6 +265,13 @@ static struct device *find_device(struct machine *m, struct bus_ctl_request *req
 	if (!d)
 		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
 	return d;
+}
+
+static struct device *find_device(struct machine *m, struct bus_ctl_request *req, const char *id)
+{
+	struct device *d = machine_device(m, id);
+
+	return check_found(m, req, d ? d : machine_helped(m, id));
 }
 
 static void ask_revive(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
@@ -279,12 +284,13 @@ static void ask_revive(struct machine *m, struct bus_ctl_request *req, const cha
 
 static void ask_upgrade(struct machine *m, struct bus_ctl_request *req, const char *const *argv)
 {
-	struct device *d = find_device(m, req, argv[0]);
+	struct device *windowed = machine_windowed(m, argv[0]);
+	struct device *d = windowed ? check_found(m, req, windowed) : find_device(m, req, argv[0]);
 
 	if (d && d == machine_helped(m, argv[0]))
 		device_helper_upgrade(d, argv[1], on_changed, req);
 	else if (d)
-		device_upgrade(d, argv[1], on_changed, req);
+		device_upgrade(d, windowed, argv[1], on_changed, req);
 }
 
 static const struct {

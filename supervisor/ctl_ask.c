@@ -26,14 +26,14 @@ static void refuse(struct bus_ctl_request *req, int err, const struct bus_msg *r
 struct child *ctl_find_child(struct machine *m, const char *id)
 {
 	struct device *d = machine_device(m, id), *helped = machine_helped(m, id);
+	struct device *windowed = machine_windowed(m, id);
 
 	if (d)
 		return d->external ? NULL : &d->slot[d->active];
 	if (helped)
 		return &helped->helper.child;
-	for (size_t i = 0; i < m->ndevices; i++)
-		if (device_of_window(&m->device[i], id))
-			return &m->device[i].window[m->device[i].active];
+	if (windowed)
+		return &windowed->window[windowed->active];
 	return strcmp(id, "core") ? NULL : &m->core;
 }
 

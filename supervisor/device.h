@@ -113,6 +113,7 @@ enum upgrade_step {
 struct device_upgrade {
 	enum upgrade_step step;
 	size_t slot; /* of the new process */
+	bool window; /* which is the window's, and else the server's */
 	device_done_fn done;
 	void *arg;
 	uint64_t drain, stop; /* when these steps began */
@@ -218,9 +219,10 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
 /*
  * Replaces its process by one of the program at path (NULL: what is installed now). The old one is untouched until the
  * new one is ready; if that dies before it served for a while the old program takes over again. One that was given up is
- * started with the new program, or given up again with the old one. done is called when it is known how it ended.
+ * started with the new program, or given up again with the old one. done is called when it is known how it ended. window: the
+ * same with its window's program, if it has one.
  */
-void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg);
+void device_upgrade(struct device *d, bool window, const char *path, device_done_fn done, void *arg);
 
 /* Its process took a change of a property, or is told of it as it starts. */
 void device_note_set(struct device_link *l, const char *key, const char *value);
@@ -236,8 +238,8 @@ json_t *device_json(const struct device_link *l);
 
 void device_fini(struct device *d);
 
-/* The device, if that is what its window is called; else NULL. */
-struct device *device_of_window(struct device *d, const char *id);
+/* It has a window, which is called that. */
+bool device_has_window(const struct device *d, const char *id);
 
 /* What every process's status has: id, program, state, process id, messages. */
 json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child);

@@ -103,6 +103,8 @@ void device_repeat_sets(struct device *d);
 
 /* ---- device_window.c: a slot's process, and its window if it has one ---- */
 
+#define DEVICE_WINDOW "window" /* its program */
+
 /* The slot of either. */
 size_t device_slot_of(const struct device *d, const struct child *c);
 

@@ -9,6 +9,8 @@
  *
  * An old process that dies or hangs on its last steps needs no care: its requests are resubmitted by the new one.
  *
+ * Where a window stands before the server (device_window.c) either's program is replaced alone, and the pair all the same.
+ *
  * Of a device that was given up there is no old process: the new program starts in its place and has the same time of
  * trial, alone. Should it not last, the device is given up as it was, with its old program.
  */
@@ -32,6 +34,17 @@ static size_t old_slot(const struct device *d)
 	return 1 - d->upgrade.slot;
 }
 
+/* Whose program it is, in the keeper's plan. */
+static size_t place_of(const struct device *d, size_t slot)
+{
+	return d->index + slot + (d->upgrade.window ? KEEPER_WINDOW : 0);
+}
+
+static const char *name_of(const struct device *d)
+{
+	return d->upgrade.window ? DEVICE_WINDOW : d->process;
+}
+
 static void finish(struct device *d, int err, const char *text)
 {
 	device_done_fn done = d->upgrade.done;
@@ -48,7 +61,7 @@ static void finish(struct device *d, int err, const char *text)
 /* The slot that was to be the new program's is the old one's again. */
 static void give_slot_back(struct device *d)
 {
-	int err = keeper_same_program(d->keeper, d->index + d->upgrade.slot, d->index + old_slot(d));
+	int err = keeper_same_program(d->keeper, place_of(d, d->upgrade.slot), place_of(d, old_slot(d)));
 
 	if (err)
 		say_error_errno(err, "%s: the old program can't be had for the spare", d->id);
@@ -90,10 +103,10 @@ static void start_new(struct device *d)
 {
 	const char *path = *d->upgrade.program ? d->upgrade.program : NULL;
 	char what[128], why[BUS_TEXT_MAX];
-	int err = keeper_program(d->keeper, d->index + d->upgrade.slot, path, what, sizeof(what));
+	int err = keeper_program(d->keeper, place_of(d, d->upgrade.slot), path, what, sizeof(what));
 
 	if (err) {
-		snprintf(why, sizeof(why), "%s: %s", path ? path : d->process, *what ? what : strerror(-err));
+		snprintf(why, sizeof(why), "%s: %s", path ? path : name_of(d), *what ? what : strerror(-err));
 		finish(d, err, why);
 		device_plan_spare(d);
 		return;
@@ -108,7 +121,7 @@ static void start_new(struct device *d)
 		refuse(d, err, "the new program can't be started");
 }
 
-void device_upgrade(struct device *d, const char *path, device_done_fn done, void *arg)
+void device_upgrade(struct device *d, bool window, const char *path, device_done_fn done, void *arg)
 {
 	char text[BUS_TEXT_MAX];
 
@@ -123,11 +136,12 @@ void device_upgrade(struct device *d, const char *path, device_done_fn done, voi
 		return;
 	}
 	d->upgrade = (struct device_upgrade) {
-		.step = UPGRADE_CLEARING, .slot = device_other(d), .done = done, .arg = arg
+		.step = UPGRADE_CLEARING, .slot = device_other(d), .window = window, .done = done, .arg = arg
 	};
 	snprintf(d->upgrade.program, sizeof(d->upgrade.program), "%s", path ? path : "");
 	loop_disarm_timer(d->spare_timer);
-	say_info("%s: upgrading to %s", d->id, path ? path : "the program that is installed now");
+	say_info("%s: upgrading %s to %s", d->id, name_of(d),
+		 path ? path : "the program that is installed now");
 	if (!device_stop_slot(d, device_other(d), CLEAR_NS))
 		device_upgrade_vanished(d);
 }
@@ -392,12 +406,12 @@ void device_on_trial_timer(void *arg)
 
 	if (d->upgrade.step != UPGRADE_TRIAL)
 		return;
-	err = keeper_same_program(d->keeper, d->index + old_slot(d), d->index + d->upgrade.slot);
+	err = keeper_same_program(d->keeper, place_of(d, old_slot(d)), place_of(d, d->upgrade.slot));
 	if (err)
 		say_error_errno(err, "%s: the spare stays with the old program", d->id);
 	put_answer(d, json, sizeof(json));
 	say_info("%s: upgraded", d->id);
-	d->ops->event(d->arg, d, "device-upgraded", *d->upgrade.program ? d->upgrade.program : d->process);
+	d->ops->event(d->arg, d, "device-upgraded", *d->upgrade.program ? d->upgrade.program : name_of(d));
 	device_stop_slot(d, old_slot(d), CLEAR_NS);
 	finish(d, 0, json);
 	device_plan_spare(d);

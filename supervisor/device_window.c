@@ -17,8 +17,6 @@
 #include "device_priv.h"
 #include "num.h"
 
-#define PROCESS "window"
-
 /* ---- the pair ---- */
 
 size_t device_slot_of(const struct device *d, const struct child *c)
@@ -138,7 +136,7 @@ static int init_window(struct device *d, size_t slot, const char *dir, const str
 	c->ops = ops;
 	c->arg = d;
 	c->index = d->index + KEEPER_WINDOW + slot;
-	c->process = c->kind = PROCESS;
+	c->process = c->kind = DEVICE_WINDOW;
 	c->device = d->id;
 	memcpy(c->id, d->id, sizeof(c->id));
 	c->start_ns = d->policy.start_ns;
@@ -180,12 +178,12 @@ void device_adopt_pairs(struct device *d)
 	}
 }
 
-struct device *device_of_window(struct device *d, const char *id)
+bool device_has_window(const struct device *d, const char *id)
 {
 	char name[RUNDIR_SLOT_MAX];
 
 	rundir_slot(name, d->id, KEEPER_WINDOW);
-	return d->windowed && !strcmp(name, id) ? d : NULL;
+	return d->windowed && !strcmp(name, id);
 }
 
 json_t *device_window_json(const struct device *d)
@@ -200,7 +198,7 @@ json_t *device_window_json(const struct device *d)
 	char id[RUNDIR_SLOT_MAX];
 
 	rundir_slot(id, d->id, KEEPER_WINDOW);
-	return device_child_json(id, PROCESS, names[c->state], c);
+	return device_child_json(id, DEVICE_WINDOW, names[c->state], c);
 }
 
 void device_fini_windows(struct device *d)

@@ -82,6 +82,14 @@ struct device *machine_helped(struct machine *m, const char *id)
 	return NULL;
 }
 
+struct device *machine_windowed(struct machine *m, const char *id)
+{
+	for (size_t i = 0; i < m->ndevices; i++)
+		if (device_has_window(&m->device[i], id))
+			return &m->device[i];
+	return NULL;
+}
+
 static bool is_ending(const struct machine *m)
 {
 	return m->state >= MACHINE_ENDING_CORE;

@@ -103,6 +103,9 @@ struct device *machine_device(struct machine *m, const char *id);
 /* The device whose helper goes by that id, its own with an end; or NULL. */
 struct device *machine_helped(struct machine *m, const char *id);
 
+/* The device whose window has this id, or NULL. */
+struct device *machine_windowed(struct machine *m, const char *id);
+
 const char *machine_state_name(const struct machine *m);
 
 __attribute__((format(printf, 4, 5))) void machine_publish(struct machine *m, const char *source,

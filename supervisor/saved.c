@@ -142,6 +142,7 @@ static const struct field device_fields[] = {
 	TEXT(last_death),
 	NUMBER_TO(UPGRADE_REVERTING, upgrade.step),
 	NUMBER_TO(KEEPER_SLOTS - 1, upgrade.slot),
+	FLAG(upgrade.window),
 	NUMBER(upgrade.drain),
 	NUMBER(upgrade.stop),
 	TEXT(upgrade.program),

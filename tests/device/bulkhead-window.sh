@@ -102,6 +102,42 @@ check "... is another pair" new_pair "$(pair | sed "s/.*/$spare ${old#* }/")" 1
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ---- the window's own program ----
+new=$tmp/new
+mkdir "$new"
+chmod 755 "$new"
+cp "$bin/fake-child" "$new/window"
+mkfifo "$new"/disk0.window{,.spare}.ctl
+chmod 666 "$new"/*.ctl
+versions() { echo "$(device m disk0 version) $(device m disk0 window.version)"; }
+upgrade() { ctl m upgrade disk0.window "$@" 2>"$tmp/why"; }
+start m --disk path="$tmp/disk.img",id=disk0,memory=window
+wait_running m
+wait_for 10 spare_is ready
+old=$(pair)
+upgrade --exec "$new/nothing"
+is "an upgrade of the window to what is not there" $? 1
+like "... is refused" "$(<"$tmp/why")" 'nothing: .*No such file'
+echo exit=1 >"$new/disk0.window.do"
+upgrade --exec "$new/window"
+is "... to one that ends at once" $? 1
+like "... as well" "$(<"$tmp/why")" 'the new process ended'
+is "... nothing was touched" "$(pair) $(versions)" "$old fake-bin fake-bin"
+rm "$new/disk0.window.do"
+wait_for 10 spare_is ready
+check "an upgrade of the window" upgrade --exec "$new/window"
+is "... replaces its program and no other" "$(versions)" "fake-bin fake-new"
+check "... in another pair" new_pair "$old" 0
+wait_for 10 spare_is ready
+slay "$(device m disk0 pid)"
+check "a death later" wait_for 10 up_after 1
+is "... the other slot has it, too" "$(versions)" "fake-bin fake-new"
+wait_for 10 spare_is ready
+check "an upgrade of the server" ctl m upgrade disk0
+is "... leaves it as it is" "$(versions)" "fake-bin fake-new"
+ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- one refuses its options ----
 for which in disk0 disk0.window; do
 	script $which exit=2
