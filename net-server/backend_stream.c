@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "backend.h"
 #include "clean.h"
+#include "fd.h"
 #include "log.h"
 #include "vec.h"
 
@@ -211,23 +211,18 @@ int backend_open_listen_fd(struct backend *b, int fd)
 
 int backend_open_stream(struct backend *b, const char *path)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	CLEAN_FD int fd = -1;
 	int err = check_pairs(b, "stream");
 
 	if (err)
 		return err;
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		log_error("--stream %s: must be at most %zu bytes", path, sizeof(addr.sun_path) - 1);
-		return -ENAMETOOLONG;
-	}
-	memcpy(addr.sun_path, path, strlen(path));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		err = -errno;
-		log_error_errno(err, "--stream %s: nobody can be connected to", path);
-		return err;
-	}
+	fd = fd_connect(path);
+	if (fd == -ENAMETOOLONG)
+		log_error("--stream %s: must be at most %d bytes", path, FD_SOCKET_MAX);
+	else if (fd < 0)
+		log_error_errno(fd, "--stream %s: nobody can be connected to", path);
+	if (fd < 0)
+		return fd;
 	err = backend_take_fd(fd, "stream");
 	if (!err)
 		err = use(b, fd, path);

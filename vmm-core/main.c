@@ -8,8 +8,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,14 +61,10 @@ static void enter_namespaces(void)
 
 static int connect_socket(const struct options_device *d)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = fd_connect(d->socket);
 
 	if (fd < 0)
-		log_die(1, errno, "no socket");
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", d->socket);
-	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
-		log_die(1, errno, "device %s: no connection to %s", d->id, d->socket);
+		log_die(1, fd, "device %s: no connection to %s", d->id, d->socket);
 	return fd;
 }
 

@@ -6,12 +6,8 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "clean.h"
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
@@ -59,40 +55,21 @@ static const struct server_option options[] = {
 
 /* ---- the device ---- */
 
-static int dial(const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	CLEAN_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(addr.sun_path, path, strlen(path));
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return -errno;
-	return take_fd(&fd);
-}
-
-static int check_connected(int fd)
-{
-	struct sockaddr_un peer;
-	socklen_t len = sizeof(peer), type_len = sizeof(int);
-	int type = 0;
-
-	if (!getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) && type == SOCK_STREAM &&
-	    !getpeername(fd, (struct sockaddr *)&peer, &len))
-		return fd_set_cloexec(fd, true);
-	log_error("--server-fd %d: must be a connected unix stream socket", fd);
-	return -ENOTCONN;
-}
-
 static int reach_server(struct window *w)
 {
-	if (!w->server)
-		return check_connected(w->back.fd);
-	w->back.fd = dial(w->server);
-	if (w->back.fd < 0)
-		log_error_errno(w->back.fd, "--server %s", w->server);
-	return MIN(w->back.fd, 0);
+	int err = 0;
+
+	if (w->server) {
+		w->back.fd = fd_connect(w->server);
+		err = MIN(w->back.fd, 0);
+		if (err)
+			log_error_errno(err, "--server %s", w->server);
+		return err;
+	}
+	err = fd_check_connected(w->back.fd);
+	if (err)
+		log_error_errno(err, "--server-fd %d: must be a connected unix stream socket", w->back.fd);
+	return err;
 }
 
 static int window_open(void *dev, const struct server_settings *settings, uint64_t *features)

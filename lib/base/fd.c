@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -91,6 +92,33 @@ int fd_check_unshrinkable(int fd)
 	if (seals < 0)
 		return -errno;
 	return seals & F_SEAL_SHRINK ? 0 : -EPERM;
+}
+
+int fd_connect(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	CLEAN_FD int fd = -1;
+
+	_Static_assert(sizeof(addr.sun_path) == FD_SOCKET_MAX + 1, "a path and its NUL");
+	if (strlen(path) > FD_SOCKET_MAX)
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	return take_fd(&fd);
+}
+
+int fd_check_connected(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer), type_len = sizeof(int);
+	int type = 0, err = fd_set_cloexec(fd, true);
+
+	if (!err && (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 ||
+		     getpeername(fd, (struct sockaddr *)&peer, &len) < 0))
+		err = -errno;
+	return err ? err : type == SOCK_STREAM ? 0 : -ESOCKTNOSUPPORT;
 }
 
 int fd_event_set(int fd)

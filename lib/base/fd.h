@@ -23,6 +23,15 @@ int fd_pwrite_full(int fd, const void *buf, size_t len, off_t off);
 /* 0 if the file can't become shorter any more; -EPERM if it can. Only a memfd is asked: another error for the rest. */
 int fd_check_unshrinkable(int fd);
 
+#define FD_SOCKET_MAX 107 /* bytes of a unix socket's path, without its NUL */
+
+/* A connection to who listens on the unix stream socket at path, close-on-exec: the descriptor or -errno. Waits while the
+ * listener has no room for it. */
+int fd_connect(const char *path);
+
+/* Whether fd, from somebody else, is a unix stream socket with somebody at its other end; it is made close-on-exec. 0 or -errno. */
+int fd_check_connected(int fd);
+
 /* Adds 1 to an eventfd; a saturated counter (EAGAIN on a non-blocking one) is success: it is already
  * signalled. */
 int fd_event_set(int fd);

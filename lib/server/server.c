@@ -14,8 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "clean.h"
@@ -382,15 +380,8 @@ static int live(struct server *s)
 /* Whether fd is what --vhost-fd promises: a stream socket with somebody at its other end. */
 static int check_connection(int fd)
 {
-	struct sockaddr_un peer;
-	socklen_t len = sizeof(peer), type_len = sizeof(int);
-	int type = 0, err = fd_set_cloexec(fd, true);
+	int err = fd_check_connected(fd);
 
-	if (!err && (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 ||
-		     getpeername(fd, (struct sockaddr *)&peer, &len) < 0))
-		err = -errno;
-	if (!err && type != SOCK_STREAM)
-		err = -ESOCKTNOSUPPORT;
 	if (err)
 		log_error_errno(err, "--vhost-fd %d: must be a connected unix stream socket", fd);
 	return err;
