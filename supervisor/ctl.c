@@ -24,16 +24,10 @@ static double uptime_s(const struct machine *m)
 
 static json_t *core_json(const struct machine *m)
 {
-	static const char *const names[] = {
-		[CHILD_IDLE] = "idle",
-		[CHILD_STARTING] = "starting",
-		[CHILD_READY] = "up",
-		[CHILD_STOPPING] = "stopping",
-	};
-
 	return device_child_json(
 	    "core", m->core.process,
-	    m->core.silent && m->core.state == CHILD_READY ? "silent" : names[m->core.state], &m->core);
+	    m->core.silent && m->core.state == CHILD_READY ? "silent" : device_child_state(&m->core),
+	    &m->core);
 }
 
 /* The ids of what was given up. */

@@ -242,6 +242,7 @@ void device_fini(struct device *d);
 bool device_has_window(const struct device *d, const char *id);
 
 /* What every process's status has: id, program, state, process id, messages. */
+const char *device_child_state(const struct child *child);
 json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child);
 
 #endif

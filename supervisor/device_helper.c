@@ -416,14 +416,8 @@ int device_helper_adopt(struct device *d)
 
 json_t *device_helper_json(const struct device *d)
 {
-	static const char *const names[] = {
-		[CHILD_IDLE] = "idle",
-		[CHILD_STARTING] = "starting",
-		[CHILD_READY] = "up",
-		[CHILD_STOPPING] = "stopping",
-	};
 	const struct device_helper *h = &d->helper;
-	const char *state = h->failed ? "failed" : h->waiting ? "waiting" : names[h->child.state];
+	const char *state = h->failed ? "failed" : h->waiting ? "waiting" : device_child_state(&h->child);
 	char id[RUNDIR_SLOT_MAX];
 	json_t *json;
 

@@ -153,6 +153,18 @@ json_t *device_child_json(const char *id, const char *process, const char *state
 			 (json_int_t)counters.malformed, "refused_peers", (json_int_t)counters.refused_peers);
 }
 
+const char *device_child_state(const struct child *child)
+{
+	static const char *const names[] = {
+		[CHILD_IDLE] = "idle",
+		[CHILD_STARTING] = "starting",
+		[CHILD_READY] = "up",
+		[CHILD_STOPPING] = "stopping",
+	};
+
+	return names[child->state];
+}
+
 static const char *spare_state(const struct device *d, const struct child *spare)
 {
 	static const char *const names[] = {

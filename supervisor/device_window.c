@@ -188,17 +188,11 @@ bool device_has_window(const struct device *d, const char *id)
 
 json_t *device_window_json(const struct device *d)
 {
-	static const char *const names[] = {
-		[CHILD_IDLE] = "idle",
-		[CHILD_STARTING] = "starting",
-		[CHILD_READY] = "up",
-		[CHILD_STOPPING] = "stopping",
-	};
 	const struct child *c = &d->window[d->active];
 	char id[RUNDIR_SLOT_MAX];
 
 	rundir_slot(id, d->id, KEEPER_WINDOW);
-	return device_child_json(id, DEVICE_WINDOW, names[c->state], c);
+	return device_child_json(id, DEVICE_WINDOW, device_child_state(c), c);
 }
 
 void device_fini_windows(struct device *d)
