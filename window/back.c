@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,8 +22,7 @@
 /* For one request later: to stop a ring takes as long as its slowest request. */
 #define DEADLINE_NS (60 * NS_PER_S)
 
-#define F_EVENT_IDX (1ULL << 29)
-#define F_VERSION_1 (1ULL << 32)
+#define F(bit) (1ULL << (bit))
 
 /* ---- asking at first ---- */
 
@@ -68,7 +69,7 @@ int back_ask(struct back *b, uint32_t config_len, bool patient)
 	if (!err)
 		err = ask(b, loop, config_len, patient ? PATIENT_NS : ANSWER_NS);
 	loop_free(loop);
-	if (!err && !(b->info.features & F_VERSION_1))
+	if (!err && !(b->info.features & F(VIRTIO_F_VERSION_1)))
 		err = -EPROTONOSUPPORT;
 	if (err)
 		log_error_errno(err, "the device's server does not say what it offers");
@@ -78,7 +79,7 @@ int back_ask(struct back *b, uint32_t config_len, bool patient)
 
 bool back_has_event_idx(const struct back *b)
 {
-	return b->info.features & F_EVENT_IDX;
+	return b->info.features & F(VIRTIO_RING_F_EVENT_IDX);
 }
 
 /* ---- beginning ---- */
@@ -175,8 +176,8 @@ static void advance(struct back *b)
 void back_start(struct back *b, uint64_t features)
 {
 	b->wanted = true;
-	b->features = features | F_VERSION_1 | F_EVENT_IDX;
-	b->features &= ~(1ULL << 28 /* INDIRECT_DESC */ | 1ULL << 34 /* RING_PACKED */);
+	b->features = features | F(VIRTIO_F_VERSION_1) | F(VIRTIO_RING_F_EVENT_IDX);
+	b->features &= ~(F(VIRTIO_RING_F_INDIRECT_DESC) | F(VIRTIO_F_RING_PACKED));
 	advance(b);
 }
 

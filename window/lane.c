@@ -431,5 +431,4 @@ void lane_close(struct lane *l)
 		close(l->err);
 	arena_free(&l->arena);
 	free(l->vectors);
-	free(l);
 }

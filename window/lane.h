@@ -58,12 +58,14 @@ struct lane {
 	struct lane_stats stats;
 };
 
+/* Makes what a queue needs for its life, in a zeroed *l: 0 or -errno, and lane_close in either case. Main thread. */
 int lane_open(struct lane *l, struct window *w, struct server_queue *queue);
 void lane_close(struct lane *l);
 
 /* Makes its ring in the window anew. The main thread, while the driver's is not served. */
 void lane_prepare(struct lane *l, bool event_idx);
 
+/* What lib/server asks of a queue (server.h: struct server_device), with the lane as its state; none blocks. */
 int lane_attach(struct lane *l);
 void lane_detach(struct lane *l);
 void lane_set_ring(struct lane *l, bool on);

@@ -270,6 +270,7 @@ static void close_queue(void *state)
 		loop_bh_cancel(&l->window->rings);
 	back_close(&l->window->back);
 	lane_close(l);
+	free(l);
 }
 
 static int attach(void *state)
