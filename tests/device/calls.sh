@@ -8,10 +8,10 @@
 count=${top_builddir:?}/tests/device/count-calls
 grep -q '^#define BH_SANITIZE' "$top_builddir/config.h" && skip_all "sanitizer builds run without the sandbox"
 "$count" "$tmp/none" -- true || skip_all "no process can be traced here"
-tests=(test-blk-{io,bus,socket,requests,errors,blocks,qcow2,move,resize,nbd,nbd-hostile,flight}
+tests=(test-blk-{io,bus,socket,requests,errors,blocks,qcow2,move,resize,nbd,nbd-hostile,flight} test-window
 	test-net-{io,bus,link,control,command,move,limits}
 	bulkhead-{image,spare,upgrade}.sh
-	guest/{bare,hang,net-bare,ports}.sh)
+	guest/{bare,hang,net-bare,ports,window}.sh)
 [ -z "${BULKHEAD_CALLS-}" ] || read -ra tests <<<"$BULKHEAD_CALLS"
 
 # A test of ours that needs more than it has here, or more time, still counts for what it did.
