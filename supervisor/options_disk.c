@@ -185,7 +185,7 @@ static int check_window(const struct vmconf_device *device, struct vmconf_error 
 		return 0;
 	if (*device->server)
 		return vmconf_refuse(error, "memory=\"window\" does not go with server");
-	if (device->queues * WINDOW_MIN > (disk->window_bytes ? disk->window_bytes : WINDOW_DEFAULT))
+	if (device->queues * WINDOW_MIN > disk->window_bytes)
 		return vmconf_refuse(error, "window is too small for %u queues; allowed: at least %lluM",
 				     device->queues, (unsigned long long)(device->queues * WINDOW_MIN) >> 20);
 	return 0;
@@ -214,6 +214,8 @@ int options_disk(struct vmconf_device *device, char *value, struct vmconf_error 
 	if (device->disk.backing.n && !device->disk.qcow2)
 		return vmconf_refuse(error, "backing=\"%s\" goes with format=qcow2 only",
 				     device->disk.backing.word[0]);
+	if (device->disk.window && !device->disk.window_bytes)
+		device->disk.window_bytes = WINDOW_DEFAULT;
 	err = options_check_engine(&device->disk, error);
 	if (!err)
 		err = check_window(device, error);

@@ -398,10 +398,8 @@ static int fill_window(struct keeper_child *child, const struct vmconf *conf, si
 	/* The order in which device_window.c makes them. */
 	add_fd(&a, "--vhost-fd", child->nfixed);
 	add_fd(&a, "--server-fd", child->nfixed + 1);
-	if (device->disk.window_bytes) {
-		add(&a, "--size");
-		add(&a, "%llu", (unsigned long long)device->disk.window_bytes);
-	}
+	add(&a, "--size");
+	add(&a, "%llu", (unsigned long long)device->disk.window_bytes);
 	add_threads(&a, device);
 	add_queues(&a, device);
 	return finish(child, &a);

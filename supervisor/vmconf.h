@@ -70,7 +70,7 @@ struct vmconf_disk {
 	enum vmconf_engine engine;
 	enum vmconf_on_error on_error;
 	bool window;              /* its server sees a window in place of the guest's memory */
-	uint64_t window_bytes;    /* of that; 0: the window's own */
+	uint64_t window_bytes;    /* of that */
 	char *limit[QUOTA_KEYS];  /* as their options of blk-server take them; NULL: none */
 	char group[BUS_NAME_MAX]; /* whose limits hold, too; empty: none */
 };
