@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -44,6 +45,18 @@ static int do_same_program(struct keeper_self *s, const struct keeper_request *r
 	if (request->option >= s->plan->nchildren)
 		return -EINVAL;
 	return program_copy(&s->program[request->child], &s->program[request->option]);
+}
+
+/* Rings of io_uring outlive their process, and hold a lock on the device's state until they are gone (blk-server/fence.h). */
+static int do_quiet(const struct keeper_self *s, const struct keeper_request *request)
+{
+	int fd = request->option < s->plan->ndevices ? s->plan->state[request->option] : -1;
+
+	if (fd < 0)
+		return 0;
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return -errno;
+	return flock(fd, LOCK_UN) ? -errno : 0;
 }
 
 static void let_go(struct keeper_self *s, size_t i, size_t h)
@@ -275,6 +288,9 @@ static size_t obey(struct keeper_self *s, const struct keeper_request *request, 
 		return 0;
 	case KEEPER_SAME_PROGRAM:
 		answer->err = do_same_program(s, request);
+		return 0;
+	case KEEPER_QUIET:
+		answer->err = do_quiet(s, request);
 		return 0;
 	case KEEPER_CONNECT:
 		*out = *made = child->connect ? files_connect(child->connect) : -EINVAL;

@@ -69,6 +69,7 @@ struct keeper_plan {
 	size_t nchildren;
 	struct files_tap *tap[VMCONF_DEVICES_MAX];  /* which of them may have a place in a bridge to leave */
 	const char *listens_at[VMCONF_DEVICES_MAX]; /* sockets to be removed; NULL */
+	int state[VMCONF_DEVICES_MAX];              /* memory that a device's processes share; -1 */
 	size_t ndevices;
 	bool sandbox;
 	const char *crash_dir; /* where reports go */
@@ -134,6 +135,9 @@ int keeper_fetch(struct keeper *k, size_t i, struct keeper_found *found);
 
 /* The flight recorder of child i into fds, which are the caller's; -1 if it has none. */
 int keeper_recorder(struct keeper *k, size_t i, int fds[2]);
+
+/* Whether the kernel is through with all that dead processes of the plan's device left to it: 0, -EAGAIN if not yet. */
+int keeper_is_quiet(struct keeper *k, size_t device);
 
 /* From now on the keeper logs where we do and, should we die, gives back our terminal (-1: none). */
 int keeper_settle(struct keeper *k, int terminal, const struct termios *settings);

@@ -248,6 +248,14 @@ int keeper_recorder(struct keeper *k, size_t i, int fds[2])
 	return err;
 }
 
+int keeper_is_quiet(struct keeper *k, size_t device)
+{
+	struct keeper_request request = { .verb = KEEPER_QUIET, .option = (uint32_t)device };
+	struct keeper_answer answer = { 0 };
+
+	return ask(k, &request, NULL, 0, &answer, NULL);
+}
+
 int keeper_settle(struct keeper *k, int terminal, const struct termios *settings)
 {
 	struct keeper_request request = { .verb = KEEPER_SETTLE, .settings = *settings };

@@ -28,6 +28,7 @@ enum keeper_verb {
 	KEEPER_FORGET, /* what it holds of a child's front end */
 	KEEPER_FETCH,  /* all that it has of a child */
 	KEEPER_RECORDER,
+	KEEPER_QUIET,  /* whether transfers of a device may go on */
 	KEEPER_SETTLE, /* an adopter's stderr, and its terminal if it has one */
 	KEEPER_REPORT, /* of the process that was last reaped of a child */
 	KEEPER_FINISH,
@@ -37,7 +38,7 @@ enum keeper_verb {
 struct keeper_request {
 	uint32_t verb, child;
 	uint32_t number; /* of this request; its answer has it, too */
-	uint32_t option; /* of SPAWN: restricted; of SAME_PROGRAM: the other child */
+	uint32_t option; /* of SPAWN: restricted; of SAME_PROGRAM: the other child; of QUIET: the device */
 	uint32_t nheld;  /* of SPAWN: how many of its descriptors, the last ones, are to be held */
 	union {
 		char path[KEEPER_PATH_MAX]; /* of PROGRAM; empty: the plan's */

@@ -366,28 +366,6 @@ static void on_device_ended(void *arg, struct device *d)
 	loop_bh_post(&m->ended_bh);
 }
 
-static void on_device_failed(void *arg, int err, const struct bus_msg *reply)
-{
-	(void)arg;
-	(void)reply;
-	if (err && err != -ECANCELED)
-		say_warn_errno(err, "the core can't tell the guest that a device needs a reset");
-}
-
-/* Its process is dead, so nothing of it can write to the guest's memory any more. */
-static void fail_device(struct machine *m, const struct device *d)
-{
-	for (size_t i = 0; i < d->links; i++) {
-		struct bus_msg msg = { .type = BUS_FAIL_DEVICE };
-		int err;
-
-		snprintf(msg.fail_device.device, sizeof(msg.fail_device.device), "%s", d->link[i].id);
-		err = bus_request(m->core.bus, &msg, CORE_ANSWER_NS, on_device_failed, m);
-		if (err)
-			on_device_failed(m, err, NULL);
-	}
-}
-
 static void on_given_up(void *arg, struct device *d, bool wrong)
 {
 	struct machine *m = arg;
@@ -402,10 +380,11 @@ static void on_given_up(void *arg, struct device *d, bool wrong)
 	if (is_ending(m))
 		return;
 	m->device_failed = true;
+	m->failed[d - m->device] = false;
 	if (d->policy.on_failure == FAILURE_STOP)
 		machine_end(m, EXIT_DEVICE, false);
-	else if (d->policy.on_failure == FAILURE_NEEDS_RESET && d->state == DEVICE_FAILED)
-		fail_device(m, d);
+	else
+		machine_fail_devices(m);
 }
 
 static void on_device_event(void *arg, const struct device *d, const char *kind, const char *text)
@@ -495,10 +474,8 @@ static void on_core_back(void *arg, struct child *core)
 	(void)core;
 	run_if_all_up(m);
 	ctl_ask_again(m);
-	for (size_t i = 0; i < m->ndevices; i++)
-		if (m->device[i].state == DEVICE_FAILED &&
-		    m->device[i].policy.on_failure == FAILURE_NEEDS_RESET)
-			fail_device(m, &m->device[i]);
+	memset(m->failed, 0, sizeof(m->failed));
+	machine_fail_devices(m);
 	if (m->asked && (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED))
 		machine_power_off(m);
 }

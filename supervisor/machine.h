@@ -63,8 +63,10 @@ struct machine {
 	uint64_t begun, running_since;
 	uint64_t crash[DEVICE_DEATHS_MAX]; /* ring of the times of restarts after crashes */
 	size_t ncrashes;
-	struct loop_timer *grace; /* until a guest that was asked to power off is ended */
-	struct loop_bh ended_bh;  /* looks whether all processes have ended */
+	bool failed[VMCONF_DEVICES_MAX]; /* of devices that were given up: the guest was told */
+	struct loop_timer *fail_timer;   /* tries that again */
+	struct loop_timer *grace;        /* until a guest that was asked to power off is ended */
+	struct loop_bh ended_bh;         /* looks whether all processes have ended */
 	struct loop_fd *signal_watch, *keeper_watch;
 	int signal_fd;
 	struct bus_ctl *ctl;

@@ -116,6 +116,8 @@ int machine_init(struct machine *m, int signal_fd, const char **what)
 	loop_bh_init(&m->ended_bh, m->loop, machine_on_all_ended, m);
 	err = loop_add_timer(m->loop, machine_on_grace_over, m, &m->grace);
 	if (!err)
+		err = loop_add_timer(m->loop, machine_fail_devices, m, &m->fail_timer);
+	if (!err)
 		err = loop_add_fd(m->loop, signal_fd, EPOLLIN, machine_on_signal, m, &m->signal_watch);
 	if (!err)
 		err = loop_add_fd(m->loop, keeper_fd(m->keeper), EPOLLHUP | EPOLLRDHUP,

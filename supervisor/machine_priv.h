@@ -57,6 +57,11 @@ void machine_retry(struct machine *m);
 void machine_runs_on(struct machine *m, const char *why);
 void machine_resumed(struct machine *m);
 
+/* ---- machine_fail.c ---- */
+
+/* Tells the guest which devices that were given up need a reset; of those that the kernel still works for it does so later. */
+void machine_fail_devices(void *arg);
+
 /* ---- machine_power.c ---- */
 
 void machine_on_signal(void *arg, uint32_t events);

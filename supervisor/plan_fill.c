@@ -426,6 +426,7 @@ static int fill_device(struct keeper_plan *plan, const struct vmconf *conf, size
 				  dir);
 	plan->tap[i] = &files->tap[i];
 	plan->listens_at[i] = files->listens_at[i];
+	plan->state[i] = files->state[i];
 	return err;
 }
 

@@ -108,6 +108,23 @@ check "... revive" ctl m revive disk0
 ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ... while a ring of io_uring outlives its process: it holds a lock on the device's state, as this test does.
+start m --disk "path=$tmp/disk.img,restarts=1/60,on-failure=needs-reset"
+wait_running m
+server=$(device m disk0 pid)
+like "the server gets its state" "$(tr '\0' ' ' <"/proc/$server/cmdline")" '--state-fd 4 '
+exec 9<"/proc/$server/fd/4"
+flock -s 9
+storm 'disk0: given up, .*; the guest is told that it needs a reset'
+ctl m pause # what the core was told before, it has done when it answers
+tell core log marked
+check "needs-reset: the core goes on" wait_for 10 logged m 'vmm-core: marked'
+unlike "... it is not told while something of the device is under way" "$(cat "$tmp/m.err")" 'vmm-core: device disk0 failed'
+exec 9<&-
+check "... and when that is over, it is" wait_for 10 logged m 'vmm-core: device disk0 failed'
+ctl m quit
+ends_with "ends, given up as it is: exit 6" 6 "$pid" m
+
 # ---- stop ----
 start m --disk "path=$tmp/disk.img,restarts=1/60,on-failure=stop"
 wait_running m
