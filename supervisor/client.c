@@ -14,6 +14,7 @@
 #include "clean.h"
 #include "client_loops.h"
 #include "client_print.h"
+#include "client_priv.h"
 #include "clock.h"
 #include "machine.h"
 #include "num.h"
@@ -99,23 +100,15 @@ void client_ps_help(FILE *to)
 
 /* ---- words ---- */
 
-struct client {
-	bool json, help;
-	const char *run_dir;
-	const char *exec; /* NULL: none */
-	const char *word[5];
-	int nwords;
-	char base[RUNDIR_PATH_MAX];
-};
-
-static int refuse(const char *command, const char *word, const char *why)
+int client_refuse(const struct client *c, const char *word, const char *why)
 {
-	fprintf(stderr, "bulkhead: %s: \"%s\": %s\n", command, word, why);
+	fprintf(stderr, "bulkhead: %s: \"%s\": %s\n", c->command, word, why);
 	return EXIT_CONFIG;
 }
 
-static int read_words(struct client *c, const char *command, int max, int argc, char **argv)
+int client_read_words(struct client *c, int max, int argc, char **argv)
 {
+	bool exec = !strcmp(c->command, "ctl");
 	struct vmconf_error error;
 
 	for (int i = 0; i < argc; i++) {
@@ -129,21 +122,21 @@ static int read_words(struct client *c, const char *command, int max, int argc, 
 			c->run_dir = word + 10;
 		} else if (!strcmp(word, "--run-dir")) {
 			if (i + 1 == argc)
-				return refuse(command, word, "needs a value: DIR");
+				return client_refuse(c, word, "needs a value: DIR");
 			c->run_dir = argv[++i];
-		} else if (max && !strncmp(word, "--exec=", 7)) {
+		} else if (exec && !strncmp(word, "--exec=", 7)) {
 			c->exec = word + 7;
-		} else if (max && !strcmp(word, "--exec")) {
+		} else if (exec && !strcmp(word, "--exec")) {
 			if (i + 1 == argc)
-				return refuse(command, word, "needs a value: PROGRAM");
+				return client_refuse(c, word, "needs a value: PROGRAM");
 			c->exec = argv[++i];
 		} else if (*word == '-') {
-			return refuse(
-			    command, word,
-			    max ? "no such option; allowed: --exec PROGRAM, --json, --run-dir DIR, --help"
-				: "no such option; allowed: --json, --run-dir DIR, --help");
+			return client_refuse(
+			    c, word,
+			    exec ? "no such option; allowed: --exec PROGRAM, --json, --run-dir DIR, --help"
+				 : "no such option; allowed: --json, --run-dir DIR, --help");
 		} else if (c->nwords == max) {
-			return refuse(command, word, "one word too many; --help tells what is allowed");
+			return client_refuse(c, word, "one word too many; --help tells what is allowed");
 		} else {
 			c->word[c->nwords++] = word;
 		}
@@ -157,7 +150,7 @@ static int read_words(struct client *c, const char *command, int max, int argc, 
 
 /* ---- ctl ---- */
 
-static int call_failed(const struct client *c, int err)
+int client_failed(const struct client *c, int err)
 {
 	const char *name = c->word[0];
 	int base = rundir_open_base(c->base);
@@ -168,7 +161,7 @@ static int call_failed(const struct client *c, int err)
 	if (base >= 0)
 		close(base);
 	/* It ended, as it was asked to, before its answer was sent. */
-	if (owner <= 0 && err == -EPIPE && !strcmp(c->word[1], "quit"))
+	if (owner <= 0 && err == -EPIPE && c->nwords > 1 && !strcmp(c->word[1], "quit"))
 		return 0;
 	if (owner <= 0) {
 		rundir_refuse_absent(c->base, name, &error);
@@ -178,8 +171,8 @@ static int call_failed(const struct client *c, int err)
 	if (alone)
 		fprintf(
 		    stderr,
-		    "bulkhead: ctl: \"%s\": it runs without a supervisor; bulkhead adopt %s takes it over\n",
-		    name, name);
+		    "bulkhead: %s: \"%s\": it runs without a supervisor; bulkhead adopt %s takes it over\n",
+		    c->command, name, name);
 	else if (err == -EPIPE)
 		fprintf(
 		    stderr,
@@ -187,8 +180,8 @@ static int call_failed(const struct client *c, int err)
 		    "tells whether it did what was asked\n",
 		    name, owner, name);
 	else
-		fprintf(stderr, "bulkhead: ctl: \"%s\": process %d does not answer: %s\n", name, owner,
-			strerror(-err));
+		fprintf(stderr, "bulkhead: %s: \"%s\": process %d does not answer: %s\n", c->command, name,
+			owner, strerror(-err));
 	return EXIT_INTERNAL;
 }
 
@@ -200,32 +193,32 @@ static int find_request(const struct client *c)
 	while (i < ARRAY_SIZE(verbs) && strcmp(c->word[1], verbs[i].verb))
 		i++;
 	if (i == ARRAY_SIZE(verbs)) {
-		refuse("ctl", c->word[1], "no such request; allowed: " REQUESTS);
+		client_refuse(c, c->word[1], "no such request; allowed: " REQUESTS);
 		return -1;
 	}
 	if (!vmconf_name_ok(c->word[0])) {
-		refuse("ctl", c->word[0], "not a machine's name; bulkhead ps lists all");
+		client_refuse(c, c->word[0], "not a machine's name; bulkhead ps lists all");
 		return -1;
 	}
 	if (c->nwords != 2 + verbs[i].device + verbs[i].change + verbs[i].size + (int)verbs[i].words) {
-		refuse("ctl", c->word[1],
-		       verbs[i].wants    ? verbs[i].wants
-		       : verbs[i].change ? "needs a device's id and KEY=VALUE after it"
-		       : verbs[i].size   ? "needs a disk's id and its new size after it"
-		       : verbs[i].device ? "needs a device's id after it"
-					 : "takes no device");
+		client_refuse(c, c->word[1],
+			      verbs[i].wants    ? verbs[i].wants
+			      : verbs[i].change ? "needs a device's id and KEY=VALUE after it"
+			      : verbs[i].size   ? "needs a disk's id and its new size after it"
+			      : verbs[i].device ? "needs a device's id after it"
+						: "takes no device");
 		return -1;
 	}
 	if (verbs[i].change && !strchr(c->word[3], '=')) {
-		refuse("ctl", c->word[3], "is not KEY=VALUE");
+		client_refuse(c, c->word[3], "is not KEY=VALUE");
 		return -1;
 	}
 	if (c->exec && strcmp(verbs[i].verb, "upgrade") != 0) {
-		refuse("ctl", "--exec", "only goes with upgrade");
+		client_refuse(c, "--exec", "only goes with upgrade");
 		return -1;
 	}
 	if (c->exec && *c->exec != '/') {
-		refuse("ctl", c->exec, "--exec takes an absolute path");
+		client_refuse(c, c->exec, "--exec takes an absolute path");
 		return -1;
 	}
 	return (int)i;
@@ -234,11 +227,11 @@ static int find_request(const struct client *c)
 int client_ctl(int argc, char **argv)
 {
 	CLEAN_FREE struct bus_ctl_result *result = calloc(1, sizeof(*result));
-	struct client c = { 0 };
+	struct client c = { .command = "ctl" };
 	char path[RUNDIR_PATH_MAX + BUS_NAME_MAX + 8];
 	const char *args[4];
 	size_t nargs = 0;
-	int err = read_words(&c, "ctl", 5, argc, argv), request;
+	int err = client_read_words(&c, 5, argc, argv), request;
 
 	if (c.help)
 		client_ctl_help(stdout);
@@ -252,7 +245,7 @@ int client_ctl(int argc, char **argv)
 		return EXIT_CONFIG;
 	}
 	if (c.nwords == 1)
-		return refuse("ctl", c.word[0], "a request is missing after it; allowed: " REQUESTS);
+		return client_refuse(&c, c.word[0], "a request is missing after it; allowed: " REQUESTS);
 	request = find_request(&c);
 	if (request < 0)
 		return EXIT_CONFIG;
@@ -276,7 +269,7 @@ int client_ctl(int argc, char **argv)
 			break;
 	}
 	if (err)
-		return call_failed(&c, err);
+		return client_failed(&c, err);
 	if (result->err) {
 		fprintf(stderr, "bulkhead: ctl: \"%s\" %s: %s\n", c.word[0], c.word[1], result->text);
 		return EXIT_INTERNAL;
@@ -324,8 +317,8 @@ static json_t *machine_json(const char *base, const char *name, int pid)
 
 int client_ps(int argc, char **argv)
 {
-	struct client c = { 0 };
-	int err = read_words(&c, "ps", 0, argc, argv), base;
+	struct client c = { .command = "ps" };
+	int err = client_read_words(&c, 0, argc, argv), base;
 	struct dirent *entry;
 	json_t *list;
 	DIR *dir;

@@ -27,6 +27,7 @@ static void help(FILE *to)
 	      "A virtual machine monitor that gives each device a process of its own.\n\n"
 	      "  run    run a virtual machine\n"
 	      "  ctl    ask a running machine for something\n"
+	      "  events tell what happens in a running machine\n"
 	      "  ps     list the machines that run\n"
 	      "  adopt  take over a machine that lost its supervisor\n"
 	      "  image  list the snapshots of a disk image, or revert to one\n"
@@ -243,8 +244,9 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*fn)(int argc, char **argv);
 	} commands[] = {
-		{ "run", command_run },     { "ctl", client_ctl },      { "ps", client_ps },
-		{ "adopt", adopt_command }, { "image", image_command }, { "trace", report_trace },
+		{ "run", command_run },    { "ctl", client_ctl },      { "events", client_events },
+		{ "ps", client_ps },       { "adopt", adopt_command }, { "image", image_command },
+		{ "trace", report_trace },
 	};
 
 	if (argc < 2) {
@@ -263,7 +265,8 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	fprintf(stderr,
-		"bulkhead: \"%.60s\": no such command; allowed: run, ctl, ps, adopt, image, trace, --help, "
+		"bulkhead: \"%.60s\": no such command; allowed: run, ctl, events, ps, adopt, image, trace, "
+		"--help, "
 		"--version\n",
 		argv[1]);
 	return EXIT_CONFIG;

@@ -198,7 +198,7 @@ refused_alone "fault 73: socket path over 107 bytes" '^bulkhead: --run-dir: ".*"
 	run --kernel "$tmp/kernel" --run-dir "$tmp/$long"
 refused_alone "no options: short usage" '^usage: bulkhead run --kernel FILE' run
 refused_alone "no command: help" '^usage: bulkhead COMMAND' 
-refused_alone "unknown command" '"fly": no such command; allowed: run, ctl, ps' fly
+refused_alone "unknown command" '"fly": no such command; allowed: run, ctl, events, ps' fly
 refused_alone "ctl unknown request" '"explode": no such request; allowed: status, pause' ctl x explode
 refused_alone "ctl unknown option" '"--foo": no such option' ctl --foo
 refused_alone "ctl without a name" '^bulkhead: ctl: a machine.s name and a request are missing; .*$' ctl

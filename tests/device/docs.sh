@@ -81,7 +81,7 @@ while read -r option value; do
 	like "the page tells the default of --$option" "$text" "$value"
 done <"$tmp/defaults"
 
-for command in "" ctl ps adopt image trace; do
+for command in "" ctl events ps adopt image trace; do
 	# shellcheck disable=SC2086
 	out=$("$bulkhead" $command --help)
 	is "bulkhead $command --help: exit 0" $? 0
