@@ -79,6 +79,8 @@ static void print_child(const char *machine, const json_t *child)
 		printf(", engine %s", text_of(child, "engine"));
 	if (json_object_get(child, "spare") && strcmp(text_of(child, "spare"), "off"))
 		printf(", spare %s", text_of(child, "spare"));
+	if (json_object_get(child, "link") && strcmp(text_of(child, "link"), "up"))
+		printf(", link %s", text_of(child, "link"));
 	print_limits(json_object_get(child, "limits"));
 	print_away(json_object_get(child, "away"));
 	if (json_object_get(child, "server"))

@@ -97,6 +97,8 @@ void device_io_error(struct device *d, const struct bus_msg *msg);
 
 /* The limits of a device that are in force: what was set of them, by key. */
 json_t *device_limits_json(const struct device_link *l);
+/* "up" or "down" as it was set, of a network port; else NULL. */
+const char *device_network_link(const struct device_link *l);
 
 /* The active process, which is on the bus, may not know, or have forgotten, what was set. */
 void device_repeat_sets(struct device *d);

@@ -54,6 +54,14 @@ json_t *device_limits_json(const struct device_link *l)
 	return limits;
 }
 
+const char *device_network_link(const struct device_link *l)
+{
+	for (const struct device_set *s = l->set; s < l->set + DEVICE_SETS_MAX && *s->key; s++)
+		if (!strcmp(s->key, "link"))
+			return s->value;
+	return NULL;
+}
+
 struct repeated {
 	const struct device *device;
 	char key[BUS_NAME_MAX];

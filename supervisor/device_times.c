@@ -224,6 +224,8 @@ json_t *device_json(const struct device_link *l)
 		json_object_set_new(json, "engine", json_string(d->engine));
 	if (active)
 		json_object_set_new(json, "limits", device_limits_json(l));
+	if (active && device_network_link(l))
+		json_object_set_new(json, "link", json_string(device_network_link(l)));
 	if (spare) {
 		json_object_set_new(json, "spare", json_string(spare_state(d, spare)));
 		json_object_set_new(json, "spare_pid", pid_json(spare));

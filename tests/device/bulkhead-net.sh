@@ -54,7 +54,11 @@ tell net0.user frame "in 1"
 check "... and back" wait_for 5 logged m 'net-server\[net0\]: frame: in 1'
 
 # ---- what is asked of them ----
+is "status has the link" "$(device m net0 link)" up
+unlike "... and does not bore with it" "$(ctl m status)" 'link'
 check "a property is set" ctl m set net0 link=down
+is "... status has it" "$(device m net0 link)" down
+like "... in words, too" "$(ctl m status)" ' net0 +net-server +up .*, link down'
 check "... the server is told" wait_for 5 logged m 'net-server\[net0\]: set link to down'
 check "... and the log tells" logged m '^bulkhead: net0: link=down on request'
 out=$(ctl m set net0 wrong=1 2>&1)
@@ -257,6 +261,7 @@ adopt() {
 adopt
 wait_running m
 is "taken over: the same processes" "$(device m net0 pid) $(helper pid) $(helper restarts)" "$server $user 0"
+is "... and the link as it was set" "$(device m net0 link)" down
 told_down() { grep -c 'net-server\[net0\]: set link to down' "$tmp/m.err"; }
 told_more() { [ "$(told_down)" -gt "$1" ]; }
 check "... told again what was set, in case its supervisor died over that" wait_for 10 told_more 1
