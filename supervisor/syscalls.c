@@ -31,7 +31,7 @@ static const struct sandbox_rule listener_table[] = {
 	ALLOW(readv, "receive a message"),
 	ALLOW(sendmsg, "send a message; log lines to syslog"),
 	ALLOW(shutdown, "end a connection"),
-	ALLOW(getrandom, "ids of connections and requests"),
+	ALLOW(getrandom, "nng: where a new connection's deadlines are kept"),
 	ALLOW(unlink, "endpoints at the end, the console's socket"),
 	ALLOW(chmod, "an endpoint: whether anybody may connect"),
 	ALLOW_ARG(prctl, 0, PR_SET_NAME, "a thread that the filter finds not named yet"),

@@ -74,6 +74,7 @@ void bus_close(struct bus *bus)
 	bus_request_end_all(bus, -ECANCELED);
 	loop_del_timer(bus->timer);
 	loop_del_timer(bus->calm);
+	loop_del_timer(bus->open);
 	bus_leave(bus);
 }
 

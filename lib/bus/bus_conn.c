@@ -5,8 +5,8 @@
  * connection of the process is ever closed again, no socket gets another one, and closing a socket never returns. Here an
  * aio is submitted, stopped and freed by one thread, so none is lost.
  *
- * Each direction has one aio. Its callback, on a thread of nng's, marks it done and posts to the loop. There is a receive
- * under way whenever there is room: nng's poller spins on a connection that nobody reads and that is gone.
+ * Each direction has one aio. Its callback, on a thread of nng's, marks it done and posts to the loop. There is always a
+ * receive under way: nng's poller spins on a connection that is gone and that no receive has ever had to wait for.
  */
 #include "bus_conn.h"
 
@@ -18,6 +18,8 @@
 
 #include "clock.h"
 #include "num.h"
+
+#define BATCH 16 /* messages handed over at once: others' turn comes in between */
 
 /* One direction. */
 struct way {
@@ -85,6 +87,13 @@ static nng_aio *prepare(struct way *way, void *buf, size_t len)
 
 /* ---- what comes in ---- */
 
+/* Nothing more is taken of it, nor what was not handed over. */
+static void give_up(struct bus_conn *c)
+{
+	c->over = true;
+	c->begin = c->have;
+}
+
 /* The first message that was not handed over, if all of it is there. One that is too long ends the connection. */
 static bool next_message(struct bus_conn *c, size_t *len)
 {
@@ -93,8 +102,7 @@ static bool next_message(struct bus_conn *c, size_t *len)
 	if (!bus_wire_head(c->buf + c->begin, n, len))
 		return false;
 	if (*len > c->size - BUS_WIRE_HEAD) {
-		c->over = true;
-		c->begin = c->have;
+		give_up(c);
 		return false;
 	}
 	return *len <= n - BUS_WIRE_HEAD;
@@ -102,34 +110,38 @@ static bool next_message(struct bus_conn *c, size_t *len)
 
 static void receive_more(struct bus_conn *c)
 {
-	if (c->in.busy || c->over)
-		return;
-	memmove(c->buf, c->buf + c->begin, c->have - c->begin);
+	if (c->begin)
+		memmove(c->buf, c->buf + c->begin, c->have - c->begin);
 	c->have -= c->begin;
 	c->begin = 0;
 	if (c->have < c->size)
 		nng_stream_recv(c->stream, prepare(&c->in, c->buf + c->have, c->size - c->have));
+	else if (!c->reads)
+		give_up(c);
 }
 
 static void take_in(struct bus_conn *c)
 {
 	size_t n, len;
-	bool more;
+	unsigned batch = 0;
 	int err;
 
 	if (is_through(&c->in, &err, &n)) {
 		c->over |= err != 0;
 		c->have += err ? 0 : n;
 	}
-	while ((more = next_message(c, &len)) && c->reads) {
+	while (c->reads && batch++ < BATCH && next_message(c, &len)) {
 		c->begin += BUS_WIRE_HEAD + len;
 		c->ops->message(c->arg, c, c->buf + c->begin - len, len);
 	}
 	if (c->freed)
 		return;
-	if (!c->over || more) {
+	if (!c->over && !c->in.busy)
 		receive_more(c);
-	} else if (!c->told) {
+	if (next_message(c, &len)) {
+		if (c->reads)
+			loop_bh_post(&c->bh);
+	} else if (c->over && !c->told) {
 		c->told = true;
 		c->ops->ended(c->arg, c);
 	}
@@ -161,9 +173,13 @@ static void give_out(struct bus_conn *c)
 		return;
 	sem_trywait(&c->moved);
 	if (err) {
-		/* The peer is gone: what it left is still to be read. */
 		c->broken = true;
 		drop(c);
+		/* A peer that is gone left what is still to be read. One that is not is to come again. */
+		if (err != NNG_ECLOSED && err != NNG_ECONNRESET && err != NNG_ECONNSHUT) {
+			give_up(c);
+			loop_bh_post(&c->bh);
+		}
 		return;
 	}
 	c->sent += n;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A connection that carries messages: nng's byte stream over a unix socket, each message behind its length (4 bytes, big
- * endian). All functions are for the loop's thread and none blocks but bus_conn_flush; nng's threads only post to the loop.
+ * endian). All functions are for the loop's thread; nng's threads only post to the loop. None waits for the peer but
+ * bus_conn_flush, and bus_conn_free waits for a callback of nng's that is under way.
  */
 #ifndef BUS_CONN_H
 #define BUS_CONN_H
@@ -32,7 +33,8 @@ int bus_conn_new(struct loop *loop, nng_stream *stream, size_t recv_max, const s
 /* Closes at once: what was not sent is lost. NULL is ignored. */
 void bus_conn_free(struct bus_conn *conn);
 
-/* Whether messages are handed over. While they are not, the peer is soon brought to a stand. */
+/* Whether messages are handed over. While they are not, they wait here, as many as the largest message has bytes; who sends
+ * more is hung up on. */
 void bus_conn_read(struct bus_conn *conn, bool on);
 
 /* Sends a message, or has it wait. Takes over m unless it fails: -EAGAIN if too many wait, -EPIPE. */

@@ -219,7 +219,7 @@ void bus_ctl_close(struct bus_ctl *ctl)
 	ctl->closed = true;
 	bus_listener_free(ctl->listener);
 	for (size_t i = 0; i < BUS_CTL_CLIENTS; i++)
-		bus_conn_free(ctl->slot[i].conn);
+		part(&ctl->slot[i]);
 	release(ctl);
 }
 

@@ -6,10 +6,14 @@
 #include <sys/stat.h>
 
 #include "bus_priv.h"
+#include "clock.h"
 #include "num.h"
 
 /* Whoever reaches the folder may knock: a child has a user of its own, and its pid is what counts. */
 #define MODE_OPEN 0666
+
+/* From the end of a connection until the kernel takes the next one: who hangs up all the time is to keep nobody busy. */
+#define OPEN_NS (5 * NS_PER_MS)
 
 /* A process that has its connection could keep nng's threads busy with others, none of which would be let in: the kernel
  * refuses them. Should this fail, they are refused later. */
@@ -17,6 +21,14 @@ static void set_mode(const struct bus *bus, unsigned mode)
 {
 	if (bus->listener)
 		(void)!chmod(bus->path, mode);
+}
+
+static void open_again(void *arg)
+{
+	const struct bus *bus = arg;
+
+	if (!bus->conn && !bus->fenced)
+		set_mode(bus, MODE_OPEN);
 }
 
 /* ---- a connection begins and ends ---- */
@@ -37,7 +49,8 @@ void bus_link_drop(struct bus *bus)
 	bus_conn_free(bus->conn);
 	bus->conn = NULL;
 	loop_disarm_timer(bus->calm);
-	set_mode(bus, MODE_OPEN);
+	if (bus->listener)
+		loop_arm_timer(bus->open, clock_ns() + OPEN_NS);
 	bus_request_end_all(bus, -EPIPE);
 	if (!bus->closed && bus->ops->connected)
 		bus->ops->connected(bus->arg, false);
@@ -162,6 +175,7 @@ void bus_expect(struct bus *bus, pid_t peer_pid)
 		bus->malformed = 0;
 		bus->unasked_ns = 0;
 		bus->expected = peer_pid;
+		open_again(bus);
 		admit_early(bus);
 	}
 	bus_leave(bus);
@@ -191,7 +205,9 @@ int bus_link_init(struct bus *bus, const char *path)
 		bus->path = strdup(path);
 		if (!bus->path)
 			return -ENOMEM;
-		return bus_listener_new(bus->loop, path, MODE_OPEN, on_knock, bus, &bus->listener);
+		err = loop_add_timer(bus->loop, open_again, bus, &bus->open);
+		return err ? err
+			   : bus_listener_new(bus->loop, path, MODE_OPEN, on_knock, bus, &bus->listener);
 	}
 	err = bus_dialer_new(bus->loop, path, on_dialled, bus, &bus->dialer);
 	if (!err)
@@ -202,6 +218,7 @@ int bus_link_init(struct bus *bus, const char *path)
 void bus_link_close(struct bus *bus)
 {
 	bus_listener_free(bus->listener);
+	bus->listener = NULL;
 	bus_dialer_free(bus->dialer);
 	forget_early(bus);
 	bus_conn_free(bus->conn);

@@ -8,8 +8,8 @@
 #include "clock.h"
 #include "num.h"
 
-/* A child may send so many messages that nobody asked for at once, and one more in so long. The next ones wait at its side,
- * with all that it says after them: a flood costs nobody but who makes it. */
+/* A child may send so many messages that nobody asked for at once, and one more in so long. The next ones wait, with all
+ * that it says after them, and if it goes on all the same it is hung up on: a flood costs nobody but who makes it. */
 #define UNASKED_BURST 256
 #define UNASKED_NS    (NS_PER_MS / 2)
 
@@ -71,7 +71,7 @@ void bus_message_take(struct bus *bus, const uint8_t *data, size_t len)
 		return;
 	}
 	bus->counters.received++;
-	if (info->kind != BUS_KIND_REPLY)
+	if (info->kind != BUS_KIND_REPLY || !bus_request_waits(bus, msg.id))
 		bus->unasked_ns = MAX(bus->unasked_ns, clock_ns()) + UNASKED_NS;
 	if (info->kind != BUS_KIND_REPLY)
 		bus->ops->message(bus->arg, &msg);

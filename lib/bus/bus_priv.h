@@ -75,7 +75,8 @@ struct bus {
 	/* The supervisor's side. */
 	char *path;
 	struct bus_listener *listener;
-	pid_t expected; /* as for bus_listen */
+	pid_t expected;          /* as for bus_listen */
+	struct loop_timer *open; /* lets the kernel take connections again */
 	struct bus_early early[BUS_EARLY_MAX];
 
 	/* The child's side. */
@@ -110,6 +111,8 @@ int bus_send(struct bus *bus, const struct bus_msg *msg);
 
 /* bus_request.c */
 int bus_request_init(struct bus *bus);
+/* Whether somebody waits for the reply to request id. */
+bool bus_request_waits(const struct bus *bus, uint64_t id);
 /* Hands a reply to who waits for it. False if the reply was malformed. */
 bool bus_request_reply(struct bus *bus, const struct bus_msg *reply);
 /* Ends all pending requests with err. */

@@ -103,6 +103,15 @@ int bus_request(struct bus *bus, const struct bus_msg *msg, uint64_t timeout_ns,
 	return 0;
 }
 
+bool bus_request_waits(const struct bus *bus, uint64_t id)
+{
+	const struct bus_pending *p = bus->pending;
+
+	while (p && p->id != id)
+		p = p->next;
+	return p;
+}
+
 bool bus_request_reply(struct bus *bus, const struct bus_msg *reply)
 {
 	for (struct bus_pending **at = &bus->pending; *at; at = &(*at)->next) {

@@ -70,7 +70,7 @@ const struct sandbox_rule sandbox_table_bus[] = {
 	  .why = "redial: the result of a connect that had to wait" },
 	{ .nr = __NR_shutdown, .why = "end a connection" },
 	{ .nr = __NR_close, .why = "end a connection" },
-	{ .nr = __NR_getrandom, .why = "redial: random part of the delay; ids" },
+	{ .nr = __NR_getrandom, .why = "nng: where a new connection's deadlines are kept" },
 	{ .nr = __NR_set_robust_list, .why = "an nng thread that the filter finds not started yet" },
 	{ .nr = __NR_rseq, .why = "an nng thread that the filter finds not started yet" },
 	{ .nr = __NR_prctl,
