@@ -2,9 +2,9 @@
 /*
  * Requests in flight: their ids, deadlines and ends.
  *
- * An id is never used twice by an endpoint, not even for another peer, so a reply can only end the request that it
- * answers. One that names an id which was given out but is not pending is late (or doubled); any other was never
- * asked for. Both are counted and dropped.
+ * An id is never used twice, not for another peer nor by the endpoint's successor, as the first one is the time: a process
+ * may answer a new supervisor what the one before asked. So a reply can only end the request that it answers. One that names
+ * an id of the past which is not pending is late (or doubled); any other was never asked for. Both are counted and dropped.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -65,7 +65,7 @@ static void deadline(void *arg)
 
 int bus_request_init(struct bus *bus)
 {
-	bus->next_id = 1;
+	bus->next_id = clock_ns();
 	return loop_add_timer(bus->loop, deadline, bus, &bus->timer);
 }
 

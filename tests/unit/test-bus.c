@@ -203,6 +203,31 @@ Test(bus, redials_after_the_listener_restarts)
 	bus_pair_close();
 }
 
+/* As after the death of a supervisor: what it asked may be answered to the next one. */
+Test(bus, fault_47_reply_to_the_listener_before_is_late)
+{
+	struct result before = { 0 }, r = { 0 };
+
+	bus_pair_open(getpid());
+	child.silent = true;
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups && child.ups);
+	bus_pair_ping(10 * NS_PER_S, &before);
+	RUN_UNTIL(child.messages == 1);
+	bus_close(sup.bus);
+	cr_assert_eq(bus_listen(loop, path, getpid(), &bus_pair_ops, &sup, &sup.bus), 0);
+	RUN_UNTIL(sup.ups == 2 && child.ups == 2);
+	bus_pair_ping(10 * NS_PER_S, &r);
+	RUN_UNTIL(child.messages == 2);
+	bus_reply(child.bus, child.ids[0], &(struct bus_msg) { .type = BUS_OK });
+	RUN_UNTIL(bus_pair_counters(sup.bus).late_replies == 1);
+	cr_assert_eq(r.calls, 0);
+	bus_reply(child.bus, child.ids[1], &(struct bus_msg) { .type = BUS_OK });
+	RUN_UNTIL(r.calls);
+	cr_assert_eq(r.err, 0);
+	bus_pair_close();
+}
+
 Test(bus, stale_socket_is_replaced_and_other_files_are_left)
 {
 	struct bus *other = NULL;
