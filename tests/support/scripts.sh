@@ -51,12 +51,19 @@ mkdir -p "$tmp/cache/kernel/modules" "$tmp/work" "$tmp/bin"
 cat >"$tmp/bin/qemu-system-x86_64" <<END
 #!/bin/sh
 [ -t 0 ] && echo "a terminal" || echo "no terminal"
-last=
+last= monitor=
 for word; do
 	[ "\$last" != -pidfile ] || echo \$\$ >"\$word"
+	case \$word in pipe,id=monitor,path=*) monitor=\${word##*=} ;; esac
 	last=\$word
 done
-[ ! -e "$tmp/stay" ] || { printf 'prompt> '; echo \$\$ >"$tmp/qemu.pid"; exec sleep 600; }
+if [ -e "$tmp/stay" ]; then
+	printf 'prompt> '
+	echo \$\$ >"$tmp/qemu.pid"
+	read -r command <"\$monitor.in"
+	echo "\$command" >"$tmp/monitor"
+	exec sleep 600
+fi
 for word; do
 	case \$word in file:*/status) echo 7 >"\${word#file:}" ;; esac
 done
@@ -87,9 +94,10 @@ first=$pid
 wait_for 60 test -s "$tmp/qemu.pid"
 qemu=$(cat "$tmp/qemu.pid")
 kill -STOP "$qemu"
-out=$("$scripts/testhost" --silence 2 true </dev/null 2>&1)
+out=$("$scripts/testhost" --silence 5 true </dev/null 2>&1)
 is "a host that is silent for too long: status" $? 125
-like "... it is said" "$out" 'the test host has stopped: no heart-beat for 2 s'
+like "... it is said" "$out" 'the test host has stopped: no heart-beat for 5 s'
+is "... after it was nudged" "$(cat "$tmp/monitor")" "sendkey shift"
 like "... and whether QEMU computed" "$out" 'QEMU computed for 0 s'
 check "one whose QEMU is stopped is waited for" kill -0 "$first"
 kill -CONT "$qemu"
