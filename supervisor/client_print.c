@@ -49,9 +49,9 @@ static void print_away(const json_t *away)
 		       number_of(away, "requests") == 1 ? "" : "s");
 }
 
-static void print_limits(const json_t *limits)
+static void print_limits(const char *before, const json_t *limits)
 {
-	const char *key, *before = ", at most ";
+	const char *key;
 	json_t *value;
 
 	json_object_foreach((json_t *)(uintptr_t)limits, key, value)
@@ -81,7 +81,11 @@ static void print_child(const char *machine, const json_t *child)
 		printf(", spare %s", text_of(child, "spare"));
 	if (json_object_get(child, "link") && strcmp(text_of(child, "link"), "up"))
 		printf(", link %s", text_of(child, "link"));
-	print_limits(json_object_get(child, "limits"));
+	print_limits(", at most ", json_object_get(child, "limits"));
+	if (json_object_get(child, "group")) {
+		printf(", in group %s", text_of(json_object_get(child, "group"), "id"));
+		print_limits(": at most ", json_object_get(json_object_get(child, "group"), "limits"));
+	}
 	print_away(json_object_get(child, "away"));
 	if (json_object_get(child, "server"))
 		printf(", served by %s", text_of(child, "server"));

@@ -95,8 +95,8 @@ void ctl_on_changed(void *arg, int err, const struct bus_msg *reply)
 
 	snprintf(key, sizeof(key), "%.*s", (int)strcspn(q->change, "="), q->change);
 	/* A link that nobody is at the other end of comes up when somebody is. */
-	if (q->link && (!err || err == -ENOTCONN))
-		device_note_set(q->link, key, strchr(q->change, '=') + 1);
+	if (q->set && (!err || err == -ENOTCONN))
+		device_note_set(q->set, key, strchr(q->change, '=') + 1);
 	if (err) {
 		refuse(q->req, err, reply);
 		return;
@@ -150,7 +150,7 @@ static const char *find_member(struct machine *m, struct bus_ctl_request *req, c
 		const char *id = m->conf->device[i].id;
 		const struct child *c;
 
-		if (strcmp(m->conf->device[i].disk.group, group))
+		if (!*group || strcmp(m->conf->device[i].disk.group, group))
 			continue;
 		c = ctl_find_child(m, id);
 		if (!away || is_given_up(m, away))
@@ -187,7 +187,7 @@ void ctl_set(struct machine *m, struct bus_ctl_request *req, const char *const *
 	q = ctl_new_question(m, req, argv[0]);
 	if (!q)
 		return;
-	q->link = group ? NULL : l;
+	q->set = group ? l->group->set : l->set;
 	snprintf(msg.set.device, sizeof(msg.set.device), "%s", device_link_name(l));
 	snprintf(q->change, sizeof(q->change), "%s", argv[1]);
 	if (snprintf(msg.set.key, sizeof(msg.set.key), "%s%.*s", group ? "group-" : "",

@@ -51,6 +51,12 @@ struct device_set {
 	char value[64];
 };
 
+/* Disks with common limits. */
+struct device_group {
+	const char *id;
+	struct device_set set[DEVICE_SETS_MAX];
+};
+
 /* One of the devices that a process serves: what the core knows of it. */
 struct device_link {
 	/* For device_init. */
@@ -58,6 +64,7 @@ struct device_link {
 	size_t conf; /* its number among the machine's settings */
 	unsigned first_ring,
 	    rings; /* its part of the rings of its process, as that one's flight recorder counts */
+	struct device_group *group; /* whose limits hold, too; NULL: none */
 
 	struct device *device;
 	int front[KEEPER_SLOTS]; /* the front end's end of each process's socket, until the core has it; -1 */
@@ -224,8 +231,8 @@ void device_revive(struct device *d, device_done_fn done, void *arg);
  */
 void device_upgrade(struct device *d, bool window, const char *path, device_done_fn done, void *arg);
 
-/* Its process took a change of a property, or is told of it as it starts. */
-void device_note_set(struct device_link *l, const char *key, const char *value);
+/* The process of whose set this is took a change of a property, or is told of it as it starts. */
+void device_note_set(struct device_set *set, const char *key, const char *value);
 
 /* It, or what it needs, died too often and stays away. */
 bool device_has_failed(const struct device *d);

@@ -95,8 +95,8 @@ void device_io_error(struct device *d, const struct bus_msg *msg);
 
 /* ---- device_sets.c ---- */
 
-/* The limits of a device that are in force: what was set of them, by key. */
-json_t *device_limits_json(const struct device_link *l);
+/* The limits of a device or group that are in force: what was set of them, by key. */
+json_t *device_limits_json(const struct device_set *set);
 /* "up" or "down" as it was set, of a network port; else NULL. */
 const char *device_network_link(const struct device_link *l);
 

@@ -28,27 +28,27 @@ static bool is_limit(const char *key)
 	return false;
 }
 
-void device_note_set(struct device_link *l, const char *key, const char *value)
+void device_note_set(struct device_set *set, const char *key, const char *value)
 {
-	struct device_set *s = l->set;
+	struct device_set *s = set;
 
 	/* The others ask for something to be done, which is over then. */
 	if ((!is_limit(key) && strcmp(key, "link")) || strlen(key) >= sizeof(s->key) ||
 	    strlen(value) >= sizeof(s->value))
 		return;
-	while (s < l->set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
+	while (s < set + DEVICE_SETS_MAX && *s->key && strcmp(s->key, key))
 		s++;
-	if (s == l->set + DEVICE_SETS_MAX)
+	if (s == set + DEVICE_SETS_MAX)
 		return; /* no kind of device has so many */
 	memcpy(s->key, key, strlen(key) + 1);
 	memcpy(s->value, value, strlen(value) + 1);
 }
 
-json_t *device_limits_json(const struct device_link *l)
+json_t *device_limits_json(const struct device_set *set)
 {
 	json_t *limits = json_object();
 
-	for (const struct device_set *s = l->set; s < l->set + DEVICE_SETS_MAX && *s->key; s++)
+	for (const struct device_set *s = set; s < set + DEVICE_SETS_MAX && *s->key; s++)
 		if (is_limit(s->key) && strcmp(s->value, "0"))
 			json_object_set_new(limits, s->key, json_string(s->value));
 	return limits;

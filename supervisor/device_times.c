@@ -206,6 +206,11 @@ static json_t *away_json(const struct device_link *l, const struct child *active
 	return json;
 }
 
+static json_t *group_json(const struct device_group *group)
+{
+	return json_pack("{s:s, s:o}", "id", group->id, "limits", device_limits_json(group->set));
+}
+
 json_t *device_json(const struct device_link *l)
 {
 	const struct device *d = l->device;
@@ -223,7 +228,9 @@ json_t *device_json(const struct device_link *l)
 	if (d->engine)
 		json_object_set_new(json, "engine", json_string(d->engine));
 	if (active)
-		json_object_set_new(json, "limits", device_limits_json(l));
+		json_object_set_new(json, "limits", device_limits_json(l->set));
+	if (l->group)
+		json_object_set_new(json, "group", group_json(l->group));
 	if (active && device_network_link(l))
 		json_object_set_new(json, "link", json_string(device_network_link(l)));
 	if (spare) {

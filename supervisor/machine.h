@@ -53,6 +53,7 @@ struct machine {
 	struct device
 	    device[VMCONF_DEVICES_MAX]; /* as in conf, but for those that share a process: they are one */
 	size_t ndevices;
+	struct device_group group[VMCONF_GROUPS_MAX]; /* as in conf */
 	int desc_fd; /* our end of the socket on which the core gets descriptors */
 	unsigned generation;
 	bool again;         /* a new generation follows the end */

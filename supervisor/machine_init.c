@@ -40,23 +40,38 @@ static void note_limits(struct device_link *l, const struct vmconf_device *conf)
 	const struct vmconf_disk *disk = &conf->disk;
 
 	for (size_t i = 0; conf->kind == KIND_DISK && i < QUOTA_KEYS; i++)
-		device_note_set(l, quota_names[i], disk->limit[i] ? disk->limit[i] : "0");
+		device_note_set(l->set, quota_names[i], disk->limit[i] ? disk->limit[i] : "0");
 	for (size_t i = 0; conf->kind == KIND_NET && i < LIMITS; i++)
-		device_note_set(l, vmconf_limit_names[i], net->limit[i] ? net->limit[i] : "0");
+		device_note_set(l->set, vmconf_limit_names[i], net->limit[i] ? net->limit[i] : "0");
 	if (conf->kind == KIND_NET)
-		device_note_set(l, "link", "up");
+		device_note_set(l->set, "link", "up");
 }
 
-static void add_links(struct device *d, const struct vmconf *conf, size_t first)
+static void init_groups(struct machine *m)
 {
+	for (size_t i = 0; i < m->conf->ngroups; i++) {
+		const struct vmconf_group *conf = &m->conf->group[i];
+
+		m->group[i].id = conf->id;
+		for (size_t k = 0; k < QUOTA_KEYS; k++)
+			device_note_set(m->group[i].set, quota_names[k], conf->word[k] ? conf->word[k] : "0");
+	}
+}
+
+static void add_links(struct machine *m, struct device *d, size_t first)
+{
+	const struct vmconf *conf = m->conf;
+
 	for (size_t i = first; i < conf->ndevices; i++)
 		if (vmconf_leader(conf, i) == first) {
 			struct device_link *l = &d->link[d->links++];
+			int group = vmconf_find_group(conf, conf->device[i].disk.group);
 
 			snprintf(l->id, sizeof(l->id), "%s", conf->device[i].id);
 			l->conf = i;
 			l->first_ring = vmconf_first_ring(conf, i);
 			l->rings = vmconf_rings(&conf->device[i]);
+			l->group = group < 0 ? NULL : &m->group[group];
 			note_limits(l, &conf->device[i]);
 		}
 }
@@ -89,7 +104,7 @@ static int init_device(struct machine *m, size_t i)
 					     .on_failure = conf->on_failure };
 	snprintf(d->id, sizeof(d->id), "%s", vmconf_process_id(conf));
 	d->shared = *conf->server;
-	add_links(d, m->conf, i);
+	add_links(m, d, i);
 	return device_init(d, m->dir->path);
 }
 
@@ -97,6 +112,7 @@ static int init_children(struct machine *m)
 {
 	int err = init_core(m);
 
+	init_groups(m);
 	for (size_t i = 0; !err && i < m->conf->ndevices; i++)
 		if (vmconf_leader(m->conf, i) == i)
 			err = init_device(m, i);

@@ -25,7 +25,7 @@ struct ctl_question {
 	struct machine *machine;
 	struct bus_ctl_request *req;
 	char id[BUS_NAME_MAX];
-	struct device_link *link;  /* of SET of one device */
+	struct device_set *set;    /* of SET: of the device or group */
 	char change[BUS_TEXT_MAX]; /* what is to be changed, for the log; of SET "KEY=VALUE" */
 };
 

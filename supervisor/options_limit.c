@@ -70,8 +70,10 @@ static int take_pair(const struct vmconf *conf, struct vmconf_group *group, cons
 	if (*given >> i & 1)
 		return vmconf_refuse(error, "\"%s\" is given twice; once is allowed", key);
 	*given |= 1U << i;
+	if (i && check((enum quota_key)(i - 1), value, &group->limit[i - 1], error))
+		return -EINVAL;
 	if (i)
-		return check((enum quota_key)(i - 1), value, &group->limit[i - 1], error);
+		return options_keep(&group->word[i - 1], value, error);
 	if (options_check_name("id", value, error))
 		return -EINVAL;
 	if (vmconf_find_group(conf, value) >= 0)
@@ -82,7 +84,7 @@ static int take_pair(const struct vmconf *conf, struct vmconf_group *group, cons
 
 int options_limit_group(struct vmconf *conf, char *value, struct vmconf_error *error)
 {
-	struct vmconf_group group = { .id = "" };
+	struct vmconf_group *group = &conf->group[conf->ngroups];
 	unsigned given = 0;
 	char *key, *val;
 	int got;
@@ -91,10 +93,10 @@ int options_limit_group(struct vmconf *conf, char *value, struct vmconf_error *e
 		return vmconf_refuse(error, "\"%s\" is one too many; at most %d groups are possible", value,
 				     VMCONF_GROUPS_MAX);
 	while ((got = parse_next_pair(&value, &key, &val)) > 0)
-		if (take_pair(conf, &group, key, val, &given, error))
+		if (take_pair(conf, group, key, val, &given, error))
 			return -EINVAL;
-	if (got < 0 || !*group.id)
+	if (got < 0 || !*group->id)
 		return vmconf_refuse(error, "names no group; allowed: id=ID[,bps=RATE...]");
-	conf->group[conf->ngroups++] = group;
+	conf->ngroups++;
 	return 0;
 }

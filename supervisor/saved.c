@@ -221,23 +221,35 @@ static void read_ring(const json_t *from, uint64_t *ring, size_t *n)
 		ring[*n] = (uint64_t)json_integer_value(json_array_get(from, *n));
 }
 
+static json_t *save_set(const struct device_set *set)
+{
+	json_t *to = json_object();
+
+	for (size_t i = 0; i < DEVICE_SETS_MAX && *set[i].key; i++)
+		json_object_set_new(to, set[i].key, json_string(set[i].value));
+	return to;
+}
+
+static void read_set(const json_t *from, struct device_set *set)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)from, key, value) if (json_is_string(value))
+	    device_note_set(set, key, json_string_value(value));
+}
+
 static json_t *save_link(const struct device_link *l)
 {
-	json_t *to = save_fields(link_fields, l), *sets = json_object();
+	json_t *to = save_fields(link_fields, l);
 
-	for (size_t i = 0; i < DEVICE_SETS_MAX && *l->set[i].key; i++)
-		json_object_set_new(sets, l->set[i].key, json_string(l->set[i].value));
-	json_object_set_new(to, "set", sets);
+	json_object_set_new(to, "set", save_set(l->set));
 	return to;
 }
 
 static int read_link(const json_t *from, struct device_link *l)
 {
-	const char *key;
-	json_t *value;
-
-	json_object_foreach(json_object_get(from, "set"), key, value) if (json_is_string(value))
-	    device_note_set(l, key, json_string_value(value));
+	read_set(json_object_get(from, "set"), l->set);
 	return read_fields(link_fields, from, l);
 }
 
@@ -269,10 +281,13 @@ static json_t *save_device(const struct device *d)
 
 static json_t *save_machine(const struct machine *m)
 {
-	json_t *to = save_fields(machine_fields, m), *devices = json_array();
+	json_t *to = save_fields(machine_fields, m), *devices = json_array(), *groups = json_array();
 
 	for (size_t i = 0; i < m->ndevices; i++)
 		json_array_append_new(devices, save_device(&m->device[i]));
+	for (size_t i = 0; i < m->conf->ngroups; i++)
+		json_array_append_new(groups, save_set(m->group[i].set));
+	json_object_set_new(to, "groups", groups);
 	json_object_set_new(to, "core", save_fields(child_fields, &m->core));
 	json_object_set_new(to, "devices", devices);
 	json_object_set_new(to, "crashes", save_ring(m->crash, m->ncrashes, m->conf->restarts_s));
@@ -303,11 +318,13 @@ static int read_device(const json_t *from, struct device *d)
 
 static int read_machine(const json_t *from, struct machine *m)
 {
-	const json_t *devices = json_object_get(from, "devices");
+	const json_t *devices = json_object_get(from, "devices"), *groups = json_object_get(from, "groups");
 
 	for (size_t i = 0; i < m->ndevices; i++)
 		if (read_device(json_array_get(devices, i), &m->device[i]))
 			return -EINVAL;
+	for (size_t i = 0; i < m->conf->ngroups; i++)
+		read_set(json_array_get(groups, i), m->group[i].set);
 	read_ring(json_object_get(from, "crashes"), m->crash, &m->ncrashes);
 	return read_fields(child_fields, json_object_get(from, "core"), &m->core)
 		   ? -EINVAL
@@ -339,6 +356,8 @@ static uint64_t hash_machine(const struct machine *m)
 
 	hash = hash_fields(hash, child_fields, &m->core);
 	hash = hash_bytes(hash, &m->ncrashes, sizeof(m->ncrashes));
+	for (size_t i = 0; i < m->conf->ngroups; i++)
+		hash = hash_bytes(hash, m->group[i].set, sizeof(m->group[i].set));
 	for (size_t i = 0; i < m->ndevices; i++) {
 		const struct device *d = &m->device[i];
 

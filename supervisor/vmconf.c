@@ -86,6 +86,9 @@ void vmconf_free(struct vmconf *conf)
 {
 	for (size_t i = 0; i < conf->ndevices; i++)
 		free_device(&conf->device[i]);
+	for (size_t i = 0; i < VMCONF_GROUPS_MAX; i++) /* the last one may be half read */
+		for (size_t k = 0; k < QUOTA_KEYS; k++)
+			free(conf->group[i].word[k]);
 	free(conf->kernel);
 	free(conf->initrd);
 	free(conf->append);

@@ -79,6 +79,7 @@ struct vmconf_disk {
 struct vmconf_group {
 	char id[BUS_NAME_MAX];
 	uint64_t limit[QUOTA_KEYS]; /* 0: none */
+	char *word[QUOTA_KEYS];     /* ... as they were given; NULL: not */
 };
 
 /* What is limited of the traffic, each with the words of its option of net-server. */

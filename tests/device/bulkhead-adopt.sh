@@ -230,12 +230,16 @@ ctl m quit
 ends_with "... ends" 0 "$pid" m
 
 # ---- half done ----
-start m "${disk[@]}" "${keep[@]}"
+start m --limit-group id=slow,bps=10M,iops=100 --disk "path=$tmp/disk.img,bps=1M,group=slow" "${keep[@]}"
 wait_running m
+ctl m set disk0 bps=2M
+ctl m set group:slow bps=20M
 ctl m pause
 bereave
 adopt
 wait_for 10 answers
+is "limits that were set are told of by the adopter, a group's too" \
+	"$(status_of m | jq -c '.devices[0] | [.limits, .group.limits]')" '[{"bps":"2M"},{"bps":"20M","iops":"100"}]'
 is "a paused machine is paused" "$(state m)" paused
 check "... and can be resumed" ctl m resume
 # Its sandbox ends it.

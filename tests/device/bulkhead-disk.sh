@@ -93,8 +93,10 @@ refused() {
 	is "$1: exit 2" $? 2
 	like "... says why" "$out" "$2"
 }
+truncate -s 1M "$tmp/disk2.img"
 start m --limit-group id=slow,bps=10M,iops-burst=5 --limit-group id=idle \
-	--disk path="$tmp/disk.img",id=disk0,bps=1M,iops-burst=7,group=slow --disk path="$tmp/disk1.img",id=disk1,group=slow
+	--disk path="$tmp/disk.img",id=disk0,bps=1M,iops-burst=7,group=slow --disk path="$tmp/disk1.img",id=disk1,group=slow \
+	--disk path="$tmp/disk2.img",id=disk2
 wait_running m
 like "the server is told of the disk's limits" "$(words "$(device m disk0 pid)")" \
 	'--image-fd 3 --state-fd 4 --group-fd 5 --bps 1M --iops-burst 7 --vhost-fd 7 .*--flight-fd 6 '
@@ -102,19 +104,28 @@ same_memory() { [ "$(stat -Lc %i "/proc/$1/fd/5")" = "$(stat -Lc %i "/proc/$2/fd
 check "... and two disks of a group have the same memory" same_memory "$(device m disk0 pid)" "$(device m disk1 pid)"
 check "... but not their own" test "$(stat -Lc %i "/proc/$(device m disk0 pid)/fd/4")" != "$(stat -Lc %i "/proc/$(device m disk1 pid)/fd/4")"
 limits() { status_of m | jq -c '[.devices[].limits]'; }
-is "status tells of them" "$(limits)" '[{"bps":"1M","iops-burst":"7"},{}]'
+is "status tells of them" "$(limits)" '[{"bps":"1M","iops-burst":"7"},{},{}]'
 check "a limit is changed" ctl m set disk0 bps=2M
-is "... as status tells" "$(limits)" '[{"bps":"2M","iops-burst":"7"},{}]'
+is "... as status tells" "$(limits)" '[{"bps":"2M","iops-burst":"7"},{},{}]'
 like "... and people" "$(ctl m status)" 'disk0 .*, at most bps=2M iops-burst=7'
 check "another one is taken away" ctl m set disk0 iops-burst=0
-is "... and told of no more" "$(limits)" '[{"bps":"2M"},{}]'
+is "... and told of no more" "$(limits)" '[{"bps":"2M"},{},{}]'
 unlike "one that the server refuses is not told of" "$(ctl m set disk0 wrong=1; limits)" wrong
 check "... of this disk" logged m 'blk-server\[disk0\]: set bps to 2M'
+groups() { status_of m | jq -c '[.devices[].group]'; }
+slow='{"id":"slow","limits":{"bps":"10M","iops-burst":"5"}}'
+is "status tells of their group, too" "$(groups)" "[$slow,$slow,null]"
+like "... and people" "$(ctl m status)" 'disk0 .*, at most bps=2M, in group slow: at most bps=10M iops-burst=5'
 check "a group's limit is changed" ctl m set group:slow iops=300
+slow='{"id":"slow","limits":{"bps":"10M","iops":"300","iops-burst":"5"}}'
+is "... as status tells of each of its disks" "$(groups)" "[$slow,$slow,null]"
+is "... but not of them alone" "$(limits)" '[{"bps":"2M"},{},{}]'
 check "... by one of its servers" logged m 'blk-server\[disk0\]: set group-iops to 300'
 check "... and the log tells" logged m '^bulkhead: group:slow: iops=300 on request'
 out=$(ctl m set group:idle iops=300 2>&1)
 like "a group without disks" "$out" 'there is no disk in such a group'
+out=$(ctl m set group: iops=300 2>&1)
+like "... nor is one without a name that of the disks without a group" "$out" 'there is no disk in such a group'
 ctl m quit
 ends_with "ends" 0 "$pid" m
 refused "a group that is not there" 'group="fast" is not there; --limit-group id=fast' --disk path="$tmp/disk.img",group=fast
@@ -123,7 +134,6 @@ refused "a group without a name" 'names no group' --limit-group bps=1M
 refused "a rate that is none" 'bps="fast" is not a number up to 1T' --disk path="$tmp/disk.img",bps=fast
 refused "a burst that is too large" 'bps-burst="5G" is not a number up to 4G' --limit-group id=a,bps-burst=5G
 # ---- engines ----
-truncate -s 1M "$tmp/disk2.img"
 start m --disk path="$tmp/disk.img",id=disk0,engine=null --disk path="$tmp/disk1.img",id=disk1 \
 	--disk path="$tmp/disk2.img",id=disk2,engine=io_uring
 wait_running m
