@@ -197,9 +197,10 @@ static void on_resized(void *arg, int result, const char *why)
 
 static int set_size(struct blk *blk, const char *value, char *why, size_t size)
 {
-	struct resize resize = { .loop = server_main_loop(blk->queue[0]->server),
-				 .done = on_resized,
-				 .arg = blk };
+	const struct server_queue *q = blk->queue[0]->server;
+	struct resize resize = {
+		.loop = server_main_loop(q), .pool = server_pool(q), .done = on_resized, .arg = blk
+	};
 
 	if (snprintf(resize.value, sizeof(resize.value), "%s", value) >= (int)sizeof(resize.value)) {
 		snprintf(why, size, "it is no size");

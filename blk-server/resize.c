@@ -5,6 +5,9 @@
  * The image comes first, then the size that requests are checked against, then configuration space and the guest: so
  * whoever dies in between leaves an image that is larger than what was told, and a successor opens it as it is. A file grows
  * by having its last block written, which a server may do anyway, so that it needs no right to cut files off.
+ *
+ * While the disk is served a worker looks at the image and enlarges it, since its storage may take its time and whoever
+ * asks the main loop for a sign of life has none. Before, configuration space can't be told without a look at the image either.
  */
 #include "resize.h"
 
@@ -46,7 +49,7 @@ static int raw_bytes(const struct disk *disk, uint64_t *bytes)
 	return 0;
 }
 
-/* What the image has now, whole sectors of it. */
+/* What the image has now, whole sectors of it, while nobody is served. */
 static int image_bytes(struct disk *disk, uint64_t *bytes)
 {
 	*bytes = disk_bytes(disk);
@@ -54,9 +57,7 @@ static int image_bytes(struct disk *disk, uint64_t *bytes)
 		*bytes = nbd_remembered(disk);
 	if (disk->nbd)
 		return 0;
-	if (disk->owner)
-		return disk->serving ? 0 : owner_look(disk->owner, bytes);
-	return raw_bytes(disk, bytes);
+	return disk->owner ? owner_look(disk->owner, bytes) : raw_bytes(disk, bytes);
 }
 
 static void announce(struct disk *disk, uint64_t bytes)
@@ -77,66 +78,107 @@ static int grow(const struct disk *disk, uint64_t bytes, const char **why)
 	return fd_pwrite_full(disk->fd, zeroes, block, (off_t)(bytes - block));
 }
 
-/* The image has so many bytes now, or that can't be found out: the rest of resize_set. */
-static int take(struct disk *disk, int err, uint64_t now, const char *value, char *why, size_t size)
+/* The image has so many bytes now, or that can't be found out: has it grow if it must. 1 and *bytes for the disk, or what
+ * resize_set returns. Blocks; any one thread. */
+static int take(struct disk *disk, int err, uint64_t now, const char *value, uint64_t *bytes, char *why,
+		size_t size)
 {
-	uint64_t old = disk_bytes(disk), bytes;
+	uint64_t old = disk_bytes(disk), wanted = now;
 	const char *more = NULL;
 
 	if (err)
 		return refuse(err, why, size, "the image's size can't be found out: %s", strerror(-err));
-	bytes = now;
-	if (strcmp(value, "image") && parse_size(value, &bytes))
+	if (strcmp(value, "image") && parse_size(value, &wanted))
 		return refuse(-EINVAL, why, size,
 			      "\"%s\" is no size: a number with K, M, G or T, or \"image\"", value);
-	if (!bytes || bytes % MAX(disk->io_align, SECTOR) || bytes > INT64_MAX)
+	if (!wanted || wanted % MAX(disk->io_align, SECTOR) || wanted > INT64_MAX)
 		return refuse(-EINVAL, why, size, "the size must be a multiple of %u bytes",
 			      MAX(disk->io_align, SECTOR));
-	if (bytes < old || bytes < now)
+	if (wanted < old || wanted < now)
 		return refuse(-EINVAL, why, size,
 			      "a disk in use does not shrink: it has %llu bytes, its image %llu",
 			      (unsigned long long)old, (unsigned long long)now);
-	if (bytes > now && disk->nbd)
+	if (wanted > now && disk->nbd)
 		return refuse(-EINVAL, why, size,
 			      "the export has %llu bytes; its server must enlarge it first",
 			      (unsigned long long)now);
-	if (bytes > now && disk->is_device && !disk->owner)
+	if (wanted > now && disk->is_device && !disk->owner)
 		return refuse(-EINVAL, why, size, "the device has %llu bytes; it must be enlarged first",
 			      (unsigned long long)now);
-	if (bytes > now && !disk_takes_writes(disk))
+	if (wanted > now && !disk_takes_writes(disk))
 		return refuse(-EROFS, why, size, "the image is only read; it must be enlarged first");
-	if (bytes > now)
-		err = grow(disk, bytes, &more);
+	if (wanted > now)
+		err = grow(disk, wanted, &more);
 	if (err)
 		return refuse(err, why, size, "the image can't be enlarged: %s",
 			      more ? more : strerror(-err));
-	if (bytes == old)
-		return 0;
-	announce(disk, bytes);
-	return 1;
+	*bytes = wanted;
+	return wanted != old;
+}
+
+/* ---- while the disk is served ---- */
+
+/* On a worker: storage may take its time over each of these calls. */
+static void work(void *arg)
+{
+	struct disk *disk = arg;
+	struct resize *r = &disk->resize;
+	uint64_t now = disk_bytes(disk);
+	int err = disk->owner ? 0 : raw_bytes(disk, &now);
+
+	r->result = take(disk, err, now, r->value, &r->bytes, r->why, sizeof(r->why));
+}
+
+/* Back on the main loop. */
+static void finish(void *arg)
+{
+	struct disk *disk = arg;
+	struct resize *r = &disk->resize;
+
+	r->busy = false;
+	if (r->result > 0)
+		announce(disk, r->bytes);
+	r->done(r->arg, r->result, r->why);
 }
 
 static void on_look(struct disk *disk, int err, uint64_t bytes)
 {
-	const struct resize *r = &disk->resize;
-	char why[160] = "";
-	int result = take(disk, err, bytes, r->value, why, sizeof(why));
+	struct resize *r = &disk->resize;
 
-	r->done(r->arg, result, why);
+	r->result = take(disk, err, bytes, r->value, &r->bytes, r->why, sizeof(r->why));
+	finish(disk);
+}
+
+static int begin(struct disk *disk, const struct resize *what)
+{
+	struct resize *r = &disk->resize;
+	int err = 0;
+
+	*r = *what;
+	r->job = (struct loop_job) { .work = work, .done = finish, .arg = disk };
+	r->why[0] = '\0';
+	if (disk->nbd)
+		err = nbd_look(disk, r->loop, on_look);
+	else
+		loop_pool_submit(r->pool, r->loop, &r->job);
+	r->busy = !err;
+	return err;
 }
 
 int resize_set(struct disk *disk, const struct resize *what, char *why, size_t size)
 {
-	uint64_t bytes;
-	int err;
+	uint64_t now = 0, bytes;
+	int err, result;
 
-	if (!disk->nbd || !disk->serving) {
-		err = image_bytes(disk, &bytes);
-		return take(disk, err, bytes, what->value, why, size);
-	}
-	disk->resize = *what;
-	err = nbd_look(disk, what->loop, on_look);
-	return err ? take(disk, err, 0, what->value, why, size) : -EINPROGRESS;
+	if (disk->resize.busy)
+		return refuse(-EBUSY, why, size, "it is being resized already");
+	err = disk->serving ? begin(disk, what) : image_bytes(disk, &now);
+	if (!err && disk->serving)
+		return -EINPROGRESS;
+	result = take(disk, err, now, what->value, &bytes, why, size);
+	if (result > 0)
+		announce(disk, bytes);
+	return result;
 }
 
 void resize_look(struct disk *disk)

@@ -314,8 +314,8 @@ void server_set_done(struct server_queue *q, int result, const char *why)
 {
 	struct export *e = q->export;
 
-	e->setting = false;
 	answer_set(e, e->set_id, result, why);
+	e->set_id = 0;
 }
 
 static void on_set(struct server *s, const struct bus_msg *msg)
@@ -326,18 +326,15 @@ static void on_set(struct server *s, const struct bus_msg *msg)
 
 	if (!e)
 		return;
-	if (e->setting) {
-		bus_reply_error(s->control.bus, msg->id, -EBUSY, "another change is under way");
-		return;
-	}
 	if (s->device->set)
 		r = s->device->set(e->dev, msg->set.key, msg->set.value, why, sizeof(why));
-	e->setting = r == -EINPROGRESS;
-	e->set_id = msg->id;
+	if (r == -EINPROGRESS) {
+		e->set_id = msg->id;
+		return;
+	}
 	if (r >= 0)
 		log_debug("%s%s is set to %s", e->prefix, msg->set.key, msg->set.value);
-	if (!e->setting)
-		answer_set(e, msg->id, r, why);
+	answer_set(e, msg->id, r, why);
 }
 
 static void on_shutdown(struct server *s, const struct bus_msg *msg)

@@ -149,7 +149,7 @@ struct server_device {
 
 	/* Changes a property while the device runs. 0; 1 if configuration space changed by it, of which the front end is
 	 * then told; -EINVAL and such with a line in why. -EINPROGRESS: server_set_done says what became of it, and until then
-	 * none is changed. May be NULL. */
+	 * the device itself refuses (-EBUSY) what it can't do meanwhile, as another that would take its time. May be NULL. */
 	int (*set)(void *dev, const char *key, const char *value, char *why, size_t size);
 
 	/* Names and values of the device's own counters. */

@@ -403,8 +403,7 @@ struct export
 	struct front front;
 	struct recovery_sum recovery;
 	bool recovered;              /* that is complete */
-	bool setting;                /* a property is being changed */
-	uint64_t set_id;             /* the request for it; 0: nobody waits for the answer */
+	uint64_t set_id;             /* the request for a change that is under way; 0: nobody waits for it */
 	char io_error[BUS_TEXT_MAX]; /* what a request waits for; empty: none does */
 };
 

@@ -2,6 +2,7 @@
 /* A disk that grows while it is in use. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,8 +10,10 @@
 
 #include "bus.h"
 #include "clock.h"
+#include "inject.h"
 #include "num.h"
 #include "rig.h"
+#include "slow_file.h"
 #include "supervise.h"
 
 TestSuite(blk_resize, .timeout = 60);
@@ -161,6 +164,91 @@ Test(blk_resize, a_spare_that_was_opened_before_has_the_new_size)
 	tear_down(&s);
 }
 
+/* ---- slow storage ---- */
+
+struct answer {
+	bool there;
+	int err;
+};
+
+static void on_answer(void *arg, int err, const struct bus_msg *reply)
+{
+	struct answer *a = arg;
+
+	(void)reply;
+	*a = (struct answer) { .there = true, .err = err };
+}
+
+static void begin_to_grow(struct supervisor *s, struct answer *a)
+{
+	const struct bus_msg msg = { .type = BUS_SET, .set = { .key = "size", .value = "24M" } };
+
+	*a = (struct answer) { .there = false };
+	cr_assert_eq(bus_request(s->bus, &msg, RIG_DEADLINE_S * NS_PER_S, on_answer, a), 0);
+}
+
+/* Meanwhile the main loop does what it is asked for: not to answer would be taken for a hang. */
+static void check_meanwhile(struct supervisor *s, const struct answer *a)
+{
+	const char *why;
+
+	supervisor_ask_ok(s, BUS_PING);
+	cr_expect_eq(supervisor_set(s, "size", "32M", &why), -EBUSY);
+	cr_expect(strstr(why, "being resized already"), "%s", why);
+	cr_expect_eq(supervisor_set(s, "bps", "1G", &why), 0, "%s", why);
+	cr_assert_not(a->there);
+	cr_assert_eq(capacity(), OLD);
+	cr_assert_eq(rig.config_changes, 0);
+}
+
+static void check_grown(struct supervisor *s, const struct answer *a)
+{
+	supervisor_until(s, a->there);
+	cr_assert_eq(a->err, 0);
+	supervisor_until(s, rig.config_changes == 1);
+	cr_assert_eq(capacity(), NEW);
+	check_end(NEW);
+	tear_down(s);
+}
+
+Test(blk_resize, slow_storage_of_a_file_holds_nothing_else_up)
+{
+	struct slow_file slow;
+	struct supervisor s;
+	struct answer a;
+
+	slow_file_start(&slow, OLD);
+	start(&s, (struct rig_options) { .device = slow.file, .image_bytes = OLD });
+	check_end(OLD);
+	slow_file_tell(&slow, SIGUSR1, "holding");
+	begin_to_grow(&s, &a);
+	slow_file_expect(&slow, "held");
+	check_meanwhile(&s, &a);
+	slow_file_tell(&slow, SIGUSR2, "free");
+	check_grown(&s, &a);
+	slow_file_stop(&slow);
+}
+
+/* What it was asked for is done when it has ended, or not at all. */
+Test(blk_resize, a_server_ends_while_its_file_grows)
+{
+	struct slow_file slow;
+	struct supervisor s;
+	struct answer a;
+
+	slow_file_start(&slow, OLD);
+	start(&s, (struct rig_options) { .device = slow.file, .image_bytes = OLD });
+	check_end(OLD);
+	slow_file_tell(&slow, SIGUSR1, "holding");
+	begin_to_grow(&s, &a);
+	slow_file_expect(&slow, "held");
+	supervisor_ask_ok(&s, BUS_SHUTDOWN);
+	slow_file_tell(&slow, SIGUSR2, "free");
+	rig_stop(&rig);
+	supervisor_close(&s);
+	slow_file_stop(&slow);
+}
+
 /* ---- qcow2 ---- */
 
 /* A disk that is shorter than what is below it: what it gets reads as zeroes. */
@@ -198,6 +286,26 @@ Test(blk_resize, a_qcow2_disk_grows_into_zeroes)
 	rig_kill(&rig);
 	rig_judge_image(&rig);
 	end_with_successor(&s);
+}
+
+/* Whatever its thread waits for. */
+Test(blk_resize, the_thread_of_its_tables_holds_nothing_else_up)
+{
+	struct supervisor s;
+	struct answer a;
+	pid_t held;
+
+	need_qemu();
+	start(&s, (struct rig_options) { .make = OVERLAY(""), .backing = true });
+	check_end(OLD);
+	held = inject_hold(rig.pid, "tables");
+	if (held == -EPERM)
+		cr_skip_test("this user may not trace it");
+	cr_assert_gt(held, 0);
+	begin_to_grow(&s, &a);
+	check_meanwhile(&s, &a);
+	inject_let_go(held);
+	check_grown(&s, &a);
 }
 
 Test(blk_resize, a_qcow2_disk_that_can_not_hide_what_is_below_says_so)
