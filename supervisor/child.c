@@ -505,6 +505,8 @@ int child_init(struct child *c, const char *bus_path)
 
 void child_fini(struct child *c)
 {
+	if (!c->timer)
+		return; /* child_init was not called, or did nothing */
 	child_bury(c);
 	if (c->report_timer)
 		write_report(c);

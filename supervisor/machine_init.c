@@ -174,6 +174,8 @@ int machine_adopt(struct machine *m)
 
 void machine_fini(struct machine *m)
 {
+	if (!m->loop)
+		return; /* there is nothing else either */
 	child_fini(&m->core);
 	flight_free(m->core.flight);
 	for (size_t i = 0; i < m->ndevices; i++)
