@@ -4,7 +4,7 @@
  * outstanding writes, since its successor must not overtake them. Its anchor (lib/sandbox/anchor.c) says when that is;
  * then the process is dead for everybody, and what remains of it is ended and reaped when it comes to that. Where there
  * is no anchor, or it can't tell, the pidfd does: a process whose writes are outstanding can't be reaped. Every start
- * has a deadline; nothing waits by sleeping.
+ * has a deadline, which does not count while it waits for storage; nothing waits by sleeping.
  */
 #include "child.h"
 
@@ -24,6 +24,7 @@
 #define STOP_AGAIN_NS   (5 * NS_PER_S)
 #define REPORT_AFTER_NS (200 * NS_PER_MS)
 #define DRAIN_NS        (2 * NS_PER_S) /* for the anchor of a dead process: it gives up after a second of silence */
+#define WAIT_NS         (1 * NS_PER_S) /* between looks at one that waits for its storage */
 #define DOUBT_NS        (1 * NS_PER_S) /* from a lost connection to the death that it is the first sign of */
 
 /* ---- dying ---- */
@@ -283,6 +284,8 @@ static void on_hello(struct child *c, const struct bus_msg *msg)
 	if (c->adopted && c->state == CHILD_STOPPING)
 		shut_down(c, STOP_AGAIN_NS); /* what our predecessor sent may have been lost with it */
 	memcpy(c->version, msg->hello.version, sizeof(c->version));
+	if (c->state == CHILD_STARTING && c->waits && c->doubted)
+		child_kill(c, c->reason); /* its storage is there, and the core is not any more */
 }
 
 /* One that was ready before is ready for us. */
@@ -358,12 +361,31 @@ static const struct bus_ops child_bus_ops = {
 
 /* ---- starting ---- */
 
+/* Another one would wait for the same storage, and be killed for it again. When that has answered it has all of its time
+ * again, unless the core has turned away from it meanwhile. */
+static bool waits_for_storage(struct child *c)
+{
+	const char *storage = c->state == CHILD_STARTING && c->ops->waits ? c->ops->waits(c->arg, c) : NULL;
+	bool before = c->waits;
+
+	c->waits = storage;
+	if (storage && !before)
+		say_warn("%s: %s (process %d) waits for its storage, %s", c->id, c->process, (int)c->pid,
+			 storage);
+	if (!storage && (!before || c->doubted))
+		return false;
+	loop_arm_timer(c->timer, clock_ns() + (storage ? WAIT_NS : c->start_ns));
+	return true;
+}
+
 static void on_timer(void *arg)
 {
 	struct child *c = arg;
 
 	if (c->dead)
 		keeper_kill(c->keeper, c->index);
+	else if (waits_for_storage(c))
+		return;
 	else if (c->doubted && c->state != CHILD_STOPPING)
 		child_kill(c, c->reason);
 	else if (c->state == CHILD_STARTING)
@@ -412,7 +434,7 @@ int child_start(struct child *c, const int *fds, size_t nfds, const int *held, s
 	c->times = (struct child_times) { .begun = clock_ns() };
 	if (c->flight)
 		flight_reset(c->flight);
-	c->killed = c->doubted = c->dead = c->adopted = false;
+	c->killed = c->doubted = c->dead = c->adopted = c->waits = false;
 	c->missed = 0;
 	c->silent = false;
 	c->state = CHILD_STARTING;

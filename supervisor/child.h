@@ -64,6 +64,8 @@ struct child_ops {
 	bool (*may_end)(void *arg);
 	/* It is tried at somebody's request, who is told how it ended: that is no crash of a process in service. */
 	bool (*tried)(void *arg, const struct child *child);
+	/* It can't become ready before storage answers: the name of that, or NULL. NULL: no matter. */
+	const char *(*waits)(void *arg, const struct child *child);
 };
 
 struct child {
@@ -107,6 +109,7 @@ struct child {
 	bool killed;      /* SIGKILL was sent, for reason */
 	bool dead; /* of the death below, as its anchor said: it is over when the kernel is through with it */
 	struct sandbox_death death;
+	bool waits;   /* for storage, when its deadline was looked at last */
 	bool doubted; /* it is killed for reason, unless it dies of its own first */
 	char reason[BUS_TEXT_MAX];
 	char version[BUS_NAME_MAX]; /* as its HELLO says */

@@ -41,6 +41,8 @@ static void print_away(const json_t *away)
 		return;
 	if (!strcmp(text_of(away, "what"), "predecessor"))
 		printf(", waits for what a predecessor left to the kernel, for ");
+	else if (!strcmp(text_of(away, "what"), "storage"))
+		printf(", waits for its storage, %s, for ", text_of(away, "name"));
 	else
 		printf(", without its %s for ", text_of(away, "what"));
 	print_uptime(json_number_value(json_object_get(away, "for_s")));

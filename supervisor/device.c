@@ -422,6 +422,24 @@ static bool tried(void *arg, const struct child *child)
 	return device_upgrade_tries(d, &d->slot[device_slot_of(d, child)]) || device_is_second(d, child);
 }
 
+uint64_t device_waits_since(const struct device *d)
+{
+	const struct child *c = &d->slot[d->active];
+	bool opens = !d->external && c->state == CHILD_STARTING && !c->times.hello && c->flight;
+
+	return opens ? flight_get(&flight_main(c->flight)->since) : 0;
+}
+
+/* Who has it upgraded waits for an answer, and a spare that is killed harms nobody. */
+static const char *waits(void *arg, const struct child *child)
+{
+	const struct device *d = arg;
+
+	if (device_slot_of(d, child) != d->active || d->upgrade.step || !device_waits_since(d))
+		return NULL;
+	return d->links == 1 ? d->link[0].storage : "the files of its disks";
+}
+
 static const struct child_ops device_child_ops = {
 	.back = on_back,
 	.ready = on_ready,
@@ -430,6 +448,7 @@ static const struct child_ops device_child_ops = {
 	.message = on_message,
 	.may_end = may_end,
 	.tried = tried,
+	.waits = waits,
 };
 
 static int init_slot(struct device *d, size_t slot, const char *dir)

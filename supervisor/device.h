@@ -63,7 +63,8 @@ struct device_link {
 	char id[BUS_NAME_MAX];
 	size_t conf; /* its number among the machine's settings */
 	unsigned first_ring,
-	    rings; /* its part of the rings of its process, as that one's flight recorder counts */
+	    rings;           /* its part of the rings of its process, as that one's flight recorder counts */
+	const char *storage; /* the file that it is in; NULL: none */
 	struct device_group *group; /* whose limits hold, too; NULL: none */
 
 	struct device *device;

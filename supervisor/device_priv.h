@@ -93,6 +93,9 @@ bool device_all_told(const struct device *d);
 /* Its server keeps a request. */
 void device_io_error(struct device *d, const struct bus_msg *msg);
 
+/* Since when (clock_ns) its active process, which has not said HELLO, waits for storage as it says; 0: it does not. */
+uint64_t device_waits_since(const struct device *d);
+
 /* ---- device_sets.c ---- */
 
 /* The limits of a device or group that are in force: what was set of them, by key. */

@@ -211,6 +211,15 @@ static json_t *group_json(const struct device_group *group)
 	return json_pack("{s:s, s:o}", "id", group->id, "limits", device_limits_json(group->set));
 }
 
+/* The same while it opens its storage. */
+static json_t *opening_json(const struct device_link *l)
+{
+	uint64_t now = clock_ns(), since = MIN(device_waits_since(l->device), now);
+
+	return json_pack("{s:s, s:s?, s:f}", "what", "storage", "name", l->storage, "for_s",
+			 (double)(now - since) / (double)NS_PER_S);
+}
+
 json_t *device_json(const struct device_link *l)
 {
 	const struct device *d = l->device;
@@ -219,6 +228,8 @@ json_t *device_json(const struct device_link *l)
 	json_t *json = device_child_json(l->id, d->process, device_state_name(d), active);
 	json_t *away = active && active->state == CHILD_READY ? away_json(l, active) : NULL;
 
+	if (device_waits_since(d))
+		away = opening_json(l);
 	if (d->shared)
 		json_object_set_new(json, "server", json_string(d->id));
 	if (away)

@@ -71,6 +71,7 @@ static void add_links(struct machine *m, struct device *d, size_t first)
 			l->conf = i;
 			l->first_ring = vmconf_first_ring(conf, i);
 			l->rings = vmconf_rings(&conf->device[i]);
+			l->storage = conf->device[i].disk.path;
 			l->group = group < 0 ? NULL : &m->group[group];
 			note_limits(l, &conf->device[i]);
 		}

@@ -67,7 +67,7 @@ enum flight_rest {
 
 /*
  * How a queue gets on; a cache line that only the queue's own thread writes, once in a pass, relaxed. For the main
- * loop only records and turns count. A reader compares two looks and believes neither.
+ * loop only records and turns count, and since, while the process opens its storage. A reader compares two looks and believes neither.
  */
 struct flight_queue {
 	_Atomic uint64_t passes; /* times that the queue was looked after */

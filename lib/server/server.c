@@ -429,7 +429,6 @@ static int open_state(struct export *e)
 static void begin_flight(struct server *s)
 {
 	flight_begin(s->flight);
-	flight_open_main(s->flight, &s->log);
 	flight_say(&s->log, FLIGHT_STATE, 0, "starting");
 }
 
@@ -509,9 +508,13 @@ static int serve(void *arg)
 	if (open_memory(s) < 0)
 		return 2;
 	threads_load(s);
+	/* Storage that does not answer may hold it here, where it can't say anything on the bus yet. */
+	flight_open_main(s->flight, &s->log);
+	flight_set(&s->log.queue->since, clock_ns());
 	for (unsigned i = 0; i < s->exports; i++)
 		if (open_export(&s->export[i]) < 0)
 			return 2;
+	flight_set(&s->log.queue->since, 0);
 	if (listen_all(s) < 0)
 		return 2;
 	if (by_hand(s) && split(s) < 0)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # FAULTS 42: a blk-server that answers pings and completes nothing, one that is stopped, one that spins, each under a guest
 # that writes and verifies at native speed: found within 2 s and replaced, nothing lost. Storage that takes its time is
-# not a hang. BULKHEAD_LONG=1 takes more rounds.
+# not a hang, nor is a successor that can't open it yet. BULKHEAD_LONG=1 takes more rounds.
 . "${top_srcdir:?}/tests/support/tap.sh"
 . "$top_srcdir/tests/guest/storm.bash"
 rounds=3
@@ -148,4 +148,36 @@ else
 	wait_for 20 storm_has_spare
 	die_with_writes 3 waits
 fi
+
+# ---- a successor that opens storage which does not answer ----
+# successor_waits SECONDS: its predecessor leaves nothing in the storage; longer than the time for a start, 2 s.
+successor_waits() {
+	new_disk
+	storm_start storm --disk "path=$tmp/slow.img,spare=off" --start-timeout 2 || not_ok "the guest starts without a spare"
+	storm_serving
+	storm_say n
+	kill -STOP "$storm_pid"
+	# What it has asked for is answered in order, so before the last one, which is ours.
+	dd if="$tmp/slow.img" of=/dev/null bs=4096 count=1 iflag=direct status=none
+	kill -USR1 "$slow"
+	wait_for 5 held_last holding
+	kill -KILL "$storm_pid"
+	wait_for 5 held_last held
+	pause_at_least "$1"
+	like "fault 42: a successor waits for its storage for $1 s, as status tells" "$(storm_status)" \
+		'"state":"starting",.*"away":\{"what":"storage","name":"[^"]*/slow.img","for_s":[1-9].*"restarts":1,'
+	like "... and people" "$("$bulkhead" ctl storm status --run-dir "$tmp/run")" 'waits for its storage, .*/slow.img, for [1-9]'
+	like "... and the log" "$(<"$tmp/log")" 'disk0: blk-server \(process [0-9]+\) waits for its storage, .*/slow.img'
+	unlike "... and is not killed for it" "$(<"$tmp/log")" 'disk0: killing blk-server'
+	kill -USR2 "$slow"
+	check "... the disk is served once that answers" wait_for 20 storm_serving
+}
+held_last() { [ "$(tail -n 1 "$tmp/slow.out")" = "$1" ]; }
+successor_waits 4
+like "... by the same process" "$(storm_status)" '"restarts":1,'
+storm_end
+# The core does not wait that long for an answer; another process is needed, and that is all.
+successor_waits 13
+like "... by the next one" "$(storm_status)" '"restarts":2,'
+storm_end
 kill -TERM "$slow"
