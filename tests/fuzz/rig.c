@@ -332,6 +332,11 @@ void front_config_changed(struct export *e)
 	(void)e;
 }
 
+void front_config_ready(struct export *e)
+{
+	(void)e;
+}
+
 void control_recovered(struct export *e)
 {
 	(void)e;
