@@ -126,8 +126,9 @@ static void take_in(struct bus_conn *c)
 	unsigned batch = 0;
 	int err;
 
-	if (is_through(&c->in, &err, &n)) {
-		c->over |= err != 0;
+	/* A receive may have been under way when it was given up. */
+	if (is_through(&c->in, &err, &n) && !c->over) {
+		c->over = err != 0;
 		c->have += err ? 0 : n;
 	}
 	while (c->reads && batch++ < BATCH && next_message(c, &len)) {
