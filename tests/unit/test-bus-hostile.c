@@ -2,6 +2,7 @@
 /* lib/bus against peers that do not read, or speak the wire by hand (FAULTS 34, 35, 47). */
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -307,6 +308,47 @@ Test(bus_hostile, fault_38_endless_flood_of_replies_ends_its_connection)
 	static const uint8_t ok[] = { 0, 0, 0, 4, 8, 1, 26, 0 };
 
 	flood(ok, sizeof(ok));
+}
+
+/* Takes every descriptor that this process may have; how many it took. */
+static int exhaust(int *fds, int max)
+{
+	const struct rlimit few = { .rlim_cur = (rlim_t)max, .rlim_max = (rlim_t)max };
+	int n = 0;
+
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < max && (fds[n] = dup(0)) >= 0)
+		n++;
+	cr_assert_eq(errno, EMFILE);
+	return n;
+}
+
+/* Who knocks while the process has no descriptor for him waits, and so does the process, but for a look now and then. */
+Test(bus_hostile, fault_45_a_knock_without_a_descriptor_for_it_waits)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fds[128], n;
+	uint64_t began;
+
+	bus_pair_open(getpid());
+	strcpy(sa.sun_path, path);
+	n = exhaust(fds, (int)ARRAY_SIZE(fds));
+	cr_assert_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	began = clock_ns();
+	/* Twice each time: to try again, and to hear that it failed. */
+	for (unsigned turns = 0; turns < 12; turns++)
+		cr_assert_eq(loop_run_once(loop, 10 * NS_PER_S), 0);
+	cr_assert_geq(clock_ns() - began, 400 * NS_PER_MS, "the loop spins");
+	cr_assert_lt(clock_ns() - began, 10 * NS_PER_S, "nobody looks again");
+	cr_assert_eq(sup.ups, 0);
+	while (n)
+		close(fds[--n]);
+	RUN_UNTIL(sup.ups);
+	close(fd);
+	RUN_UNTIL(sup.downs);
+	bus_pair_dial();
+	RUN_UNTIL(sup.ups == 2 && child.ups);
+	bus_pair_close();
 }
 
 static unsigned mode_of(const char *file)
