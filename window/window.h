@@ -21,6 +21,12 @@ struct window {
 	_Atomic bool lost;    /* it is gone */
 };
 
+extern const struct server_option window_options[];
+extern const struct server_device window_device;
+
+/* What it is when nobody said anything. */
+void window_init(struct window *w);
+
 /* A ring of the driver's is there, or gone. Its thread. */
 void window_count_ring(struct window *w, bool on);
 
