@@ -192,7 +192,7 @@ void back_stop(struct back *b)
 
 void back_start_again(struct back *b)
 {
-	if (b->wanted || !b->features || (b->state != BACK_IDLE && b->state != BACK_STOPPING))
+	if (!b->features || b->state == BACK_STARTING || b->state == BACK_UP)
 		return;
 	b->wanted = true;
 	advance(b);
