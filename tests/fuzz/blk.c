@@ -34,7 +34,7 @@ static void die(void)
 	memcpy(was, rig.up, sizeof(was));
 	memdisk_die();
 	rig_die(&rig);
-	rig_boot(&rig, MEMDISK_QUEUES, MEMDISK_QUEUES, features, true);
+	rig_boot(&rig, MEMDISK_QUEUES, MEMDISK_QUEUES, features);
 	rig_start_again(&rig, was);
 }
 
@@ -312,7 +312,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		features &= ~(1ULL << VIRTIO_BLK_F_FLUSH);
 	rig.tracked = !(how & 16);
 	memdisk_make(in_u8(&in));
-	rig_boot(&rig, MEMDISK_QUEUES, MEMDISK_QUEUES, features, false);
+	rig_boot(&rig, MEMDISK_QUEUES, MEMDISK_QUEUES, features);
 	rig_lay_out(&rig);
 	rig_put(&rig, SHORT_STATUS, "\xff", 1);
 	rig_start_all(&rig);

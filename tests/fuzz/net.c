@@ -31,7 +31,7 @@ static unsigned command_ring(void)
 	return nethost_agreed(VIRTIO_NET_F_MQ) ? CONTROL : 2;
 }
 
-static void boot(uint64_t features, bool live)
+static void boot(uint64_t features)
 {
 	/* The pairs that are not there are half a megabyte. */
 	memset(&port, 0, offsetof(struct port, pair[NETHOST_PAIRS]));
@@ -39,7 +39,7 @@ static void boot(uint64_t features, bool live)
 	port.stream_fd = port.listen_fd = -1;
 	port.mac_given = true;
 	port.mac[0] = 2;
-	rig_boot(&rig, NETHOST_PAIRS, 2 * NETHOST_PAIRS + 1, features, live);
+	rig_boot(&rig, NETHOST_PAIRS, 2 * NETHOST_PAIRS + 1, features);
 }
 
 static void die(void)
@@ -51,7 +51,7 @@ static void die(void)
 	still_run(rig.loop, RIG_PASSES);
 	memcpy(was, rig.up, sizeof(was));
 	rig_die(&rig);
-	boot(features, true);
+	boot(features);
 	rig_start_again(&rig, was);
 }
 
@@ -443,7 +443,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	nethost = (struct nethost) { .rig = &rig, .port = &port };
 	deaths = 0;
 	wanted = features(&in);
-	boot(wanted, false);
+	boot(wanted);
 	rig_lay_out(&rig);
 	rig_start_all(&rig);
 	while (in.left)

@@ -51,13 +51,18 @@ void rig_reset(struct rig *r, const struct server_device *device, void *dev)
 bool rig_is_ram(const void *at, size_t len)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(regions); i++) {
-		const uint8_t *base = mem_at(tables[0], regions[i].gpa, regions[i].size);
+		const uint8_t *base = rig_device_ptr(regions[i].gpa, regions[i].size);
 		uintptr_t off = (uintptr_t)at - (uintptr_t)base;
 
 		if (off < regions[i].size && len <= regions[i].size - off)
 			return true;
 	}
 	return false;
+}
+
+const uint8_t *rig_device_ptr(uint64_t gpa, uint64_t len)
+{
+	return mem_at(tables[0], gpa, len);
 }
 
 uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len)
@@ -86,6 +91,15 @@ static void free_orders(struct order *o)
 	}
 }
 
+/* Nobody has the rings of those that were not carried out. */
+static void drop_orders(struct order *all)
+{
+	for (struct order *o = all; o; o = o->next)
+		if (o->type == ORDER_START)
+			vq_free(o->vq);
+	free_orders(all);
+}
+
 static void on_done(void *arg)
 {
 	struct rig *r = arg;
@@ -105,7 +119,7 @@ static void on_done(void *arg)
 	free_orders(all);
 }
 
-void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features, bool live)
+void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features)
 {
 	struct server *s = &server;
 	struct export *e = s->export;
@@ -135,8 +149,6 @@ void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features,
 	for (unsigned i = 0; i < rings; i++)
 		r->kick[i] = still_fd();
 	r->features = features & (offered | RING_F_PACKED | RING_F_EVENT_IDX | RING_F_INDIRECT | 1ULL << 32);
-	if (r->device->started)
-		r->device->started(e->dev, live, r->features);
 }
 
 void rig_die(struct rig *r)
@@ -146,8 +158,8 @@ void rig_die(struct rig *r)
 	for (unsigned i = 0; i < r->rings; i++) {
 		struct server_queue *q = &s->queue[i];
 
-		free_orders(order_list_take_all(&q->mailbox));
-		free_orders(q->orders);
+		drop_orders(order_list_take_all(&q->mailbox));
+		drop_orders(q->orders);
 		q->orders = NULL;
 		queue_fini(q);
 		r->up[i] = r->stopping[i] = r->based[i] = false;
@@ -192,10 +204,19 @@ static struct order *make_order(unsigned i, enum order_type type)
 	return o;
 }
 
+static bool any_started(const struct rig *r)
+{
+	for (unsigned i = 0; i < r->rings; i++)
+		if (r->up[i] && !r->stopping[i])
+			return true;
+	return false;
+}
+
 bool rig_start(struct rig *r, unsigned i, bool live)
 {
 	struct server_queue *q = &server.queue[i];
 	struct vq_config config;
+	bool first = !any_started(r);
 	struct order *o;
 	struct vq *vq;
 
@@ -216,6 +237,9 @@ bool rig_start(struct rig *r, unsigned i, bool live)
 	o->live = live;
 	queue_post(q, o);
 	r->up[i] = true;
+	/* Which may be its end. */
+	if (first && r->device->started)
+		r->device->started(r->dev, live, r->features);
 	return true;
 }
 

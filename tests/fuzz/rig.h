@@ -42,9 +42,9 @@ struct rig {
 /* Memory and what else lasts from one input to the next; to be called each time. */
 void rig_reset(struct rig *r, const struct server_device *device, void *dev);
 
-/* The process: opens the device, makes so many queues (sets of rings), has it begin. features is what the driver accepts of
- * what is offered. live: a predecessor died. The device says what its options would. */
-void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features, bool live);
+/* The process: opens the device, makes so many queues (sets of rings). features is what the driver accepts of
+ * what is offered. The device says what its options would. */
+void rig_boot(struct rig *r, unsigned queues, unsigned rings, uint64_t features);
 
 /* It dies, between two passes of its loop. */
 void rig_die(struct rig *r);
@@ -58,7 +58,8 @@ void rig_lay_out(struct rig *r);
 /* What the driver accepts of the rings' features, by three bits of the input; with all that a device may have. */
 uint64_t rig_features(uint8_t how);
 
-/* Starts ring i, if its memory makes sense to the device: true. */
+/* Starts ring i, if its memory makes sense to the device: true. With the first one the device begins. live: it was served
+ * before, and a predecessor died. */
 bool rig_start(struct rig *r, unsigned i, bool live);
 
 /* Stops it; it may take until requests are done. hand_over: as a process that ends in order does, for a successor. */
@@ -88,6 +89,9 @@ void rig_set_mem(struct rig *r, unsigned i, unsigned table);
 
 /* The driver's own view of len bytes of guest memory, or NULL. */
 uint8_t *rig_ptr(struct rig *r, uint64_t gpa, uint64_t len);
+
+/* The device's, of bytes within one region. */
+const uint8_t *rig_device_ptr(uint64_t gpa, uint64_t len);
 
 /* Puts bytes there, if it is guest memory. */
 void rig_put(struct rig *r, uint64_t gpa, const void *from, uint32_t len);
