@@ -49,6 +49,8 @@ static struct thread threads[THREADS_MAX];
 static struct stage stages[SUBJECTS_MAX][PROBE_STAGES];
 static unsigned long used[SUBJECTS_MAX][PROBE_STAGES][RULES_MAX];
 
+static volatile sig_atomic_t over; /* to end: what was seen until then counts */
+
 static const char *const stage_names[PROBE_STAGES] = {
 	[PROBE_ONE] = "stage one", [PROBE_STEADY] = "steady", [PROBE_THREAD] = "narrower threads"
 };
@@ -193,6 +195,15 @@ static void on_call(struct thread *t)
 	}
 }
 
+/* The child's first stop may have been told of before, when nobody knew whose it is. */
+static void inherit(struct thread *child, const struct thread *parent)
+{
+	child->subject = parent->subject;
+	if (child->stages < parent->stages)
+		child->stages = parent->stages;
+	child->own = false;
+}
+
 /* What follows a stop: the signal to deliver. */
 static int on_stop(struct thread *t, int status)
 {
@@ -206,7 +217,7 @@ static int on_stop(struct thread *t, int status)
 	case PTRACE_EVENT_FORK:
 	case PTRACE_EVENT_VFORK:
 		if (ptrace(PTRACE_GETEVENTMSG, t->tid, NULL, &message) == 0)
-			thread_of((pid_t)message, t)->own = false;
+			inherit(thread_of((pid_t)message, t), t);
 		return 0;
 	case PTRACE_EVENT_EXEC:
 		*t = (struct thread) { .tid = t->tid, .pid = t->tid };
@@ -229,13 +240,18 @@ static void go_on(const struct thread *t, int status, int sig)
 	ptrace(group ? PTRACE_LISTEN : PTRACE_CONT, t->tid, NULL, (long)sig);
 }
 
-/* Until the command and all that it left behind has ended; the command's wait status. */
+static void end(int sig)
+{
+	over = sig;
+}
+
+/* Until the command and all that it left behind has ended, or somebody has waited long enough; the command's wait status. */
 static int follow(pid_t command)
 {
 	int status, result = 0;
 	pid_t tid;
 
-	while ((tid = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR) {
+	while (!over && ((tid = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR)) {
 		struct thread *t;
 
 		if (tid <= 0)
@@ -287,6 +303,7 @@ static int run(const char *path, char **argv)
 	if (pid == 0)
 		start(argv, ends[0]);
 	close(ends[0]);
+	sigaction(SIGTERM, &(const struct sigaction) { .sa_handler = end }, NULL);
 	if (ptrace(PTRACE_SEIZE, pid, NULL, (long)OPTIONS) < 0 || write(ends[1], "", 1) != 1) {
 		fprintf(stderr, "count-calls: can't trace: %s\n", strerror(errno));
 		kill(pid, SIGKILL);
