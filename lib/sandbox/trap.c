@@ -85,7 +85,7 @@ static void on_sigsys(int signal, siginfo_t *info, void *context)
 	(void)signal;
 	(void)context;
 	if (info->si_code != SYS_SECCOMP)
-		return; /* somebody sent it; without the handler it would have been ignored too */
+		return; /* somebody sent it, and could have sent SIGKILL: where no rule allows to return, it ends here */
 	if (trap.note)
 		trap.note(trap.arg, info->si_syscall, info->si_arch, thread);
 	write_line(info->si_syscall, info->si_arch, thread);

@@ -74,6 +74,7 @@ const struct sandbox_rule *const server_steady_both[] = {
  * kicks and wake-ups are watched edge-triggered. And only epoll_pwait2 has a deadline here, which ends when the process is
  * stopped and continued: the other waits, which would be restarted, are the main thread's. */
 static const struct sandbox_rule io[] = {
+	{ .nr = __NR_madvise, .why = "the stack of a thread that ends is given back" },
 	{ .nr = __NR_epoll_pwait2, .why = "wait for events, with a deadline in nanoseconds" },
 	{ .nr = __NR_epoll_ctl, .why = "change what is waited for" },
 	{ .nr = __NR_write, .why = "call and wake-up eventfds, log lines" },

@@ -155,5 +155,5 @@ Test(confine, abort_is_seen_as_such, .init = need_plain_build, .timeout = 60)
 
 Test(confine, count_is_the_documents)
 {
-	cr_assert_eq(confine_count(), 36, "%zu calls: correct docs/architecture.md, too", confine_count());
+	cr_assert_eq(confine_count(), 34, "%zu calls: correct docs/architecture.md, too", confine_count());
 }

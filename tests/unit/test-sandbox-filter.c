@@ -493,11 +493,11 @@ static const struct {
 	const struct sandbox_rule *table;
 	size_t max;
 } common[] = {
-	{ "runtime", sandbox_table_runtime, 10 },
+	{ "runtime", sandbox_table_runtime, 7 },
 	{ "loop", sandbox_table_loop, 5 },
 	{ "bus", sandbox_table_bus, 16 },
 	{ "sockets", sandbox_table_sockets, 3 },
-	{ "threads", sandbox_table_threads, 7 },
+	{ "threads", sandbox_table_threads, 9 },
 	{ "loop_setup", sandbox_table_loop_setup, 2 },
 	{ "bus_setup", sandbox_table_bus_setup, 5 },
 	{ "narrow", sandbox_table_narrow, 1 },
