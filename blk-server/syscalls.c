@@ -134,8 +134,14 @@ static const struct sandbox_rule nbd_one[] = {
 	{ .why = NULL },
 };
 
-const struct sandbox_rule *const blk_nbd_stage_one[] = { nbd, nbd_one, NULL };
-const struct sandbox_rule *const blk_nbd_steady[] = { nbd, NULL };
+static const struct sandbox_rule nbd_main[] = {
+	{ .nr = __NR_read, .why = "an eventfd: links that were connected anew" },
+	{ .why = NULL },
+};
+
+const struct sandbox_rule *const blk_nbd_stage_one[] = { nbd, nbd_one, nbd_main, NULL };
+const struct sandbox_rule *const blk_nbd_steady[] = { nbd, nbd_main, NULL };
+const struct sandbox_rule *const blk_nbd_io[] = { nbd, NULL };
 
 /* ---- null ---- */
 
@@ -144,7 +150,7 @@ static const struct sandbox_rule nothing[] = { { .why = NULL } };
 const struct blk_calls blk_nbd = {
 	.stage_one = blk_nbd_stage_one,
 	.steady = blk_nbd_steady,
-	.io = blk_nbd_steady,
+	.io = blk_nbd_io,
 	.drain = nothing,
 };
 

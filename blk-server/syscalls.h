@@ -18,7 +18,7 @@ extern const struct sandbox_rule *const blk_aio_stage_one[], *const blk_aio_stea
 extern const struct sandbox_rule *const blk_uring_stage_one[], *const blk_uring_steady[],
 								   *const blk_uring_io[];
 /* An export of an NBD server; steady and of the I/O threads. */
-extern const struct sandbox_rule *const blk_nbd_stage_one[], *const blk_nbd_steady[];
+extern const struct sandbox_rule *const blk_nbd_stage_one[], *const blk_nbd_steady[], *const blk_nbd_io[];
 extern const struct blk_calls blk_aio, blk_uring, blk_null, blk_nbd;
 
 #endif

@@ -55,6 +55,7 @@ static const struct sandbox_rule traffic[] = {
 	{ .nr = __NR_openat,
 	  .args = { { .index = 2, .op = SANDBOX_EQ, .value = O_RDONLY } },
 	  .why = "/etc/resolv.conf, when it changed" },
+	{ .nr = __NR_read, .why = "what stands there" },
 	{ .nr = __NR_newfstatat, .why = "whether it changed" },
 	{ .why = NULL },
 };

@@ -48,6 +48,7 @@ struct sandbox_rule supervisor_abort[] = {
 };
 
 static const struct sandbox_rule supervisor_table[] = {
+	ALLOW(read, "signals, lines of children, the console's input, nng's wake-ups"),
 	ALLOW(rt_sigreturn, "threads go on after setresuid, by which this filter awaited them"),
 	ALLOW(close, "sockets and pipes of a child that ended"),
 	ALLOW(poll, "whether stderr would take a line"),

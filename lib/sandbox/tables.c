@@ -47,7 +47,6 @@ const struct sandbox_rule sandbox_table_runtime[] = {
 const struct sandbox_rule sandbox_table_loop[] = {
 	{ .nr = __NR_epoll_pwait2, .why = "wait for events, with a deadline in nanoseconds" },
 	{ .nr = __NR_epoll_ctl, .why = "change what is waited for" },
-	{ .nr = __NR_read, .why = "kick eventfds, descriptors that exist" },
 	{ .nr = __NR_write, .why = "call and wake-up eventfds, log lines" },
 	{ .nr = __NR_restart_syscall,
 	  .why = "a timed wait for something else than the loop's events goes on after SIGSTOP and SIGCONT" },

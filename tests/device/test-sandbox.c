@@ -165,7 +165,7 @@ Test(sandbox, steady_stages_allow_few_calls)
 		{ "blk-server, all threads", server_steady_bus, blk_aio_steady, 42 },
 		{ "blk-server, I/O thread with io_uring", server_io, blk_uring_io, 17 },
 		{ "blk-server, all threads with io_uring", server_steady_bus, blk_uring_steady, 42 },
-		{ "blk-server with an NBD export, I/O thread", server_io, blk_nbd_steady, 25 },
+		{ "blk-server with an NBD export, I/O thread", server_io, blk_nbd_io, 25 },
 		{ "blk-server with an NBD export, all threads", server_steady_bus, blk_nbd_steady, 44 },
 		{ "window, I/O thread", server_io, window_io, 15 },
 		{ "window, all threads", server_steady_bus, window_steady, 36 },

@@ -494,7 +494,7 @@ static const struct {
 	size_t max;
 } common[] = {
 	{ "runtime", sandbox_table_runtime, 7 },
-	{ "loop", sandbox_table_loop, 5 },
+	{ "loop", sandbox_table_loop, 4 },
 	{ "bus", sandbox_table_bus, 16 },
 	{ "sockets", sandbox_table_sockets, 3 },
 	{ "threads", sandbox_table_threads, 9 },
