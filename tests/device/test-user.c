@@ -440,6 +440,28 @@ static unsigned free_port(void)
 
 /* Datagrams from thousands of ports take all sockets that there may be; a connection to a forwarded port then waits,
  * without its being announced over and over, and one that the guest begins is dropped. */
+Test(user, a_connection_to_a_forwarded_port_comes_to_the_guest)
+{
+	unsigned port = free_port();
+	char forward[64];
+	const char *const options[] = { "--hostfwd", forward, NULL };
+	CLEAN_FD int ours = -1;
+	size_t len;
+	struct user u;
+
+	snprintf(forward, sizeof(forward), "tcp:127.0.0.1:%u-:22", port);
+	user_start(&u, options);
+	cr_assert(user_answers(&u)); /* it knows the guest's hardware address now */
+	ours = connect_to(port);
+	do {
+		len = user_receive(&u, frame, sizeof(frame), USER_DEADLINE_S * 1000);
+		cr_assert_gt(len, 0);
+	} while (len < USER_TCP_DATA || frame[USER_IP + 9] != IPPROTO_TCP);
+	cr_expect_eq(user_get16(frame + USER_UPPER + 2), 22);
+	cr_expect_eq(frame[USER_UPPER + 13] & (SYN | ACK | FIN), SYN);
+	user_stop(&u);
+}
+
 Test(user, a_guest_that_takes_all_sockets_makes_nothing_spin)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
