@@ -40,7 +40,6 @@ static const struct sandbox_rule steady[] = {
 	{ .nr = __NR_getsockopt, .args = SANDBOX_OPTION(SOL_SOCKET, SO_ERROR), .why = "what became of it" },
 	{ .nr = __NR_shutdown, .why = "a connection is over, whoever still has it" },
 	{ .nr = __NR_close, .why = "a connection is over" },
-	{ .nr = __NR_exit, .why = "end of a thread" },
 	{ .nr = __NR_rseq, .why = "a worker that the filter finds not started yet" },
 	{ .nr = __NR_set_robust_list, .why = "the same" },
 	{ .why = NULL },
