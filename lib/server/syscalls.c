@@ -22,10 +22,15 @@ static const struct sandbox_rule steady[] = {
 	  .why = "size of a memory region's file, as glibc's fstat asks for it" },
 	{ .nr = __NR_fstat, .why = "the same, as other versions of glibc do" },
 	{ .nr = __NR_seccomp, .args = SANDBOX_INSTALL(0), .why = "the I/O threads' own, narrower filter" },
-	{ .nr = __NR_sched_setaffinity, .why = "the processors of an I/O thread, as it is told" },
 	{ .nr = __NR_exit, .why = "end of an I/O thread or a worker" },
 	{ .nr = __NR_rseq, .why = "threads that were started a moment before this filter" },
 	{ .nr = __NR_set_robust_list, .why = "the same" },
+	{ .why = NULL },
+};
+
+/* What the bus may ask for, and only it. */
+static const struct sandbox_rule steady_told[] = {
+	{ .nr = __NR_sched_setaffinity, .why = "the processors of an I/O thread, as it is told" },
 	{ .why = NULL },
 };
 
@@ -48,6 +53,7 @@ const struct sandbox_rule *const server_stage_one[] = {
 	sandbox_table_bus_setup,
 	sandbox_table_narrow,
 	steady,
+	steady_told,
 	steady_by_hand,
 	NULL,
 };
@@ -57,7 +63,13 @@ const struct sandbox_rule *const server_steady[] = {
 };
 
 const struct sandbox_rule *const server_steady_bus[] = {
-	sandbox_table_runtime, sandbox_table_loop, sandbox_table_sockets, sandbox_table_bus, steady, NULL,
+	sandbox_table_runtime,
+	sandbox_table_loop,
+	sandbox_table_sockets,
+	sandbox_table_bus,
+	steady,
+	steady_told,
+	NULL,
 };
 
 const struct sandbox_rule *const server_steady_both[] = {
@@ -66,6 +78,7 @@ const struct sandbox_rule *const server_steady_both[] = {
 	sandbox_table_sockets,
 	sandbox_table_bus,
 	steady,
+	steady_told,
 	steady_by_hand,
 	NULL,
 };
