@@ -81,6 +81,11 @@ static bool step_done(struct rig *rig, const struct waiter *w, const char *what)
 	return true;
 }
 
+static uint16_t ring_size(const struct rig *rig)
+{
+	return rig->options.ring_size ? rig->options.ring_size : RIG_SIZE;
+}
+
 /* Where the rings started, as the front end says it and, of packed rings, the lower half in the in-flight region. */
 static uint32_t ring_base(const struct rig *rig)
 {
@@ -101,7 +106,7 @@ static bool start_rings(struct rig *rig)
 	for (unsigned i = 0; i < rig->queues; i++) {
 		struct rig_queue *q = &rig->queue[i];
 
-		rings[i] = (struct vhost_fe_ring) { .size = RIG_SIZE,
+		rings[i] = (struct vhost_fe_ring) { .size = ring_size(rig),
 						    .desc = guest_user(&rig->guest, q->ring.desc),
 						    .avail = guest_user(&rig->guest, q->ring.avail),
 						    .used = guest_user(&rig->guest, q->ring.used),
@@ -121,7 +126,7 @@ static bool start_rings(struct rig *rig)
 					  .inflight_fd = rig->inflight_fd,
 					  .inflight_size = rig->inflight_bytes,
 					  .inflight_queues = (uint16_t)rig->queues,
-					  .inflight_queue_size = RIG_SIZE,
+					  .inflight_queue_size = ring_size(rig),
 					  .rings = rings,
 					  .n_rings = rig->queues };
 	cr_assert_eq(vhost_fe_start(rig->fe, &start, on_done, &w), 0);
@@ -218,10 +223,10 @@ void rig_restart_rings(struct rig *rig)
 static void init_inflight(struct rig *rig)
 {
 	bool packed = rig->options.ring_features & RING_F_PACKED;
-	size_t step = inflight_queue_bytes(RIG_SIZE, packed);
+	size_t step = inflight_queue_bytes(ring_size(rig), packed);
 
 	for (unsigned i = 0; i < rig->queues; i++)
-		inflight_init(rig->inflight + i * step, RIG_SIZE, packed, (uint16_t)ring_base(rig));
+		inflight_init(rig->inflight + i * step, ring_size(rig), packed, (uint16_t)ring_base(rig));
 }
 
 void rig_reset_driver(struct rig *rig)
@@ -231,7 +236,7 @@ void rig_reset_driver(struct rig *rig)
 
 		rig_stop_ring(rig, i);
 		ring_free(ring);
-		cr_assert_eq(ring_init(ring, &rig->guest, RIG_SIZE, rig->options.ring_features), 0);
+		cr_assert_eq(ring_init(ring, &rig->guest, ring_size(rig), rig->options.ring_features), 0);
 	}
 	init_inflight(rig);
 	rig_restart_rings(rig);
@@ -299,7 +304,7 @@ static void on_call(void *arg, uint32_t events)
 
 static void make_queue(struct rig *rig, struct rig_queue *q)
 {
-	cr_assert_eq(ring_init(&q->ring, &rig->guest, RIG_SIZE, rig->options.ring_features), 0);
+	cr_assert_eq(ring_init(&q->ring, &rig->guest, ring_size(rig), rig->options.ring_features), 0);
 	if (rig->options.start_at || rig->options.start_wrapped)
 		ring_start_at(&q->ring, rig->options.start_at, !rig->options.start_wrapped);
 	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -314,7 +319,7 @@ static void make_queue(struct rig *rig, struct rig_queue *q)
 static void make_inflight(struct rig *rig)
 {
 	bool packed = rig->options.ring_features & RING_F_PACKED;
-	size_t step = inflight_queue_bytes(RIG_SIZE, packed);
+	size_t step = inflight_queue_bytes(ring_size(rig), packed);
 
 	rig->inflight_bytes = step * rig->queues;
 	rig->inflight_fd = fd_sealed_memfd("inflight", rig->inflight_bytes);
@@ -335,6 +340,8 @@ static void prepare_engine(struct rig *rig)
 	int fd;
 
 	rig->state_fd = -1;
+	if (!rig->options.engine && !rig->options.nbd && !rig->options.net)
+		rig->options.engine = getenv("RIG_ENGINE");
 	if (!rig->options.engine && !rig->options.nbd)
 		return;
 	if (rig->options.engine && !strcmp(rig->options.engine, "io_uring")) {

@@ -19,8 +19,9 @@
 #include "vhost_fe.h"
 
 #define RIG_QUEUES_MAX 9
-#define RIG_SIZE       128 /* descriptors of a ring */
-#define RIG_SLOTS      64  /* requests of a queue that rig_add can keep apart */
+#define RIG_SIZE       128   /* descriptors of a ring */
+#define RIG_SIZE_MAX   32768 /* ... at most */
+#define RIG_SLOTS      64    /* requests of a queue that rig_add can keep apart */
 #define RIG_DEADLINE_S 40
 #define RIG_ARGS_MAX   48
 #define RIG_FDS_MAX    16
@@ -67,7 +68,8 @@ struct rig_options {
 	const char *crash; /* runs the program with crash points, under this order (crashes.h); may change */
 	int log_fd;        /* the server's standard error, with warnings; 0: this process's, errors only */
 	bool may_refuse;   /* a server need not take what the front end asks for */
-	uint16_t start_at; /* index that the rings start from */
+	uint16_t ring_size; /* 0: RIG_SIZE; of a larger one no more are in use at a time */
+	uint16_t start_at;  /* index that the rings start from */
 	bool start_wrapped; /* packed: on a lap with wrap bit 0 */
 	bool window;        /* of a disk: the program `window` stands between; it dies with the server */
 	bool window_first;  /* it is killed before the server is */

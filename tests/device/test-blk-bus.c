@@ -20,15 +20,22 @@ TestSuite(blk_bus, .timeout = 60);
 
 static struct rig rig;
 
-static void set_up(struct supervisor *s, unsigned queues)
+static void set_up_rings(struct supervisor *s, unsigned queues, uint16_t ring_size)
 {
 	static const char *args[] = { "--id", "disk0", "--bus", NULL, NULL };
-	struct rig_options options = { .args = args, .queues = queues, .ring_features = RING_F_EVENT_IDX };
+	struct rig_options options = {
+		.args = args, .queues = queues, .ring_size = ring_size, .ring_features = RING_F_EVENT_IDX
+	};
 
 	supervisor_open(s);
 	args[3] = s->dir;
 	rig_start(&rig, &options);
 	supervisor_expect(s, &rig);
+}
+
+static void set_up(struct supervisor *s, unsigned queues)
+{
+	set_up_rings(s, queues, RIG_SIZE);
 }
 
 static void tear_down(struct supervisor *s)
@@ -48,6 +55,23 @@ Test(blk_bus, hello_ready_ping_shutdown)
 	cr_assert_str_eq(s.first.hello.kind, "blk");
 	cr_assert_str_eq(s.first.hello.name, "disk0");
 	supervisor_ask_ok(&s, BUS_PING);
+	tear_down(&s);
+}
+
+/* What the server keeps of such rings is so large that the queues' thread gives it back to the kernel. */
+Test(blk_bus, largest_rings)
+{
+	struct supervisor s;
+	uint64_t gpa;
+
+	set_up_rings(&s, 4, RIG_SIZE_MAX);
+	gpa = rig_alloc(&rig, 4096, 4096);
+	for (unsigned i = 0; i < 3 * 4; i++) {
+		if (i && i % 4 == 0)
+			rig_reset_driver(&rig);
+		cr_assert_eq(rig_request(&rig, i % 4, VIRTIO_BLK_T_OUT, 0, gpa, 4096).status,
+			     VIRTIO_BLK_S_OK);
+	}
 	tear_down(&s);
 }
 

@@ -124,6 +124,22 @@ Test(blk_nbd, qemu_nbd)
 	serves(nbd_qemu, 4);
 }
 
+/* What the server keeps of such a ring is so large that the queue's thread gives it back to the kernel. */
+Test(blk_nbd, nbdkit_largest_ring)
+{
+	struct rig_options options = { .ring_size = RIG_SIZE_MAX };
+	struct nbd nbd = { .dir = "" };
+	struct rig rig;
+
+	nbd_start(&nbd, &options, nbd_kit);
+	rig_start(&rig, &options);
+	write_and_read(&rig, 0);
+	rig_reset_driver(&rig);
+	write_and_read(&rig, 0);
+	rig_stop(&rig);
+	nbd_stop(&nbd);
+}
+
 /* One connection is all that it allows, so queues share it. */
 Test(blk_nbd, qemu_nbd_one_connection)
 {

@@ -268,6 +268,31 @@ Test(blk_requests, null_moves_nothing)
 	rig_stop(&rig);
 }
 
+/* What the server keeps of such a ring is so large that the queue's thread gives it back to the kernel. */
+static void largest_ring(uint64_t ring_features)
+{
+	struct rig_options options = { .ring_size = RIG_SIZE_MAX, .ring_features = ring_features };
+	struct rig rig;
+	uint64_t gpa;
+
+	rig_start(&rig, &options);
+	gpa = rig_alloc(&rig, DATA, 4096);
+	fill(&rig, gpa);
+	rig_reset_driver(&rig);
+	fill(&rig, gpa);
+	rig_stop(&rig);
+}
+
+Test(blk_requests, largest_ring_split)
+{
+	largest_ring(0);
+}
+
+Test(blk_requests, largest_ring_packed)
+{
+	largest_ring(RING_F_PACKED);
+}
+
 /* All queues at once, on fewer threads, each on its own part of the disk. */
 Test(blk_requests, many_queues_on_two_threads)
 {

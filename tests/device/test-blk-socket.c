@@ -13,9 +13,13 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "fd.h"
+#include "frontend.h"
+#include "inflight.h"
 #include "num.h"
 #include "rig.h"
 #include "temp_dir.h"
+#include "vhost_msg.h"
 
 TestSuite(blk_socket, .timeout = 60);
 
@@ -24,6 +28,16 @@ static void check_alive(struct rig *rig)
 	uint64_t gpa = rig_alloc(rig, 4096, 4096);
 
 	cr_assert_eq(rig_request(rig, 0, VIRTIO_BLK_T_IN, 0, gpa, 4096).status, VIRTIO_BLK_S_OK);
+}
+
+static void ask(int fd, uint32_t request, const void *payload, uint32_t size)
+{
+	struct vhost_hdr hdr = { .request = request, .flags = VHOST_HDR_VERSION, .size = size };
+	char bytes[64];
+
+	memcpy(bytes, &hdr, sizeof(hdr));
+	memcpy(bytes + sizeof(hdr), payload, size);
+	cr_assert_eq(write(fd, bytes, sizeof(hdr) + size), (ssize_t)(sizeof(hdr) + size));
 }
 
 static void one_after_another(const char *const *args)
@@ -55,6 +69,39 @@ Test(blk_socket, one_front_end_after_another_beside_a_bus)
 	cr_assert(temp_dir_make(dir, sizeof(dir)));
 	one_after_another(args);
 	cr_assert_eq(rmdir(dir), 0);
+}
+
+/* QEMU has the back end make the in-flight region. */
+Test(blk_socket, a_front_end_asks_for_an_in_flight_region)
+{
+	static const uint64_t protocol = VHOST_PF_INFLIGHT_SHMFD;
+	static const struct vhost_inflight want = { .queues = 1, .queue_size = RIG_SIZE };
+	struct vhost_inflight its;
+	char said[sizeof(struct vhost_hdr) + sizeof(its)];
+	struct rig_options options = { .by_hand = true };
+	int region = -1, fd;
+	struct stat st;
+	struct rig rig;
+	size_t n = 0;
+
+	rig_start(&rig, &options);
+	rig_disconnect(&rig);
+	fd = frontend_dial(rig.socket, 20 * NS_PER_S);
+	cr_assert_geq(fd, 0);
+	ask(fd, VHOST_SET_PROTOCOL_FEATURES, &protocol, sizeof(protocol));
+	ask(fd, VHOST_GET_INFLIGHT_FD, &want, sizeof(want));
+	cr_assert_eq(fd_recv(fd, said, sizeof(said), &region, 1, &n), (ssize_t)sizeof(said));
+	cr_assert_eq(n, 1);
+	memcpy(&its, said + sizeof(struct vhost_hdr), sizeof(its));
+	cr_assert_eq(fstat(region, &st), 0);
+	cr_expect_eq(its.size, inflight_queue_bytes(RIG_SIZE, false));
+	cr_expect_eq((uint64_t)st.st_size, its.size);
+	cr_expect_eq(fd_check_unshrinkable(region), 0);
+	close(region);
+	close(fd);
+	rig_connect(&rig);
+	check_alive(&rig);
+	rig_stop(&rig);
 }
 
 /* FAULTS 64: a squatter is respected, what a dead server left behind is not. */

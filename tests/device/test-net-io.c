@@ -90,6 +90,19 @@ OVER(packed_indirect, RING_F_PACKED | RING_F_INDIRECT)
 OVER(packed_event_idx, RING_F_PACKED | RING_F_EVENT_IDX)
 OVER(packed_indirect_event_idx, RING_F_PACKED | RING_F_INDIRECT | RING_F_EVENT_IDX)
 
+/* What the server keeps of such rings is so large that the queues' thread gives it back to the kernel. */
+Test(net_io, packet_largest_rings)
+{
+	struct net_options options = { .kind = NET_PACKET, .rig = { .ring_size = RIG_SIZE_MAX } };
+
+	net_start(&n, &options);
+	receive_all();
+	send_all();
+	rig_reset_driver(&n.rig);
+	send_all();
+	net_stop(&n);
+}
+
 /* ---- merged buffers ---- */
 
 static void merged(enum net_kind kind, uint64_t ring_features)
