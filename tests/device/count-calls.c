@@ -99,6 +99,8 @@ static size_t subject_of(const char *words, size_t len)
 {
 	const char *program = strrchr(words, '/') ? strrchr(words, '/') + 1 : words;
 
+	if (!strcmp(program, "test-confine"))
+		return subject_named("supervisor"); /* under whose filter its parts are */
 	if (!strcmp(program, "bulkhead"))
 		return subject_named(has_word(words, len, "image") ? "bulkhead image" : "supervisor");
 	if (strcmp(program, "blk-server") && strcmp(program, "blk-server-crash"))
@@ -319,8 +321,9 @@ static int run(const char *path, char **argv)
 /* Allowed for hosts, C libraries and moments that a test can't choose; docs/security.md, "What holds without what". */
 static bool is_elsewhere(int nr)
 {
-	static const int list[] = { __NR_clock_gettime,   __NR_restart_syscall, __NR_fstat, __NR_rseq,
-				    __NR_set_robust_list, __NR_io_getevents,    __NR_poll };
+	static const int list[] = { __NR_clock_gettime,  __NR_restart_syscall, __NR_fstat,
+				    __NR_rseq,           __NR_set_robust_list, __NR_prctl,
+				    __NR_rt_sigprocmask, __NR_io_getevents,    __NR_poll };
 
 	for (size_t i = 0; i < ARRAY_SIZE(list); i++)
 		if (list[i] == nr)

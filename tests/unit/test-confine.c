@@ -15,7 +15,8 @@
 
 #define THREADS 24
 #define BLOCKS  64
-#define BLOCK   65536 /* the longest message; below the size that malloc maps by itself */
+#define BLOCK   65536      /* the longest message; below the size that malloc maps by itself */
+#define LARGE   (64 << 20) /* malloc maps it, whatever it has learnt */
 
 static pthread_barrier_t confined;
 static sem_t turn;
@@ -37,6 +38,10 @@ static void *use_heap(void *arg)
 	}
 	for (size_t i = BLOCKS; i-- > 0;)
 		free(block[i]);
+	block[0] = malloc(LARGE);
+	if (block[0])
+		*(volatile char *)block[0] = 1;
+	free(block[0]);
 	pthread_barrier_wait(&confined);
 	for (;;)
 		pthread_barrier_wait(&confined);
