@@ -309,7 +309,7 @@ static bool take_frame(struct rx *rx, struct frame *f)
 	}
 	if (!rx_wait_pay(rx, f->len)) {
 		count_add(&rx->stats.limited, 1);
-		rx_wait(rx, f->len, f->placed, false);
+		rx_wait(rx, f->len, f->placed, f->needs, false);
 		return false;
 	}
 	if (f->len > f->offered || (reads_aside(rx) && f->len > rx->want)) {
@@ -321,7 +321,7 @@ static bool take_frame(struct rx *rx, struct frame *f)
 		deliver(rx, f->len, f->placed);
 		return true;
 	}
-	rx_wait(rx, f->len, f->placed, true);
+	rx_wait(rx, f->len, f->placed, f->needs, true);
 	return finish_held(rx);
 }
 
@@ -390,6 +390,8 @@ static void take_changes(struct rx *rx)
 	rx->offloads = shared->offloads;
 	coalesce = shared->rx;
 	lock_drop(&shared->lock);
+	if (rx->held && rx->held_needs & ~rx->offloads)
+		rx_wait_drop(rx, &rx->stats.filtered);
 	server_coalesce(rx->server, coalesce.enough, coalesce.us);
 }
 

@@ -67,6 +67,7 @@ struct rx {
 	uint32_t
 	    held; /* bytes of a frame that waits for buffers: the first held_at are in those that are there */
 	uint32_t held_at;
+	uint64_t held_needs; /* features, for what of it is unfinished */
 	struct throttle_turn turn;
 	bool paid;    /* the limit lets it pass */
 	bool limited; /* ... or will when the timer says so */

@@ -9,10 +9,11 @@
 #include "rx_buf.h"
 #include "vec.h"
 
-void rx_wait(struct rx *rx, uint32_t len, uint32_t placed, bool paid)
+void rx_wait(struct rx *rx, uint32_t len, uint32_t placed, uint64_t needs, bool paid)
 {
 	rx->held = len;
 	rx->held_at = placed;
+	rx->held_needs = needs;
 	rx->paid = paid;
 }
 

@@ -10,8 +10,8 @@
 #include "rx.h"
 
 /* The frame of len bytes that was just read waits: so much of it is placed in the buffers that are there, the rest stands in
- * the spill area. paid: the limit lets it pass. */
-void rx_wait(struct rx *rx, uint32_t len, uint32_t placed, bool paid);
+ * the spill area. needs: features, for what of it is unfinished. paid: the limit lets it pass. */
+void rx_wait(struct rx *rx, uint32_t len, uint32_t placed, uint64_t needs, bool paid);
 
 /* Asks the limit for a frame of len bytes, header included; false: not yet, and the timer will run the queue. */
 bool rx_wait_pay(struct rx *rx, uint32_t len);

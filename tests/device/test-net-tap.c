@@ -140,8 +140,8 @@ static void send_unfinished(void)
 	close(fd);
 }
 
-/* One is received; for the next there are no buffers, so the host has it. */
-static void start_with_one_that_waits(void)
+/* One is received, and there are no buffers left. */
+static void start_with_none(void)
 {
 	struct net_options options = { .kind = NET_TAP, .control = true };
 
@@ -152,7 +152,30 @@ static void start_with_one_that_waits(void)
 	net_receive(&n, 0, &f);
 	cr_assert_eq(f.header.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
 	cr_assert_eq(n.n_posted[0], 0);
+}
+
+/* The host has the next one. */
+static void start_with_one_that_waits(void)
+{
+	start_with_none();
 	send_unfinished();
+}
+
+/* The next one is in net-server: it is larger than the only buffer. */
+static void start_with_one_that_waits_inside(void)
+{
+	start_with_none();
+	net_post_many(&n, 0, 1526, 1);
+	send_unfinished();
+}
+
+static void give_up_offloads(void)
+{
+	const uint64_t none = 0;
+
+	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
+				 &none, sizeof(none)),
+		     VIRTIO_NET_OK);
 }
 
 static void only_what_comes_behind_is_received(void)
@@ -169,12 +192,15 @@ static void only_what_comes_behind_is_received(void)
 
 Test(net_tap, what_waits_since_before_offloads_were_given_up)
 {
-	const uint64_t none = 0;
-
 	start_with_one_that_waits();
-	cr_assert_eq(net_command(&n, VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
-				 &none, sizeof(none)),
-		     VIRTIO_NET_OK);
+	give_up_offloads();
+	only_what_comes_behind_is_received();
+}
+
+Test(net_tap, what_waits_for_buffers_since_before_offloads_were_given_up)
+{
+	start_with_one_that_waits_inside();
+	give_up_offloads();
 	only_what_comes_behind_is_received();
 }
 
