@@ -167,7 +167,7 @@ static int begin(struct disk *disk, const struct resize *what)
 
 int resize_set(struct disk *disk, const struct resize *what, char *why, size_t size)
 {
-	uint64_t now = 0, bytes;
+	uint64_t now = 0, bytes = 0;
 	int err, result;
 
 	if (disk->resize.busy)

@@ -51,9 +51,9 @@ static void print_away(const json_t *away)
 		       number_of(away, "requests") == 1 ? "" : "s");
 }
 
-static void print_limits(const char *before, const json_t *limits)
+static void print_limits(const char *first, const json_t *limits)
 {
-	const char *key;
+	const char *key, *before = first;
 	json_t *value;
 
 	json_object_foreach((json_t *)(uintptr_t)limits, key, value)
