@@ -71,7 +71,10 @@ tell disk0.window mute
 check "a window that does not answer is replaced, with its server" wait_for 40 new_pair "$third" 3
 like "... the status has the reason" "$(device m disk0 last_death)" 'was killed: it does not answer'
 is "each death was one restart" "$(device m disk0 restarts)" 3
-is "... and one crash report" "$(find "$tmp/crash" -name '*.disk0.crash' | wc -l)" 3
+reports() { find "$tmp/crash" -name '*.disk0.crash' | wc -l; }
+has_reports() { [ "$(reports)" -ge "$1" ]; }
+wait_for 10 has_reports 3
+is "... and one crash report" "$(reports)" 3
 
 # ---- neither is up alone ----
 script disk0.window no-ready
