@@ -71,7 +71,7 @@
 		}                                                                                            \
 	}
 
-/* Steady: any C program with threads that last: locks, heap without executable pages, signal return, exit. */
+/* Steady: any C program with threads that last: locks, heap without executable pages, exit. */
 extern const struct sandbox_rule sandbox_table_runtime[];
 
 /* Steady: lib/loop once its descriptors exist: waiting, waking, timers, changing what is watched. */

@@ -31,6 +31,8 @@ is "... and how large the disk was" "$(image snapshots --json disk | jq -c 'map(
 try snapshots disk
 like "... for people" "$out" "^ID +TIME .*"$'\n'"1 +$(date +%Y)-.* 8388608 +0  one"$'\n'"2 .*  zwölf, 2nd"
 
+is "... if malloc is to ask for huge pages, too" "$(GLIBC_TUNABLES=glibc.malloc.hugetlb=1 image snapshots disk 2>&1)" "$out"
+
 # ---- reverted by us as by QEMU ----
 # reverts KIND OPTION...: an image made so, with content before and after two snapshots.
 reverts() {
@@ -112,7 +114,7 @@ check "... leave the image as it was" qemu-img check -q -f qcow2 full
 mkfifo wait
 exec 8<>wait
 spawn qemu-io -f qcow2 disk <&8 >qemu.out
-check "QEMU opens the image" wait_for 10 eval 'grep -q ^lock: /proc/$pid/fdinfo/*'
+check "QEMU opens the image" wait_for 10 grep -q '^qemu-io> ' qemu.out
 refused "while QEMU has it it is not reverted" 2 "path=\"disk\" is in use by process $pid" revert disk other
 echo quit >&8
 wait_exit 10 "$pid"
