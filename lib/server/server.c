@@ -26,9 +26,11 @@
 #include "server_priv.h"
 #include "thread.h"
 
-#define WORKERS       2   /* threads for calls that block */
-#define LIMIT_FILES   512 /* each ring has three eventfds, each memory region came with one */
-#define LIMIT_THREADS 128
+#define WORKERS 2 /* threads for calls that block */
+/* Each ring has three eventfds, a window's another three and, while it starts, copies of them; each memory region came with one. */
+#define LIMIT_FILES      512
+#define LIMIT_FILES_RING 9
+#define LIMIT_THREADS    128
 /* Heap and threads' stacks: for the process, and for each of its rings. What was taken over can have no more. */
 #define LIMIT_DATA      (512ULL << 20)
 #define LIMIT_DATA_RING (8ULL << 20)
@@ -171,7 +173,7 @@ static int confine(struct server *s, struct later *later)
 {
 	struct sandbox_enter enter = {
 		.bus_dir = s->opts.bus,
-		.limits = { .files = LIMIT_FILES,
+		.limits = { .files = LIMIT_FILES + s->rings * LIMIT_FILES_RING,
 			    .processes = LIMIT_THREADS,
 			    .file_size = UINT64_MAX,
 			    .memlock = s->device->locks_memory ? UINT64_MAX : 0,
