@@ -465,7 +465,7 @@ static int add_cgroup(struct keeper_plan *plan, const struct vmconf *conf, size_
 	const struct vmconf_disk *disk = &conf->device[device].disk;
 	bool sees_guest = slot >= KEEPER_WINDOW || (slot < KEEPER_SLOTS && (core || !disk->window));
 	struct cgroup_limits limits = {
-		.memory = CGROUP_MEMORY + (sees_guest ? conf->memory : disk->window_bytes),
+		.memory = CGROUP_MEMORY + (sees_guest ? conf->memory : 0) + (core ? 0 : disk->window_bytes),
 		.tasks = CGROUP_TASKS,
 		.weight = core ? CGROUP_WEIGHT * conf->cpus : CGROUP_WEIGHT,
 	};
