@@ -46,7 +46,7 @@ int device_adopt(struct device *d)
 		if (lost[i])
 			child_lost(&d->slot[i], by_order[i]);
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
-		if (shut[i])
+		if (shut[i] && !lost[i]) /* of a pair one death is told */
 			child_lost(&d->window[i], ordered[i]);
 	device_adopt_pairs(d);
 	/* A spare that was to make room may be gone. */
