@@ -183,7 +183,7 @@ static void start_later(struct device *d)
 static void replace(struct device *d)
 {
 	d->nrestarts++;
-	if (d->external || !child_is_alive(device_spare(d))) {
+	if (d->external || !device_slot_is_alive(d, device_other(d))) {
 		start_later(d);
 		return;
 	}

@@ -77,11 +77,13 @@ int device_give(struct device_link *l, int fd, const int flight[2])
 	struct device *d = l->device;
 	int err = d->ops->hand_over(d->arg, l, fd, flight);
 
+	if (err)
+		return err;
 	l->stale = l->given && !l->down;
 	l->given = true;
 	l->down = false;
 	d->now.given = clock_ns();
-	return err;
+	return 0;
 }
 
 /* ---- what the core says ---- */

@@ -25,11 +25,6 @@ static inline struct child *device_spare(struct device *d)
 	return &d->slot[device_other(d)];
 }
 
-static inline bool child_is_alive(const struct child *c)
-{
-	return c->state == CHILD_STARTING || c->state == CHILD_READY;
-}
-
 /* What deaths are apart if they never become too many; at most a second. Longer lives are no sign of a storm. */
 uint64_t device_pace_ns(const struct device *d);
 
@@ -116,7 +111,8 @@ size_t device_slot_of(const struct device *d, const struct child *c);
 /* Which of them has the core at its other end. */
 struct child *device_front_child(struct device *d);
 
-/* Both are ready; neither runs; something remains of one; one is a stray. */
+/* Both start or serve, and are not about to end; both are ready; neither runs; something remains of one; one is a stray. */
+bool device_slot_is_alive(const struct device *d, size_t slot);
 bool device_slot_is_ready(const struct device *d, size_t slot);
 bool device_slot_is_idle(const struct device *d, size_t slot);
 bool device_slot_remains(const struct device *d, size_t slot);

@@ -317,7 +317,7 @@ static void revert(struct device *d)
 	d->recovering = true;
 	give_slot_back(d);
 	d->active = d->upgrade.slot;
-	if (child_is_alive(device_spare(d))) {
+	if (device_slot_is_alive(d, device_other(d))) {
 		device_take_spare(d);
 	} else {
 		d->active = old_slot(d);
@@ -336,7 +336,7 @@ bool device_upgrade_active_died(struct device *d)
 	case UPGRADE_STOPPING:
 		if (!d->upgrade.stop)
 			d->upgrade.stop = clock_ns();
-		if (!child_is_alive(device_spare(d))) {
+		if (!device_slot_is_alive(d, device_other(d))) {
 			revert(d);
 			return true;
 		}

@@ -40,6 +40,16 @@ bool device_slot_is_ready(const struct device *d, size_t slot)
 	return d->slot[slot].state == CHILD_READY && (!d->windowed || d->window[slot].state == CHILD_READY);
 }
 
+static bool is_alive(const struct child *c)
+{
+	return !c->killed && (c->state == CHILD_STARTING || c->state == CHILD_READY);
+}
+
+bool device_slot_is_alive(const struct device *d, size_t slot)
+{
+	return is_alive(&d->slot[slot]) && (!d->windowed || is_alive(&d->window[slot]));
+}
+
 bool device_slot_is_idle(const struct device *d, size_t slot)
 {
 	return d->slot[slot].state == CHILD_IDLE && (!d->windowed || d->window[slot].state == CHILD_IDLE);
