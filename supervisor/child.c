@@ -365,7 +365,7 @@ static const struct bus_ops child_bus_ops = {
  * again, unless the core has turned away from it meanwhile. */
 static bool waits_for_storage(struct child *c)
 {
-	const char *storage = c->state == CHILD_STARTING && c->ops->waits ? c->ops->waits(c->arg, c) : NULL;
+	const char *storage = c->ops->waits ? c->ops->waits(c->arg, c) : NULL;
 	bool before = c->waits;
 
 	c->waits = storage;
@@ -384,7 +384,7 @@ static void on_timer(void *arg)
 
 	if (c->dead)
 		keeper_kill(c->keeper, c->index);
-	else if (waits_for_storage(c))
+	else if (c->state == CHILD_STARTING && waits_for_storage(c))
 		return;
 	else if (c->doubted && c->state != CHILD_STOPPING)
 		child_kill(c, c->reason);

@@ -297,7 +297,11 @@ static void on_timer(void *arg)
 		device_start_active(d);
 	else if (d->state == DEVICE_STARTING && d->external)
 		device_external_lost(d, "it did not answer in time");
-	else if (d->state == DEVICE_STARTING && device_slot_is_ready(d, d->active) && !device_is_linked(d))
+	else if (d->state == DEVICE_STARTING && !device_slot_is_ready(d, d->active))
+		loop_arm_timer(d->timer,
+			       clock_ns() +
+				   d->policy.start_ns); /* its processes have deadlines of their own */
+	else if (d->state == DEVICE_STARTING && !device_is_linked(d))
 		child_kill(device_active(d), "the core did not take it up in time");
 }
 
