@@ -289,6 +289,7 @@ void device_start_failed(struct device *d)
 	after_death(d, false);
 }
 
+/* Processes that are not ready yet have deadlines of their own, which may be longer. */
 static void on_timer(void *arg)
 {
 	struct device *d = arg;
@@ -298,9 +299,7 @@ static void on_timer(void *arg)
 	else if (d->state == DEVICE_STARTING && d->external)
 		device_external_lost(d, "it did not answer in time");
 	else if (d->state == DEVICE_STARTING && !device_slot_is_ready(d, d->active))
-		loop_arm_timer(d->timer,
-			       clock_ns() +
-				   d->policy.start_ns); /* its processes have deadlines of their own */
+		loop_arm_timer(d->timer, clock_ns() + d->policy.start_ns);
 	else if (d->state == DEVICE_STARTING && !device_is_linked(d))
 		child_kill(device_active(d), "the core did not take it up in time");
 }

@@ -107,7 +107,7 @@ static void begin_again(struct ring *r)
 	r->said = false;
 }
 
-/* Its requests do not reach it for now; who sees to that looks, or not. */
+/* As long as its requests are held back from it: who holds them looks, or not. */
 static bool is_kept_back(const struct ring *r)
 {
 	return r->at.before && flight_get(&r->at.before->resting) == FLIGHT_KEPT_BACK;
