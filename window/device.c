@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device as lib/server wants it: its memory, its queues, its server's connection. */
+#include <endian.h>
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -78,13 +80,32 @@ static int window_confined(void *dev, uint64_t *features)
 		log_error("--queues %u: the disk's server has %u", w->lanes, w->back.info.queues);
 		return -EINVAL;
 	}
-	*features = w->back.info.features & DEVICE_BITS;
+	*features = (w->back.info.features & DEVICE_BITS) | 1ULL << VIRTIO_BLK_F_SIZE_MAX;
 	return 0;
+}
+
+/* Segments of so many bytes that the largest request finds room in a part of the window (virtio 1.2 §5.2.4). */
+static void limit_segments(const struct window *w, struct virtio_blk_config *config)
+{
+	uint32_t pages, segments = MAX(le32toh(config->seg_max), 1U);
+
+	share_pages(&w->share, 0, &pages);
+	/* Two pages more: what is written and what is read begins with one each. */
+	config->size_max = htole32(MAX((pages - 2) / segments, 1U) * SHARE_PAGE);
 }
 
 static int window_get_config(void *dev, uint32_t off, uint32_t len, uint8_t *buf)
 {
-	return back_get_config(&((struct window *)dev)->back, off, len, buf);
+	struct window *w = dev;
+	struct virtio_blk_config config;
+	int err = back_get_config(&w->back, off, len, buf);
+
+	if (err)
+		return err;
+	memcpy(&config, w->back.config, sizeof(config));
+	limit_segments(w, &config);
+	memcpy(buf, (const uint8_t *)&config + off, len);
+	return 0;
 }
 
 static int window_set_config(void *dev, uint32_t off, uint32_t len, const uint8_t *buf)

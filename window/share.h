@@ -14,7 +14,7 @@
 #define SHARE_PAGE 4096U
 #define SHARE_STUB                                                                                           \
 	32U /* bytes of a slot's small place, for what comes first; as much again for what comes last */
-/* A ring's part is at least so large: the largest request of a Linux driver (1280 KiB) fits with room to spare. */
+/* A ring's part is at least so large: as many segments as a driver may use have some pages each. */
 #define SHARE_PART_MIN (2ULL << 20)
 
 struct share {

@@ -327,6 +327,30 @@ Test(window, broken_rings_of_the_driver_are_given_up)
 	rig_stop(&rig);
 }
 
+/* The largest that a driver may make by what it is told, in the smallest window. */
+Test(window, the_largest_request_has_room)
+{
+	struct rig_options options = { .window = true };
+	struct virtio_blk_outhdr header = { .type = VIRTIO_BLK_T_OUT };
+	struct ring_buf bufs[256];
+	struct rig rig;
+	unsigned n = 0;
+
+	rig_start(&rig, &options);
+	cr_assert(rig.info.features & 1ULL << VIRTIO_BLK_F_SIZE_MAX);
+	cr_assert_leq(rig.config.seg_max, 254);
+	cr_assert_geq(rig.config.size_max, 4096);
+	bufs[n++] = (struct ring_buf) { .gpa = rig_alloc(&rig, 16, 4096), .len = 16 };
+	memcpy(rig_ptr(&rig, bufs[0].gpa), &header, sizeof(header));
+	while (n <= rig.config.seg_max)
+		bufs[n++] = (struct ring_buf) { .gpa = rig_alloc(&rig, rig.config.size_max, 4096),
+						.len = rig.config.size_max };
+	bufs[n++] = (struct ring_buf) { .gpa = rig_alloc(&rig, 1, 1), .len = 1, .write = true };
+	cr_assert_eq(rig_raw(&rig, 0, bufs, n), 1);
+	cr_assert_eq(*rig_ptr(&rig, bufs[n - 1].gpa), VIRTIO_BLK_S_OK);
+	rig_stop(&rig);
+}
+
 Test(window, a_request_larger_than_the_window_breaks_its_ring)
 {
 	struct rig_options options = { .window = true, .queues = 2 };
