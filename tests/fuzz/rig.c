@@ -349,6 +349,41 @@ void rig_collect(struct rig *r, uint32_t least)
 	}
 }
 
+void rig_any_chain(struct rig *r, unsigned rings, struct input *in)
+{
+	struct ring_buf bufs[RING_TABLE_MAX];
+	unsigned n = 1 + in_below(in, RING_TABLE_MAX);
+
+	r->honest = false;
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t how = in_u8(in);
+
+		bufs[i] = (struct ring_buf) { .gpa = how & 1 ? in_u64(in) : RIG_DATA + in_u16(in),
+					      .len = how & 2 ? in_u32(in) : in_u16(in),
+					      .write = how & 4 };
+	}
+	ring_add(&r->ring[in_below(in, rings)], bufs, n, in_u8(in) & 1 && r->features & RING_F_INDIRECT);
+}
+
+void rig_write_over(struct rig *r, unsigned rings, struct input *in)
+{
+	struct ring *ring = &r->ring[in_below(in, rings)];
+	uint8_t how = in_u8(in);
+	struct ring_desc d = { .addr = how & 1 ? in_u64(in) : RIG_DATA + in_u16(in),
+			       .len = how & 2 ? in_u32(in) : in_u8(in),
+			       .id = (uint16_t)in_below(in, RIG_SIZE),
+			       .flags = how & 4 ? in_u16(in) : (uint16_t)in_below(in, 8) };
+
+	r->honest = false;
+	if (how & 8 && !ring->packed)
+		ring_put_avail(ring, in_u16(in));
+	else if (how & 16 && r->features & RING_F_INDIRECT)
+		ring_write_table(ring, ring->tables + in_below(in, RIG_SIZE) * RING_TABLE_MAX * 16U,
+				 (uint16_t)in_below(in, RING_TABLE_MAX), d);
+	else
+		ring_write_desc(ring, (uint16_t)in_below(in, RIG_SIZE), d);
+}
+
 /* ---- what lib/server would do with the rest of the process ---- */
 
 void front_config_changed(struct export *e)

@@ -84,6 +84,11 @@ void rig_kick(struct rig *r, unsigned skip);
 /* Takes what came back; each at least so many bytes written. */
 void rig_collect(struct rig *r, uint32_t least);
 
+/* In one of the first rings, as the input says: a chain that is no request, of lengths and addresses that may be none; or something
+ * else where a descriptor or an entry of the ring is, taken or not. The driver is no longer honest. */
+void rig_any_chain(struct rig *r, unsigned rings, struct input *in);
+void rig_write_over(struct rig *r, unsigned rings, struct input *in);
+
 /* Another table of the same memory: one of RIG_TABLES. */
 void rig_set_mem(struct rig *r, unsigned i, unsigned table);
 

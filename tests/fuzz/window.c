@@ -209,41 +209,14 @@ static void op_data(struct input *in)
 	account_put((at & 1 ? RIG_APART : RIG_DATA) + at, bytes, len);
 }
 
-/* Chains that are no requests, and lengths and addresses that are none. */
 static void op_any_chain(struct input *in)
 {
-	struct ring_buf bufs[RING_TABLE_MAX];
-	unsigned n = 1 + in_below(in, RING_TABLE_MAX);
-
-	rig.honest = false;
-	for (unsigned i = 0; i < n; i++) {
-		uint8_t how = in_u8(in);
-
-		bufs[i] = (struct ring_buf) { .gpa = how & 1 ? in_u64(in) : RIG_DATA + in_u16(in),
-					      .len = how & 2 ? in_u32(in) : in_u16(in),
-					      .write = how & 4 };
-	}
-	ring_add(&rig.ring[in_below(in, WINDOW_LANES)], bufs, n,
-		 in_u8(in) & 1 && rig.features & RING_F_INDIRECT);
+	rig_any_chain(&rig, WINDOW_LANES, in);
 }
 
 static void op_write_over(struct input *in)
 {
-	struct ring *r = &rig.ring[in_below(in, WINDOW_LANES)];
-	uint8_t how = in_u8(in);
-	struct ring_desc d = { .addr = how & 1 ? in_u64(in) : RIG_DATA + in_u16(in),
-			       .len = how & 2 ? in_u32(in) : in_u8(in),
-			       .id = (uint16_t)in_below(in, RIG_SIZE),
-			       .flags = how & 4 ? in_u16(in) : (uint16_t)in_below(in, 8) };
-
-	rig.honest = false;
-	if (how & 8 && !r->packed)
-		ring_put_avail(r, in_u16(in));
-	else if (how & 16 && rig.features & RING_F_INDIRECT)
-		ring_write_table(r, r->tables + in_below(in, RIG_SIZE) * RING_TABLE_MAX * 16U,
-				 (uint16_t)in_below(in, RING_TABLE_MAX), d);
-	else
-		ring_write_desc(r, (uint16_t)in_below(in, RIG_SIZE), d);
+	rig_write_over(&rig, WINDOW_LANES, in);
 }
 
 static void op_kick(struct input *in)
