@@ -74,6 +74,8 @@ static void print_child(const char *machine, const json_t *child)
 		printf("%-9s process %lld", text_of(child, "state"), number_of(child, "pid"));
 	else
 		printf("%s", text_of(child, "state"));
+	if (json_object_get(child, "killed_for"))
+		printf(" (%s)", text_of(child, "killed_for"));
 	if (number_of(child, "restarts"))
 		printf(", %lld restart%s", number_of(child, "restarts"),
 		       number_of(child, "restarts") == 1 ? "" : "s");

@@ -107,6 +107,8 @@ is "... the same process serves" "$storm_pid" "$old"
 from=${EPOCHREALTIME/./}
 kill -STOP "$old"
 check "... and when it is stopped as well, that is found" wait_for 20 more_hangs 0
+like "... as status tells" "$(storm_status)" '"state":"killed","killed_for":"queue0madenoprogress'
+like "... and people" "$("$bulkhead" ctl storm status --run-dir "$tmp/run")" 'killed +process [0-9]+ \(queue 0 made no progress'
 diag "stopped with slow storage: found after $(((${EPOCHREALTIME/./} - from) / 1000)) ms"
 kill -USR2 "$slow"
 check "... it is replaced once its storage gives the requests back" wait_for 20 storm_successor "$old"
@@ -131,6 +133,7 @@ die_with_writes() {
 not_replaced() {
 	storm_successor "$old"
 	is "... it is not replaced as long as it does" $? 1
+	like "... and status says that it is dead" "$(storm_status)" '"state":"dead"'
 }
 # However long that takes, it is no failure of the successor.
 waits() {
