@@ -8,6 +8,7 @@
 
 #include "clock.h"
 #include "fd.h"
+#include "note.h"
 #include "num.h"
 
 /* Without a completion for so long something is lost: it is longer than any server waits before it tries again. */
@@ -254,4 +255,22 @@ void load_stop(struct load *l)
 {
 	load_finish(l);
 	rig_stop(&l->rig);
+}
+
+void load_storm(struct rig_options options, unsigned kills)
+{
+	static struct load l;
+
+	options.io_threads = options.queues > 1 ? 2 : 1;
+	load_start(&l, &options);
+	for (unsigned i = 0; i < kills; i++) {
+		uint64_t until = clock_ns() + load_random(&l, 20 * NS_PER_MS);
+
+		load_until(&l, clock_ns() >= until && (i % 2 || !l.at_death));
+		rig_kill(&l.rig);
+		load_died(&l);
+		rig_respawn(&l.rig);
+	}
+	load_stop(&l);
+	note("%llu requests, %u kills", (unsigned long long)l.completed, kills);
 }

@@ -79,4 +79,10 @@ unsigned load_in_flight(const struct load *l);
 void load_finish(struct load *l);
 void load_stop(struct load *l);
 
+/*
+ * All of it, with so many kills at random moments. Every other one may come before the last one is recovered from: three
+ * in a row may find the same request in hand, which is poison then. With more than one queue, two threads serve.
+ */
+void load_storm(struct rig_options options, unsigned kills);
+
 #endif

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "clock.h"
 #include "crashes.h"
 #include "guest.h"
 #include "loop.h"

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SIGKILL at random moments with requests in flight, and a successor on the same rings: no request is lost, none is
- * completed twice and none fails, though every other kill may come before the last one is recovered from. (Three in a row
- * may find the same request in hand, which is poison then.) BULKHEAD_LONG=1 makes a thousand of each kind.
+ * completed twice and none fails. BULKHEAD_LONG=1 makes a thousand of each kind.
  */
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "clock.h"
 #include "load.h"
-#include "note.h"
 
 TestSuite(blk_kill, .timeout = 600);
 
@@ -23,23 +19,9 @@ static unsigned kills(void)
 
 static void storm(uint64_t ring_features, unsigned queues, const char *engine)
 {
-	static struct load l;
-	struct rig_options options = { .queues = queues,
-				       .engine = engine,
-				       .io_threads = queues > 1 ? 2 : 1,
-				       .ring_features = ring_features };
+	struct rig_options options = { .queues = queues, .engine = engine, .ring_features = ring_features };
 
-	load_start(&l, &options);
-	for (unsigned i = 0; i < kills(); i++) {
-		uint64_t until = clock_ns() + load_random(&l, 20 * NS_PER_MS);
-
-		load_until(&l, clock_ns() >= until && (i % 2 || !l.at_death));
-		rig_kill(&l.rig);
-		load_died(&l);
-		rig_respawn(&l.rig);
-	}
-	load_stop(&l);
-	note("%llu requests, %u kills", (unsigned long long)l.completed, kills());
+	load_storm(options, kills());
 }
 
 Test(blk_kill, split)

@@ -187,6 +187,17 @@ static void begin_to_grow(struct supervisor *s, struct answer *a)
 	cr_assert_eq(bus_request(s->bus, &msg, RIG_DEADLINE_S * NS_PER_S, on_answer, a), 0);
 }
 
+/* A file is to grow whose storage holds that. */
+static void grow_slowly(struct slow_file *slow, struct supervisor *s, struct answer *a)
+{
+	slow_file_start(slow, OLD);
+	start(s, (struct rig_options) { .device = slow->file, .image_bytes = OLD });
+	check_end(OLD);
+	slow_file_tell(slow, SIGUSR1, "holding");
+	begin_to_grow(s, a);
+	slow_file_expect(slow, "held");
+}
+
 /* Meanwhile the main loop does what it is asked for: not to answer would be taken for a hang. */
 static void check_meanwhile(struct supervisor *s, const struct answer *a)
 {
@@ -217,12 +228,7 @@ Test(blk_resize, slow_storage_of_a_file_holds_nothing_else_up)
 	struct supervisor s;
 	struct answer a;
 
-	slow_file_start(&slow, OLD);
-	start(&s, (struct rig_options) { .device = slow.file, .image_bytes = OLD });
-	check_end(OLD);
-	slow_file_tell(&slow, SIGUSR1, "holding");
-	begin_to_grow(&s, &a);
-	slow_file_expect(&slow, "held");
+	grow_slowly(&slow, &s, &a);
 	check_meanwhile(&s, &a);
 	slow_file_tell(&slow, SIGUSR2, "free");
 	check_grown(&s, &a);
@@ -236,12 +242,7 @@ Test(blk_resize, a_server_ends_while_its_file_grows)
 	struct supervisor s;
 	struct answer a;
 
-	slow_file_start(&slow, OLD);
-	start(&s, (struct rig_options) { .device = slow.file, .image_bytes = OLD });
-	check_end(OLD);
-	slow_file_tell(&slow, SIGUSR1, "holding");
-	begin_to_grow(&s, &a);
-	slow_file_expect(&slow, "held");
+	grow_slowly(&slow, &s, &a);
 	supervisor_ask_ok(&s, BUS_SHUTDOWN);
 	slow_file_tell(&slow, SIGUSR2, "free");
 	rig_stop(&rig);

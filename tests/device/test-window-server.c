@@ -168,6 +168,17 @@ static void end_played(void)
 	memset(&played, 0, sizeof(played));
 }
 
+/* The end of a test with a played server: the window ends, and is replaced by one with a real server. */
+static void stop_played(struct rig *r)
+{
+	rig_disconnect(r);
+	rig_reap(r);
+	end_played();
+	r->options.play = NULL;
+	rig_respawn(r);
+	rig_stop(r);
+}
+
 /* The window has ended, by itself, and the driver was told of nothing. */
 static void expect_end(struct rig *rig)
 {
@@ -289,12 +300,7 @@ Test(window_server, what_the_server_writes_elsewhere_is_not_read)
 	rig_until(&rig, offered() == 2);
 	use(1, head_at(1), 513, 2);
 	rig_wait(&rig, 0);
-	rig_disconnect(&rig);
-	rig_reap(&rig);
-	end_played();
-	rig.options.play = NULL;
-	rig_respawn(&rig);
-	rig_stop(&rig);
+	stop_played(&rig);
 }
 
 /* Whoever watches the driver's ring kicks it to see whether it is looked at: that is asked of the server. */
@@ -315,12 +321,7 @@ Test(window_server, a_kick_for_nothing_reaches_the_server)
 	rig_until(&rig, poll(&kick, 1, 0) == 1);
 	use(0, 0, 4097, 1);
 	rig_wait(&rig, 0);
-	rig_disconnect(&rig);
-	rig_reap(&rig);
-	end_played();
-	rig.options.play = NULL;
-	rig_respawn(&rig);
-	rig_stop(&rig);
+	stop_played(&rig);
 }
 
 /* ---- what it offers ---- */
@@ -343,12 +344,7 @@ Test(window_server, a_spare_says_what_the_disk_is_now)
 	rig_respawn_spare(&rig, grow, &rig);
 	cr_assert_eq(rig.config.capacity, 4321);
 	cr_assert_eq(played.asked, 3);
-	rig_disconnect(&rig);
-	rig_reap(&rig);
-	end_played();
-	rig.options.play = NULL;
-	rig_respawn(&rig);
-	rig_stop(&rig);
+	stop_played(&rig);
 }
 
 /* ---- a request that it dies of ---- */

@@ -252,24 +252,11 @@ static unsigned kills(void)
 
 static void storm(uint64_t ring_features, unsigned queues, bool window_first)
 {
-	static struct load l;
-	struct rig_options options = { .window = true,
-				       .window_first = window_first,
-				       .queues = queues,
-				       .io_threads = queues > 1 ? 2 : 1,
-				       .ring_features = ring_features };
+	struct rig_options options = {
+		.window = true, .window_first = window_first, .queues = queues, .ring_features = ring_features
+	};
 
-	load_start(&l, &options);
-	for (unsigned i = 0; i < kills(); i++) {
-		uint64_t until = clock_ns() + load_random(&l, 20 * NS_PER_MS);
-
-		load_until(&l, clock_ns() >= until && (i % 2 || !l.at_death));
-		rig_kill(&l.rig);
-		load_died(&l);
-		rig_respawn(&l.rig);
-	}
-	load_stop(&l);
-	note("%llu requests, %u kills", (unsigned long long)l.completed, kills());
+	load_storm(options, kills());
 }
 
 Test(window, dies_after_its_server_split)
