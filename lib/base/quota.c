@@ -74,13 +74,16 @@ static uint64_t burst_ticks(const _Atomic uint64_t *words, unsigned bucket, uint
 	return burst ? ticks(MIN(burst, QUOTA_BURST_MAX), rate) : MAX(TICKS_S / 10, ticks(1, rate));
 }
 
-/* What is to be paid off, in units. */
-static uint64_t debt_of(uint64_t full, uint64_t now, uint64_t rate)
+/* How long one rate takes for what another gives in so many ticks: not in whole units, so that a change gives nothing. */
+static uint64_t convert(uint64_t left, uint64_t from, uint64_t to)
 {
 	__extension__ typedef unsigned __int128 wide;
-	wide debt = full > now && rate ? (wide)(full - now) * rate / TICKS_S : 0;
+	wide cost;
 
-	return debt < DEBT_MAX ? (uint64_t)debt : DEBT_MAX;
+	if (!to)
+		return 0;
+	cost = ((wide)left * from + to - 1) / to;
+	return (uint64_t)MIN(cost, (wide)ticks(DEBT_MAX, to));
 }
 
 void quota_forgive(_Atomic uint64_t *words, uint64_t now_ns, uint64_t bytes, uint64_t ops)
@@ -103,9 +106,12 @@ void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uin
 	uint64_t now = now_ns * TICKS;
 
 	if (key <= QUOTA_IOPS) {
-		uint64_t debt = debt_of(get(&words[WORD_FULL + key]), now, rate_of(words, key));
+		_Atomic uint64_t *word = &words[WORD_FULL + key];
+		uint64_t full = get(word), rate = rate_of(words, key), then;
 
-		atomic_store(&words[WORD_FULL + key], now + (number ? ticks(debt, number) : 0));
+		do
+			then = full > now ? now + convert(full - now, rate, number) : full;
+		while (!atomic_compare_exchange_weak(word, &full, then));
 	}
 	atomic_store(&words[key], number);
 	atomic_store(&words[WORD_SET], 1);
@@ -164,7 +170,7 @@ static uint64_t wait_of(const _Atomic uint64_t *words, unsigned bucket, uint64_t
 		return 0;
 	/* After a change there are still as many units before it, and never more than the bucket lacks. */
 	if (rate != turn->rate[bucket])
-		*at = now + ticks(debt_of(*at, now, turn->rate[bucket]), rate);
+		*at = now + convert(*at - now, turn->rate[bucket], rate);
 	turn->rate[bucket] = rate;
 	*at = MIN(*at, get(&words[WORD_FULL + bucket]));
 	/* A whole one is there. */

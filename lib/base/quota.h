@@ -35,7 +35,7 @@ int quota_parse(enum quota_key key, const char *value, uint64_t *number);
 /* Gives the words these numbers (0: no limit; of bursts: what the rate gives in 100 ms), unless somebody has before. */
 void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS]);
 
-/* Changes one. What was taken too much is kept, in bytes or operations, as far as one request can be that large. */
+/* Changes one. What was taken too much is kept, to a part of a byte or an operation, as far as one request can be that large. */
 void quota_set(_Atomic uint64_t *words, enum quota_key key, uint64_t number, uint64_t now_ns);
 
 /* What is to be paid off is no more than all of a burst, and so many bytes and operations beyond it: for who knows that nobody

@@ -173,6 +173,26 @@ Test(quota, a_change_takes_the_debt_along)
 	cr_assert_eq(line(), 0);
 }
 
+/* Not even a part of one is given away: who starts anew is told all limits again. */
+Test(quota, a_part_of_an_operation_is_owed_after_a_change)
+{
+	uint64_t owed;
+
+	init(1, 1, 1, 1);
+	quota_take(words, now, 1, 1, NULL);
+	now += 60 * NS_PER_MS;
+	owed = line();
+	expect_near(owed, 940 * NS_PER_MS);
+	for (unsigned i = 0; i < 1000; i++)
+		for (unsigned key = 0; key < QUOTA_KEYS; key++)
+			quota_set(words, key, 1, now);
+	cr_assert_eq(line(), owed);
+	quota_set(words, QUOTA_BPS, 0, now);
+	cr_assert_eq(line(), owed, "the operations'");
+	quota_set(words, QUOTA_IOPS, 2, now);
+	expect_near(line(), 470 * NS_PER_MS);
+}
+
 /* So does a place in line, by whoever asks after the change. */
 Test(quota, a_change_takes_those_along_who_wait)
 {
