@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "crash.h"
 #include "driver.h"
+#include "log.h"
 #include "port.h"
 #include "vec.h"
 
@@ -25,8 +26,10 @@ static void on_work(void *arg)
 	}
 	c->obeyed = !wait;
 	if (c->obeyed) {
-		bool good = driver_command(c->port, c->command, c->len);
+		bool good;
 
+		CRASH_POINT_AT("command", c->len);
+		good = driver_command(c->port, c->command, c->len);
 		CRASH_POINT("control obeyed");
 		c->answer = good ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
 	}
@@ -83,6 +86,18 @@ void control_attach(struct control *c, struct server_queue *server)
 		loop_bh_init(&c->done, server_loop(server), on_done, c);
 }
 
+/* Servers died of it: another is not given the chance. Said again by each that dies before the driver was told. */
+static void give_up(struct control *c, const struct vq_chain *chain)
+{
+	uint8_t what[2] = { 0 };
+
+	vec_get(chain->iov, chain->out_num, 0, what, sizeof(what));
+	log_warn_limited(
+	    "%s: a command that %u servers died with is answered with an error: class %u, command %u",
+	    c->port->backend.name, chain->deaths, what[0], what[1]);
+	server_poisoned(c->server, c->head);
+}
+
 bool control_service(struct control *c)
 {
 	struct vq_chain chain = { .iov = c->iov };
@@ -98,7 +113,9 @@ bool control_service(struct control *c)
 	c->answer_at = answer->iov_base;
 	c->head = chain.head;
 	c->len = 0;
-	if (!chain.poisoned && chain.out_len <= CONTROL_BYTES)
+	if (chain.poisoned)
+		give_up(c, &chain);
+	else if (chain.out_len <= CONTROL_BYTES)
 		c->len = (uint32_t)vec_get(c->iov, chain.out_num, 0, c->command, chain.out_len);
 	c->busy = true;
 	atomic_store(&c->asked, true);

@@ -116,6 +116,15 @@ static void drop(struct tx *tx, _Atomic uint64_t *why)
 	finish(tx);
 }
 
+/* Servers died of it: another is not given the chance. Said again by each that dies before the driver was told. */
+static void give_up(struct tx *tx, const struct vq_chain *chain)
+{
+	log_warn_limited("%s: a frame that %u servers died with is dropped: %u bytes with its header",
+			 tx->port->backend.name, chain->deaths, chain->out_len);
+	server_poisoned(tx->server, tx->head);
+	drop(tx, &tx->stats.poisoned);
+}
+
 static bool link_is_up(const struct tx *tx)
 {
 	return atomic_load_explicit(&tx->port->shared.link, memory_order_relaxed);
@@ -134,7 +143,7 @@ static bool take(struct tx *tx)
 		tx->head = chain.head;
 		tx->have = true;
 		if (chain.poisoned)
-			drop(tx, &tx->stats.poisoned);
+			give_up(tx, &chain);
 		else if (!split_header(tx, &chain))
 			drop(tx, &tx->stats.malformed);
 		else if (!link_is_up(tx))
@@ -142,6 +151,7 @@ static bool take(struct tx *tx)
 		else {
 			if (chain.resubmitted)
 				count_add(&tx->stats.resent, 1);
+			CRASH_POINT_AT("poison", tx->len);
 			return true;
 		}
 	}
