@@ -130,32 +130,26 @@ static bool link_is_up(const struct tx *tx)
 	return atomic_load_explicit(&tx->port->shared.link, memory_order_relaxed);
 }
 
-/* Takes the next frame in hand; false: there is none. */
+/* Takes the next frame in hand, or drops it; false: there is none. */
 static bool take(struct tx *tx)
 {
 	struct vq_chain chain = { .iov = tx->iov + 1 };
 
-	while (server_pop(tx->server, &chain) == 1) {
-		if (tx->legacy) {
-			server_break(tx->server, PORT_LEGACY);
-			return false;
-		}
-		tx->head = chain.head;
-		tx->have = true;
-		if (chain.poisoned)
-			give_up(tx, &chain);
-		else if (!split_header(tx, &chain))
-			drop(tx, &tx->stats.malformed);
-		else if (!link_is_up(tx))
-			drop(tx, &tx->stats.link_down);
-		else {
-			if (chain.resubmitted)
-				count_add(&tx->stats.resent, 1);
-			CRASH_POINT_AT("poison", tx->len);
-			return true;
-		}
+	if (server_pop(tx->server, &chain) != 1)
+		return false;
+	if (tx->legacy) {
+		server_break(tx->server, PORT_LEGACY);
+		return false;
 	}
-	return false;
+	tx->head = chain.head;
+	tx->have = true;
+	if (chain.poisoned)
+		give_up(tx, &chain);
+	else if (!split_header(tx, &chain))
+		drop(tx, &tx->stats.malformed);
+	else if (chain.resubmitted && link_is_up(tx))
+		count_add(&tx->stats.resent, 1);
+	return true;
 }
 
 /* The backend takes nothing now. */
@@ -180,11 +174,13 @@ static void refused(struct tx *tx, int err)
 /* Asks the limit for the frame in hand; false: not yet. */
 static bool pay(struct tx *tx)
 {
+	bool asked = tx->turn.taken;
 	uint64_t at = throttle_wait(&tx->port->throttle, THROTTLE_TX, &tx->turn, tx->len);
 
 	if (!at)
 		return true;
-	count_add(&tx->stats.limited, 1);
+	if (!asked)
+		count_add(&tx->stats.limited, 1);
 	tx->limited = true;
 	loop_arm_timer(tx->timer, at);
 	return false;
@@ -198,6 +194,7 @@ static bool send_frame(struct tx *tx)
 
 	if (!pay(tx))
 		return false;
+	CRASH_POINT_AT("poison", tx->len);
 	CRASH_POINT("send before");
 	err = b->ops->send(b, tx->pair, tx->iov + tx->at, tx->n);
 	CRASH_POINT("send after");
@@ -227,19 +224,31 @@ static void take_changes(struct tx *tx)
 	server_coalesce(tx->server, coalesce.enough, coalesce.us);
 }
 
-/* With the link down all goes at once, whatever held it up. */
-static bool discard(struct tx *tx)
+/* With the link down a frame goes at once, whatever held it up. */
+static void lose(struct tx *tx)
 {
-	bool any = tx->have;
-
 	throttle_leave(&tx->port->throttle, THROTTLE_TX, &tx->turn);
-	if (any)
-		drop(tx, &tx->stats.link_down);
 	tx->limited = false;
 	loop_disarm_timer(tx->timer);
-	any |= take(tx);
-	server_lay_down(tx->server);
-	return any;
+	drop(tx, &tx->stats.link_down);
+}
+
+/* Does something about the next frame; false: there is none, or it waits. */
+static bool next_frame(struct tx *tx)
+{
+	bool up = link_is_up(tx);
+
+	if (up && (tx->blocked || tx->limited))
+		return false;
+	if (tx->have)
+		server_take_up(tx->server, tx->head); /* it waited, and is worked on again */
+	else if (!take(tx))
+		return false;
+	if (tx->have && up)
+		return send_frame(tx);
+	if (tx->have)
+		lose(tx);
+	return true;
 }
 
 bool tx_service(struct tx *tx)
@@ -249,13 +258,9 @@ bool tx_service(struct tx *tx)
 
 	if (!tx->on)
 		return false;
-	if ((tx->blocked || tx->limited) && !link_is_up(tx))
-		return discard(tx);
-	if (tx->blocked || tx->limited)
-		return false;
 	if (port_has_changed(tx->port, &tx->seen))
 		take_changes(tx);
-	while (n < BUDGET && (tx->have || take(tx)) && send_frame(tx))
+	while (n < BUDGET && next_frame(tx))
 		n++;
 	server_lay_down(tx->server);
 	/* What went in part must not wait for the next frame. */

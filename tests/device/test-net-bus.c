@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -331,6 +332,71 @@ Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_for_a_limit)
 	cr_assert_eq(set("rx-packets", "0"), 0);
 	cr_assert_eq(set("link", "up"), 0);
 	comes_through(2);
+	tear_down();
+}
+
+/* Two frames to send, of which the second waits for a limit, for a minute. */
+static void limit_second(void)
+{
+	const uint32_t len = 60000;
+
+	cr_assert_eq(set("tx-bytes", "1K/1K"), 0);
+	for (uint32_t number = 1; number <= 2; number++) {
+		net_fill(rig_ptr(&n.rig, n.frame), len, number);
+		net_send_start(&n, 0, len);
+		supervisor_until(&s, supervisor_stat(&s, "completed") == 1);
+	}
+	supervisor_until(&s, supervisor_stat(&s, "tx_limited") == 1);
+}
+
+Test(net_bus, a_link_that_goes_down_takes_the_frame_that_waits_to_be_sent)
+{
+	set_up(0);
+	limit_second();
+	cr_assert_eq(set("link", "down"), 0);
+	supervisor_until(&s, supervisor_stat(&s, "completed") == 2);
+	cr_assert_eq(supervisor_stat(&s, "tx_link_down"), 1);
+	cr_assert_eq(supervisor_stat(&s, "tx_packets"), 1);
+	tear_down();
+}
+
+Test(net_bus, a_frame_that_waits_for_a_limit_is_counted_once)
+{
+	set_up(0);
+	limit_second();
+	cr_assert_eq(set("rx-packets", "0"), 0);
+	supervisor_ask_ok(&s, BUS_PING);
+	cr_assert_eq(set("tx-bytes", "0"), 0);
+	supervisor_until(&s, supervisor_stat(&s, "completed") == 2);
+	cr_assert_eq(supervisor_stat(&s, "tx_limited"), 1);
+	tear_down();
+}
+
+/* What the stream takes in many pieces, as it holds little. */
+Test(net_bus, the_rest_of_a_frame_does_not_wait_for_the_next_ones_limit)
+{
+	const uint32_t len = 60000;
+	const int little = 4096;
+	struct net_options options = { .kind = NET_STREAM, .rig = { .queues = 1, .io_threads = 1 } };
+	int ends[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	cr_assert_eq(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)), 0);
+	options.stream_end = ends[1];
+	net_bus_start(&n, &s, &options);
+	n.peer = ends[0];
+	cr_assert_eq(set("tx-bytes", "1K/1K"), 0);
+	net_fill(rig_ptr(&n.rig, n.frame), len, 1);
+	net_send_start(&n, 0, len);
+	supervisor_until(&s, supervisor_stat(&s, "completed") == 1);
+	net_fill(rig_ptr(&n.rig, n.frame), len, 2);
+	net_send_start(&n, 0, len);
+	cr_assert_eq(net_peer_receive(&n, frames), len);
+	cr_assert(net_check(frames, len, 1));
+	supervisor_until(&s, supervisor_stat(&s, "tx_limited") == 1);
+	cr_assert_eq(set("tx-bytes", "0"), 0);
+	cr_assert_eq(net_peer_receive(&n, frames), len);
+	cr_assert(net_check(frames, len, 2));
 	tear_down();
 }
 
