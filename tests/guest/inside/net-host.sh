@@ -54,13 +54,14 @@ inbound() {
 	check "$1: $mib MiB into the guest, the sum is right ($(speed "$t" "$(now)"))" /tmp/said grep -qf /tmp/sum.want /tmp/said
 }
 
-# iperf NAME OPTION...: prints what the receiver got.
+# iperf NAME OPTION...: prints what the receiver got, which ends well only if it is something.
 iperf() {
 	name=$1
 	shift
-	timeout 120 iperf3 -c 10.9.0.10 -t "$seconds" "$@" >/tmp/iperf 2>&1
-	check "iperf3, $name: $(awk '/receiver/ { r = $0 } END { print r }' /tmp/iperf | sed 's/.*Bytes *//; s/ *receiver//')" \
-		/tmp/iperf grep -q receiver /tmp/iperf
+	status=0
+	timeout 120 iperf3 -c 10.9.0.10 -f m -t "$seconds" "$@" >/tmp/iperf 2>&1 || status=$?
+	rate=$(awk '/receiver/ { r = $(NF - 2) } END { print r + 0 }' /tmp/iperf)
+	check "iperf3, $name: $rate Mbit/s" /tmp/iperf [ "$status" = 0 -a "${rate%%.*}" -gt 0 ]
 }
 
 seq 1 160000 | head -c 1048576 >/tmp/block
