@@ -21,11 +21,12 @@ static struct net n;
 static struct supervisor s;
 static FILE *text;
 
-static void start(uint64_t ring_features, const char *crash)
+static void start(uint64_t ring_features, const char *crash, const char *const *args)
 {
 	struct net_options options = { .kind = NET_PACKET,
 				       .control = true,
-				       .rig = { .ring_features = ring_features, .crash = crash } };
+				       .rig = {
+					   .ring_features = ring_features, .crash = crash, .args = args } };
 
 	text = tmpfile();
 	cr_assert_not_null(text);
@@ -122,12 +123,12 @@ static void take_arrived(void)
 	}
 }
 
-static void frame_that_kills(uint64_t ring_features)
+static void frame_that_kills(uint64_t ring_features, const char *const *args)
 {
 	char order[64], line[200];
 
 	snprintf(order, sizeof(order), "at=poison:%u", POISON);
-	start(ring_features, order);
+	start(ring_features, order, args);
 	send_all();
 	let_die();
 	supervisor_until(&s, !take_sent());
@@ -145,12 +146,20 @@ static void frame_that_kills(uint64_t ring_features)
 
 Test(net_replaced, f48_a_frame_that_kills_split)
 {
-	frame_that_kills(RING_F_EVENT_IDX);
+	frame_that_kills(RING_F_EVENT_IDX, NULL);
 }
 
 Test(net_replaced, f48_a_frame_that_kills_packed)
 {
-	frame_that_kills(RING_F_PACKED | RING_F_INDIRECT);
+	frame_that_kills(RING_F_PACKED | RING_F_INDIRECT, NULL);
+}
+
+/* What kills is not the frame before, nor one that waits as well. */
+Test(net_replaced, f48_a_frame_that_waited_and_kills)
+{
+	static const char *const args[] = { "--tx-packets", "200/1", NULL };
+
+	frame_that_kills(RING_F_EVENT_IDX, args);
 }
 
 /* ---- 48: a command ---- */
@@ -205,7 +214,7 @@ static void command_that_kills(uint64_t ring_features)
 	uint8_t *answer;
 	char line[200];
 
-	start(ring_features, "at=command:3");
+	start(ring_features, "at=command:3", NULL);
 	answer = command_twice();
 	let_die();
 	supervisor_until(&s, (answers += take_answers()) == 2);
