@@ -137,8 +137,6 @@ static int set_tx_packets(void *dev, const char *value)
 	return throttle_parse(&((struct port *)dev)->throttle, "tx-packets", value);
 }
 
-#define RATE "a rate and perhaps a burst, as 10M/64K, at most 1T and 4G"
-
 static const struct server_option options[] = {
 	{ "tap", "NAME", "Be the other end of this tap, made if there is none.",
 	  "the name of a network interface", set_tap },
@@ -169,12 +167,13 @@ static const struct server_option options[] = {
 	{ "mac", "ADDRESS", "The guest's MAC address (a random one).",
 	  "six bytes as 02:00:00:00:00:01, not those of a group", set_mac },
 	{ "mtu", "N", "Tell the driver to use this MTU.", "a number from 68 to 65535", set_mtu },
-	{ "rx-bytes", "RATE[/BURST]", "Let the guest receive this many bytes a second (0: any).", RATE,
+	{ "rx-bytes", "RATE[/BURST]", "Let the guest receive this many bytes a second (0: any).", QUOTA_PAIR,
 	  set_rx_bytes },
-	{ "rx-packets", "RATE[/BURST]", "Let it receive this many frames a second (0: any).", RATE,
+	{ "rx-packets", "RATE[/BURST]", "Let it receive this many frames a second (0: any).", QUOTA_PAIR,
 	  set_rx_packets },
-	{ "tx-bytes", "RATE[/BURST]", "Let it send this many bytes a second (0: any).", RATE, set_tx_bytes },
-	{ "tx-packets", "RATE[/BURST]", "Let it send this many frames a second (0: any).", RATE,
+	{ "tx-bytes", "RATE[/BURST]", "Let it send this many bytes a second (0: any).", QUOTA_PAIR,
+	  set_tx_bytes },
+	{ "tx-packets", "RATE[/BURST]", "Let it send this many frames a second (0: any).", QUOTA_PAIR,
 	  set_tx_packets },
 	{ .name = NULL },
 };

@@ -364,7 +364,7 @@ int port_set(struct port *port, const char *key, const char *value, char *why, s
 	if (err == -ENOENT)
 		snprintf(why, size, "a network device has no %s", key);
 	else if (err)
-		snprintf(why, size, "%s must be a rate and perhaps a burst, as 10M/64K", key);
+		snprintf(why, size, "%s must be " QUOTA_PAIR, key);
 	return err == -ENOENT ? -EINVAL : err;
 }
 

@@ -9,8 +9,6 @@
 #include "clock.h"
 #include "num.h"
 
-#define VALUE_MAX 64
-
 static const struct key {
 	const char *name;
 	enum throttle_way way;
@@ -30,28 +28,11 @@ static const struct key *find(const char *name)
 	return NULL;
 }
 
-/* A value's two numbers; a burst that is not named is 0. */
-static int parse(const struct key *key, const char *value, uint64_t *rate, uint64_t *burst)
-{
-	char copy[VALUE_MAX], *slash;
-	int err;
-
-	if (strlen(value) >= sizeof(copy))
-		return -EINVAL;
-	memcpy(copy, value, strlen(value) + 1);
-	slash = strchr(copy, '/');
-	if (slash)
-		*slash++ = '\0';
-	*burst = 0;
-	err = quota_parse(key->rate, copy, rate);
-	return err || !slash ? err : quota_parse(key->burst, slash, burst);
-}
-
 int throttle_parse(struct throttle *t, const char *key, const char *value)
 {
 	const struct key *k = find(key);
 	uint64_t rate, burst;
-	int err = k ? parse(k, value, &rate, &burst) : -ENOENT;
+	int err = k ? quota_parse_pair(k->rate, value, &rate, &burst) : -ENOENT;
 
 	if (err)
 		return err;
@@ -79,7 +60,7 @@ int throttle_set(struct throttle *t, const char *key, const char *value)
 {
 	const struct key *k = find(key);
 	uint64_t rate, burst, now = clock_ns();
-	int err = k ? parse(k, value, &rate, &burst) : -ENOENT;
+	int err = k ? quota_parse_pair(k->rate, value, &rate, &burst) : -ENOENT;
 
 	if (err)
 		return err;

@@ -209,23 +209,18 @@ static int net_hostname(struct vmconf_device *device, const char *value, struct 
 
 /* ---- limits ---- */
 
-static bool is_rate(const char *value)
-{
-	const char *slash = strchr(value, '/');
-	uint64_t v;
-	char rate[32];
-
-	snprintf(rate, sizeof(rate), "%.*s", (int)(slash ? slash - value : (ptrdiff_t)strlen(value)), value);
-	return !parse_size(rate, &v) && (!slash || !parse_size(slash + 1, &v));
-}
-
 static int set_limit(struct vmconf_device *device, enum vmconf_limit limit, const char *value,
 		     struct vmconf_error *error)
 {
-	if (!is_rate(value))
-		return vmconf_refuse(error,
-				     "%s=\"%s\" is not RATE[/BURST], numbers a second (suffixes K, M, G, T)",
-				     vmconf_limit_names[limit], value);
+	uint64_t rate, burst;
+
+	/* Bytes and packets have the same bounds. */
+	if (quota_parse_pair(QUOTA_BPS, value, &rate, &burst))
+		return vmconf_refuse(
+		    error,
+		    "%s=\"%s\" is not RATE[/BURST], numbers up to 1T a second and 4G at once "
+		    "(suffixes K, M, G, T)",
+		    vmconf_limit_names[limit], value);
 	return options_keep(&device->net.limit[limit], value, error);
 }
 

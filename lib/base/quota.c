@@ -6,6 +6,8 @@
 #include "quota.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
@@ -42,6 +44,20 @@ int quota_parse(enum quota_key key, const char *value, uint64_t *number)
 	if (!err && *number > (key < QUOTA_BPS_BURST ? QUOTA_RATE_MAX : QUOTA_BURST_MAX))
 		err = -ERANGE;
 	return err;
+}
+
+int quota_parse_pair(enum quota_key rate_key, const char *value, uint64_t *rate, uint64_t *burst)
+{
+	const char *slash = strchrnul(value, '/');
+	char word[32];
+	int err;
+
+	if (slash - value >= (ptrdiff_t)sizeof(word))
+		return -EINVAL;
+	snprintf(word, sizeof(word), "%.*s", (int)(slash - value), value);
+	*burst = 0;
+	err = quota_parse(rate_key, word, rate);
+	return err || !*slash ? err : quota_parse(rate_key + QUOTA_BPS_BURST, slash + 1, burst);
 }
 
 void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS])

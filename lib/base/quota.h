@@ -25,12 +25,18 @@
 #define QUOTA_RATE_MAX  (1ULL << 40) /* a second */
 #define QUOTA_BURST_MAX (1ULL << 32)
 
+/* What quota_parse_pair takes. */
+#define QUOTA_PAIR "a rate and perhaps a burst, as 10M/64K, at most 1T and 4G"
+
 enum quota_key { QUOTA_BPS, QUOTA_IOPS, QUOTA_BPS_BURST, QUOTA_IOPS_BURST, QUOTA_KEYS };
 
 extern const char *const quota_names[QUOTA_KEYS]; /* "bps", "iops", "bps-burst", "iops-burst" */
 
 /* The number of a key's value, "10M" or "0": -EINVAL if it is none, -ERANGE if it is more than can be kept. */
 int quota_parse(enum quota_key key, const char *value, uint64_t *number);
+
+/* The same of "RATE" or "RATE/BURST" for a bucket's rate and burst, which is 0 if it is not named. */
+int quota_parse_pair(enum quota_key rate_key, const char *value, uint64_t *rate, uint64_t *burst);
 
 /* Gives the words these numbers (0: no limit; of bursts: what the rate gives in 100 ms), unless somebody has before. */
 void quota_init(_Atomic uint64_t *words, const uint64_t numbers[QUOTA_KEYS]);

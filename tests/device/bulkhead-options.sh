@@ -159,6 +159,12 @@ for v in ipv6=on net=10.0.2.0/24 dns=10.0.2.3 hostname=a; do
 done
 refused "--net rx-bytes of words" '--net: rx-bytes="fast" is not RATE' --net user,rx-bytes=fast
 refused "--net tx-packets with a bad burst" '--net: tx-packets="10/x" is not RATE' --net user,tx-packets=10/x
+for key in rx-bytes rx-packets tx-bytes tx-packets; do
+	for v in 2T 1025G 10/5G 2T/1 0000000000000000000000000000000001; do
+		refused "--net $key=$v" "--net: $key=\"$v\" is not RATE\\[/BURST\\], numbers up to 1T a second and 4G at once" --net "user,$key=$v"
+	done
+	refused "--net $key at its bounds, and what comes after it" '--net: mtu="1" is not' --net "user,$key=1T/4G,mtu=1"
+done
 refused "--net on-failure=read-only" '--net: on-failure="read-only" is not possible; allowed: quarantine, needs-reset, stop' --net user,on-failure=read-only
 refused "--net stream nobody there" '--net: id="net0": stream="/nonexistent": No such file' --net stream=/nonexistent
 refused "--net stream that is a file" '--net: id="net0": stream=".*": no socket; a socket on which' --net "stream=$tmp/kernel"

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "net_bus.h"
+#include "num.h"
 #include "vhost_fe_priv.h"
 
 #define BUFFERS 120
@@ -447,6 +448,21 @@ Test(net_bus, a_link_that_goes_down_takes_frames_that_a_socket_does_not)
 Test(net_bus, a_link_that_goes_down_takes_frames_that_a_stream_does_not)
 {
 	link_goes_down_with_frames_to_send(NET_STREAM);
+}
+
+Test(net_bus, a_limit_out_of_bounds_is_refused_by_their_names)
+{
+	static const char *const values[] = { "2T", "1M/5G" };
+	const char *why;
+
+	set_up(0);
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		cr_assert_eq(supervisor_set(&s, "rx-bytes", values[i], &why), -ERANGE);
+		cr_assert_str_eq(
+		    why, "rx-bytes must be a rate and perhaps a burst, as 10M/64K, at most 1T and 4G");
+	}
+	cr_assert_eq(set("rx-bytes", "1T/4G"), 0);
+	tear_down();
 }
 
 /* What waits for a limit goes on as soon as the limit is gone, and not when the old one would have let it. */

@@ -339,6 +339,23 @@ Test(quota, values)
 	cr_assert_eq(quota_parse(QUOTA_BPS_BURST, "5G", &v), -ERANGE);
 }
 
+Test(quota, pairs_of_values)
+{
+	static const char *const wrong[] = { "",     "/",    "10/",
+					     "/10",  "10/x", "1/2/3",
+					     "-1/5", "many", "0000000000000000000000000000000001" };
+	uint64_t rate, burst = 5;
+
+	cr_assert_eq(quota_parse_pair(QUOTA_BPS, "10M", &rate, &burst), 0);
+	cr_assert(rate == 10 << 20 && burst == 0);
+	cr_assert_eq(quota_parse_pair(QUOTA_IOPS, "1T/4G", &rate, &burst), 0);
+	cr_assert(rate == QUOTA_RATE_MAX && burst == QUOTA_BURST_MAX);
+	cr_assert_eq(quota_parse_pair(QUOTA_IOPS, "2T/1", &rate, &burst), -ERANGE);
+	cr_assert_eq(quota_parse_pair(QUOTA_BPS, "1/5G", &rate, &burst), -ERANGE);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		cr_assert_eq(quota_parse_pair(QUOTA_BPS, wrong[i], &rate, &burst), -EINVAL, "%s", wrong[i]);
+}
+
 static void *taker(void *arg)
 {
 	(void)arg;
