@@ -203,7 +203,7 @@ static int find_request(const struct client *c)
 	if (c->nwords != 2 + verbs[i].device + verbs[i].change + verbs[i].size + (int)verbs[i].words) {
 		client_refuse(c, c->word[1],
 			      verbs[i].wants    ? verbs[i].wants
-			      : verbs[i].change ? "needs a device's id and KEY=VALUE after it"
+			      : verbs[i].change ? "needs a device's id and one KEY=VALUE after it"
 			      : verbs[i].size   ? "needs a disk's id and its new size after it"
 			      : verbs[i].device ? "needs a device's id after it"
 						: "takes no device");

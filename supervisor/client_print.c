@@ -63,6 +63,25 @@ static void print_limits(const char *first, const json_t *limits)
 	}
 }
 
+static void print_text(const char *before, const json_t *object, const char *key)
+{
+	if (json_object_get(object, key))
+		printf("%s%s", before, text_of(object, key));
+}
+
+/* What a device is to the host. */
+static void print_settings(const json_t *device)
+{
+	print_text(", ", device, "image");
+	print_text(", ", device, "nbd");
+	print_text(", of ", device, "vhost_user");
+	print_text(", ", device, "network");
+	print_text(" ", device, "tap");
+	print_text(" ", device, "socket");
+	print_text(" in ", device, "bridge");
+	print_text(", ", device, "mac");
+}
+
 /* machine: of a device, which can be revived. */
 static void print_child(const char *machine, const json_t *child)
 {
@@ -76,6 +95,7 @@ static void print_child(const char *machine, const json_t *child)
 		printf("%s", text_of(child, "state"));
 	if (json_object_get(child, "killed_for"))
 		printf(" (%s)", text_of(child, "killed_for"));
+	print_settings(child);
 	if (number_of(child, "restarts"))
 		printf(", %lld restart%s", number_of(child, "restarts"),
 		       number_of(child, "restarts") == 1 ? "" : "s");

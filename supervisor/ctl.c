@@ -59,13 +59,47 @@ static const struct device_link *link_of(const struct machine *m, size_t conf)
 	return NULL; /* there is none without a server */
 }
 
+static void add_text(json_t *json, const char *key, const char *text)
+{
+	if (text && *text)
+		json_object_set_new(json, key, json_string(text));
+}
+
+/* What a device is to the host, as its settings say. */
+static void add_settings(json_t *json, const struct vmconf_device *conf)
+{
+	static const char *const links[] = {
+		[LINK_USER] = "user",
+		[LINK_TAP] = "tap",
+		[LINK_STREAM] = "stream",
+		[LINK_LISTEN] = "listen",
+	};
+	char mac[VMCONF_MAC_TEXT];
+
+	add_text(json, "vhost_user", conf->vhost_user);
+	add_text(json, "image", conf->disk.path);
+	add_text(json, "nbd", conf->disk.nbd);
+	if (conf->kind != KIND_NET)
+		return;
+	add_text(json, "network", links[conf->net.link]);
+	add_text(json, "tap", conf->net.tap);
+	add_text(json, "bridge", conf->net.bridge);
+	add_text(json, "socket", conf->net.stream);
+	vmconf_mac_text(mac, &conf->net);
+	add_text(json, "mac", mac);
+}
+
 char *ctl_status_json(const struct machine *m)
 {
 	json_t *devices = json_array(), *root;
 	char *text;
 
-	for (size_t i = 0; i < m->conf->ndevices; i++)
-		json_array_append_new(devices, device_json(link_of(m, i)));
+	for (size_t i = 0; i < m->conf->ndevices; i++) {
+		json_t *device = device_json(link_of(m, i));
+
+		add_settings(device, &m->conf->device[i]);
+		json_array_append_new(devices, device);
+	}
 	root = json_pack(
 	    "{s:s, s:i, s:s, s:o, s:s?, s:i, s:f, s:I, s:b, s:i, s:s, s:s, s:I, s:o, s:o}", "name",
 	    m->conf->name, "pid", (int)getpid(), "state", machine_state_name(m), "failed", failed_json(m),

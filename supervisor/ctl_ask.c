@@ -112,7 +112,10 @@ static struct device_link *find_ours(struct machine *m, struct bus_ctl_request *
 	struct device_link *l = machine_link(m, id);
 
 	if (!l)
-		bus_ctl_refuse(req, -ENOENT, "there is no such device; status lists all");
+		bus_ctl_refuse(req, -ENOENT,
+			       !strcmp(id, "core") || machine_helped(m, id)
+				   ? "it is a process of the machine's, and no device; status lists all"
+				   : "there is no such device; status lists all");
 	else if (l->device->external)
 		bus_ctl_refuse(req, -EOPNOTSUPP, "its back end is run by somebody else");
 	return l && !l->device->external ? l : NULL;

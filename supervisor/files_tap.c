@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "clean.h"
+#include "logs.h"
 
 #define HEADER_BYTES 12 /* virtio 1: with num_buffers */
 
@@ -155,8 +156,8 @@ static int join_bridge(const struct vmconf_net *net, bool made, int sock, struct
 	if (err == ENODEV)
 		return vmconf_refuse(error,
 				     "bridge=\"%s\": there is no such interface; root makes one: ip link add "
-				     "%s type bridge",
-				     net->bridge, net->bridge);
+				     "%s type bridge && ip link set %s up",
+				     net->bridge, net->bridge, net->bridge);
 	if (err == EOPNOTSUPP || err == EINVAL || err == ENOTTY)
 		return vmconf_refuse(error, "bridge=\"%s\" is no bridge that takes a tap; a bridge is needed",
 				     net->bridge);
@@ -171,6 +172,17 @@ static int join_bridge(const struct vmconf_net *net, bool made, int sock, struct
 		return vmconf_refuse(error, "bridge=\"%s\" does not take %s: %s", net->bridge, net->tap,
 				     strerror(err));
 	return 0;
+}
+
+/* Its own state is the administrator's, who may want it down; but a guest without a network wonders. */
+static void look_at_bridge(const struct vmconf_device *port, int sock)
+{
+	struct ifreq request = named(port->net.bridge);
+
+	if (*port->net.bridge && !ioctl(sock, SIOCGIFFLAGS, &request) && !(request.ifr_flags & IFF_UP))
+		say_warn("%s: its bridge, %s, is down, and passes nothing until root brings it up: ip link "
+			 "set %s up",
+			 port->id, port->net.bridge, port->net.bridge);
 }
 
 static int bring_up(const struct vmconf_net *net, int sock, struct vmconf_error *error)
@@ -204,6 +216,7 @@ int files_open_tap(const struct vmconf_device *port, struct files_tap *tap, stru
 	if (set_mtu(&port->net, sock, tap, error) || join_bridge(&port->net, made, sock, tap, error) ||
 	    bring_up(&port->net, sock, error))
 		return -EINVAL;
+	look_at_bridge(port, sock);
 	return 0;
 }
 

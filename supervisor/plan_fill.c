@@ -76,25 +76,17 @@ static int finish(struct keeper_child *child, struct args *a)
 	return a->failed ? -ENOMEM : 0;
 }
 
-#define MAC_TEXT (3 * VMCONF_MAC_LEN)
-
-static void mac_text(char text[MAC_TEXT], const struct vmconf_net *net)
-{
-	for (size_t i = 0; i < VMCONF_MAC_LEN; i++)
-		snprintf(text + 3 * i, 4, "%02x%s", net->mac[i], i < VMCONF_MAC_LEN - 1 ? ":" : "");
-}
-
 /* What the core is to present; a back end of somebody else's may not know its address. */
 static void add_device(struct args *a, const struct vmconf *conf, size_t i)
 {
 	const struct vmconf_device *device = &conf->device[i];
-	char mac[MAC_TEXT] = "", ring[32] = "";
+	char mac[VMCONF_MAC_TEXT] = "", ring[32] = "";
 	unsigned before = vmconf_first_ring(conf, i);
 
 	if (before)
 		snprintf(ring, sizeof(ring), ",first-ring=%u", before);
 	if (device->kind == KIND_NET && device->vhost_user)
-		mac_text(mac, &device->net);
+		vmconf_mac_text(mac, &device->net);
 	add(a, "--device");
 	add(a, "%s:%s,hang-timeout=%u%s%s%s", device->id, device->kind == KIND_NET ? "net" : "blk",
 	    device->hang_timeout_ms, ring, *mac ? ",mac=" : "", mac);
@@ -310,7 +302,7 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 {
 	const struct vmconf_device *device = &conf->device[i];
 	const struct vmconf_net *net = &device->net;
-	char mac[MAC_TEXT];
+	char mac[VMCONF_MAC_TEXT];
 	unsigned mtu = net->link == LINK_TAP ? files->tap[i].mtu : net->mtu;
 	struct args a = { 0 };
 
@@ -325,7 +317,7 @@ static int fill_net(struct keeper_child *child, const struct vmconf *conf, size_
 	add_fixed(&a, child, "--state-fd", files->state[i]);
 	add_passed(&a, child, conf, net->link == LINK_STREAM ? "--stream-fd" : NULL);
 	child->connect = net->link == LINK_STREAM ? net->stream : NULL;
-	mac_text(mac, net);
+	vmconf_mac_text(mac, net);
 	add_pair(&a, "--mac", mac);
 	if (mtu) {
 		add(&a, "--mtu");

@@ -379,6 +379,12 @@ static void make_mac(const struct vmconf *conf, struct vmconf_device *device)
 	device->net.mac[0] = (uint8_t)((device->net.mac[0] & 0xfc) | 0x02);
 }
 
+void vmconf_mac_text(char text[VMCONF_MAC_TEXT], const struct vmconf_net *net)
+{
+	for (size_t i = 0; i < VMCONF_MAC_LEN; i++)
+		snprintf(text + 3 * i, 4, "%02x%s", net->mac[i], i < VMCONF_MAC_LEN - 1 ? ":" : "");
+}
+
 /* Ports of one machine: two with one address, or one tap. */
 static int check_nets(const struct vmconf_device *a, const struct vmconf_device *b,
 		      struct vmconf_error *error)

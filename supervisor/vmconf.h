@@ -23,6 +23,7 @@
 #define VMCONF_PAIRS_MAX    16 /* of queues of a network port; each is a descriptor of a tap */
 #define VMCONF_TAP_MAX      16 /* bytes of the name of an interface, its NUL included */
 #define VMCONF_MAC_LEN      6
+#define VMCONF_MAC_TEXT     (3 * VMCONF_MAC_LEN)
 #define VMCONF_WORDS_MAX    64      /* values of a key that can be repeated */
 #define VMCONF_APPEND_MAX   2047    /* what a Linux guest keeps of its command line */
 #define VMCONF_HANG_MAX     3600000 /* ms */
@@ -155,6 +156,9 @@ size_t vmconf_leader(const struct vmconf *conf, size_t i);
 /* The rings of a device, and where they begin among those of its process. */
 unsigned vmconf_rings(const struct vmconf_device *device);
 unsigned vmconf_first_ring(const struct vmconf *conf, size_t i);
+
+/* A port's address, as 52:54:00:12:34:56. */
+void vmconf_mac_text(char text[VMCONF_MAC_TEXT], const struct vmconf_net *net);
 
 /* What the process that serves a device is called. */
 const char *vmconf_process_id(const struct vmconf_device *device);

@@ -39,7 +39,7 @@ check "... the machine runs on" is_state m running
 check "... with a line that tells each step's time" logged m \
 	'disk0 is back after [0-9.]+ ms: detect [0-9.]+, reap [0-9.]+, wait [0-9.]+, spawn [0-9.]+, hello [0-9.]+, handshake'
 check "... status tells it, too" test "$(device m disk0 last_recovery_ms.total | cut -d. -f1)" -lt 5000
-like "... and the human status" "$(ctl m status)" 'disk0 +blk-server +up +process [0-9]+, 1 restart, the last died of signal 9 \(Killed\), back in [0-9.]+ ms \(detect '
+like "... and the human status" "$(ctl m status)" 'disk0 +blk-server +up +process [0-9]+, /[^ ]*, 1 restart, the last died of signal 9 \(Killed\), back in [0-9.]+ ms \(detect '
 tell disk0 crash
 check "one that aborts is replaced" wait_for 10 restarts 2
 check "... the signal is named" logged m 'disk0: blk-server \(process [0-9]+\) died of signal [0-9]+'

@@ -55,6 +55,8 @@ check "... and back" wait_for 5 logged m 'net-server\[net0\]: frame: in 1'
 
 # ---- what is asked of them ----
 is "status has the link" "$(device m net0 link)" up
+is "... and what the port is" "$(device m net0 network)" user
+like "... and its address" "$(device m net0 mac)" '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$'
 unlike "... and does not bore with it" "$(ctl m status)" 'link'
 check "a property is set" ctl m set net0 link=down
 is "... status has it" "$(device m net0 link)" down
@@ -66,11 +68,16 @@ is "one that it does not have: exit 1" $? 1
 like "... says why" "$out" 'it has no such key'
 out=$(ctl m set net9 link=up 2>&1)
 like "a device that is not there" "$out" 'there is no such device'
+out=$(ctl m set core link=up 2>&1)
+like "a process that is no device" "$out" 'it is a process of the machine.s, and no device'
+out=$(ctl m set net0 link=up rx-bytes=1 2>&1)
+is "two values: exit 2" $? 2
+like "... says that it takes one" "$out" 'one KEY=VALUE'
 out=$(ctl m set net0 link 2>&1)
 is "no value: exit 2" $? 2
 like "... says so" "$out" '"link": is not KEY=VALUE'
 out=$(ctl m set net0 2>&1)
-like "too few words" "$out" '"set": needs a device.s id and KEY=VALUE'
+like "too few words" "$out" '"set": needs a device.s id and one KEY=VALUE'
 is "the counters of the server" "$(ctl --json m stats net0)" '{"tx":5}'
 like "... for people" "$(ctl m stats net0)" '^tx +5$'
 is "... of net-user" "$(ctl --json m stats net0.user)" '{"tx":5}'

@@ -37,9 +37,16 @@ refused() {
 
 # ---- one that is made ----
 ip link add br0 type bridge
+start m --net tap=bt0,bridge=br0
+wait_running m
+check "a bridge that is down: the log warns of it" logged m '^bulkhead: net0: its bridge, br0, is down'
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
 ip link set br0 up
 start m --net tap=bt0,bridge=br0,queues=3,mtu=1400
 wait_running m
+unlike "... of one that is up it does not" "$(<"$tmp/m.err")" "its bridge"
+like "status says what the port is" "$(ctl m status)" ' net0 +net-server +up .*, tap bt0 in br0, [0-9a-f:]{17}'
 server=$(device m net0 pid)
 like "a tap is made, up, in its bridge, with its MTU" "$(link bt0)" '<[^>]*UP[^>]*> mtu 1400 .* master br0 '
 is "the server has its queues" "$(taps_of "$server" bt0)" 3
