@@ -153,8 +153,8 @@ ends_with "ends" 0 "$pid" m
 script net0 no-peer
 start m --net user
 wait_running m
-like "by itself the MTU is one that a wire would not have" "$(words "$(device m net0 pid)")" ' --mtu 65520 '
-like "... and net-user's the same" "$(words "$(helper pid)")" ' --mtu 65520 '
+like "by itself the MTU is one that a wire would not have" "$(words "$(device m net0 pid)")" ' --mtu 32000 '
+like "... and net-user's the same" "$(words "$(helper pid)")" ' --mtu 32000 '
 check "a link is set down" ctl m set net0 link=down
 out=$(ctl m set net0 link=up 2>&1)
 is "up, with nobody at the other end: exit 1" $? 1
