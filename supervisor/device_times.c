@@ -145,18 +145,20 @@ static json_t *pid_json(const struct child *child)
 json_t *device_child_json(const char *id, const char *process, const char *state, const struct child *child)
 {
 	/* It may not end, and not be replaced, before its storage gives back what it has of it. */
-	bool ends = child && child->pidfd >= 0 && (child->killed || child->dead);
-	bool killed = ends && child->killed;
+	bool there = child && child->pidfd >= 0;
+	const char *killed_for = there && child->killed ? child->reason : NULL;
 	struct bus_counters counters = { 0 };
 
-	if (ends)
-		state = killed ? "killed" : "dead";
+	if (killed_for)
+		state = "killed";
+	else if (there && child->dead)
+		state = "dead";
 	if (child && child->bus)
 		bus_get_counters(child->bus, &counters);
 	return json_pack("{s:s, s:s, s:s, s:s*, s:o, s:s, s:I, s:I}", "id", id, "process", process, "state",
-			 state, "killed_for", killed ? child->reason : NULL, "pid", pid_json(child),
-			 "version", child ? child->version : "", "malformed_messages",
-			 (json_int_t)counters.malformed, "refused_peers", (json_int_t)counters.refused_peers);
+			 state, "killed_for", killed_for, "pid", pid_json(child), "version",
+			 child ? child->version : "", "malformed_messages", (json_int_t)counters.malformed,
+			 "refused_peers", (json_int_t)counters.refused_peers);
 }
 
 const char *device_child_state(const struct child *child)

@@ -11,7 +11,7 @@
 
 TestSuite(net_replaced, .timeout = 120);
 
-#define DEATHS     3
+#define DEATHS     3U
 #define NEIGHBOURS 4 /* on each side of the frame that servers die of */
 #define FRAMES     (2 * NEIGHBOURS + 1)
 #define LEN        200U /* of the first frame; each is a byte longer than the one before */
