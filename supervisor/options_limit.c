@@ -95,7 +95,9 @@ int options_limit_group(struct vmconf *conf, char *value, struct vmconf_error *e
 	while ((got = parse_next_pair(&value, &key, &val)) > 0)
 		if (take_pair(conf, group, key, val, &given, error))
 			return -EINVAL;
-	if (got < 0 || !*group->id)
+	if (got < 0)
+		return vmconf_refuse(error, "\"%s\" has an empty key; allowed: id=ID[,bps=RATE...]", value);
+	if (!*group->id)
 		return vmconf_refuse(error, "names no group; allowed: id=ID[,bps=RATE...]");
 	conf->ngroups++;
 	return 0;

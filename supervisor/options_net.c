@@ -85,6 +85,9 @@ static int net_mac(struct vmconf_device *device, const char *value, struct vmcon
 	if (err == -ERANGE)
 		return vmconf_refuse(
 		    error, "mac=\"%s\" is a group's address; one with an even first byte is needed", value);
+	if (err == -EADDRNOTAVAIL)
+		return vmconf_refuse(
+		    error, "mac=\"%s\" is nobody's address; one that is not all zeroes is needed", value);
 	if (err)
 		return vmconf_refuse(error, "mac=\"%s\" is not an address like 52:54:00:12:34:56", value);
 	device->net.own_mac = true;

@@ -87,7 +87,7 @@ int parse_mac(const char *word, uint8_t mac[6])
 		mac[i] = (uint8_t)(high << 4 | low);
 	}
 	if (!memcmp(mac, none, sizeof(none)))
-		return -EINVAL;
+		return -EADDRNOTAVAIL;
 	return mac[0] & 1 ? -ERANGE : 0;
 }
 
@@ -105,12 +105,24 @@ static char *end_value(char *p)
 	return p;
 }
 
+/* Whether the last comma separates: of those at the end, each two are one of the value. */
+static bool ends_open(const char *list)
+{
+	size_t len = strlen(list), commas = 0;
+
+	while (commas < len && list[len - 1 - commas] == ',')
+		commas++;
+	return commas % 2;
+}
+
 int parse_next_pair(char **list, char **key, char **value)
 {
 	char *p = *list;
 
 	if (!p || !*p)
 		return 0;
+	if (ends_open(p))
+		return -EINVAL;
 	*key = p;
 	p += strcspn(p, ",=");
 	if (p == *key)

@@ -58,6 +58,11 @@ refused "--disk with a path alone" '--disk: "root.img" is no key .*; an image is
 refused "fault 70: --disk key twice" '--disk: "id" is given twice' --disk "path=$tmp/disk.img,id=a,id=b"
 refused "--disk key without value" '--disk: "readonly" needs a value' --disk "path=$tmp/disk.img,readonly"
 refused "--disk empty key" '--disk: .* empty key' --disk ",path=x"
+for o in "disk path=$tmp/disk.img," "disk path=$tmp/disk.img,io-threads=a,map=0:a," "net user," "net user,mtu=1400," \
+	"net user,hostname=a,,," "limit-group id=a,"; do
+	refused "--$o ends in a comma" "--${o%% *}: \"${o#* }\" has an empty key" "--${o%% *}" "${o#* }"
+done
+refused "--memory that ends in a comma" '--memory: "64M," is not possible; allowed: SIZE' --memory 64M,
 refused "--disk format=vmdk" '--disk: format="vmdk" is not possible; allowed: raw, qcow2' --disk "path=$tmp/disk.img,format=vmdk"
 refused "--disk backing of a raw image" '--disk: backing="raw:/b" goes with format=qcow2 only' --disk "path=$tmp/disk.img,backing=raw:/b"
 refused "--disk backing that is not there" "--disk: backing=\"/nonexistent\" can't be opened" --disk "path=$tmp/disk.img,format=qcow2,backing=qcow2:/nonexistent"
@@ -128,7 +133,7 @@ refused "--net with a name alone" '--net: "tap0" is no key .*; a tap is tap=tap0
 refused "--net user=off" '--net: user="off" is not possible' --net user=off
 refused "--net mac too short" '--net: mac="52:54:00" is not an address like' --net user,mac=52:54:00
 refused "--net mac of a group" '--net: mac="53:54:00:12:34:56" is a group' --net user,mac=53:54:00:12:34:56
-refused "--net mac of zeros" '--net: mac="00:00:00:00:00:00" is not an address' --net user,mac=00:00:00:00:00:00
+refused "--net mac of zeros" '--net: mac="00:00:00:00:00:00" is nobody.s address; one that is not all zeroes' --net user,mac=00:00:00:00:00:00
 refused "--net same mac twice" '--net: mac="52:54:00:12:34:56" of net1 is that of net0, too' \
 	--net user,mac=52:54:00:12:34:56 --net user,mac=52:54:00:12:34:56
 refused "--net same tap twice" '--net: tap="t0" is given twice' --net tap=t0 --net tap=t0,bridge=br0

@@ -21,14 +21,14 @@ Test(parse, hardware_addresses)
 					   "+2:54:00:12:34:56",
 					   " 2:54:00:12:34:56",
 					   "5g:54:00:12:34:56",
-					   "52:54:00:12:34:5`",
-					   "00:00:00:00:00:00" };
+					   "52:54:00:12:34:5`" };
 	uint8_t mac[6];
 
 	cr_assert_eq(parse_mac("52:54:00:aB:Cd:eF", mac), 0);
 	cr_assert_eq(memcmp(mac, "\x52\x54\0\xab\xcd\xef", 6), 0);
 	cr_assert_eq(parse_mac("53:54:00:12:34:56", mac), -ERANGE);
 	cr_assert_eq(parse_mac("ff:ff:ff:ff:ff:ff", mac), -ERANGE);
+	cr_assert_eq(parse_mac("00:00:00:00:00:00", mac), -EADDRNOTAVAIL);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		cr_assert_eq(parse_mac(bad[i], mac), -EINVAL, "%s", bad[i]);
 }
@@ -95,6 +95,33 @@ Test(parse, pairs_with_empty_key_refused)
 	char *list = text, *key, *value;
 
 	cr_assert_eq(parse_next_pair(&list, &key, &value), -EINVAL);
+}
+
+/* A comma in a value is written twice, so one alone at the end is a separator, with nothing behind it. */
+Test(parse, pairs_with_a_comma_behind_the_last)
+{
+	static const struct {
+		const char *text;
+		int pairs, end;
+	} lists[] = {
+		{ "a,", 0, -EINVAL },     { ",", 0, -EINVAL },   { "a=1,", 0, -EINVAL },
+		{ "a=1,b,", 0, -EINVAL }, { "a=1,,", 1, 0 },     { "a=1,,,", 0, -EINVAL },
+		{ "a=,,", 1, 0 },         { "a,,", 1, -EINVAL }, { "a=1,b,,", 2, -EINVAL },
+		{ "a=1,,b,c", 2, 0 },
+	};
+
+	for (unsigned i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		char text[16], *list = text, *key, *value;
+		int got, pairs = 0;
+
+		strcpy(text, lists[i].text);
+		while ((got = parse_next_pair(&list, &key, &value)) > 0)
+			pairs++;
+		cr_expect_eq(pairs, lists[i].pairs, "%s: %d", lists[i].text, pairs);
+		cr_expect_eq(got, lists[i].end, "%s", lists[i].text);
+		if (!pairs)
+			cr_expect_str_eq(list, lists[i].text);
+	}
 }
 
 Test(parse, nbd_uris)
