@@ -246,7 +246,7 @@ int main(int argc, char **argv)
 				    .socket_fd = -1 };
 	int status;
 
-	log_init("nbd-dial", NULL, false);
+	log_init("nbd-dial", NULL, option_given(argc, argv, "bus"));
 	status = parse(argc, argv, &d);
 	if (status >= 0)
 		return status;

@@ -326,7 +326,7 @@ int main(int argc, char **argv)
 	struct listen_guard guard = { .host_network = true };
 	int status;
 
-	log_init("net-user", NULL, false);
+	log_init("net-user", NULL, option_given(argc, argv, "bus"));
 	status = options_parse(argc, argv, &u.opts);
 	if (status >= 0)
 		return status;

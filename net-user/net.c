@@ -344,7 +344,11 @@ static int open_forwards(struct net *net)
 		    0)
 			continue;
 		err = errno ? -errno : -EIO;
-		log_error_errno(err, "--hostfwd %s", f->word);
+		/* In the words of who gave it. */
+		if (o->common.bus)
+			log_error_errno(err, "hostfwd=\"%s\": this host's port can't be had", f->word);
+		else
+			log_error_errno(err, "--hostfwd %s", f->word);
 		return err;
 	}
 	/* There are no others yet. */

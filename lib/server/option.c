@@ -108,6 +108,17 @@ static int take(int argc, char **argv, int *i, const struct option_set *set, boo
 	return -1;
 }
 
+bool option_given(int argc, char **argv, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (int i = 1; i < argc; i++)
+		if (!strncmp(argv[i], "--", 2) && !strncmp(argv[i] + 2, name, len) &&
+		    (!argv[i][2 + len] || argv[i][2 + len] == '='))
+			return true;
+	return false;
+}
+
 int option_parse(int argc, char **argv, const struct option_set *set)
 {
 	bool seen[OPTIONS_MAX] = { false };

@@ -50,6 +50,9 @@ int option_switch(const char *value, bool *to);
 int option_sandbox(const char *value, bool *on, bool *log);
 int option_log_level(void *unused, const char *value);
 
+/* Whether --name is among the words, for what must be known before all are taken. */
+bool option_given(int argc, char **argv, const char *name);
+
 /* Takes all words. -1 to go on, else the exit status: 0 after --help or --version, 2 after an error, which is logged. */
 int option_parse(int argc, char **argv, const struct option_set *set);
 

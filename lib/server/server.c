@@ -573,7 +573,7 @@ int server_main(int argc, char **argv, const struct server_device *device, void 
 	static struct server s = { .life = -1 }; /* large, and one per process */
 	int status;
 
-	log_init(device->program, NULL, false);
+	log_init(device->program, NULL, option_given(argc, argv, "bus"));
 	s.device = device;
 	status = options_parse(argc, argv, &s, dev);
 	if (status >= 0)

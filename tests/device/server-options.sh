@@ -197,3 +197,10 @@ refused 'a name server on the gateway' '--dns 10.0.2.2: must be a free address' 
 refused 'a host name' '--hostname a_b: must be a host name' "${s[@]}" --hostname a_b
 refused 'an mtu' '--mtu 100: must be' "${s[@]}" --mtu 100
 refused 'a switch' '--ipv6 yes: must be on or off' "${s[@]}" --ipv6 yes
+
+# The supervisor names who speaks, and wants to know how grave it is.
+for name in blk-server net-server net-user nbd-dial window; do
+	program=$top_builddir/$name/$name
+	refused 'under a supervisor' '^<3>--colour: no such option; see' --id x --bus "$tmp/bus" --colour
+	refused 'under a supervisor, in one word' '^<3>--log-level loud: must be' "--bus=$tmp/bus" --log-level loud
+done

@@ -190,6 +190,9 @@ spawn socat TCP-LISTEN:19090,bind=127.0.0.1,reuseaddr,fork EXEC:cat
 wait_for 10 listens 127.0.0.1:19090
 guest 10 --hostfwd tcp:127.0.0.1:19090-:22 -- 'until grep -q hostfwd "$tmp/log"; do read -rt 0.02 <> <(:); done'
 like 'a port in use' "$(cat "$tmp/log")" '^net-user(\[user\])?: --hostfwd tcp:127.0.0.1:19090-:22: Address already in use'
+guest 10 --bus "$tmp/none" --hostfwd tcp:127.0.0.1:19090-:22 -- 'until grep -q hostfwd "$tmp/log"; do read -rt 0.02 <> <(:); done'
+like '... and by the key, if it is the supervisor that gave it' "$(cat "$tmp/log")" \
+	'^<3>hostfwd="tcp:127.0.0.1:19090-:22": this host.s port can.t be had: Address already in use'
 
 # IPv6.
 spawn socat TCP6-LISTEN:8086,reuseaddr,fork EXEC:cat
