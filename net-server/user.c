@@ -2,7 +2,6 @@
 /* net-user beside a server that was started by hand. */
 #include "user.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -16,11 +15,11 @@
 #include "clock.h"
 #include "log.h"
 #include "num.h"
+#include "usernet.h"
 
-#define DEADLINE_NS  (10 * NS_PER_S)
-#define ARP_FRAME    42
-#define GATEWAY_HOST 2 /* of the network's addresses, as net-user has it */
-#define OWN_WORDS    9 /* of net-user's, before those that are handed on */
+#define DEADLINE_NS (10 * NS_PER_S)
+#define ARP_FRAME   42
+#define OWN_WORDS   9 /* of net-user's, before those that are handed on */
 
 int user_add(struct user *user, const char *option, const char *value)
 {
@@ -34,15 +33,12 @@ int user_add(struct user *user, const char *option, const char *value)
 /* The gateway's address in the network of --net. What is wrong with that net-user says. */
 static struct in_addr gateway(const struct user *user)
 {
-	struct in_addr net = { .s_addr = htonl(0x0a000200) };
-	char addr[INET_ADDRSTRLEN];
+	struct usernet net;
 
-	if (user->net) {
-		snprintf(addr, sizeof(addr), "%.*s", (int)strcspn(user->net, "/"), user->net);
-		inet_pton(AF_INET, addr, &net);
-	}
-	net.s_addr |= htonl(GATEWAY_HOST);
-	return net;
+	usernet_init(&net);
+	if (user->net)
+		usernet_set_net(&net, user->net);
+	return net.gateway;
 }
 
 /*

@@ -336,8 +336,8 @@ static int open_forwards(struct net *net)
 	const struct options *o = net->opts;
 	uint32_t timeout = 0;
 
-	for (unsigned i = 0; i < o->forwards; i++) {
-		const struct forward *f = &o->forward[i];
+	for (unsigned i = 0; i < o->net.forwards; i++) {
+		const struct usernet_forward *f = &o->net.forward[i];
 		int err;
 
 		if (slirp_add_hostfwd(net->slirp, f->udp, f->host, f->host_port, f->guest, f->guest_port) ==
@@ -364,17 +364,17 @@ static int open_slirp(struct net *net)
 		.version = 4,
 		/* policy.c restricts. */
 		.in_enabled = true,
-		.vnetwork = o->net,
-		.vnetmask = o->mask,
-		.vhost = o->gateway,
-		.vdhcp_start = o->guest,
-		.vnameserver = o->dns,
+		.vnetwork = o->net.addr,
+		.vnetmask = o->net.mask,
+		.vhost = o->net.gateway,
+		.vdhcp_start = o->net.guest,
+		.vnameserver = o->net.dns,
 		.in6_enabled = o->ipv6,
 		.vprefix_addr6 = policy_net6,
 		.vprefix_len = POLICY_PREFIX6,
 		.vhost6 = policy_net6,
 		.vnameserver6 = policy_net6,
-		.vhostname = o->hostname,
+		.vhostname = o->net.hostname,
 		.if_mtu = o->mtu,
 		.if_mru = o->mtu,
 	};

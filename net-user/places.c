@@ -27,7 +27,7 @@
  * opens: the bus, the loops, the name server's file.
  */
 #define RESERVE_DATAGRAMS 64
-#define RESERVE_ACCEPTED  OPTIONS_FORWARDS_MAX
+#define RESERVE_ACCEPTED  USERNET_FORWARDS_MAX
 #define RESERVE_OWN       128
 #define RESERVE           (RESERVE_DATAGRAMS + RESERVE_ACCEPTED + RESERVE_OWN)
 

@@ -35,7 +35,7 @@ static unsigned prefix_of(struct in_addr mask)
 }
 
 /* Whether entry a allows dst. The guest's network is open only to entries inside of it. */
-static bool matches(const struct allow *a, int family, const uint8_t *dst, const uint8_t *own,
+static bool matches(const struct usernet_allow *a, int family, const uint8_t *dst, const uint8_t *own,
 		    unsigned own_prefix)
 {
 	if (a->family != family || !has_prefix(dst, a->addr, a->prefix))
@@ -45,12 +45,13 @@ static bool matches(const struct allow *a, int family, const uint8_t *dst, const
 
 static bool is_listed(const struct options *o, int family, const struct frame *f)
 {
-	const uint8_t *own = family == AF_INET ? (const uint8_t *)&o->net : (const uint8_t *)&policy_net6;
-	unsigned own_prefix = family == AF_INET ? prefix_of(o->mask) : POLICY_PREFIX6;
+	const uint8_t *own =
+	    family == AF_INET ? (const uint8_t *)&o->net.addr : (const uint8_t *)&policy_net6;
+	unsigned own_prefix = family == AF_INET ? prefix_of(o->net.mask) : POLICY_PREFIX6;
 	bool ports = f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP;
 
-	for (unsigned i = 0; i < o->allows; i++) {
-		const struct allow *a = &o->allow[i];
+	for (unsigned i = 0; i < o->net.allows; i++) {
+		const struct usernet_allow *a = &o->net.allow[i];
 
 		if (!matches(a, family, f->dst, own, own_prefix) ||
 		    (a->protocol && a->protocol != f->protocol))
@@ -83,7 +84,7 @@ static bool allows_ip4(const struct policy *p, const struct frame *f, uint64_t n
 {
 	static const uint8_t everybody[4] = { 255, 255, 255, 255 };
 	const struct options *o = p->opts;
-	bool gateway = !memcmp(f->dst, &o->gateway, 4), all = !memcmp(f->dst, everybody, 4);
+	bool gateway = !memcmp(f->dst, &o->net.gateway, 4), all = !memcmp(f->dst, everybody, 4);
 
 	if (f->protocol == IPPROTO_UDP && f->dst_port == PORT_DHCP && (gateway || all))
 		return true;
@@ -96,7 +97,7 @@ static bool allows_ip4(const struct policy *p, const struct frame *f, uint64_t n
 		return false;
 	if (!o->restricted || (f->protocol == IPPROTO_TCP && !f->opens))
 		return true;
-	if (f->protocol == IPPROTO_ICMP && (gateway || !memcmp(f->dst, &o->dns, 4)))
+	if (f->protocol == IPPROTO_ICMP && (gateway || !memcmp(f->dst, &o->net.dns, 4)))
 		return true;
 	return is_answer(p, f, now_ns) || is_listed(o, AF_INET, f);
 }
@@ -159,8 +160,8 @@ bool policy_allows(const struct policy *p, const struct frame *f, uint64_t now_n
 
 static bool is_forwarded(const struct options *o, const struct frame *f)
 {
-	for (unsigned i = 0; i < o->forwards; i++)
-		if (o->forward[i].udp && o->forward[i].guest_port == f->dst_port)
+	for (unsigned i = 0; i < o->net.forwards; i++)
+		if (o->net.forward[i].udp && o->net.forward[i].guest_port == f->dst_port)
 			return true;
 	return false;
 }

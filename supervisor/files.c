@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,4 +305,19 @@ int files_listen(const char *path)
 	if (!err && listen(fd, 4))
 		err = -errno;
 	return err ? err : take_fd(&fd);
+}
+
+int files_try_port(const struct usernet_forward *forward)
+{
+	int type = forward->udp ? SOCK_DGRAM : SOCK_STREAM, on = 1;
+	CLEAN_FD int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_port = htons(forward->host_port),
+				    .sin_addr = forward->host };
+
+	/* Connections of before that linger are in nobody's way; those who listen are. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+	    bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		return -errno;
+	return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "usernet.h"
 #include "vmconf.h"
 
 /* Opens path, a regular file outside /proc and /sys, for reading. The descriptor, or -EINVAL with the reason. */
@@ -42,6 +43,9 @@ int files_listen(const char *path);
 
 /* Connects to a listening unix stream socket, non-blocking. The descriptor, or -errno. */
 int files_connect(const char *path);
+
+/* Takes a port of this host, as net-user is to, and gives it back: 0, or -errno if it can't be had. */
+int files_try_port(const struct usernet_forward *forward);
 
 /* The id of a process that has the file behind fd open and locked, or 0 if none is to be seen. */
 int files_lock_holder(int fd);

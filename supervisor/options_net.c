@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What --net takes. */
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
@@ -12,11 +11,10 @@
 #include "num.h"
 #include "options_priv.h"
 #include "parse.h"
+#include "usernet.h"
 
-/* Of user's network and names, as net-user has them. */
-#define PREFIX_MIN   8
-#define PREFIX_MAX   27
-#define HOSTNAME_MAX 63
+_Static_assert(VMCONF_WORDS_MAX <= USERNET_FORWARDS_MAX && VMCONF_WORDS_MAX <= USERNET_ALLOWS_MAX,
+	       "net-user takes as many");
 
 static int net_user(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
@@ -125,30 +123,8 @@ static int add_word(struct vmconf_words *words, const char *key, const char *val
 	return words->word[words->n++] ? 0 : vmconf_refuse(error, "out of memory");
 }
 
-/* ADDRESS:PORT at the end of a text: the port. */
-static bool has_port(const char *text, size_t len)
-{
-	char port[8];
-	uint64_t v;
-	size_t at = len;
-
-	while (at && text[at - 1] != ':')
-		at--;
-	snprintf(port, sizeof(port), "%.*s", (int)(len - at), text + at);
-	return at && len - at < sizeof(port) && !parse_u64(port, 1, UINT16_MAX, &v);
-}
-
-/* The form alone: addresses are for net-user, which refuses to start with wrong ones. */
 static int net_hostfwd(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	const char *dash = strchr(value, '-');
-
-	if ((strncmp(value, "tcp:", 4) && strncmp(value, "udp:", 4)) || !dash ||
-	    !has_port(value + 4, (size_t)(dash - value - 4)) || !has_port(dash + 1, strlen(dash + 1)))
-		return vmconf_refuse(error,
-				     "hostfwd=\"%s\" is not tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT with ports "
-				     "from 1 to 65535",
-				     value);
 	return add_word(&device->net.forwards, "hostfwd", value, error);
 }
 
@@ -167,46 +143,18 @@ static int net_ipv6(struct vmconf_device *device, const char *value, struct vmco
 	return 0;
 }
 
-static bool is_ipv4(const char *text, size_t len)
-{
-	char word[INET_ADDRSTRLEN];
-	struct in_addr addr;
-
-	snprintf(word, sizeof(word), "%.*s", (int)len, text);
-	return len < sizeof(word) && inet_pton(AF_INET, word, &addr) == 1;
-}
-
 static int net_subnet(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	const char *slash = strchr(value, '/');
-	uint64_t bits;
-
-	if (!slash || !is_ipv4(value, (size_t)(slash - value)) ||
-	    parse_u64(slash + 1, PREFIX_MIN, PREFIX_MAX, &bits))
-		return vmconf_refuse(error,
-				     "net=\"%s\" is not a network like 10.0.2.0/24, with %d to %d bits",
-				     value, PREFIX_MIN, PREFIX_MAX);
 	return options_keep(&device->net.subnet, value, error);
 }
 
 static int net_dns(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	if (!is_ipv4(value, strlen(value)))
-		return vmconf_refuse(error, "dns=\"%s\" is not an IPv4 address", value);
 	return options_keep(&device->net.dns, value, error);
 }
 
 static int net_hostname(struct vmconf_device *device, const char *value, struct vmconf_error *error)
 {
-	size_t len = strlen(value);
-	bool ok = len > 0 && len <= HOSTNAME_MAX;
-
-	for (const char *p = value; *p; p++)
-		ok &= (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-		      *p == '-' || *p == '.';
-	if (!ok)
-		return vmconf_refuse(error, "hostname=\"%s\" is not a host name: 1 to %d of a-z A-Z 0-9 - .",
-				     value, HOSTNAME_MAX);
 	return options_keep(&device->net.hostname, value, error);
 }
 
@@ -340,6 +288,36 @@ static int check_link(const struct vmconf_device *device, const bool *given, str
 	return 0;
 }
 
+static int take_word(struct usernet *u, int (*take)(struct usernet *, const char *), const char *key,
+		     const char *word, const char *form, struct vmconf_error *error)
+{
+	return word && take(u, word) ? vmconf_refuse(error, "%s=\"%s\": must be %s", key, word, form) : 0;
+}
+
+/* All that user takes, as net-user will read it. */
+static int check_user(const struct vmconf_net *net, struct vmconf_error *error)
+{
+	struct usernet_fault fault;
+	struct usernet u;
+
+	usernet_init(&u);
+	if (take_word(&u, usernet_set_net, "net", net->subnet, USERNET_NET_FORM, error) ||
+	    take_word(&u, usernet_set_dns, "dns", net->dns, USERNET_DNS_FORM, error) ||
+	    take_word(&u, usernet_set_hostname, "hostname", net->hostname, USERNET_HOSTNAME_FORM, error))
+		return -EINVAL;
+	for (size_t i = 0; i < net->forwards.n; i++)
+		if (take_word(&u, usernet_add_forward, "hostfwd", net->forwards.word[i], USERNET_FORWARD_FORM,
+			      error))
+			return -EINVAL;
+	for (size_t i = 0; i < net->allowed.n; i++)
+		if (take_word(&u, usernet_add_allow, "allow", net->allowed.word[i], USERNET_ALLOW_FORM,
+			      error))
+			return -EINVAL;
+	if (usernet_finish(&u, &fault))
+		return vmconf_refuse(error, "%s=\"%s\": %s", fault.key, fault.value, fault.why);
+	return 0;
+}
+
 int options_net(struct vmconf_device *device, char *value, struct vmconf_error *error)
 {
 	bool given[OPTIONS_KEYS_MAX] = { false };
@@ -354,7 +332,7 @@ int options_net(struct vmconf_device *device, char *value, struct vmconf_error *
 				     "%s; one of these is needed: user, tap=NAME, stream=SOCKET, "
 				     "listen=SOCKET, vhost-user=SOCKET",
 				     links ? "names more than one network" : "names no network");
-	if (check_link(device, given, error))
+	if (check_link(device, given, error) || check_user(&device->net, error))
 		return -EINVAL;
 	if (device->net.link == LINK_USER && !device->net.mtu)
 		device->net.mtu = MTU_USER;

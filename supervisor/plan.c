@@ -182,6 +182,26 @@ static int open_listener(const struct vmconf_device *port, struct plan_files *fi
 	return 0;
 }
 
+/* The ports that net-user will listen on; what is in use is better told of before it starts. */
+static int try_forwards(const struct vmconf_device *port, struct vmconf_error *error)
+{
+	const struct vmconf_words *forwards = &port->net.forwards;
+	struct usernet_forward forward;
+
+	for (size_t i = 0; i < forwards->n; i++) {
+		int err = usernet_parse_forward(forwards->word[i], &forward);
+
+		if (!err)
+			err = files_try_port(&forward);
+		if (err)
+			return vmconf_refuse(error,
+					     "--net: id=\"%s\": hostfwd=\"%s\": this host's port can't be "
+					     "had: %s",
+					     port->id, forwards->word[i], strerror(-err));
+	}
+	return 0;
+}
+
 /* What the server of a port and whoever is behind it are joined by, and what a successor is to know. */
 static int open_net(const struct vmconf_device *port, struct plan_files *files, size_t i,
 		    struct vmconf_error *error)
@@ -198,7 +218,9 @@ static int open_net(const struct vmconf_device *port, struct plan_files *files, 
 		return -EINVAL;
 	if (port->net.link == LINK_TAP && files_open_tap(port, &files->tap[i], &why))
 		return vmconf_refuse(error, "--net: id=\"%s\": %s", port->id, why.text);
-	return port->net.link == LINK_USER ? join(port, files, i, error) : 0;
+	if (port->net.link != LINK_USER)
+		return 0;
+	return try_forwards(port, error) ? -EINVAL : join(port, files, i, error);
 }
 
 int plan_open_nets(const struct vmconf *conf, struct plan_files *files, struct vmconf_error *error)

@@ -15,6 +15,7 @@
 #include "files.h"
 #include "options.h"
 #include "options_priv.h"
+#include "usernet.h"
 
 #define CONFIG_BYTES_MAX (1 << 20)
 
@@ -385,7 +386,26 @@ void vmconf_mac_text(char text[VMCONF_MAC_TEXT], const struct vmconf_net *net)
 		snprintf(text + 3 * i, 4, "%02x%s", net->mac[i], i < VMCONF_MAC_LEN - 1 ? ":" : "");
 }
 
-/* Ports of one machine: two with one address, or one tap. */
+/* Each has a net-user, of which one would find a port of the host that both are to listen on in use. */
+static int check_forwards(const struct vmconf_device *a, const struct vmconf_device *b,
+			  struct vmconf_error *error)
+{
+	struct usernet_forward mine, other;
+
+	for (size_t i = 0; i < a->net.forwards.n; i++) {
+		if (usernet_parse_forward(a->net.forwards.word[i], &mine))
+			continue; /* options_net has refused it */
+		for (size_t j = 0; j < b->net.forwards.n; j++)
+			if (!usernet_parse_forward(b->net.forwards.word[j], &other) &&
+			    usernet_is_same_port(&mine, &other))
+				return vmconf_refuse(
+				    error, "--net: hostfwd=\"%s\" of %s is of a port that %s forwards, too",
+				    mine.word, a->id, b->id);
+	}
+	return 0;
+}
+
+/* Ports of one machine: two with one address, or one tap, or one port of the host. */
 static int check_nets(const struct vmconf_device *a, const struct vmconf_device *b,
 		      struct vmconf_error *error)
 {
@@ -401,7 +421,7 @@ static int check_nets(const struct vmconf_device *a, const struct vmconf_device 
 	if (*a->net.tap && !strcmp(a->net.tap, b->net.tap))
 		return vmconf_refuse(error, "--net: tap=\"%s\" is given twice; each port needs its own",
 				     a->net.tap);
-	return 0;
+	return check_forwards(a, b, error);
 }
 
 static int finish_nets(struct vmconf *conf, struct vmconf_error *error)

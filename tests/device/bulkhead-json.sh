@@ -35,6 +35,9 @@ refused "fault 70: disk with unknown key" 'vm.json: disk: "pth" is no key of a d
 refused "disk with a nested value" 'vm.json: disk: "path" holds no text' "{$k, \"disk\": [{\"path\": {}}]}"
 refused "fault 70: net with unknown key" 'vm.json: net: "mca" is no key of a network port' "{$k, \"net\": [{\"user\": true, \"mca\": \"x\"}]}"
 refused "fault 70: net key twice in a list" 'vm.json: net: "mtu" is given twice' "{$k, \"net\": {\"user\": true, \"mtu\": [1400, 1500]}}"
+refused "net that net-user would refuse" 'vm.json: net: hostfwd="tcp:localhost:18080-:80": must be tcp.udp:' \
+	"{$k, \"net\": {\"user\": true, \"hostfwd\": [\"tcp::18022-:22\", \"tcp:localhost:18080-:80\"]}}"
+refused "net of text that ends in a comma" 'vm.json: net: "user," has an empty key' "{$k, \"net\": \"user,\"}"
 refused "net with a list of lists" 'vm.json: net: "hostfwd" holds no text' "{$k, \"net\": {\"user\": true, \"hostfwd\": [[]]}}"
 refused "comma in a path stays a path" '--disk: path="/nonexistent,id=x"' "{$k, \"disk\": [{\"path\": \"/nonexistent,id=x\"}]}"
 refused "key that is a list of pairs" 'vm.json: disk: "id=a,path" is not possible' "{$k, \"disk\": [{\"id=a,path\": \"x\"}]}"
@@ -50,7 +53,7 @@ if ! sanitized && [ -w /dev/kvm ] && command -v jq >/dev/null; then
 	cat >"$tmp/vm.json" <<END
 {"kernel": "$tmp/kernel", "append": "a, b", "cpus": 3, "memory": {"size": "64M", "hugepages": false},
  "disk": [{"path": "$tmp/disk.img", "id": "root", "readonly": true, "queues": 2}, "path=$tmp/disk1.img"],
- "net": {"user": true, "hostfwd": ["tcp::2222-:22", "tcp::8080-:80"], "mac": "52:54:00:00:00:01"},
+ "net": {"user": true, "hostfwd": ["tcp::18022-:22", "tcp::18080-:80"], "mac": "52:54:00:00:00:01"},
  "on-reboot": "exit", "test-devices": true, "sandbox": true, "grace": 3, "name": "from-file"}
 END
 	"$bulkhead" run --config "$tmp/vm.json" --run-dir "$run_dir" --cpus 5 --name t </dev/null >"$tmp/t.out" 2>"$tmp/t.err" &
@@ -64,7 +67,7 @@ END
 	root=$(device t root pid)
 	like "the server is told of all" "$(tr '\0' ' ' <"/proc/$root/cmdline")" '--id root .*--sandbox on .*--image-fd 3 --state-fd 4 --vhost-fd 6 --format raw --readonly --queues 2 --cache [a-z]* --flight-fd 5 --anchor-fd 7 '
 	user=$(status_of t | jq '.devices[2].helper.pid')
-	like "... and net-user" "$(tr '\0' ' ' <"/proc/$user/cmdline")" '--hostfwd tcp::2222-:22 --hostfwd tcp::8080-:80 '
+	like "... and net-user" "$(tr '\0' ' ' <"/proc/$user/cmdline")" '--hostfwd tcp::18022-:22 --hostfwd tcp::18080-:80 '
 	like "the address is as given" "$(tr '\0' ' ' <"/proc/$(device t net0 pid)/cmdline")" '--mac 52:54:00:00:00:01 '
 	check "quit" ctl t quit
 	ends_with "ends" 0 "${tap_pids[-1]}" t

@@ -17,7 +17,7 @@ words() { tr '\0' ' ' <"/proc/$1/cmdline"; }
 net_of() { readlink "/proc/$1/ns/net"; }
 
 # ---- what the processes get ----
-start m --net user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::5353-:53,restrict=on,allow=192.0.2.0/24,allow=[2001:db8::/32]:443,ipv6=on,net=10.9.0.0/24,dns=10.9.0.53,hostname=vm1,mtu=9000,tx-bytes=10M/1M
+start m --net user,hostfwd=tcp:127.0.0.1:18022-:22,hostfwd=udp::18053-:53,restrict=on,allow=192.0.2.0/24,allow=[2001:db8::/32]:443,ipv6=on,net=10.9.0.0/24,dns=10.9.0.53,hostname=vm1,mtu=9000,tx-bytes=10M/1M
 wait_running m
 server=$(device m net0 pid) user=$(helper pid)
 is "a port has a server and a helper" "$(device m net0 process) $(helper process) $(helper state)" "net-server net-user up"
@@ -25,7 +25,7 @@ like "the core is told of it" "$(words "$(status_of m | jq .core.pid)")" ' --dev
 like "the server is told of all" "$(words "$server")" \
 	'--id net0 .*--sandbox on .*--packet-fd 3 --flight-fd 4 --state-fd 5 --vhost-fd 6 --anchor-fd 7 --mac [0-9a-f][26ae](:[0-9a-f]{2}){5} --mtu 9000 --queues 1 --tx-bytes 10M/1M '
 like "net-user is told of its part" "$(words "$user")" \
-	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --net 10.9.0.0/24 --dns 10.9.0.53 --ipv6 on --hostname vm1 --hostfwd tcp:127.0.0.1:2222-:22 --hostfwd udp::5353-:53 --restrict on --allow 192.0.2.0/24 --allow \[2001:db8::/32\]:443 $'
+	'--id net0 .*/m/net0\.user .*--packet-fd 3 --flight-fd 4 --mtu 9000 --net 10.9.0.0/24 --dns 10.9.0.53 --ipv6 on --hostname vm1 --hostfwd tcp:127.0.0.1:18022-:22 --hostfwd udp::18053-:53 --restrict on --allow 192.0.2.0/24 --allow \[2001:db8::/32\]:443 $'
 is "net-user has this host's network" "$(net_of "$user")" "$(net_of self)"
 check "... and the server has none" test "$(net_of "$server")" != "$(net_of self)"
 check "... of user namespaces of their own" test "$(readlink "/proc/$user/ns/user")" != "$(readlink /proc/self/ns/user)"
@@ -167,6 +167,22 @@ unlike "... whom nobody warns of it" "$(cat "$tmp/m.err")" 'does not take the li
 rm "$bin/net0.do"
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
+
+# ---- a port of the host that somebody has ----
+spawn socat TCP-LISTEN:18997,bind=127.0.0.1,reuseaddr,fork EXEC:cat
+taken=$pid
+listens() { (: <>/dev/tcp/127.0.0.1/18997) 2>/dev/null; }
+wait_for 5 listens
+for rule in tcp::18997-:80 tcp:0.0.0.0:18997-:80; do
+	out=$(soon "$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" --net "user,hostfwd=udp::18997-:80,hostfwd=$rule" 2>&1 </dev/null)
+	is "hostfwd=$rule, in use: exit 2" $? 2
+	is "... told of in one line, and nothing was started" "$out" \
+		"bulkhead: --net: id=\"net0\": hostfwd=\"$rule\": this host's port can't be had: Address already in use"
+done
+out=$(soon "$bulkhead" run --name m --run-dir "$run_dir" --kernel "$tmp/kernel" --net user,hostfwd=udp:192.0.2.1:18997-:80 2>&1 </dev/null)
+like "an address that is not this host's" "$out" 'hostfwd="udp:192.0.2.1:18997-:80": .* Cannot assign requested address$'
+clean_after m "... nothing is left"
+kill "$taken"
 
 # ---- too many deaths ----
 script net0.user hello-exit=3

@@ -11,7 +11,7 @@ refused() {
 	shift 2
 	out=$(soon "$bulkhead" run --run-dir "$run_dir" --name t --kernel "$tmp/kernel" "$@" 2>&1 </dev/null)
 	code=$?
-	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$regex ]] && [ ! -e "$run_dir" ]; then
+	if [ $code -eq 2 ] && [ "$(wc -l <<<"$out")" -eq 1 ] && [[ $out =~ ^bulkhead:\ .*$regex ]] && [[ $out != *starting* ]] && [ ! -e "$run_dir" ]; then
 		ok "$text"
 	else
 		not_ok "$text" "exit $code, output:" "$out" "want: $regex" "run directory: $(ls -d "$run_dir" 2>&1)"
@@ -148,17 +148,35 @@ for v in user "stream=/x" "listen=$tmp/x"; do
 done
 refused "--net bridge without a tap" '--net: "bridge" only goes with tap' --net user,bridge=br0
 refused "--net hostfwd with a tap" '--net: "hostfwd" only goes with user' --net tap=t0,hostfwd=tcp::1-:2
-for v in 22 tcp:22 tcp::22-22 sctp::1-:2 tcp::0-:1 tcp::1-:65536 tcp::-:1; do
-	refused "--net hostfwd=$v" "--net: hostfwd=\"$v\" is not tcp\\|udp:" --net "user,hostfwd=$v"
+for v in 22 tcp:22 tcp::22-22 sctp::1-:2 tcp::0-:1 tcp::1-:65536 tcp::-:1 tcp:localhost:18997-:80 tcp::1-:2-:3; do
+	refused "--net hostfwd=$v" "--net: hostfwd=\"$v\": must be tcp\\|udp:\[ADDR\]:PORT-" --net "user,hostfwd=$v"
+done
+for v in tcp::18997-192.0.2.3:80 tcp::18997-10.0.2.2:80 udp::18997-10.0.2.3:80 tcp::18997-10.0.2.255:80; do
+	refused "--net hostfwd=$v" "--net: hostfwd=\"$v\": the guest.s address must be one of its network" --net "user,hostfwd=$v"
+done
+refused "--net hostfwd of a port twice" '--net: hostfwd="tcp:127.0.0.1:18997-:81": that port of the host is forwarded already' \
+	--net user,hostfwd=tcp::18997-:80,hostfwd=udp::18997-:80,hostfwd=tcp:127.0.0.1:18997-:81
+refused "--net hostfwd of a port of another one's" '--net: hostfwd="tcp::18997-:81" of net1 is of a port that net0 forwards, too' \
+	--net user,hostfwd=tcp::18998-:80,hostfwd=tcp::18997-:80 --net user,hostfwd=tcp::18997-:81
+refused "--net hostfwd 65 times" '--net: hostfwd="tcp::65-:1" is one too many; at most 64' --net "user$(printf ',hostfwd=tcp::%s-:1' {1..65})"
+for v in foo.com:80 1.2.3.4:99999 1.2.3.4/33 1.2.3.4/24 1.2.3.4:5-4 1.2.3.4/sctp '[::1' '[fe80::1/64]'; do
+	refused "--net allow=$v" '--net: allow=".*": must be CIDR\[:PORT' --net "user,ipv6=on,restrict=on,allow=192.0.2.1,allow=$v"
 done
 refused "--net allow without restrict" '--net: "allow" only goes with restrict=on' --net user,allow=192.0.2.1
 refused "--net allow of IPv6 without it" '--net: allow="\[2001:db8::1\]" only goes with ipv6=on' --net 'user,restrict=on,allow=[2001:db8::1]'
 refused "--net ipv6=yes" '--net: ipv6="yes" is not possible; allowed: on, off' --net user,ipv6=yes
-for v in 10.0.2.0 10.0.2.0/28 10.0.2/24 10.0.2.0/24x 2001:db8::/24; do
-	refused "--net net=$v" "--net: net=\"$v\" is not a network like 10.0.2.0/24, with 8 to 27 bits" --net "user,net=$v"
+for v in 10.0.2.0 10.0.2.0/28 10.0.2/24 10.0.2.0/24x 2001:db8::/24 10.0.2.9/24 127.0.0.0/8 0.0.0.0/8 224.0.0.0/8; do
+	refused "--net net=$v" "--net: net=\"$v\": must be an IPv4 network like 10.0.2.0/24: 8 to 27 bits" --net "user,net=$v"
 done
-refused "--net dns of a name" '--net: dns="one" is not an IPv4 address' --net user,dns=one
-refused "--net hostname with a blank" '--net: hostname="a b" is not a host name: 1 to 63' --net "user,hostname=a b"
+refused "--net dns of a name" '--net: dns="one": must be an IPv4 address' --net user,dns=one
+for v in 1.1.1.1 10.0.2.2 10.0.2.15 10.0.2.0 10.0.2.255; do
+	refused "--net dns=$v" "--net: dns=\"$v\": must be a free address of the guest.s network" --net "user,dns=$v"
+done
+refused "--net dns of another network than net" '--net: dns="10.0.2.3": must be a free address' --net user,net=10.9.0.0/24,dns=10.0.2.3
+refused "--net hostname with a blank" '--net: hostname="a b": must be a host name: 1 to 63' --net "user,hostname=a b"
+for v in ${long:0:64} a_b; do
+	refused "--net hostname=$v" '--net: hostname=".*": must be a host name' --net "user,hostname=$v"
+done
 for v in ipv6=on net=10.0.2.0/24 dns=10.0.2.3 hostname=a; do
 	refused "--net $v with a tap" "--net: \"${v%%=*}\" only goes with user" --net "tap=t0,$v"
 done

@@ -197,6 +197,8 @@ refused 'a name server on the gateway' '--dns 10.0.2.2: must be a free address' 
 refused 'a host name' '--hostname a_b: must be a host name' "${s[@]}" --hostname a_b
 refused 'an mtu' '--mtu 100: must be' "${s[@]}" --mtu 100
 refused 'a switch' '--ipv6 yes: must be on or off' "${s[@]}" --ipv6 yes
+refused 'a port of the host twice' '--hostfwd udp::2-:3: that port of the host is forwarded already' "${s[@]}" \
+	--hostfwd tcp::2-:2 --hostfwd udp:127.0.0.1:2-:2 --hostfwd udp::2-:3
 
 # The supervisor names who speaks, and wants to know how grave it is.
 for name in blk-server net-server net-user nbd-dial window; do

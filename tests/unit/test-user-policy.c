@@ -85,17 +85,17 @@ static struct options options(bool restricted)
 {
 	struct options o = { .restricted = restricted, .ipv6 = true };
 
-	inet_pton(AF_INET, "10.0.2.0", &o.net);
-	inet_pton(AF_INET, "255.255.255.0", &o.mask);
-	inet_pton(AF_INET, "10.0.2.2", &o.gateway);
-	inet_pton(AF_INET, "10.0.2.3", &o.dns);
-	inet_pton(AF_INET, "10.0.2.15", &o.guest);
+	inet_pton(AF_INET, "10.0.2.0", &o.net.addr);
+	inet_pton(AF_INET, "255.255.255.0", &o.net.mask);
+	inet_pton(AF_INET, "10.0.2.2", &o.net.gateway);
+	inet_pton(AF_INET, "10.0.2.3", &o.net.dns);
+	inet_pton(AF_INET, "10.0.2.15", &o.net.guest);
 	return o;
 }
 
 static void allow(struct options *o, const char *word)
 {
-	cr_assert_eq(options_parse_allow(word, &o->allow[o->allows++]), 0, "%s", word);
+	cr_assert_eq(usernet_add_allow(&o->net, word), 0, "%s", word);
 }
 
 /* ---- frames ---- */
@@ -328,7 +328,7 @@ Test(user_policy, a_restricted_guest_answers_who_asked)
 	struct policy policy;
 	struct frame f;
 
-	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
+	cr_assert_eq(usernet_add_forward(&o.net, "udp::5353-:53"), 0);
 	policy_init(&policy, &o);
 	f = make4(&p, IPPROTO_TCP, "192.0.2.1", 22, 40000, ACK);
 	cr_expect(policy_allows(&policy, &f, NOW), "TCP that begins nothing makes no socket");
@@ -372,7 +372,7 @@ Test(user_policy, who_was_not_heard_for_long_is_forgotten)
 	struct options o = options(true);
 	struct policy policy;
 
-	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
+	cr_assert_eq(usernet_add_forward(&o.net, "udp::5353-:53"), 0);
 	policy_init(&policy, &o);
 	hear(&policy, 0, NOW);
 	cr_expect(may_answer(&policy, 0, NOW + POLICY_PEER_NS));
@@ -387,7 +387,7 @@ Test(user_policy, only_so_many_are_remembered_those_heard_last)
 	struct options o = options(true);
 	struct policy policy;
 
-	cr_assert_eq(options_parse_forward("udp::5353-:53", &o.forward[o.forwards++]), 0);
+	cr_assert_eq(usernet_add_forward(&o.net, "udp::5353-:53"), 0);
 	policy_init(&policy, &o);
 	for (unsigned i = 0; i < POLICY_PEERS; i++)
 		hear(&policy, i, NOW + i);
