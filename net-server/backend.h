@@ -10,6 +10,7 @@
 #define BACKEND_H
 
 #include <linux/virtio_net.h>
+#include <net/if.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/syscall.h>
@@ -45,6 +46,7 @@ struct backend_ops {
 	const char *name;
 	bool anew; /* each process has a connection of its own, which who is behind it must learn of */
 	bool vnet; /* frames have the virtio header in front, which tells of offloads */
+	bool once; /* who is gone stays away, from successors, too, and EPOLLERR tells of it */
 
 	/*
 	 * Sends the frame in iov, whose first vector is the header, vnet or not, and the backend's to change: 0.
@@ -59,9 +61,9 @@ struct backend_ops {
 	ssize_t (*receive)(struct backend *b, unsigned pair, const struct iovec *iov, int n);
 	/* Goes on with a frame that was accepted in part. 0, or as send. NULL: frames are whole. */
 	int (*flush)(struct backend *b, unsigned pair);
-	/* A pair takes part, or does not: the host gives it nothing then. NULL: all always do. 0 or -errno. */
+	/* A pair takes part, or does not: the host gives it nothing then. NULL: all always do. 0, or -errno as send. */
 	int (*attach)(struct backend *b, unsigned pair, bool on);
-	/* The driver's features (GUEST_CSUM and its like) from now on. NULL: there are none. 0 or -errno. */
+	/* The driver's features (GUEST_CSUM and its like) from now on. NULL: there are none. 0, or -errno as send. */
 	int (*set_offload)(struct backend *b, uint64_t features);
 	/* Goes on with another connection, which is the backend's from here on. NULL: there is never another. */
 	void (*join)(struct backend *b, int fd);
@@ -76,6 +78,8 @@ struct backend {
 	int fd[NET_PAIRS_MAX]; /* non-blocking; -1: none, or none yet */
 	void *own;             /* the backend's */
 	int listener;          /* whose connections, one at a time, are fd[0]; -1: none */
+	bool gone;             /* the peer was so before we were there */
+	char tap[IFNAMSIZ];    /* the interface's name when it was opened */
 };
 
 /* Each opens its kind for b->pairs pairs, before the sandbox, and logs why not. 0 or -errno. */

@@ -39,16 +39,22 @@ static const struct {
 #define OFFLOADS     (sizeof(offloads) / sizeof(offloads[0]))
 #define OFFLOADS_OLD 4 /* those that every kernel has; the others came with Linux 6.2 */
 
+/* The kernel's word for a queue whose interface was deleted, which never is one's again. */
+static int gone(int err)
+{
+	return err == -EBADFD ? -EPIPE : err;
+}
+
 static int tap_send(struct backend *b, unsigned pair, struct iovec *iov, int n)
 {
-	return backend_writev(b->fd[pair], iov, n) < 0 ? -errno : 0;
+	return backend_writev(b->fd[pair], iov, n) < 0 ? gone(-errno) : 0;
 }
 
 static ssize_t tap_receive(struct backend *b, unsigned pair, const struct iovec *iov, int n)
 {
 	ssize_t len = backend_readv(b->fd[pair], iov, n);
 
-	return len < 0 ? -errno : len;
+	return len < 0 ? gone(-errno) : len;
 }
 
 static int tap_attach(struct backend *b, unsigned pair, bool on)
@@ -61,7 +67,7 @@ static int tap_attach(struct backend *b, unsigned pair, bool on)
 		return -errno;
 	/* It is so already, as a predecessor left it, or there is no tap any more. */
 	if (ioctl(b->fd[pair], TUNGETIFF, &ifr) < 0)
-		return errno == EBADFD ? -ENODEV : -errno;
+		return gone(-errno);
 	return !(ifr.ifr_flags & IFF_DETACH_QUEUE) == on ? 0 : -EINVAL;
 }
 
@@ -79,12 +85,13 @@ static int tap_set_offload(struct backend *b, uint64_t features)
 		flags &= ~OFFLOAD_USO;
 	if (!(flags & TUN_F_CSUM))
 		flags = 0;
-	return ioctl(b->fd[0], TUNSETOFFLOAD, (unsigned long)flags) < 0 ? -errno : 0;
+	return ioctl(b->fd[0], TUNSETOFFLOAD, (unsigned long)flags) < 0 ? gone(-errno) : 0;
 }
 
 static const struct backend_ops tap_ops = {
 	.name = "tap",
 	.vnet = true,
+	.once = true,
 	.send = tap_send,
 	.receive = tap_receive,
 	.attach = tap_attach,
@@ -167,8 +174,8 @@ int backend_open_tap(struct backend *b, const char *name)
 	return 0;
 }
 
-/* Whether fd is a queue of a tap as we need it. */
-static int check_queue(int fd)
+/* Whether fd is a queue of a tap as we need it; that one's name. */
+static int check_queue(int fd, char name[IFNAMSIZ])
 {
 	struct ifreq ifr = { .ifr_flags = 0 };
 
@@ -176,6 +183,7 @@ static int check_queue(int fd)
 		return -errno;
 	if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_NO_PI) || !(ifr.ifr_flags & IFF_VNET_HDR))
 		return -EINVAL;
+	memcpy(name, ifr.ifr_name, IFNAMSIZ - 1);
 	return 0;
 }
 
@@ -192,9 +200,14 @@ static int take_queue(struct backend *b, unsigned pair, const char *word)
 	err = backend_take_fd((int)fd, "tap-fd");
 	if (err)
 		return err;
-	err = check_queue((int)fd);
+	err = check_queue((int)fd, b->tap);
 	if (!err)
 		err = set_up(b, pair);
+	/* A predecessor may have served it until it was deleted: to end for that would only have us started anew. */
+	if (err == -EBADFD) {
+		b->gone = true;
+		return 0;
+	}
 	if (err)
 		log_error_errno(
 		    err, "--tap-fd %s: must be a tap, without packet information, with vnet headers", word);
@@ -217,13 +230,15 @@ int backend_open_tap_fds(struct backend *b, const char *fds)
 	int err = copy ? 0 : -ENOMEM;
 
 	b->ops = &tap_ops;
-	b->name = "of --tap-fd";
+	b->name = "the tap";
 	if (count_words(fds) != b->pairs) {
 		log_error("--tap-fd %s: must be as many descriptors as there are queues (%u)", fds, b->pairs);
 		return -EINVAL;
 	}
 	for (unsigned i = 0; !err && i < b->pairs; i++)
 		err = take_queue(b, i, strsep(&rest, ","));
+	if (*b->tap)
+		b->name = b->tap;
 	if (err) {
 		backend_close_fds(b);
 		return err;

@@ -2,6 +2,8 @@
 /* The host's interface. */
 #include "host.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
@@ -58,6 +60,15 @@ uint64_t host_command_wait(struct port *port, unsigned changes, uint64_t now_ns)
 	return take(port->host.pace[HOST_COMMANDS], now_ns, changes);
 }
 
+/* Of one that is gone there is nothing to be had; that it is so is said once. */
+static void refused(struct port *port, int err, const char *what)
+{
+	if (err == -EPIPE)
+		port_lost(port);
+	else
+		log_warn_limited("%s: %s: %s", port->backend.name, what, strerrordesc_np(-err));
+}
+
 /* ---- offloads ---- */
 
 unsigned host_offloads_cost(const struct port *port, uint64_t offloads)
@@ -80,8 +91,7 @@ int host_set_offloads(struct port *port)
 	h->asked = true;
 	err = b->ops->set_offload(b, h->offloads);
 	if (err)
-		log_warn_limited("%s: the driver's offloads can't be set: %s", b->name,
-				 strerrordesc_np(-err));
+		refused(port, err, "the driver's offloads can't be set");
 	return err;
 }
 
@@ -118,12 +128,14 @@ static int set_pair(struct port *port, unsigned i, bool on)
 {
 	struct backend *b = &port->backend;
 	int err = port->host.attached[i] == on ? 0 : b->ops->attach(b, i, on);
+	char what[40];
 
-	if (!err)
+	if (!err) {
 		port->host.attached[i] = on;
-	else
-		log_warn_limited("%s: queue %u can't be %s: %s", b->name, i, on ? "attached" : "detached",
-				 strerrordesc_np(-err));
+		return 0;
+	}
+	snprintf(what, sizeof(what), "queue %u can't be %s", i, on ? "attached" : "detached");
+	refused(port, err, what);
 	return err;
 }
 

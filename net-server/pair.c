@@ -16,8 +16,8 @@ static void on_events(void *arg, uint32_t events)
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
 		p->rx.readable = !p->rx.gone;
 		server_run(p->rx.server);
-		/* Without buffers nothing is read, and so no end. */
-		if ((events & EPOLLHUP) && !p->port->backend.ops->vnet)
+		/* Without buffers nothing is read, and so no end. Of a tap EPOLLERR says that it is unregistered. */
+		if (events & (p->port->backend.ops->once ? EPOLLERR : EPOLLHUP))
 			rx_hung_up(&p->rx);
 	}
 	if (p->tx.blocked && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) {

@@ -132,7 +132,7 @@ int port_open(struct port *port, const struct server_settings *settings, uint64_
 	}
 	lock_init(&port->shared.lock);
 	atomic_store(&port->shared.connection, -1);
-	atomic_store(&port->shared.lost, port->listen_fd >= 0);
+	atomic_store(&port->shared.lost, port->listen_fd >= 0 || port->backend.gone);
 	port->link_word = &state_words(port->state)[WORD_LINK_DOWN];
 	set_link(port, wants_link(port));
 	port->config.max_virtqueue_pairs = htole16((uint16_t)port->pairs);
@@ -150,6 +150,7 @@ void port_close(struct port *port)
 	lock_destroy(&port->shared.lock);
 }
 
+static void tell_gone(struct port *port);
 static void on_lost(void *arg);
 static void on_joined(void *arg);
 static void on_rings(void *arg);
@@ -177,6 +178,8 @@ static int open_main(struct port *port, struct loop *loop)
 	err = host_attach(port, loop);
 	if (!err)
 		err = control_open(&port->control, port, loop);
+	if (!err && port->backend.gone)
+		tell_gone(port);
 	return err || port->backend.listener < 0 ? err : port_listen_open(port, loop);
 }
 
@@ -273,6 +276,16 @@ void port_refresh_link(struct port *port)
 		server_config_changed(port->queue[0].server);
 }
 
+/* For good, for our successors, too. The supervisor is told, and by each of them. */
+static void tell_gone(struct port *port)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s is gone", port->backend.name);
+	log_error("%s; the link is down", text);
+	server_io_error(port->queue[0].server, text);
+}
+
 static void on_lost(void *arg)
 {
 	struct port *port = arg;
@@ -282,8 +295,11 @@ static void on_lost(void *arg)
 		log_error("%s: the other end is gone: ending", port->backend.name);
 		_exit(1);
 	}
-	log_limited(LOG_LEVEL_ERROR, PEER_LINES, "%s: the other end is gone; the link is down",
-		    port->backend.name);
+	if (port->backend.ops->once)
+		tell_gone(port);
+	else
+		log_limited(LOG_LEVEL_ERROR, PEER_LINES, "%s: the other end is gone; the link is down",
+			    port->backend.name);
 	if (change_link(port, false))
 		server_config_changed(port->queue[0].server);
 	port_listen_next(port);
@@ -322,7 +338,10 @@ static int set_link_by(struct port *port, const char *value, char *why, size_t s
 	}
 	atomic_store(port->link_word, up ? 0 : 1);
 	if (up && atomic_load(&port->shared.lost)) {
-		snprintf(why, size, "nobody is at the other end");
+		if (port->backend.ops->once)
+			snprintf(why, size, "%s is gone", port->backend.name);
+		else
+			snprintf(why, size, "nobody is at the other end");
 		return -ENOTCONN;
 	}
 	return change_link(port, up);

@@ -465,7 +465,8 @@ unsigned rx_held(const struct rx *rx)
 
 void rx_hung_up(struct rx *rx)
 {
-	if (rx->first == rx->end && !rx->gone)
+	/* A tap leaves nothing. */
+	if (!rx->gone && (rx->first == rx->end || rx->port->backend.ops->once))
 		port_lost(rx->port);
 }
 

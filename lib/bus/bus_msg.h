@@ -35,7 +35,7 @@ enum bus_type {
 	BUS_FAIL_DEVICE,  /* request, supervisor → core: show the guest that a device was given up */
 	BUS_RECOVERED,    /* event, server → supervisor: what its start on live rings came to */
 	BUS_SET,          /* request, supervisor → server: change a property while it serves */
-	BUS_IO_ERROR,   /* event, server → supervisor: a request failed and waits for BUS_SET of "retry" */
+	BUS_IO_ERROR, /* event, server → supervisor: a request failed and is kept, or a port's tap is gone */
 	BUS_GET_LOOPS,  /* request, supervisor → child; answered by BUS_LOOPS */
 	BUS_LOOPS,      /* reply: its event loops */
 	BUS_MOVE_QUEUE, /* request, supervisor → server: another I/O thread is to serve a queue */

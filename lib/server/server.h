@@ -210,8 +210,8 @@ void server_config_changed(struct server_queue *queue);
 /* What get_config left in progress can be had, if that is still asked for. Main thread. */
 void server_config_ready(struct server_queue *queue);
 
-/* Tells the supervisor, and each that comes after it, that a request failed and waits; text says why, NULL that none waits any
- * more. Main thread. */
+/* Tells the supervisor, and each that comes after it, that a request failed and waits, or that what a port leads to is gone;
+ * text says why, NULL that none waits any more. Main thread, or while the queues are opened. */
 void server_io_error(struct server_queue *queue, const char *text);
 
 /* A change of a property that set left in progress is done, with what set would have returned. Main thread. */

@@ -16,14 +16,21 @@ TestSuite(net_host, .timeout = 60);
 
 static struct loop *loop;
 static struct port port;
-static unsigned woken, changes, offload_changes;
-static int refused = -1; /* the queue that can't be attached */
+static unsigned woken, lost, changes, offload_changes;
+static int refused = -1;   /* the queue that can't be attached */
+static int refusal = -EIO; /* ... and why */
 
 /* In the place of port.c's. */
 void port_wake(struct port *p)
 {
 	(void)p;
 	woken++;
+}
+
+void port_lost(struct port *p)
+{
+	(void)p;
+	lost++;
 }
 
 static unsigned used(void)
@@ -36,7 +43,7 @@ static int attach(struct backend *b, unsigned pair, bool on)
 	(void)b;
 	cr_assert_leq(used(), pair, "queue %u is in use while it is %s", pair, on ? "attached" : "detached");
 	if (on && (int)pair == refused)
-		return -EIO;
+		return refusal;
 	changes++;
 	return 0;
 }
@@ -127,9 +134,19 @@ Test(net_host, a_queue_that_can_not_be_attached_is_not_used, .init = set_up, .fi
 	follow(PAIRS);
 	cr_assert_eq(used(), 3);
 	cr_assert_eq(host_set_pairs(&port), -EIO);
+	cr_assert_eq(lost, 0);
 	refused = -1;
 	cr_assert_eq(host_set_pairs(&port), 0);
 	cr_assert_eq(used(), PAIRS);
+}
+
+Test(net_host, a_queue_of_what_is_gone_tells_of_that, .init = set_up, .fini = tear_down)
+{
+	refused = 3;
+	refusal = -EPIPE;
+	follow(PAIRS);
+	cr_assert_eq(used(), 3);
+	cr_assert_gt(lost, 0);
 }
 
 /* Whichever of the two a guest has used up, the other is there. */
