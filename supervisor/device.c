@@ -384,7 +384,7 @@ static void on_message(void *arg, struct child *child, const struct bus_msg *msg
 
 	if (msg->type == BUS_RECOVERED && child == device_front_child(d))
 		device_recovered(d, msg);
-	else if (msg->type == BUS_IO_ERROR && child == device_active(d))
+	else if (msg->type == BUS_IO_ERROR && (child == device_active(d) || !strcmp(d->kind, "net")))
 		device_io_error(d, msg);
 	else
 		say_debug("%s: message %d is not for the supervisor", child->id, (int)msg->type);

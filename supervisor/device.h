@@ -73,6 +73,7 @@ struct device_link {
 	bool resumed;            /* ... and says that its rings were live */
 	bool given, down, stale; /* device_unlinked tells */
 	bool told;               /* its server has said what the present start on live rings came to */
+	bool lost;               /* what it leads to is gone for good, and a port's link with it */
 	uint64_t resubmitted, poisoned; /* requests, of all recoveries */
 	struct device_set set[DEVICE_SETS_MAX];
 };
@@ -91,7 +92,7 @@ struct device_ops {
 	bool (*ending)(void *arg);
 	/* Its helper serves again. */
 	void (*helper_up)(void *arg, struct device *d);
-	/* Its server keeps a request that failed, until it is told to try again. */
+	/* Its server keeps a request that failed, until it is told to try again; or what it leads to is gone. */
 	void (*io_error)(void *arg, struct device_link *l, const char *text);
 	/* Something else that people may want to know: a short name, and a line. */
 	void (*event)(void *arg, const struct device *d, const char *kind, const char *text);

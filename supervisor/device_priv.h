@@ -85,7 +85,7 @@ bool device_is_linked(const struct device *d);
 /* Those whose rings were live when they were linked have had their server say what came of it. */
 bool device_all_told(const struct device *d);
 
-/* Its server keeps a request. */
+/* Its server keeps a request, or has lost what it leads to. */
 void device_io_error(struct device *d, const struct bus_msg *msg);
 
 /* Since when (clock_ns) its active process, which has not said HELLO, waits for storage as it says; 0: it does not. */
@@ -95,7 +95,7 @@ uint64_t device_waits_since(const struct device *d);
 
 /* The limits of a device or group that are in force: what was set of them, by key. */
 json_t *device_limits_json(const struct device_set *set);
-/* "up" or "down" as it was set, of a network port; else NULL. */
+/* Of a network port: "gone", or else "up" or "down" as it was set; else NULL. */
 const char *device_network_link(const struct device_link *l);
 
 /* The active process, which is on the bus, may not know, or have forgotten, what was set. */

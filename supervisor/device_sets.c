@@ -56,6 +56,8 @@ json_t *device_limits_json(const struct device_set *set)
 
 const char *device_network_link(const struct device_link *l)
 {
+	if (l->lost)
+		return "gone";
 	for (const struct device_set *s = l->set; s < l->set + DEVICE_SETS_MAX && *s->key; s++)
 		if (!strcmp(s->key, "link"))
 			return s->value;
@@ -72,7 +74,7 @@ static void on_repeated(void *arg, int err, const struct bus_msg *reply)
 	CLEAN_FREE struct repeated *r = arg;
 
 	(void)reply;
-	/* One that left is told of as a death; a link that nobody is at the other end of comes up when somebody is. */
+	/* One that left is told of as a death; a link that nobody is at the other end of comes up when somebody is, if ever. */
 	if (err && err != -EPIPE && err != -ECANCELED && err != -ENOTCONN)
 		say_warn_errno(err, "%s: its new process does not take the %s that was set", r->device->id,
 			       r->key);

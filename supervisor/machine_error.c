@@ -3,6 +3,8 @@
  * A machine that stands because a disk has no room for what its guest writes, or can't be read: the server keeps the
  * request, the vCPUs are stopped before the guest can wonder, and a person makes room and has it resumed. The request
  * is tried again first; should it fail again, the machine stands again.
+ *
+ * A port's server says in the same way that its tap is gone. That is shown, and the machine runs on.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -33,6 +35,22 @@ void machine_resumed(struct machine *m)
 	ctl_ask_again(m);
 }
 
+static bool has_tap(const struct machine *m, const struct device_link *l)
+{
+	const struct vmconf_device *conf = &m->conf->device[l->conf];
+
+	return conf->kind == KIND_NET && *conf->net.tap;
+}
+
+/* All processes of a port have the same queues of its tap, so it is not there for a successor either. Each says it. */
+static void lose_link(struct machine *m, struct device_link *l, const char *text)
+{
+	if (l->lost)
+		return;
+	l->lost = true;
+	machine_publish(m, l->id, "link-lost", "%s", text);
+}
+
 void machine_io_error(void *arg, struct device_link *l, const char *text)
 {
 	struct machine *m = arg;
@@ -41,6 +59,10 @@ void machine_io_error(void *arg, struct device_link *l, const char *text)
 	snprintf(line, sizeof(line), "%s: %s", l->id, text);
 	logs_plain(line);
 	text = line + strlen(l->id) + 2;
+	if (has_tap(m, l)) {
+		lose_link(m, l, text);
+		return;
+	}
 	if (!keeps_requests(m, l)) {
 		say_debug("%s: speaks of an I/O error, which it is not to: %s", l->id, text);
 		return;

@@ -48,7 +48,7 @@ void ctl_pin(struct machine *m, struct bus_ctl_request *req, const char *const *
 
 /* ---- machine_error.c ---- */
 
-/* A disk's server keeps a request that failed. */
+/* A disk's server keeps a request that failed; or a port's tap is gone. */
 void machine_io_error(void *arg, struct device_link *l, const char *text);
 
 /* Before the vCPUs run again: has such requests tried again; and after it: stands again if that was in vain. */

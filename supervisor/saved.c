@@ -124,7 +124,7 @@ static const struct field helper_fields[] = {
 #define OF struct device_link
 static const struct field link_fields[] = {
 	FLAG(linked), FLAG(resumed),       FLAG(given),      FLAG(down), FLAG(stale),
-	FLAG(told),   NUMBER(resubmitted), NUMBER(poisoned), END,
+	FLAG(told),   NUMBER(resubmitted), NUMBER(poisoned), FLAG(lost), END,
 };
 #undef OF
 

@@ -146,6 +146,37 @@ is "one that was made for several serves one pair" "$(taps_of "$(device m net0 p
 check "quit" ctl m quit
 ends_with "ends" 0 "$pid" m
 
+# ---- one that goes away, which its servers tell ----
+link_is() { [ "$(device m net0 link)" = "$1" ]; }
+mkfifo "$bin/net1.ctl"
+chmod 666 "$bin/net1.ctl"
+start m --net tap=bt0 --net user,id=net1 --on-supervisor-death keep
+wait_running m
+machine=$pid
+spawn "$bulkhead" events --run-dir "$run_dir" m >"$tmp/events"
+stir() { ctl m pause && ctl m resume && [ -s "$tmp/events" ]; }
+wait_for 20 stir || not_ok "events are heard"
+wait_for 10 spare_is ready
+tell net0.spare io-error $'bt0 is \xff gone'
+check "of a tap that is gone a spare tells as well: status has it" wait_for 10 link_is gone
+like "... in words, too" "$(ctl m status)" ' net0 +net-server +up .*, link gone'
+check "... an event tells" wait_for 10 grep -q ' net0 link-lost: bt0 is ? gone$' "$tmp/events"
+is "... the machine runs on, and stands for nothing" "$(ctl --json m status | jq -r '.state, .stands_for' | xargs)" "running null"
+slay "$(device m net0 pid)"
+check "a successor takes over" wait_for 10 up_after 1
+tell net0 io-error "the tap is gone"
+tell net1 io-error "no tap is gone"
+check "a port without a tap has none to lose" wait_for 10 logged m 'net1: speaks of an I/O error, which it is not to: no tap is gone'
+is "... nor is its link gone" "$(device m net1 link)" up
+check "... and no second event" test "$(grep -c link-lost "$tmp/events")" -eq 1
+kill -KILL "$machine"
+check "the supervisor dies" wait_for 10 alone
+spawn "$bulkhead" adopt --run-dir "$run_dir" --log-level debug m </dev/null >>"$tmp/m.out" 2>>"$tmp/m.err"
+wait_running m
+is "the next one knows of it" "$(device m net0 link)" gone
+check "quit" ctl m quit
+ends_with "ends" 0 "$pid" m
+
 # ---- refusals ----
 refused "an interface of another kind" 'tap="br0" is an interface of another kind' --net tap=br0
 refused "a bridge that is none" 'bridge="keep0" is no bridge that takes a tap' --net tap=bt0,bridge=keep0
