@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The bare guest sends back what comes through a tap while net-server is killed: what is lost and what comes twice at native
-# speed, cold and with a warm spare. Then the link goes down and up. BULKHEAD_LONG=1 kills a hundred times each.
+# speed, cold and with a warm spare. Then the link goes down and up, and the tap goes away. BULKHEAD_LONG=1 kills a hundred times each.
 . "${top_srcdir:?}/tests/support/tap.sh"
 [ -z "${BULKHEAD_QUICK-}" ] || skip_all "storms are left out of this run (BULKHEAD_QUICK)"
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || skip_all "/dev/kvm is not there or may not be opened"
@@ -87,4 +87,34 @@ check "link: the guest sees it go down" wait_for 10 guest_says '!link down'
 check "link: ... and up" wait_for 10 guest_says '!link up'
 "$top_builddir/tests/guest/tap-load" --interface tap0 --echo --rate 1000 --seconds 1 >"$tmp/load" 2>&1
 is "link: frames pass again, none is lost" "$(number lost)" 0
+
+# ---- 60: the tap goes away ----
+bare() { "$bulkhead" ctl bare --run-dir "$tmp/run" "$@"; }
+net0_has() { bare status | grep -q "^  net0 .*$1"; }
+downs() { [ "$(tr -d '\r' <"$tmp/out" | grep -cx '!link down')" -eq "$1" ]; }
+# Each pause is told to who hears.
+stir() { bare pause >/dev/null && bare resume >/dev/null && [ -s "$tmp/events" ]; }
+spawn "$bulkhead" events --run-dir "$tmp/run" bare >"$tmp/events"
+wait_for 20 stir || not_ok "events are heard"
+wait_for 20 net0_has 'spare ready' || not_ok "there is a spare"
+ip link del tap0
+check "gone: the guest sees the link go down" wait_for 10 downs 2
+check "gone: status has it" wait_for 10 net0_has 'link gone'
+check "gone: an event tells" wait_for 10 grep -q ' net0 link-lost: tap0 is gone$' "$tmp/events"
+out=$(bare set net0 link=up 2>&1)
+is "gone: it can't be set up: exit 1" $? 1
+like "gone: ... which says why" "$out" 'tap0 is gone'
+is "gone: the log has a line of the tap by its name" "$(grep -c 'tap0 is gone; the link is down' "$tmp/log")" 1
+for by in spare "its next spare"; do
+	successor none
+	old=$serving
+	kill -KILL "$old"
+	check "gone: $by takes over" wait_for 20 successor "$old"
+	check "gone: ... with the link as it was" net0_has 'link gone'
+	check "gone: ... and has a spare in turn" wait_for 20 net0_has 'spare ready'
+done
+# The first spare was there before.
+is "gone: ... as each of them says it once" "$(grep -c ': tap0 is gone; the link is down' "$tmp/log") $(grep -c ': the tap is gone; the link is down' "$tmp/log")" "2 2"
+is "gone: no process ended of it" "$(grep -cE 'its spare ended|bad state' "$tmp/log")" 0
+is "gone: it is an event once" "$(grep -c link-lost "$tmp/events")" 1
 finish spare=on
