@@ -102,8 +102,9 @@ static void on_ready(void *arg, struct child *child)
 			say_debug("%s: process %d is ready as spare", d->id, (int)child->pid);
 		return;
 	}
-	d->now.spawned = t->spawned;
-	d->now.hello = t->hello;
+	/* What it did as a spare, before it was needed, is no part of the way back. */
+	d->now.spawned = MAX(t->spawned, d->now.begun);
+	d->now.hello = MAX(t->hello, d->now.begun);
 	d->now.ready = child->times.ready;
 	device_repeat_sets(d);
 	device_check_up(d);

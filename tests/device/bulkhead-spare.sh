@@ -105,6 +105,8 @@ again() { [ "$(device m disk0 state)" = up ] && [ "$(device m disk0 last_recover
 n=$(starts)
 check "a spare that is not ready yet is waited for" wait_for 10 again
 check "... instead of starting another" test "$(starts)" -le $((n + 1))
+is "... and no step of the way back took longer than all" "$(device m disk0 last_recovery_ms |
+	jq '.total as $all | [.detect, .reap, .wait, .spawn, .hello, .handshake, .ready] | max <= $all')" true
 rm "$bin/disk0.do"
 
 # ---- the machine pauses, and starts again ----
