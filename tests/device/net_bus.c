@@ -3,6 +3,7 @@
 #include "net_bus.h"
 
 #include <criterion/criterion.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "num.h"
@@ -29,6 +30,24 @@ void net_bus_stop(struct net *n, struct supervisor *s)
 	supervisor_ask_ok(s, BUS_SHUTDOWN);
 	net_stop(n);
 	supervisor_close(s);
+}
+
+FILE *net_bus_start_logged(struct net *n, struct supervisor *s, struct net_options *options)
+{
+	FILE *text = tmpfile();
+
+	cr_assert_not_null(text);
+	options->rig.log_fd = fileno(text);
+	net_bus_start(n, s, options);
+	return text;
+}
+
+void net_bus_said(FILE *text, char *said, size_t size)
+{
+	ssize_t len = pread(fileno(text), said, size - 1, 0);
+
+	cr_assert_gt(len, 0, "nothing was logged");
+	said[len] = '\0';
 }
 
 void net_bus_falls_asleep(struct net *n, struct supervisor *s)
